@@ -1,0 +1,4 @@
+//! The control plane: model, translation, store, API, xDS publishing, identity.
+
+pub mod model;
+pub mod store;

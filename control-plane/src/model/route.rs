@@ -1,0 +1,297 @@
+//! Hosts and ordered rules on one or more listeners.
+
+use std::{fmt, time::Duration};
+
+use super::Name;
+
+/// A route, parsed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// The name.
+    pub name: Name,
+    /// Where it is served, without duplicates.
+    pub listeners: Vec<ListenerRef>,
+    /// The hosts it claims, without duplicates.
+    pub hosts: Vec<HostPattern>,
+    /// The rules; the first that matches decides.
+    pub rules: Vec<Rule>,
+}
+
+impl Route {
+    /// The services its rules send to, each once.
+    pub fn services(&self) -> std::collections::BTreeSet<&Name> {
+        self.rules
+            .iter()
+            .filter_map(|rule| match &rule.action {
+                Action::Forward(forward) => Some(forward.to.iter().map(|target| &target.service)),
+                Action::Redirect(_) | Action::Respond(_) => None,
+            })
+            .flatten()
+            .collect()
+    }
+}
+
+/// `fleet/listener`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerRef {
+    /// The fleet.
+    pub fleet: Name,
+    /// The listener in it.
+    pub listener: Name,
+}
+
+impl fmt::Display for ListenerRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.fleet, self.listener)
+    }
+}
+
+/// A host as a route claims it, in lower case, without a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostPattern {
+    /// `*`: every host.
+    Any,
+    /// `*.example.com`: every host below, not the domain itself. Holds `example.com`.
+    Suffix(String),
+    /// `checkout.example.com`, or an IP address.
+    Exact(String),
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Any => f.write_str("*"),
+            HostPattern::Suffix(domain) => write!(f, "*.{domain}"),
+            HostPattern::Exact(host) => f.write_str(host),
+        }
+    }
+}
+
+/// One rule of a route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Which requests it is for.
+    pub matches: Match,
+    /// What becomes of them.
+    pub action: Action,
+    /// Changes to the headers of the request.
+    pub request_headers: HeaderChanges,
+    /// Changes to the headers of the response.
+    pub response_headers: HeaderChanges,
+}
+
+/// Which requests a rule is for: all parts must hold.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Match {
+    /// The path, without the query.
+    pub path: PathMatch,
+    /// The methods, sorted, without duplicates; empty means every method.
+    pub methods: Vec<String>,
+    /// Conditions on headers, sorted.
+    pub headers: Vec<NamedMatch>,
+    /// Conditions on query parameters, sorted.
+    pub query: Vec<NamedMatch>,
+}
+
+/// A condition on the path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// An RE2 pattern that must match the whole path.
+    Regex(String),
+    /// The start of the path.
+    Prefix(String),
+}
+
+/// A condition on a header (name in lower case) or a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamedMatch {
+    /// Name of the header or parameter.
+    pub name: String,
+    /// What its value must be.
+    pub value: ValueMatch,
+    /// Whether the condition must not hold (headers only).
+    pub invert: bool,
+}
+
+/// A condition on a value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ValueMatch {
+    /// It is there, with any value.
+    Present,
+    /// The whole value.
+    Exact(String),
+    /// The start of the value.
+    Prefix(String),
+    /// The end of the value.
+    Suffix(String),
+    /// A part of the value.
+    Contains(String),
+    /// An RE2 pattern that must match the whole value.
+    Regex(String),
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// It goes to a service.
+    Forward(Forward),
+    /// The client is sent elsewhere.
+    Redirect(Redirect),
+    /// The proxy answers.
+    Respond(Respond),
+}
+
+/// Forwarding to services.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// The targets, at least one, weights adding up to at least 1, services without duplicates.
+    pub to: Vec<Target>,
+    /// Replaces what the path match matched (prefix or exact).
+    pub rewrite_prefix: Option<String>,
+    /// Replaces the host.
+    pub rewrite_host: Option<String>,
+    /// Time for the whole answer, retries included; `None` is the fleet's default.
+    pub timeout: Option<Duration>,
+    /// Retries, none by default.
+    pub retry: Option<Retry>,
+}
+
+/// One target and its share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The service.
+    pub service: Name,
+    /// The share relative to the other targets; may be zero.
+    pub weight: u32,
+}
+
+/// When and how a request is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Conditions, sorted, without duplicates, at least one.
+    pub on: Vec<RetryCondition>,
+    /// How often a request is tried again after the first try, 1 to 10.
+    pub attempts: u32,
+    /// Time for one try.
+    pub per_try_timeout: Option<Duration>,
+    /// First and longest time between tries.
+    pub backoff: Option<Backoff>,
+}
+
+/// Conditions under which a request is tried again, by Envoy's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RetryCondition {
+    /// Any 5xx, or no response at all.
+    ServerError,
+    /// 502, 503 or 504.
+    GatewayError,
+    /// The connection broke before the response.
+    Reset,
+    /// No connection could be made.
+    ConnectFailure,
+    /// The upstream refused the stream.
+    RefusedStream,
+    /// 409.
+    Retriable4xx,
+    /// gRPC status CANCELLED.
+    GrpcCancelled,
+    /// gRPC status DEADLINE_EXCEEDED.
+    GrpcDeadlineExceeded,
+    /// gRPC status INTERNAL.
+    GrpcInternal,
+    /// gRPC status RESOURCE_EXHAUSTED.
+    GrpcResourceExhausted,
+    /// gRPC status UNAVAILABLE.
+    GrpcUnavailable,
+}
+
+impl RetryCondition {
+    /// Every condition.
+    pub const ALL: [Self; 11] = [
+        Self::ServerError,
+        Self::GatewayError,
+        Self::Reset,
+        Self::ConnectFailure,
+        Self::RefusedStream,
+        Self::Retriable4xx,
+        Self::GrpcCancelled,
+        Self::GrpcDeadlineExceeded,
+        Self::GrpcInternal,
+        Self::GrpcResourceExhausted,
+        Self::GrpcUnavailable,
+    ];
+
+    /// Envoy's name, which is also the one in a document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ServerError => "5xx",
+            Self::GatewayError => "gateway-error",
+            Self::Reset => "reset",
+            Self::ConnectFailure => "connect-failure",
+            Self::RefusedStream => "refused-stream",
+            Self::Retriable4xx => "retriable-4xx",
+            Self::GrpcCancelled => "cancelled",
+            Self::GrpcDeadlineExceeded => "deadline-exceeded",
+            Self::GrpcInternal => "internal",
+            Self::GrpcResourceExhausted => "resource-exhausted",
+            Self::GrpcUnavailable => "unavailable",
+        }
+    }
+}
+
+/// Exponential backoff with full jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Upper bound of the first wait.
+    pub base: Duration,
+    /// Upper bound of every wait, not below `base`.
+    pub max: Duration,
+}
+
+/// A redirect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// New scheme: `http` or `https`.
+    pub scheme: Option<String>,
+    /// New host.
+    pub host: Option<String>,
+    /// New port.
+    pub port: Option<u16>,
+    /// New path; not with `prefix`.
+    pub path: Option<String>,
+    /// Replaces the matched prefix of the path; not with `path`.
+    pub prefix: Option<String>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// Whether the query is dropped.
+    pub strip_query: bool,
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Respond {
+    /// The status, 200 to 599.
+    pub status: u16,
+    /// The body, at most 4096 bytes (Envoy's limit for a fixed answer).
+    pub body: String,
+}
+
+/// Changes to headers: removals first, then `set`, then `add`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderChanges {
+    /// Replaces the header or adds it. Values are literal.
+    pub set: Vec<(String, String)>,
+    /// Adds a header beside those there are. Values are literal.
+    pub add: Vec<(String, String)>,
+    /// Removes the header.
+    pub remove: Vec<String>,
+}
+
+impl HeaderChanges {
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+}

@@ -1,0 +1,176 @@
+//! What every store promises.
+//!
+//! Revisions are numbered 1, 2, 3 … in commit order without gaps: a writer holds one exclusive lock
+//! from [`Store::begin`] to [`Write::commit`], so a reader that has seen revision *n* has seen
+//! all that came before it, and `revisions_after(n)` can never skip one that commits late.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use crate::model::{Document, Key};
+
+/// A resource as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// What the user wrote.
+    pub document: Arc<Document>,
+    /// The revision that last changed it; its `ETag`.
+    pub revision: u64,
+    /// When that was.
+    pub updated_at: OffsetDateTime,
+    /// Who did it.
+    pub updated_by: String,
+}
+
+/// What one revision did to one resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Which resource.
+    pub key: Key,
+    /// What it was, `None` if it was created.
+    pub before: Option<Arc<Document>>,
+    /// What it is, `None` if it was deleted.
+    pub after: Option<Arc<Document>>,
+}
+
+/// A revision with all its changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Revision {
+    /// Number, author, message, time.
+    pub summary: RevisionSummary,
+    /// The changes, sorted by key, each key once.
+    pub changes: Vec<Change>,
+}
+
+/// A revision without its changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevisionSummary {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Who committed it.
+    pub author: String,
+    /// Why.
+    pub message: String,
+    /// When.
+    pub at: OffsetDateTime,
+    /// How many resources it changed.
+    pub change_count: u64,
+}
+
+/// Everything at one revision.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The revision; 0 when nothing was ever committed.
+    pub revision: u64,
+    /// Every resource, sorted by key.
+    pub resources: Vec<Stored>,
+}
+
+/// A revision to be committed.
+#[derive(Clone, Debug)]
+pub struct NewRevision {
+    /// Who commits it.
+    pub author: String,
+    /// Why.
+    pub message: String,
+    /// When.
+    pub at: OffsetDateTime,
+    /// What it changes, each key at most once, at least one.
+    pub changes: Vec<NewChange>,
+}
+
+/// A change to be committed.
+#[derive(Clone, Debug)]
+pub struct NewChange {
+    /// Which resource.
+    pub key: Key,
+    /// What it was, as the committer saw it under the lock.
+    pub before: Option<Arc<Document>>,
+    /// What it becomes, `None` to delete it.
+    pub after: Option<Arc<Document>>,
+}
+
+/// Which revisions a listing is about, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryQuery {
+    /// Only those that changed this resource.
+    pub key: Option<Key>,
+    /// Only those with a smaller number (the cursor of a page).
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Why a store could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, or did not answer in time. Worth trying again.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The schema in the database is not the one this program works with.
+    #[error("the database schema is at version {found}, this program needs {needed}")]
+    Schema {
+        /// What is there.
+        found: i64,
+        /// What is needed.
+        needed: i64,
+    },
+    /// The database refused a statement, or holds what cannot be read.
+    #[error("the database failed: {context}")]
+    Failed {
+        /// What was being done.
+        context: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The URL names no store we know.
+    #[error("cannot use database URL: {0}")]
+    Url(String),
+}
+
+/// A place where configuration is kept.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Everything, at one consistent revision.
+    async fn load(&self) -> Result<Loaded, StoreError>;
+
+    /// The newest revision, 0 when there is none.
+    async fn head(&self) -> Result<u64, StoreError>;
+
+    /// Every revision above `after`, ascending, whole.
+    async fn revisions_after(&self, after: u64) -> Result<Vec<Revision>, StoreError>;
+
+    /// One revision, whole.
+    async fn revision(&self, number: u64) -> Result<Option<Revision>, StoreError>;
+
+    /// Revisions, newest first.
+    async fn history(&self, query: HistoryQuery) -> Result<Vec<RevisionSummary>, StoreError>;
+
+    /// Takes the writers' lock, waiting a bounded time for it. Dropping the write releases it
+    /// and leaves nothing behind.
+    async fn begin(&self) -> Result<Box<dyn Write>, StoreError>;
+
+    /// Marked changed whenever another process may have committed (and after every reconnect). Only a
+    /// wake-up: what was committed is read with [`Store::revisions_after`].
+    fn wakeups(&self) -> watch::Receiver<()>;
+
+    /// Closes connections and ends background tasks.
+    async fn close(&self);
+}
+
+/// A write under the writers' lock.
+#[async_trait]
+pub trait Write: Send {
+    /// The newest revision; nothing can be committed above it while this write lives.
+    fn head(&self) -> u64;
+
+    /// As [`Store::revisions_after`], under the lock.
+    async fn revisions_after(&mut self, after: u64) -> Result<Vec<Revision>, StoreError>;
+
+    /// Commits `revision` as number `head() + 1`, whole or not at all, and wakes other processes.
+    async fn commit(self: Box<Self>, revision: NewRevision) -> Result<Revision, StoreError>;
+}
