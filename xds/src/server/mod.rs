@@ -8,6 +8,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use chancery_proto::envoy::core::Node;
 
 pub use service::XdsServer;
+use tokio_util::sync::CancellationToken;
 
 use crate::{cache::Cache, status::SharedStatus};
 
@@ -47,6 +48,8 @@ pub struct Admission {
     pub cache: Arc<Cache>,
     /// Where it writes what it sends and hears.
     pub status: SharedStatus,
+    /// Cancelled when the stream has to end: the fleet is gone, the certificate was revoked.
+    pub ended: CancellationToken,
     /// Dropped when the stream ends.
     pub guard: Box<dyn Any + Send>,
 }

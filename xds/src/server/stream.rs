@@ -110,7 +110,7 @@ pub(crate) async fn serve<S, A>(
         let (id, cluster) = (node.id.clone(), node.cluster.clone());
         Ok((first, admission, id, cluster))
     };
-    let (first, Admission { cache, status, guard }, id, cluster) = match hello.await {
+    let (first, Admission { cache, status, ended, guard }, id, cluster) = match hello.await {
         Ok(hello) => hello,
         Err(refusal) => {
             metrics::counter!(m::STREAMS_REFUSED, "reason" => refusal.code().description()).increment(1);
@@ -124,8 +124,8 @@ pub(crate) async fn serve<S, A>(
     gauge.increment(1.0);
     tracing::info!(proxy = id, fleet = cluster, protocol = S::PROTOCOL.as_str(), "stream opened");
     let mut stream = Stream::<S>::new(cache, status, &context, (id, cluster));
-    let ended = stream.run(first, &mut requests, &responses, &context.shutdown).await;
-    match &ended {
+    let result = stream.run(first, &mut requests, &responses, &context.shutdown, &ended).await;
+    match &result {
         Ok(()) => tracing::info!(proxy = stream.node.0, fleet = stream.node.1, "stream closed"),
         Err(status) => tracing::info!(
             proxy = stream.node.0,
@@ -137,7 +137,7 @@ pub(crate) async fn serve<S, A>(
     }
     gauge.decrement(1.0);
     drop(guard);
-    if let Err(status) = ended {
+    if let Err(status) = result {
         // As above: the client may be gone, or may not be reading; a slow one is not waited for.
         let _ = responses.try_send(Err(status));
     }
@@ -188,6 +188,7 @@ where
         requests: &mut tonic::Streaming<S::Request>,
         responses: &mpsc::Sender<Outgoing<S>>,
         shutdown: &CancellationToken,
+        ended: &CancellationToken,
     ) -> Result<(), Status> {
         self.on_request(first)?;
         loop {
@@ -195,13 +196,12 @@ where
             let blocked = !self.queue.is_empty();
             tokio::select! {
                 () = shutdown.cancelled() => return Err(Status::unavailable("the control plane is shutting down")),
+                () = ended.cancelled() => return Err(Status::unavailable("the fleet is no longer served")),
                 request = requests.message() => match request? {
                     Some(request) => self.on_request(request)?,
                     None => return Ok(()),
                 },
-                changed = self.head.changed() => {
-                    changed.map_err(|_| Status::unavailable("the fleet is gone"))?;
-                }
+                _ = self.head.changed() => {}
                 permit = responses.reserve(), if blocked => match (permit, self.queue.pop_front()) {
                     (Ok(permit), Some(response)) => permit.send(Ok(response)),
                     _ => return Ok(()),
