@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom, Write},
     net::{Ipv4Addr, TcpListener},
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
@@ -61,7 +61,8 @@ impl Postgres {
     pub async fn start() -> anyhow::Result<Option<Self>> {
         let Some(binaries) = find_binaries() else {
             ensure!(std::env::var_os("CI").is_none(), "no Postgres is installed, and CI must not skip its tests");
-            eprintln!("SKIPPED: no Postgres found by pg_config or below /usr/lib/postgresql");
+            // Not `eprintln!`, whose output of a passing test is not shown.
+            writeln!(io::stderr(), "SKIPPED: no Postgres found by pg_config or below /usr/lib/postgresql")?;
             return Ok(None);
         };
         let directory = tempfile::Builder::new().prefix("chancery-postgres-").tempdir()?;

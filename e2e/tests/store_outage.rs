@@ -123,6 +123,31 @@ async fn a_network_that_swallows_packets_takes_no_call_beyond_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_statement_that_is_never_answered_gives_its_connection_up() {
+    let Some(postgres) = Postgres::start().await.unwrap() else { return };
+    let network = Network::to(postgres.port()).await;
+    let url = postgres.create_database().await.unwrap();
+    let store = open(&network.url(&url)).await;
+    // Every connection of the pool is in the middle of a statement when the network fails.
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE revisions").execute(&mut blocker).await.unwrap();
+    let reads: JoinSet<_> = (0..8)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            async move { assert_unavailable(within(CALL, store.head()).await) }
+        })
+        .collect();
+    wait_for_blocked_sessions(&mut blocker, 8).await;
+    network.swallow();
+    reads.join_all().await;
+
+    sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
+    network.heal();
+    let reads: JoinSet<_> = (0..8).map(|_| head(&store)).collect();
+    within(CALL, reads.join_all()).await;
+}
+
+#[tokio::test]
 async fn a_writer_that_falls_silent_loses_the_lock() {
     let Some(postgres) = Postgres::start().await.unwrap() else { return };
     let network = Network::to(postgres.port()).await;
@@ -185,16 +210,27 @@ async fn a_database_that_does_not_exist_is_no_outage() {
     assert!(matches!(refused, Some(StoreError::Failed { .. })), "{refused:?}");
 }
 
-/// A revision that another process commits wakes `store`.
+/// Every revision that another process commits wakes `store`. The first wake-up may be that of a new
+/// connection, the second is not.
 async fn assert_hears(store: &Arc<dyn Store>, url: &str) {
     let other = open(url).await;
     let mut wakeups = store.wakeups();
-    wakeups.mark_unchanged();
-    let head = other.head().await.unwrap();
-    create(&other, &format!("heard-{head}")).await;
-    within(CALL, wakeups.changed()).await.unwrap();
-    assert_eq!(store.revisions_after(head).await.unwrap().len(), 1);
+    for _ in 0..2 {
+        wakeups.mark_unchanged();
+        let head = other.head().await.unwrap();
+        create(&other, &format!("heard-{head}")).await;
+        within(CALL, wakeups.changed()).await.unwrap();
+        assert_eq!(store.revisions_after(head).await.unwrap().len(), 1);
+    }
     other.close().await;
+}
+
+async fn wait_for_blocked_sessions(connection: &mut PgConnection, count: i64) {
+    let deadline = Instant::now() + CALL;
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *connection).await.unwrap() < count {
+        assert!(Instant::now() < deadline, "{count} sessions wait for the lock");
+    }
 }
 
 async fn all_calls_are_unavailable(store: &Arc<dyn Store>) {
