@@ -5,6 +5,7 @@
 #[cfg(test)]
 extern crate self as chancery_control_plane;
 
+pub mod bootstrap;
 pub mod model;
 pub mod store;
 pub mod translate;
