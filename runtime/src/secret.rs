@@ -44,9 +44,10 @@ impl<T> fmt::Debug for Secret<T> {
     }
 }
 
-impl<T> Serialize for Secret<T> {
+impl Serialize for SecretString {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(MASK)
+        // An empty text hides nothing, and as a default it has to survive being serialized.
+        serializer.serialize_str(if self.0.is_empty() { "" } else { MASK })
     }
 }
 
@@ -70,6 +71,13 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "***");
         assert_eq!(serde_json::to_string(&Some(secret.clone())).unwrap(), "\"***\"");
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn an_empty_one_can_be_a_default() {
+        let empty = SecretString::new(String::new());
+        assert_eq!(serde_json::to_string(&empty).unwrap(), "\"\"");
+        assert_eq!(serde_json::from_str::<SecretString>("\"\"").unwrap(), empty);
     }
 
     #[test]

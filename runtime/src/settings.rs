@@ -7,7 +7,7 @@
 //! nobody reads is a typing error, and all of them are reported, each with its file.
 //!
 //! The settings struct must serialize each of its fields (no `skip_serializing_if`), or the field
-//! counts as unknown. Secrets have no default: [`Secret`](crate::Secret) serializes as a mask.
+//! counts as unknown. A secret has no default but the empty one: [`Secret`](crate::Secret) serializes as a mask.
 
 use std::path::{Path, PathBuf};
 

@@ -151,7 +151,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 #[derive(Clone, Debug)]
 pub struct PeerInfo {
     /// The address it came from.
-    pub addr: SocketAddr,
+    pub address: SocketAddr,
     /// Its verified certificates, leaf first; never empty.
     pub certificates: Arc<[CertificateDer<'static>]>,
 }
@@ -164,9 +164,9 @@ pub struct TlsConnection {
 }
 
 impl TlsConnection {
-    fn new(stream: TlsStream<TcpStream>, addr: SocketAddr) -> Self {
+    fn new(stream: TlsStream<TcpStream>, address: SocketAddr) -> Self {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default().into();
-        Self { stream, peer: PeerInfo { addr, certificates } }
+        Self { stream, peer: PeerInfo { address, certificates } }
     }
 
     /// Who is at the other end.

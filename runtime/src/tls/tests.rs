@@ -94,11 +94,7 @@ fn client(server_ca: &Ca, identity: Option<(String, String)>) -> rustls::ClientC
         Some((certificate, key)) => {
             let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-            let resolver =
-                rustls::sign::CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())
-                    .unwrap();
-            // Sends the certificate whatever authorities the server hints at, as an intruder would.
-            trusting.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(resolver)))
+            trusting.with_client_auth_cert(chain, key).unwrap()
         }
     }
 }
@@ -137,7 +133,7 @@ async fn accepts_a_client_of_the_authority_and_says_who_it_is() {
 
     assert_eq!(&said, b"hello");
     assert_eq!(connection.peer().certificates.as_ref(), [expected]);
-    assert!(connection.peer().addr.ip().is_loopback());
+    assert!(connection.peer().address.ip().is_loopback());
     drop(connection);
     task.await.unwrap();
 }
