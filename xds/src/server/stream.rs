@@ -23,7 +23,7 @@ use tonic::Status;
 
 use super::{Admission, Admit, Hello, Protocol, StreamSettings};
 use crate::{
-    cache::Cache,
+    cache::{Cache, Table},
     codec::{EncodeResponse, Response},
     metrics as m, order,
     resource::TypeUrl,
@@ -298,6 +298,9 @@ where
         let keys: Vec<_> = self.types.keys().cloned().collect();
         for key in keys {
             let gates = self.gates(&key.1, now);
+            if &*key.1 == type_url::VIRTUAL_HOST {
+                self.park_virtual_hosts(tables.table(type_url::ROUTE));
+            }
             let Some(typed) = self.types.get_mut(&key) else { continue };
             let progress = typed.subscription.progress_mut();
             if let Some(sent) = progress.outstanding()
@@ -336,6 +339,9 @@ where
                     // Envoy asks for the endpoints of a new cluster, but not for those of a changed one.
                     self.touch_endpoints(&sent.names);
                 }
+                if &*key.1 == type_url::ROUTE {
+                    self.touch_virtual_hosts(&sent.names, tables.table(type_url::VIRTUAL_HOST));
+                }
             }
             let Some(typed) = self.types.get_mut(&key) else { continue };
             let progress = typed.subscription.progress();
@@ -358,6 +364,30 @@ where
         if let Some(typed) = self.types.get_mut(&key) {
             for cluster in clusters {
                 typed.subscription.progress_mut().touch(cluster);
+            }
+        }
+    }
+
+    /// An Envoy acknowledges a virtual host whose RouteConfiguration it does not have, and forgets it.
+    fn park_virtual_hosts(&mut self, routes: &Table) {
+        let of = |type_url: &'static str| (order::rank(type_url), TypeUrl::from(type_url));
+        let Some(mut hosts) = self.types.remove(&of(type_url::VIRTUAL_HOST)) else { return };
+        let configurations = self.types.get(&of(type_url::ROUTE)).map(|typed| typed.subscription.progress());
+        hosts.subscription.progress_mut().park(|host| {
+            let configuration = host.rsplit_once('/').map_or(host, |(configuration, _)| configuration);
+            configurations.is_some_and(|progress| progress.has_been_sent(configuration, routes))
+        });
+        self.types.insert(of(type_url::VIRTUAL_HOST), hosts);
+    }
+
+    /// A RouteConfiguration that was sent may have been made anew, without any of its hosts.
+    fn touch_virtual_hosts(&mut self, configurations: &[crate::resource::Name], hosts: &Table) {
+        let key = (order::rank(type_url::VIRTUAL_HOST), TypeUrl::from(type_url::VIRTUAL_HOST));
+        if let Some(typed) = self.types.get_mut(&key) {
+            for configuration in configurations {
+                for host in hosts.resources_below(configuration) {
+                    typed.subscription.progress_mut().touch(host.name());
+                }
             }
         }
     }
@@ -385,6 +415,7 @@ where
 fn rules(type_url: &str) -> TypeRules {
     TypeRules {
         full_state: matches!(type_url, type_url::CLUSTER | type_url::LISTENER),
+        legacy_wildcard: matches!(type_url, type_url::CLUSTER | type_url::LISTENER | type_url::VIRTUAL_HOST),
         always_resent: type_url == type_url::ENDPOINT,
     }
 }

@@ -43,7 +43,7 @@ impl Subscription for Delta {
         let first = !std::mem::replace(&mut self.progress.started, true);
         if first {
             self.progress.seen = head;
-            if self.progress.rules.full_state && request.resource_names_subscribe.is_empty() {
+            if self.progress.rules.legacy_wildcard && request.resource_names_subscribe.is_empty() {
                 self.subscribe("*", table);
             }
         }
@@ -125,6 +125,7 @@ impl Delta {
             progress.interest.wildcard = false;
             let interest = &progress.interest;
             progress.dirty.retain(|name| interest.covers(name));
+            progress.parked.retain(|name| interest.covers(name));
             progress.doomed.retain(|name| interest.covers(name));
             return;
         }
@@ -139,6 +140,7 @@ impl Delta {
             };
         } else {
             progress.dirty.remove(name);
+            progress.parked.remove(name);
             progress.doomed.remove(name);
         }
     }

@@ -26,9 +26,10 @@ use crate::{
 /// What differs from one resource type to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypeRules {
-    /// A state-of-the-world response carries every resource, and absence deletes (LDS, CDS). Also: a first
-    /// request without names asks for all of them.
+    /// A state-of-the-world response carries every resource, and absence deletes (LDS, CDS).
     pub full_state: bool,
+    /// A first request without names asks for everything (LDS, CDS, VHDS).
+    pub legacy_wildcard: bool,
     /// What a client says it has is sent again all the same (EDS): an Envoy that reconnects while
     /// a cluster is warming waits for its endpoints even though it has them.
     pub always_resent: bool,
@@ -108,6 +109,8 @@ pub struct Progress {
     seen: u64,
     dirty: BTreeSet<Name>,
     doomed: BTreeSet<Name>,
+    /// Dirty, but of no use to the client yet.
+    parked: BTreeSet<Name>,
     outstanding: Option<Sent>,
     /// A reply is owed even if it is empty.
     owed: bool,
@@ -136,6 +139,7 @@ impl Progress {
                 }
                 Kept::Removed => {
                     self.dirty.remove(name);
+                    self.parked.remove(name);
                     self.doomed.insert(name.clone());
                 }
             }
@@ -149,6 +153,18 @@ impl Progress {
         if self.interest.covers(name) {
             self.dirty.insert(name.clone());
         }
+    }
+
+    /// Keeps back the names that are not `ready`, and takes up those that have become so.
+    pub fn park(&mut self, ready: impl Fn(&str) -> bool) {
+        let mut all = std::mem::take(&mut self.dirty);
+        all.append(&mut self.parked);
+        (self.dirty, self.parked) = all.into_iter().partition(|name| ready(name));
+    }
+
+    /// Whether the client has been sent the resource called `name`, or has it from before.
+    pub fn has_been_sent(&self, name: &str, table: &Table) -> bool {
+        self.started && self.interest.covers(name) && !self.dirty.contains(name) && table.resource(name).is_some()
     }
 
     /// The response that has not been answered.
