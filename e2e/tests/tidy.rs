@@ -4,6 +4,7 @@
 //!
 //! Text is searched, not syntax: a rule that needs a parser is a rule for clippy. Every finding is
 //! reported at once.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::{
     collections::BTreeSet,
