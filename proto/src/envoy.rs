@@ -1,0 +1,26 @@
+//! Envoy's messages under short names, one module per API package that we use.
+//!
+//! Only `v3` exists in Envoy today, so the version is left out; a `v4` would be a new set of names.
+
+pub use envoy_types::pb::envoy::{
+    admin::v3 as admin,
+    config::{
+        accesslog::v3 as accesslog, bootstrap::v3 as bootstrap, cluster::v3 as cluster, core::v3 as core,
+        endpoint::v3 as endpoint, listener::v3 as listener, route::v3 as route,
+    },
+    extensions::{
+        access_loggers::{file::v3 as file_access_log, stream::v3 as stream_access_log},
+        clusters::{common::dns::v3 as dns_lookup, dns::v3 as dns_cluster},
+        filters::{http::router::v3 as router, network::http_connection_manager::v3 as hcm},
+        retry::host::previous_hosts::v3 as previous_hosts,
+        transport_sockets::tls::v3 as tls,
+        upstreams::http::v3 as http_options,
+    },
+    r#type::{matcher::v3 as matcher, v3 as types},
+};
+
+/// The services of xDS: clients and servers, requests and responses.
+pub use envoy_types::pb::envoy::service::{
+    cluster::v3 as cds, discovery::v3 as discovery, endpoint::v3 as eds, extension::v3 as ecds, listener::v3 as lds,
+    load_stats::v3 as load_stats, route::v3 as rds, runtime::v3 as runtime, secret::v3 as sds, status::v3 as status,
+};

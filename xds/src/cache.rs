@@ -1,0 +1,313 @@
+//! What a group of clients is to have: the current resources, and a log of what changed.
+//!
+//! Every change is stamped with a sequence number given by the publisher (a revision of its
+//! configuration, say). The log is compacted: each name stands in it once, at its last change. A stream
+//! remembers the sequence it has seen and visits what was stamped since: work per change is
+//! proportional to the change, never to the catalog.
+//!
+//! A removed resource leaves a tombstone with its last content, so that a removal can be held back until
+//! nothing refers to it any more. Tombstones are bounded; a stream that has slept past one that was
+//! dropped is told to start over ([`Table::changes_since`] returns `None`).
+//!
+//! Invariant: sequences only grow, and all changes of one [`Cache::apply`] become visible at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+};
+
+use parking_lot::{RwLock, RwLockReadGuard};
+use tokio::sync::watch;
+
+use crate::resource::{Name, Resource, TypeUrl};
+
+/// How many removed resources of one type are remembered.
+const MAX_TOMBSTONES: usize = 4096;
+
+/// The resources of one group of clients.
+#[derive(Debug)]
+pub struct Cache {
+    tables: RwLock<Tables>,
+    head: watch::Sender<u64>,
+}
+
+/// All types of a cache, at one sequence.
+#[derive(Debug, Default)]
+pub struct Tables {
+    head: u64,
+    by_type: HashMap<TypeUrl, Table>,
+    none: Table,
+}
+
+/// The resources of one type.
+#[derive(Debug, Default)]
+pub struct Table {
+    live: BTreeMap<Name, Entry>,
+    tombstones: HashMap<Name, Entry>,
+    log: BTreeMap<(u64, Name), Kept>,
+    tombstone_log: BTreeSet<(u64, Name)>,
+    forgotten: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    resource: Resource,
+    at: u64,
+}
+
+/// Whether a name in the log still has a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It was set.
+    Live,
+    /// It was removed.
+    Removed,
+}
+
+/// Changes to be applied together.
+#[derive(Debug, Default)]
+pub struct Update {
+    upserts: Vec<(TypeUrl, Resource)>,
+    removals: Vec<(TypeUrl, Name)>,
+}
+
+impl Update {
+    /// Sets a resource.
+    pub fn upsert(&mut self, type_url: impl Into<TypeUrl>, resource: Resource) {
+        self.upserts.push((type_url.into(), resource));
+    }
+
+    /// Removes a resource.
+    pub fn remove(&mut self, type_url: impl Into<TypeUrl>, name: impl Into<Name>) {
+        self.removals.push((type_url.into(), name.into()));
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.removals.is_empty()
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { tables: RwLock::default(), head: watch::Sender::new(0) }
+    }
+}
+
+impl Cache {
+    /// An empty cache at sequence 0.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies `update` as `sequence`, which must be above every earlier one that changed something.
+    ///
+    /// A resource that is set to the content it has, and the removal of one that is not there, change
+    /// nothing. Returns whether anything changed; if not, no stream is woken.
+    pub fn apply(&self, sequence: u64, update: Update) -> bool {
+        let mut tables = self.tables.write();
+        debug_assert!(sequence > tables.head || update.is_empty(), "sequences grow");
+        let mut changed = false;
+        for (type_url, resource) in update.upserts {
+            changed |= tables.by_type.entry(type_url).or_default().upsert(sequence, resource);
+        }
+        for (type_url, name) in update.removals {
+            if let Some(table) = tables.by_type.get_mut(&type_url) {
+                changed |= table.remove(sequence, name);
+            }
+        }
+        if changed {
+            tables.head = sequence;
+            drop(tables);
+            self.head.send_replace(sequence);
+        }
+        changed
+    }
+
+    /// The sequence of the last change.
+    pub fn head(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// Marked changed with every sequence that is applied.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// All tables at one instant. Nothing may be awaited, or sent, while it is held.
+    pub fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read()
+    }
+}
+
+impl Tables {
+    /// The sequence of the last change.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// The table of a type; an empty one if it never had a resource.
+    pub fn table(&self, type_url: &str) -> &Table {
+        self.by_type.get(type_url).unwrap_or(&self.none)
+    }
+}
+
+impl Table {
+    /// The resource called `name`.
+    pub fn resource(&self, name: &str) -> Option<&Resource> {
+        self.live.get(name).map(|entry| &entry.resource)
+    }
+
+    /// The last content of a removed resource, as long as it is remembered.
+    pub fn removed(&self, name: &str) -> Option<&Resource> {
+        self.tombstones.get(name).map(|entry| &entry.resource)
+    }
+
+    /// The names of removed resources that are remembered.
+    pub fn all_removed(&self) -> impl Iterator<Item = &Name> {
+        self.tombstones.keys()
+    }
+
+    /// Every resource, by name.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.live.values().map(|entry| &entry.resource)
+    }
+
+    /// How many resources there are.
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether there is no resource.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// The names that changed after `sequence`, each once, or `None` if removals since then
+    /// have been forgotten.
+    pub fn changes_since(&self, sequence: u64) -> Option<impl Iterator<Item = (&Name, Kept)>> {
+        (sequence >= self.forgotten).then(|| {
+            let after = match sequence.checked_add(1) {
+                Some(next) => Bound::Included((next, Name::from(""))),
+                None => Bound::Excluded((u64::MAX, Name::from(""))),
+            };
+            self.log.range((after, Bound::Unbounded)).map(|((_, name), kept)| (name, *kept))
+        })
+    }
+
+    fn upsert(&mut self, at: u64, resource: Resource) -> bool {
+        let name = resource.name().clone();
+        if let Some(entry) = self.live.get_mut(&name) {
+            if entry.resource.version() == resource.version() {
+                return false;
+            }
+            self.log.remove(&(entry.at, name.clone()));
+            *entry = Entry { resource, at };
+        } else {
+            self.forget_tombstone(&name);
+            self.live.insert(name.clone(), Entry { resource, at });
+        }
+        self.log.insert((at, name), Kept::Live);
+        true
+    }
+
+    fn remove(&mut self, at: u64, name: Name) -> bool {
+        let Some(entry) = self.live.remove(&name) else { return false };
+        self.log.remove(&(entry.at, name.clone()));
+        self.log.insert((at, name.clone()), Kept::Removed);
+        self.tombstone_log.insert((at, name.clone()));
+        self.tombstones.insert(name, Entry { resource: entry.resource, at });
+        if self.tombstones.len() > MAX_TOMBSTONES
+            && let Some((at, oldest)) = self.tombstone_log.pop_first()
+        {
+            self.tombstones.remove(&oldest);
+            self.log.remove(&(at, oldest));
+            self.forgotten = at;
+        }
+        true
+    }
+
+    fn forget_tombstone(&mut self, name: &Name) {
+        if let Some(entry) = self.tombstones.remove(name) {
+            let key = (entry.at, name.clone());
+            self.tombstone_log.remove(&key);
+            self.log.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: &str = "type.example/T";
+
+    fn upsert(name: &str, body: &str) -> Update {
+        let mut update = Update::default();
+        update.upsert(T, Resource::new(T, name, body.as_bytes()));
+        update
+    }
+
+    fn remove(name: &str) -> Update {
+        let mut update = Update::default();
+        update.remove(T, name);
+        update
+    }
+
+    fn since(cache: &Cache, sequence: u64) -> Option<Vec<(String, Kept)>> {
+        let tables = cache.read();
+        tables.table(T).changes_since(sequence).map(|c| c.map(|(name, kept)| (name.to_string(), kept)).collect())
+    }
+
+    #[test]
+    fn each_name_stands_in_the_log_once_at_its_last_change() {
+        let cache = Cache::new();
+        cache.apply(1, upsert("a", "1"));
+        cache.apply(2, upsert("b", "1"));
+        cache.apply(5, upsert("a", "2"));
+        assert_eq!(since(&cache, 0).unwrap(), [("b".into(), Kept::Live), ("a".into(), Kept::Live)]);
+        assert_eq!(since(&cache, 2).unwrap(), [("a".into(), Kept::Live)]);
+        assert_eq!(since(&cache, 5).unwrap(), []);
+        assert_eq!(cache.head(), 5);
+    }
+
+    #[test]
+    fn the_same_content_changes_nothing_and_wakes_nobody() {
+        let cache = Cache::new();
+        assert!(cache.apply(1, upsert("a", "1")));
+        let watch = cache.watch();
+        assert!(!cache.apply(2, upsert("a", "1")));
+        assert!(!cache.apply(2, remove("b")));
+        assert!(!watch.has_changed().unwrap());
+        assert_eq!(cache.head(), 1);
+    }
+
+    #[test]
+    fn a_removed_resource_is_remembered_until_it_comes_back() {
+        let cache = Cache::new();
+        cache.apply(1, upsert("a", "1"));
+        cache.apply(2, remove("a"));
+        assert_eq!(since(&cache, 1).unwrap(), [("a".into(), Kept::Removed)]);
+        assert!(cache.read().table(T).removed("a").is_some());
+        cache.apply(3, upsert("a", "1"));
+        assert_eq!(since(&cache, 1).unwrap(), [("a".into(), Kept::Live)]);
+        assert!(cache.read().table(T).removed("a").is_none());
+    }
+
+    #[test]
+    fn forgotten_removals_are_said_and_nothing_grows_without_bound() {
+        let cache = Cache::new();
+        let count = 3 * MAX_TOMBSTONES as u64;
+        for i in 0..count {
+            cache.apply(2 * i + 1, upsert(&format!("n{i}"), "1"));
+            cache.apply(2 * i + 2, remove(&format!("n{i}")));
+        }
+        assert_eq!(since(&cache, 0), None);
+        assert_eq!(since(&cache, 2 * count - 2).unwrap().len(), 1);
+        let tables = cache.read();
+        let table = tables.table(T);
+        assert_eq!(table.log.len(), MAX_TOMBSTONES);
+        assert_eq!(table.tombstones.len(), MAX_TOMBSTONES);
+        assert_eq!(table.tombstone_log.len(), MAX_TOMBSTONES);
+    }
+}

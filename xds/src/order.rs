@@ -1,0 +1,70 @@
+//! Make before break: which type may be sent while another is not yet applied. Pure.
+//!
+//! On the way in, clusters and endpoints come before the listeners and routes that refer to
+//! them; on the way out it is the other way round. Endpoints are never held back: an Envoy acknowledges
+//! a cluster only once it is warm, and it is warm only once its endpoints have come.
+
+use chancery_proto::type_url;
+
+/// Types whose additions must be acknowledged before additions of `type_url` go out.
+pub(crate) fn additions_wait_for(type_url: &str) -> &'static [&'static str] {
+    match type_url {
+        type_url::LISTENER | type_url::ROUTE | type_url::VIRTUAL_HOST => &[type_url::CLUSTER, type_url::ENDPOINT],
+        _ => &[],
+    }
+}
+
+/// Types that must have nothing left to send or be acknowledged before removals of `type_url` go out.
+pub(crate) fn removals_wait_for(type_url: &str) -> &'static [&'static str] {
+    match type_url {
+        type_url::CLUSTER => &[type_url::LISTENER, type_url::ROUTE, type_url::VIRTUAL_HOST],
+        type_url::ENDPOINT => &[type_url::CLUSTER],
+        type_url::ROUTE => &[type_url::LISTENER],
+        _ => &[],
+    }
+}
+
+/// The place of a type when several have something to send: lower goes first.
+pub(crate) fn rank(type_url: &str) -> u8 {
+    match type_url {
+        type_url::CLUSTER => 0,
+        type_url::ENDPOINT => 1,
+        type_url::LISTENER => 2,
+        type_url::ROUTE => 3,
+        type_url::VIRTUAL_HOST => 4,
+        _ => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TYPES: [&str; 5] =
+        [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE, type_url::VIRTUAL_HOST];
+
+    #[test]
+    fn a_type_waits_only_for_lower_ranks_on_the_way_in() {
+        for a in TYPES {
+            for b in additions_wait_for(a) {
+                assert!(rank(b) < rank(a), "{a} waits for {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn endpoints_and_clusters_wait_for_nothing_on_the_way_in() {
+        assert!(additions_wait_for(type_url::CLUSTER).is_empty());
+        assert!(additions_wait_for(type_url::ENDPOINT).is_empty());
+    }
+
+    #[test]
+    fn waiting_for_removals_has_no_circle() {
+        fn depth(type_url: &str, left: u8) -> bool {
+            left > 0 && removals_wait_for(type_url).iter().all(|next| depth(next, left - 1))
+        }
+        for type_url in TYPES {
+            assert!(depth(type_url, 5), "{type_url} waits for itself");
+        }
+    }
+}
