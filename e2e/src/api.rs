@@ -74,6 +74,15 @@ impl Api {
         Ok(items.iter().find(|proxy| proxy["id"] == id).cloned().unwrap_or_default())
     }
 
+    /// Everything that is stored, and its history: to see that nothing of it changed.
+    pub async fn everything(&self) -> Result<Vec<Value>> {
+        let mut all = Vec::new();
+        for collection in ["fleets", "listeners", "services", "routes", "revisions"] {
+            all.push(self.read(&format!("/api/v1/{collection}")).await?);
+        }
+        Ok(all)
+    }
+
     /// Any request with a JSON body, whatever comes of it.
     pub async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response> {
         let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
@@ -97,6 +106,18 @@ impl Api {
         let builder = headers.iter().fold(start, |builder, (name, value)| builder.header(*name, *value));
         fetch(self.address, builder.body(body.into())?).await
     }
+}
+
+/// Checks that `answer` is a refusal in the form that every refusal has (RFC 9457), and returns that.
+pub fn check_refusal(label: &str, answer: &Response) -> Result<Value> {
+    ensure!((400..500).contains(&answer.status), "{label}: {} {}", answer.status, answer.text());
+    ensure!(answer.header("content-type").starts_with("application/problem+json"), "{label}: {:?}", answer.headers);
+    let problem = answer.json()?;
+    ensure!(problem["status"] == answer.status, "{label}: {problem}");
+    for field in ["type", "title", "detail"] {
+        ensure!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{label}: no {field}: {problem}");
+    }
+    Ok(problem)
 }
 
 /// The path of a resource.
