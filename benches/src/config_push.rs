@@ -92,7 +92,7 @@ struct Measured {
 /// Measures, prints and leaves the results in `out`.
 pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
     let program = chancery_e2e::required::envoy().context("config-push needs Envoy")?;
-    let protocol = if options.sotw { Protocol::Sotw } else { Protocol::Delta };
+    let protocol = if options.sotw { Protocol::StateOfTheWorld } else { Protocol::Delta };
     let mut catalogs = Vec::new();
     for catalog in &options.catalogs {
         let sizes = catalog.split_once(':').and_then(|(r, s)| Some((r.parse().ok()?, s.parse().ok()?)));

@@ -1,22 +1,13 @@
 //! Bootstraps for the Envoys of tests: one that takes everything from a control plane, one that needs none.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
+use anyhow::Result;
+use chancery_control_plane::bootstrap::{Bootstrap, DEFAULT_MAX_CONNECTIONS};
+pub use chancery_control_plane::bootstrap::{Protocol, XDS_CLUSTER};
 use serde_json::{Value, json};
 
 use crate::certificates::Identity;
-
-/// Name of the cluster that leads to the control plane; Envoy's stats about it are under `cluster.chancery-xds.`.
-pub const XDS_CLUSTER: &str = "chancery-xds";
-
-/// Which of the two xDS protocols a proxy speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Changes only.
-    Delta,
-    /// State of the world.
-    Sotw,
-}
 
 /// Who a proxy is and whom it asks.
 #[derive(Clone, Debug)]
@@ -32,51 +23,27 @@ pub struct Proxy<'a> {
     /// Its certificate and key.
     pub identity: &'a Identity,
     /// File of the authority that vouches for the control plane.
-    pub trusted: &'a std::path::Path,
+    pub trusted: &'a Path,
 }
 
-/// Listeners and clusters come by aggregated xDS over mTLS.
-pub fn dynamic(proxy: &Proxy<'_>) -> Value {
-    let api_type = match proxy.protocol {
-        Protocol::Delta => "DELTA_GRPC",
-        Protocol::Sotw => "GRPC",
+/// Listeners and clusters come by aggregated xDS over mTLS: the bootstrap that the product generates.
+pub fn dynamic(proxy: &Proxy<'_>) -> Result<Value> {
+    let text = |path: &Path| path.display().to_string();
+    let bootstrap = Bootstrap {
+        fleet: proxy.fleet.parse()?,
+        id: proxy.id.parse()?,
+        xds_host: proxy.xds.ip().to_string(),
+        xds_port: proxy.xds.port(),
+        server_name: None,
+        ca_file: text(proxy.trusted),
+        certificate_file: text(&proxy.identity.certificate),
+        private_key_file: text(&proxy.identity.key),
+        admin: Some(([127, 0, 0, 1], 0).into()),
+        protocol: proxy.protocol,
+        max_connections: DEFAULT_MAX_CONNECTIONS,
+        max_heap_bytes: None,
     };
-    let by_ads = json!({ "ads": {}, "resource_api_version": "V3" });
-    json!({
-        "node": { "id": proxy.id, "cluster": proxy.fleet },
-        "admin": admin(),
-        "dynamic_resources": {
-            "ads_config": {
-                "api_type": api_type,
-                "transport_api_version": "V3",
-                "set_node_on_first_message_only": true,
-                "grpc_services": [{ "envoy_grpc": { "cluster_name": XDS_CLUSTER } }],
-            },
-            "cds_config": by_ads,
-            "lds_config": by_ads,
-        },
-        "static_resources": { "clusters": [{
-            "name": XDS_CLUSTER,
-            "type": "STATIC",
-            "connect_timeout": "1s",
-            "load_assignment": assignment(XDS_CLUSTER, proxy.xds),
-            "typed_extension_protocol_options": http2(),
-            "transport_socket": {
-                "name": "envoy.transport_sockets.tls",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                    "sni": "localhost",
-                    "common_tls_context": {
-                        "tls_certificates": [{
-                            "certificate_chain": { "filename": proxy.identity.certificate },
-                            "private_key": { "filename": proxy.identity.key },
-                        }],
-                        "validation_context": { "trusted_ca": { "filename": proxy.trusted } },
-                    },
-                },
-            },
-        }] },
-    })
+    Ok(bootstrap.to_json())
 }
 
 /// One listener that sends everything to one upstream.
@@ -128,13 +95,4 @@ fn socket(address: SocketAddr) -> Value {
 fn assignment(cluster: &str, endpoint: SocketAddr) -> Value {
     let endpoints = json!([{ "lb_endpoints": [{ "endpoint": { "address": socket(endpoint) } }] }]);
     json!({ "cluster_name": cluster, "endpoints": endpoints })
-}
-
-fn http2() -> Value {
-    json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": { "http2_protocol_options": {
-            "connection_keepalive": { "interval": "30s", "timeout": "5s" },
-        } },
-    } })
 }

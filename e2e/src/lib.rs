@@ -13,6 +13,7 @@ pub mod document;
 pub mod envoy;
 pub mod load;
 pub mod port;
+pub mod postgres;
 pub mod process;
 pub mod required;
 pub mod scene;

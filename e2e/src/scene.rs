@@ -57,7 +57,7 @@ impl Scene {
             xds: control_plane.xds,
             identity: &identity,
             trusted: &authority.file(),
-        });
+        })?;
         let envoy = Envoy::start(&program, folder.path(), "envoy", &bootstrap).await?;
         envoy.live().await?;
         let web = SocketAddr::from(([127, 0, 0, 1], port));

@@ -25,7 +25,7 @@ async fn a_crash_is_not_noticed_over_delta() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_is_not_noticed_over_sotw() -> Result<()> {
-    a_crash_is_not_noticed(Protocol::Sotw).await
+    a_crash_is_not_noticed(Protocol::StateOfTheWorld).await
 }
 
 async fn a_crash_is_not_noticed(protocol: Protocol) -> Result<()> {

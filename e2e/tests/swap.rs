@@ -30,7 +30,7 @@ async fn swapping_services_with_fixed_endpoints_over_delta() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swapping_services_with_fixed_endpoints_over_sotw() -> Result<()> {
-    swaps_lose_nothing(Protocol::Sotw, fixed).await
+    swaps_lose_nothing(Protocol::StateOfTheWorld, fixed).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,7 +40,7 @@ async fn swapping_services_with_host_names_over_delta() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swapping_services_with_host_names_over_sotw() -> Result<()> {
-    swaps_lose_nothing(Protocol::Sotw, by_name).await
+    swaps_lose_nothing(Protocol::StateOfTheWorld, by_name).await
 }
 
 fn fixed(name: &str, upstream: &Upstream) -> Value {

@@ -29,7 +29,7 @@ macro_rules! over_both_protocols {
         mod sotw { $(
             $(#[doc = $doc])*
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() -> anyhow::Result<()> { super::run(super::Protocol::Sotw, super::$name).await }
+            async fn $name() -> anyhow::Result<()> { super::run(super::Protocol::StateOfTheWorld, super::$name).await }
         )* }
     };
 }

@@ -31,7 +31,7 @@ async fn a_change_of_a_warming_cluster_arrives_over_delta() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_a_warming_cluster_arrives_over_sotw() -> Result<()> {
-    a_change_of_a_warming_cluster_arrives(Protocol::Sotw).await
+    a_change_of_a_warming_cluster_arrives(Protocol::StateOfTheWorld).await
 }
 
 async fn a_change_of_a_warming_cluster_arrives(protocol: Protocol) -> Result<()> {
@@ -47,7 +47,7 @@ async fn a_reconnect_while_warming_does_not_hang_over_delta() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reconnect_while_warming_does_not_hang_over_sotw() -> Result<()> {
-    a_reconnect_while_warming_does_not_hang(Protocol::Sotw).await
+    a_reconnect_while_warming_does_not_hang(Protocol::StateOfTheWorld).await
 }
 
 async fn a_reconnect_while_warming_does_not_hang(protocol: Protocol) -> Result<()> {
