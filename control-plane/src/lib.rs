@@ -1,5 +1,11 @@
 //! The control plane: model, translation, store, API, xDS publishing, identity.
 
+// The store's conformance suite is compiled here and in the end-to-end tests, and names this crate
+// in the same way in both.
+#[cfg(test)]
+extern crate self as chancery_control_plane;
+
 pub mod api;
 pub mod model;
 pub mod store;
+pub mod translate;

@@ -7,7 +7,7 @@
 use chancery_proto::type_url;
 
 /// Types whose additions must be acknowledged before additions of `type_url` go out.
-pub fn additions_wait_for(type_url: &str) -> &'static [&'static str] {
+pub(crate) fn additions_wait_for(type_url: &str) -> &'static [&'static str] {
     match type_url {
         type_url::LISTENER | type_url::ROUTE | type_url::VIRTUAL_HOST => &[type_url::CLUSTER, type_url::ENDPOINT],
         _ => &[],
@@ -15,7 +15,7 @@ pub fn additions_wait_for(type_url: &str) -> &'static [&'static str] {
 }
 
 /// Types that must have nothing left to send or be acknowledged before removals of `type_url` go out.
-pub fn removals_wait_for(type_url: &str) -> &'static [&'static str] {
+pub(crate) fn removals_wait_for(type_url: &str) -> &'static [&'static str] {
     match type_url {
         type_url::CLUSTER => &[type_url::LISTENER, type_url::ROUTE, type_url::VIRTUAL_HOST],
         type_url::ENDPOINT => &[type_url::CLUSTER],
@@ -25,7 +25,7 @@ pub fn removals_wait_for(type_url: &str) -> &'static [&'static str] {
 }
 
 /// The place of a type when several have something to send: lower goes first.
-pub fn rank(type_url: &str) -> u8 {
+pub(crate) fn rank(type_url: &str) -> u8 {
     match type_url {
         type_url::CLUSTER => 0,
         type_url::ENDPOINT => 1,

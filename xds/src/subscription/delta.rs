@@ -82,8 +82,13 @@ impl Subscription for Delta {
                 None => reply.removed.push(name.clone()),
             }
         }
-        let sent =
-            Sent { nonce: progress.next_nonce(), version: progress.seen.to_string(), sequence: progress.seen, names, at: now };
+        let sent = Sent {
+            nonce: progress.next_nonce(),
+            version: progress.seen.to_string(),
+            sequence: progress.seen,
+            names,
+            at: now,
+        };
         progress.outstanding = Some(sent.clone());
         Some((sent, reply))
     }

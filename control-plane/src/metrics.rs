@@ -1,0 +1,13 @@
+//! The metrics of the control plane, each declared here and nowhere else.
+
+/// Gauge: the revision this replica serves.
+pub const REVISION: &str = "chancery_revision";
+/// Gauge: proxies connected to this replica, by `fleet`.
+pub const PROXIES: &str = "chancery_proxies_connected";
+
+/// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
+pub fn describe() {
+    metrics::describe_gauge!(REVISION, "Revision of the configuration that this replica serves");
+    metrics::describe_gauge!(PROXIES, "Proxies connected to this replica");
+    chancery_xds::metrics::describe();
+}

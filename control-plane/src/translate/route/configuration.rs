@@ -1,0 +1,88 @@
+//! The `RouteConfiguration` of a listener, in two forms.
+//!
+//! For state-of-the-world xDS it holds every virtual host. It is put together from their encoded bytes: a message
+//! in a protobuf field is its bytes behind a tag and a length, so one changed host costs one encoding, not all of them.
+//!
+//! For delta xDS it says where the virtual hosts come from (VHDS), and changes only when the first
+//! host of the listener appears or the last one goes.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use chancery_proto::{
+    Message,
+    envoy::route::{RouteConfiguration, Vhds},
+};
+use prost::encoding::{WireType, encode_key, encode_varint};
+
+use crate::{
+    model::Name,
+    translate::value::{ads, flag},
+};
+
+/// Number of the field `virtual_hosts`.
+const VIRTUAL_HOSTS: u32 = 2;
+
+/// The whole configuration of `listener`: encoded, with `virtual_hosts` (each encoded) in the order given,
+/// which is to be that of their names.
+pub fn route_configuration<'a>(listener: &Name, virtual_hosts: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
+    let mut bytes = BytesMut::new();
+    put(&mut bytes, &RouteConfiguration { name: listener.to_string(), ..RouteConfiguration::default() });
+    for host in virtual_hosts {
+        encode_key(VIRTUAL_HOSTS, WireType::LengthDelimited, &mut bytes);
+        encode_varint(host.len() as u64, &mut bytes);
+        bytes.put_slice(host);
+    }
+    put(&mut bytes, &settings());
+    bytes.freeze()
+}
+
+/// The configuration of `listener` whose virtual hosts come one by one.
+///
+/// Without any host it does not ask for hosts: Envoy would wait in vain for the first one
+/// before it opens the listener.
+pub fn route_configuration_by_host(listener: &Name, has_hosts: bool) -> RouteConfiguration {
+    RouteConfiguration {
+        name: listener.to_string(),
+        vhds: has_hosts.then(|| Vhds { config_source: Some(ads()) }),
+        ..settings()
+    }
+}
+
+/// What both forms share. All of it has a higher field number than the virtual hosts: it is encoded behind them.
+fn settings() -> RouteConfiguration {
+    RouteConfiguration {
+        // `example.com:8080` is a request for `example.com`: the port is that of the listener.
+        ignore_port_in_host_matching: true,
+        // Clusters and routes arrive on their own; a route that came first must not be refused.
+        validate_clusters: Some(flag(false)),
+        ..RouteConfiguration::default()
+    }
+}
+
+fn put(bytes: &mut BytesMut, message: &RouteConfiguration) {
+    bytes.reserve(message.encoded_len());
+    message.encode_raw(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use chancery_proto::envoy::route::VirtualHost;
+
+    use super::*;
+    use crate::translate::testing::{name, snapshot};
+
+    #[test]
+    fn concatenated_bytes_are_those_of_the_whole_message() {
+        let host = |text: &str| VirtualHost { name: text.into(), ..VirtualHost::default() };
+        let virtual_hosts = vec![host("web/a.example.com"), host(&"x".repeat(300)), host("web/b.example.com")];
+        let encoded: Vec<Vec<u8>> = virtual_hosts.iter().map(Message::encode_to_vec).collect();
+        let whole = RouteConfiguration { name: "web".into(), virtual_hosts, ..settings() };
+        let bytes = route_configuration(&name("web"), encoded.iter().map(Vec::as_slice));
+        assert_eq!(bytes, whole.encode_to_vec());
+    }
+
+    #[test]
+    fn hosts_are_asked_for_when_there_are_any() {
+        insta::assert_snapshot!(snapshot(&route_configuration_by_host(&name("web"), true)));
+        assert_eq!(route_configuration_by_host(&name("web"), false).vhds, None);
+    }
+}

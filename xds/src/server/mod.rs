@@ -1,0 +1,88 @@
+//! The serving end: a tonic service, one task per stream.
+
+mod service;
+mod stream;
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use chancery_proto::envoy::core::Node;
+
+pub use service::XdsServer;
+use tokio_util::sync::CancellationToken;
+
+use crate::{cache::Cache, status::SharedStatus};
+
+/// The variant of the protocol a stream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Incremental.
+    Delta,
+    /// State of the world.
+    Sotw,
+}
+
+impl Protocol {
+    /// `delta` or `sotw`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Delta => "delta",
+            Protocol::Sotw => "sotw",
+        }
+    }
+}
+
+/// Who opens a stream.
+#[derive(Debug)]
+pub struct Hello<'a> {
+    /// What the client says it is.
+    pub node: &'a Node,
+    /// What the transport knows of it: addresses, certificates.
+    pub extensions: &'a http::Extensions,
+    /// The variant it speaks.
+    pub protocol: Protocol,
+}
+
+/// What an admitted stream is given.
+pub struct Admission {
+    /// The resources it is served from.
+    pub cache: Arc<Cache>,
+    /// Where it writes what it sends and hears.
+    pub status: SharedStatus,
+    /// Cancelled when the stream has to end: the fleet is gone, the certificate was revoked.
+    pub ended: CancellationToken,
+    /// Dropped when the stream ends.
+    pub guard: Box<dyn Any + Send>,
+}
+
+/// Decides who is served, and from which cache.
+///
+/// Called once per stream, before anything is registered or sent. The node's id is not empty.
+pub trait Admit: Send + Sync + 'static {
+    /// Admits the stream, or refuses it with the status the client sees.
+    fn admit(&self, hello: Hello<'_>) -> Result<Admission, tonic::Status>;
+}
+
+/// How streams are served.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamSettings {
+    /// How long the first request may take.
+    pub hello_timeout: Duration,
+    /// How long one type is held back for another to be acknowledged (make before break).
+    pub order_timeout: Duration,
+    /// How many types one stream may subscribe to.
+    pub max_types: usize,
+    /// The largest request, in bytes.
+    pub max_request_bytes: usize,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            hello_timeout: Duration::from_secs(10),
+            order_timeout: Duration::from_secs(5),
+            max_types: 32,
+            // 100,000 initial resource versions, with room.
+            max_request_bytes: 32 << 20,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The gRPC services: ADS, and one service per type, over one set of caches.
+//!
+//! Written against tonic's `Grpc` rather than a generated server, because responses are encoded by our
+//! own codec (`codec.rs`) and the nine services differ only in their path.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use chancery_proto::type_url;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    Request, Status,
+    body::Body,
+    server::{Grpc, StreamingService},
+};
+
+use super::{
+    Admit, Protocol, StreamSettings,
+    stream::{Context, Outgoing, Variant, serve},
+};
+use crate::{
+    codec::{EncodeResponse, Response, ResponseCodec},
+    subscription::{delta::Delta, sotw::Sotw},
+};
+
+/// The xDS services, to be added to a tonic server or an axum router.
+///
+/// Every stream is a task of the tracker given to [`XdsServer::new`], and ends when the token is cancelled.
+pub struct XdsServer<A> {
+    admit: Arc<A>,
+    settings: StreamSettings,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl<A> Clone for XdsServer<A> {
+    fn clone(&self) -> Self {
+        Self {
+            admit: self.admit.clone(),
+            settings: self.settings,
+            shutdown: self.shutdown.clone(),
+            tasks: self.tasks.clone(),
+        }
+    }
+}
+
+/// The services: package and service, then the methods of both variants, then the only type.
+const SERVICES: [(&str, &str, &str, Option<&str>); 5] = [
+    (
+        "envoy.service.discovery.v3.AggregatedDiscoveryService",
+        "DeltaAggregatedResources",
+        "StreamAggregatedResources",
+        None,
+    ),
+    ("envoy.service.cluster.v3.ClusterDiscoveryService", "DeltaClusters", "StreamClusters", Some(type_url::CLUSTER)),
+    (
+        "envoy.service.endpoint.v3.EndpointDiscoveryService",
+        "DeltaEndpoints",
+        "StreamEndpoints",
+        Some(type_url::ENDPOINT),
+    ),
+    (
+        "envoy.service.listener.v3.ListenerDiscoveryService",
+        "DeltaListeners",
+        "StreamListeners",
+        Some(type_url::LISTENER),
+    ),
+    ("envoy.service.route.v3.RouteDiscoveryService", "DeltaRoutes", "StreamRoutes", Some(type_url::ROUTE)),
+];
+
+/// The variant and the only type that a request path asks for.
+fn method(path: &str) -> Option<(Protocol, Option<&'static str>)> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let (_, delta, sotw, only) = SERVICES.iter().find(|(name, ..)| *name == service)?;
+    match method {
+        method if method == *delta => Some((Protocol::Delta, *only)),
+        method if method == *sotw => Some((Protocol::Sotw, *only)),
+        _ => None,
+    }
+}
+
+impl<A: Admit> XdsServer<A> {
+    /// Serves the streams that `admit` admits, as tasks of `tasks`, until `shutdown`.
+    pub fn new(admit: Arc<A>, settings: StreamSettings, shutdown: CancellationToken, tasks: TaskTracker) -> Self {
+        Self { admit, settings, shutdown, tasks }
+    }
+
+    /// The services as routes of a tonic server.
+    pub fn into_routes(self) -> tonic::service::Routes {
+        let mut router = tonic::service::Routes::default().into_axum_router();
+        for (service, ..) in SERVICES {
+            router = router.route_service(&format!("/{service}/{{method}}"), self.clone());
+        }
+        router.into()
+    }
+
+    async fn call<S, B>(self, only: Option<&'static str>, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+        S: Variant,
+        S::Request: prost::Message + Default,
+        Response<S::Reply>: EncodeResponse,
+    {
+        let mut grpc = Grpc::new(ResponseCodec::<S::Request, Response<S::Reply>>::new())
+            .apply_max_message_size_config(Some(self.settings.max_request_bytes), Some(usize::MAX));
+        grpc.streaming(Opened::<A, S> { server: self, only, variant: std::marker::PhantomData }, request).await
+    }
+}
+
+impl<A, B> tower::Service<http::Request<B>> for XdsServer<A>
+where
+    A: Admit,
+    B: http_body::Body + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let server = self.clone();
+        Box::pin(async move {
+            Ok(match method(request.uri().path()) {
+                Some((Protocol::Delta, only)) => server.call::<Delta, B>(only, request).await,
+                Some((Protocol::Sotw, only)) => server.call::<Sotw, B>(only, request).await,
+                None => Status::unimplemented("no such method").into_http(),
+            })
+        })
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A stream of variant `S` about to be served.
+struct Opened<A, S> {
+    server: XdsServer<A>,
+    only: Option<&'static str>,
+    variant: std::marker::PhantomData<fn() -> S>,
+}
+
+impl<A, S> StreamingService<S::Request> for Opened<A, S>
+where
+    A: Admit,
+    S: Variant,
+    S::Request: prost::Message + Default,
+    Response<S::Reply>: EncodeResponse,
+{
+    type Response = Response<S::Reply>;
+    type ResponseStream = ReceiverStream<Outgoing<S>>;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Self::ResponseStream>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<tonic::Streaming<S::Request>>) -> Self::Future {
+        let (_, extensions, requests) = request.into_parts();
+        let (sender, receiver) = mpsc::channel(1);
+        let context = Context {
+            admit: self.server.admit.clone(),
+            settings: self.server.settings,
+            shutdown: self.server.shutdown.clone(),
+            only: self.only,
+        };
+        self.server.tasks.spawn(serve::<S, A>(context, extensions, requests, sender));
+        Box::pin(async move { Ok(tonic::Response::new(ReceiverStream::new(receiver))) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_whole() {
+        let ads = "/envoy.service.discovery.v3.AggregatedDiscoveryService";
+        assert_eq!(method(&format!("{ads}/DeltaAggregatedResources")), Some((Protocol::Delta, None)));
+        assert_eq!(method(&format!("{ads}/StreamAggregatedResources")), Some((Protocol::Sotw, None)));
+        let lds = "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners";
+        assert_eq!(method(lds), Some((Protocol::Delta, Some(type_url::LISTENER))));
+        for path in ["", "/", "/x", "/envoy.service.listener.v3.ListenerDiscoveryService/Fetch"] {
+            assert_eq!(method(path), None);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What one stream has been sent and what it said about it, readable while the stream goes on.
+//!
+//! The stream writes, others read: a short lock around plain data, and a watch for those who wait until a
+//! sequence has been applied. Nothing is queued.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    resource::{Name, TypeUrl},
+    subscription::Sent,
+};
+
+/// The state of one stream.
+#[derive(Debug)]
+pub struct StreamStatus {
+    types: Mutex<BTreeMap<TypeUrl, TypeStatus>>,
+    settled: watch::Sender<u64>,
+}
+
+/// What was sent of one type, and what was answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TypeStatus {
+    /// The last response.
+    pub sent: Option<Stamp>,
+    /// The last response that was applied.
+    pub acknowledged: Option<Stamp>,
+    /// The last response that was rejected.
+    pub rejected: Option<Rejection>,
+}
+
+/// One response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stamp {
+    /// Version of the whole.
+    pub version: String,
+    /// Its nonce.
+    pub nonce: String,
+    /// The sequence of the cache it stands for.
+    pub sequence: u64,
+    /// When it was sent, or answered.
+    pub at: SystemTime,
+}
+
+/// A response that was rejected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejection {
+    /// Which one, and when the rejection came.
+    pub response: Stamp,
+    /// The client's words.
+    pub message: String,
+    /// The resources in the response that the client's words name; all of them if none is named.
+    pub resources: Vec<Name>,
+}
+
+impl Default for StreamStatus {
+    fn default() -> Self {
+        Self { types: Mutex::default(), settled: watch::Sender::new(0) }
+    }
+}
+
+impl StreamStatus {
+    /// A copy of what is known, by type.
+    pub fn types(&self) -> BTreeMap<TypeUrl, TypeStatus> {
+        self.types.lock().clone()
+    }
+
+    /// The sequence up to which everything the client asked for was sent and answered.
+    pub fn settled(&self) -> u64 {
+        *self.settled.borrow()
+    }
+
+    /// Marked changed when [`StreamStatus::settled`] moves.
+    pub fn watch_settled(&self) -> watch::Receiver<u64> {
+        self.settled.subscribe()
+    }
+
+    /// The rejections of responses at or after `sequence`.
+    pub fn rejections_since(&self, sequence: u64) -> Vec<(TypeUrl, Rejection)> {
+        let types = self.types.lock();
+        let rejected = types.iter().filter_map(|(type_url, status)| Some((type_url.clone(), status.rejected.clone()?)));
+        rejected.filter(|(_, rejection)| rejection.response.sequence >= sequence).collect()
+    }
+
+    pub(crate) fn on_sent(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
+        self.types.lock().entry(type_url.clone()).or_default().sent = Some(stamp(sent, now));
+    }
+
+    pub(crate) fn on_subscribed(&self, type_url: &TypeUrl) {
+        self.types.lock().entry(type_url.clone()).or_default();
+    }
+
+    pub(crate) fn on_acknowledged(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
+        self.types.lock().entry(type_url.clone()).or_default().acknowledged = Some(stamp(sent, now));
+    }
+
+    pub(crate) fn on_rejected(&self, type_url: &TypeUrl, rejection: Rejection) {
+        self.types.lock().entry(type_url.clone()).or_default().rejected = Some(rejection);
+    }
+
+    pub(crate) fn on_settled(&self, sequence: u64) {
+        self.settled.send_if_modified(|settled| std::mem::replace(settled, sequence) != sequence);
+    }
+}
+
+/// Which of the resources of a rejected response its message is about.
+pub(crate) fn rejection(sent: Sent, message: String, now: SystemTime) -> Rejection {
+    let named: Vec<Name> = sent.names.iter().filter(|name| mentions(&message, name)).cloned().collect();
+    let response = stamp(&sent, now);
+    Rejection { response, message, resources: if named.is_empty() { sent.names } else { named } }
+}
+
+/// Whether `message` has `name` in it, not as a part of a longer name.
+fn mentions(message: &str, name: &str) -> bool {
+    let in_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+    message.match_indices(name).any(|(at, _)| {
+        !message[..at].chars().next_back().is_some_and(in_name)
+            && !message[at + name.len()..].chars().next().is_some_and(in_name)
+    })
+}
+
+fn stamp(sent: &Sent, at: SystemTime) -> Stamp {
+    Stamp { version: sent.version.clone(), nonce: sent.nonce.clone(), sequence: sent.sequence, at }
+}
+
+/// A status shared by a stream and its readers.
+pub type SharedStatus = Arc<StreamStatus>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_names_the_resources_its_message_is_about() {
+        let sent = Sent {
+            nonce: "1".into(),
+            version: "v".into(),
+            sequence: 3,
+            names: ["web", "web-2", "api"].map(Name::from).into(),
+            at: std::time::Instant::now(),
+        };
+        let words = "Error adding/updating listener(s) web-2: bad port";
+        assert_eq!(rejection(sent.clone(), words.into(), SystemTime::now()).resources, [Name::from("web-2")]);
+        assert_eq!(rejection(sent, "bad".into(), SystemTime::now()).resources.len(), 3);
+    }
+}
