@@ -12,7 +12,6 @@ use super::{
     author::Author,
     body::Body,
     condition,
-    diff::differences,
     envelope::{self, Known},
     error::ApiError,
     params::{Params, WriteParams},
@@ -21,8 +20,8 @@ use super::{
     write,
 };
 use crate::{
-    commit::{Action, Edit, Expect},
-    model::{Document, Key, Problems},
+    commit::{Edit, Expect},
+    model::{Document, Key, Problems, parse},
 };
 
 /// Many resources, wanted as they stand here.
@@ -53,8 +52,8 @@ pub(super) async fn apply(
     body: Body,
 ) -> Result<Json<Written>, ApiError> {
     let if_revision = condition::catalog_revision(&headers)?;
-    let Request { message, documents } = request(body.documents().await?)?;
-    write::commit(&api, author, &params, message, edits(documents), if_revision).await.map(Json)
+    let Request { message, edits } = request(body.documents().await?)?;
+    write::commit(&api, author, &params, message, edits, if_revision).await.map(Json)
 }
 
 /// Say what an apply would change
@@ -72,23 +71,13 @@ pub(super) async fn plan(
 ) -> Result<Json<Written>, ApiError> {
     params.dry_run = true;
     let if_revision = condition::catalog_revision(&headers)?;
-    let Request { message, documents } = request(body.documents().await?)?;
-    let wanted: BTreeMap<Key, Document> = documents.iter().map(|document| (document.key(), document.clone())).collect();
-    let before = api.replica.catalog();
-    let mut written = write::commit(&api, author, &params, message, edits(documents), if_revision).await?;
-    for changed in written.changed.iter_mut().filter(|changed| changed.action == Action::Updated) {
-        let key = Key::new(changed.kind, changed.name.clone());
-        if let (Some(before), Some(after)) = (before.entry(&key), wanted.get(&key)) {
-            let value = |document: &Document| serde_json::to_value(document).unwrap_or_default();
-            changed.fields = Some(differences(&value(&before.document), &value(after)));
-        }
-    }
-    Ok(Json(written))
+    let Request { message, edits } = request(body.documents().await?)?;
+    write::commit(&api, author, &params, message, edits, if_revision).await.map(Json)
 }
 
 struct Request {
     message: Option<String>,
-    documents: Vec<Document>,
+    edits: Vec<Edit>,
 }
 
 /// Either `{message, prune, resources}`, or every document a resource.
@@ -132,7 +121,15 @@ fn request(texts: Vec<TextDocument>) -> Result<Request, ApiError> {
         problems.at("resources").report("must not be empty");
     }
     let documents = documents(values, &mut problems);
-    if problems.is_empty() { Ok(Request { message, documents }) } else { Err(ApiError::Problems(problems.into_vec())) }
+    if !problems.is_empty() {
+        // This change goes no further, so what is wrong in the others is said here.
+        for document in &documents {
+            parse(document, &mut problems);
+        }
+        return Err(ApiError::Problems(problems.into_vec()));
+    }
+    let edits = documents.into_iter().map(|document| Edit::Put { document, expect: Expect::Any }).collect();
+    Ok(Request { message, edits })
 }
 
 fn documents(values: Vec<Value>, problems: &mut Problems) -> Vec<Document> {
@@ -148,11 +145,6 @@ fn documents(values: Vec<Value>, problems: &mut Problems) -> Vec<Document> {
         documents.push(document);
     }
     documents
-}
-
-fn edits(documents: Vec<Document>) -> Vec<Edit> {
-    let puts = documents.into_iter().enumerate();
-    puts.map(|(index, document)| Edit::Put { document, expect: Expect::Any, place: place(index) }).collect()
 }
 
 fn place(index: usize) -> String {

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn the_smallest_fields_are_told() {
-        let before = json!({ "team": "a", "spec": { "to": [{ "service": "x", "weight": 1 }], "timeout": "1s", "same": [1] } });
+        let before =
+            json!({ "team": "a", "spec": { "to": [{ "service": "x", "weight": 1 }], "timeout": "1s", "same": [1] } });
         let after = json!({ "spec": { "to": [{ "service": "x", "weight": 2 }, { "service": "y" }], "timeout": null, "same": [1] }, "labels": {} });
         let found = serde_json::to_value(differences(&before, &after)).unwrap();
         assert_eq!(

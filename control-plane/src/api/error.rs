@@ -12,8 +12,8 @@ use axum::{
 use super::{problem::ProblemDetails, text::TextError, view::ResourceView};
 use crate::{
     commit::CommitError,
-    model::{Key, Problem},
-    replica::Entry,
+    model::{Entry, Key, Problem},
+    replica::ReplicaError,
     store::StoreError,
 };
 
@@ -53,6 +53,8 @@ pub(super) enum ApiError {
     Timeout,
     #[error("cannot use the store")]
     Store(#[source] StoreError),
+    #[error("this replica is behind")]
+    Behind(#[source] ReplicaError),
     #[error("{0} failed")]
     Internal(&'static str, #[source] Box<dyn Error + Send + Sync>),
 }
@@ -65,6 +67,7 @@ impl From<CommitError> for ApiError {
             CommitError::NotFound(key) => Self::NotFound(key.to_string()),
             CommitError::Exists(key) => Self::Exists(key),
             CommitError::Store(error) => Self::Store(error),
+            CommitError::Behind(error) => Self::Behind(error),
         }
     }
 }
@@ -97,6 +100,7 @@ impl ApiError {
             Self::Superseded(_) => (StatusCode::CONFLICT, "superseded"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
+            Self::Behind(_) => (StatusCode::SERVICE_UNAVAILABLE, "replica-behind"),
             Self::Store(_) | Self::Internal(..) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -120,7 +124,12 @@ impl ApiError {
             Self::Store(StoreError::Unavailable(_)) => {
                 "the database is unavailable: nothing can be written, what is configured stays in force".to_owned()
             }
-            Self::Store(_) | Self::Internal(..) => "the request failed inside the control plane; its log says why".to_owned(),
+            Self::Behind(_) => {
+                "this replica cannot read a revision that a newer one wrote; write to that one".to_owned()
+            }
+            Self::Store(_) | Self::Internal(..) => {
+                "the request failed inside the control plane; its log says why".to_owned()
+            }
             _ => self.to_string(),
         }
     }

@@ -3,11 +3,12 @@
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{error::ApiError, params::Limit, view::{ResourceList, ResourceView}};
-use crate::{
-    model::{Kind, Name},
-    replica::{Catalog, Entry},
+use super::{
+    error::ApiError,
+    params::Limit,
+    view::{ResourceList, ResourceView},
 };
+use crate::model::{Catalog, Entry, Kind, Name};
 
 /// Which resources to list.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -69,8 +70,7 @@ impl Selection {
 /// The first page of what is selected.
 pub(super) fn page(catalog: &Catalog, kind: Kind, selection: &Selection) -> ResourceList {
     let mut wanted = catalog.of_kind(kind).filter(|entry| selection.wants(entry)).peekable();
-    let items: Vec<_> =
-        wanted.by_ref().take(selection.limit).map(|entry| ResourceView::from(entry.as_ref())).collect();
+    let items: Vec<_> = wanted.by_ref().take(selection.limit).map(|entry| ResourceView::from(entry.as_ref())).collect();
     let more = wanted.peek().is_some();
     let next_cursor = items.last().filter(|_| more).map(|last| last.name.to_string());
     ResourceList { items, next_cursor }

@@ -97,7 +97,9 @@ pub(super) async fn unify_errors(response: Response) -> Response {
         return response;
     }
     let (slug, detail) = match status {
-        StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "this path does not have the method; Allow says which it has"),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            ("method-not-allowed", "this path does not have the method; Allow says which it has")
+        }
         StatusCode::NOT_FOUND => ("not-found", "there is nothing at this path"),
         status if status.is_server_error() => ("internal", "the request failed inside the control plane"),
         _ => ("malformed-request", "the request cannot be read"),

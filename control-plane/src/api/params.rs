@@ -66,7 +66,7 @@ pub(super) struct WriteParams {
     #[param(value_type = Option<String>, example = "5s")]
     timeout: Option<Timeout>,
     /// Why the change is made; kept with the revision.
-    message: Option<String>,
+    pub(super) message: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, utoipa::ToSchema)]
@@ -92,7 +92,8 @@ impl TryFrom<String> for Timeout {
             "h" => 3_600_000,
             _ => return Err("timeout must be a number with ms, s, m or h, as 5s".to_owned()),
         };
-        let number: u64 = number.parse().map_err(|_| "timeout must be a number with ms, s, m or h, as 5s".to_owned())?;
+        let number: u64 =
+            number.parse().map_err(|_| "timeout must be a number with ms, s, m or h, as 5s".to_owned())?;
         let timeout = Duration::from_millis(number.saturating_mul(scale));
         if timeout > LONGEST_WAIT {
             return Err(format!("timeout must be at most {}s", LONGEST_WAIT.as_secs()));
@@ -114,7 +115,9 @@ impl WriteParams {
     /// Why the change is made; `in_body` is what the body says.
     pub(super) fn message(&self, in_body: Option<String>) -> Result<String, ApiError> {
         let message = match (&self.message, in_body) {
-            (Some(_), Some(_)) => return Err(ApiError::Malformed("message is in the query and in the body".to_owned())),
+            (Some(_), Some(_)) => {
+                return Err(ApiError::Malformed("message is in the query and in the body".to_owned()));
+            }
             (Some(message), None) => message.clone(),
             (None, in_body) => in_body.unwrap_or_default(),
         };

@@ -41,8 +41,21 @@ pub(super) async fn list(
 }
 
 /// Read a proxy
+///
+/// An id is unique within its fleet: where two fleets have the same, `fleet` says which is meant.
 #[utoipa::path(get, path = "/api/v1/proxies/{id}", tag = "Proxies", operation_id = "readProxy",
-    params(("id" = String, Path, description = "The id in its certificate")), responses((status = 200, body = ProxyStatus)))]
-pub(super) async fn read(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<ProxyStatus>, ApiError> {
-    api.proxies.one(&id).map(Json).ok_or_else(|| ApiError::NotFound(format!("proxy {id:?}")))
+    params(("id" = String, Path, description = "The id in its certificate"), ProxyParams),
+    responses((status = 200, body = ProxyStatus)))]
+pub(super) async fn read(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Params(params): Params<ProxyParams>,
+) -> Result<Json<ProxyStatus>, ApiError> {
+    let mut named = api.proxies.named(&id);
+    named.retain(|proxy| params.fleet.as_ref().is_none_or(|fleet| *fleet == proxy.fleet.to_string()));
+    match (named.pop(), named.len()) {
+        (Some(proxy), 0) => Ok(Json(proxy)),
+        (Some(_), _) => Err(ApiError::Malformed(format!("more than one fleet has a proxy {id:?}: add ?fleet="))),
+        (None, _) => Err(ApiError::NotFound(format!("proxy {id:?}"))),
+    }
 }

@@ -20,11 +20,11 @@ use super::{
     listing::{self, ListParams},
     merge_patch,
     params::{NameInPath, Params, WriteParams},
-    view::{ResourceList, ResourceView, Written},
+    view::{Action, ResourceList, ResourceView, Written},
     write,
 };
 use crate::{
-    commit::{Action, CommitError, Edit, Expect},
+    commit::{Edit, Expect},
     model::{Document, Key, Kind, Name, Problems},
 };
 
@@ -44,10 +44,9 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let catalog = api.replica.catalog();
     let selection = listing::Selection::try_from(params)?;
-    let revision = catalog.revision;
-    Ok(conditional(&headers, revision, || listing::page(&catalog, kind, &selection)))
+    let current = api.replica.current();
+    Ok(conditional(&headers, current.revision, || listing::page(&current.catalog, kind, &selection)))
 }
 
 /// Read a resource
@@ -62,8 +61,8 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let key = Key::new(kind, name);
-    let catalog = api.replica.catalog();
-    let entry = catalog.entry(&key).ok_or_else(|| ApiError::NotFound(key.to_string()))?;
+    let current = api.replica.current();
+    let entry = current.catalog.entry(&key).ok_or_else(|| ApiError::NotFound(key.to_string()))?;
     Ok(conditional(&headers, entry.revision, || ResourceView::from(entry.as_ref())))
 }
 
@@ -126,8 +125,8 @@ pub(super) async fn patch(
     let mut attempts_left = PATCH_ATTEMPTS;
     loop {
         attempts_left -= 1;
-        let catalog = api.replica.catalog();
-        let entry = catalog.entry(&key).ok_or_else(|| ApiError::NotFound(key.to_string()))?;
+        let current = api.replica.current();
+        let entry = current.catalog.entry(&key).ok_or_else(|| ApiError::NotFound(key.to_string()))?;
         let expect = match condition {
             Expect::Exists => Expect::Revision(entry.revision),
             given => given,
@@ -171,13 +170,13 @@ async fn put(
     expect: Expect,
 ) -> Result<Response, ApiError> {
     let key = document.key();
-    let edit = Edit::Put { document, expect, place: String::new() };
+    let edit = Edit::Put { document, expect };
     let written = write::commit(api, author, params, None, vec![edit], None).await?;
     let mut headers = HeaderMap::new();
     let mut status = StatusCode::OK;
     if !written.dry_run {
         // Without a change the resource keeps the revision it had.
-        let unchanged = || api.replica.catalog().entry(&key).map(|entry| entry.revision);
+        let unchanged = || api.replica.current().catalog.entry(&key).map(|entry| entry.revision);
         let revision = if written.changed.is_empty() { unchanged() } else { Some(written.revision) };
         headers.extend(revision.map(|revision| (header::ETAG, condition::etag(revision))));
         if written.changed.iter().any(|changed| changed.action == Action::Created) {

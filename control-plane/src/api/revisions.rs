@@ -52,6 +52,7 @@ pub(super) struct RevisionView {
     message: String,
     /// When.
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     at: OffsetDateTime,
     /// How many resources it changed.
     change_count: u64,
@@ -122,10 +123,7 @@ pub(super) async fn list(
 /// With everything it changed, before and after.
 #[utoipa::path(get, path = "/api/v1/revisions/{number}", tag = "Revisions", operation_id = "readRevision",
     params(("number" = u64, Path)), responses((status = 200, body = RevisionView)))]
-pub(super) async fn read(
-    State(api): State<Api>,
-    Path(number): Path<String>,
-) -> Result<Json<RevisionView>, ApiError> {
+pub(super) async fn read(State(api): State<Api>, Path(number): Path<String>) -> Result<Json<RevisionView>, ApiError> {
     let Revision { summary, changes } = revision(&api, &number).await?;
     Ok(Json(RevisionView::new(summary, Some(changes))))
 }
@@ -142,18 +140,16 @@ pub(super) async fn revert(
     author: Author,
 ) -> Result<Json<Written>, ApiError> {
     let Revision { summary, changes } = revision(&api, &number).await?;
-    let catalog = api.replica.catalog();
+    let current = api.replica.current();
     let mut edits = Vec::with_capacity(changes.len());
     for Change { key, before, after } in changes {
-        let current = catalog.entry(&key);
+        let current = current.catalog.entry(&key);
         if current.map(|entry| entry.document.as_ref()) != after.as_deref() {
             return Err(ApiError::Superseded(format!("{key} was changed again after revision {}", summary.number)));
         }
         let expect = current.map_or(Expect::Absent, |entry| Expect::Revision(entry.revision));
         edits.extend(match (before, current) {
-            (Some(before), _) => {
-                Some(Edit::Put { document: before.as_ref().clone(), expect, place: String::new() })
-            }
+            (Some(before), _) => Some(Edit::Put { document: before.as_ref().clone(), expect }),
             (None, Some(_)) => Some(Edit::Delete { key, expect }),
             (None, None) => None,
         });

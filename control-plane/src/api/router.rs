@@ -16,10 +16,9 @@ use crate::model::Kind;
 pub fn router(api: Api) -> Router {
     let (routes, description) = routes().split_for_parts();
     let description = openapi::complete(description);
-    let page = openapi::page(&description);
     routes
         .route(openapi::PATH, get(move || std::future::ready(Json(description))))
-        .merge(page)
+        .merge(openapi::page())
         .fallback(unknown)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(from_fn_with_state(api.clone(), author::authenticate))
@@ -41,14 +40,19 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(proxies::list))
         .routes(routes!(proxies::read))
         .routes(routes!(author::whoami));
-    Kind::ALL.into_iter().fold(routes, |routes, kind| routes.nest(&format!("/api/v1/{}", kind.collection()), collection(kind)))
+    Kind::ALL
+        .into_iter()
+        .fold(routes, |routes, kind| routes.nest(&format!("/api/v1/{}", kind.collection()), collection(kind)))
 }
 
 /// The handlers that serve every kind, told that it is `kind`.
 fn collection(kind: Kind) -> OpenApiRouter<Api> {
-    let routes = OpenApiRouter::new()
-        .routes(routes!(resources::list, resources::create))
-        .routes(routes!(resources::read, resources::replace, resources::patch, resources::delete));
+    let routes = OpenApiRouter::new().routes(routes!(resources::list, resources::create)).routes(routes!(
+        resources::read,
+        resources::replace,
+        resources::patch,
+        resources::delete
+    ));
     openapi::of_kind(routes, kind).layer(Extension(kind))
 }
 

@@ -7,12 +7,11 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::diff::FieldChange;
+use super::diff::{FieldChange, differences};
 use crate::{
-    commit::{Action, Changed},
-    model::{Document, Kind, Name},
+    commit::{self, Changed},
+    model::{Document, Entry, Kind, Name},
     proxies::Applied,
-    replica::Entry,
 };
 
 /// A resource: what the user wrote, and what the server knows about it.
@@ -40,6 +39,7 @@ pub struct ResourceView {
     pub revision: u64,
     /// When that was.
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub updated_at: OffsetDateTime,
     /// Who did it.
     pub updated_by: String,
@@ -92,14 +92,41 @@ pub(super) struct ChangedResource {
     pub(super) name: Name,
     /// What happened to it.
     pub(super) action: Action,
-    /// In a plan, which fields differ, if the resource is there already.
+    /// When nothing is written: which fields would differ, if the resource is there already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fields: Option<Vec<FieldChange>>,
 }
 
-impl From<Changed> for ChangedResource {
-    fn from(changed: Changed) -> Self {
-        let Changed { key, action } = changed;
-        Self { kind: key.kind, name: key.name, action, fields: None }
+/// What happens to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Action {
+    /// It is new.
+    Created,
+    /// It is another.
+    Updated,
+    /// It is gone.
+    Deleted,
+}
+
+impl From<commit::Action> for Action {
+    fn from(action: commit::Action) -> Self {
+        match action {
+            commit::Action::Created => Self::Created,
+            commit::Action::Updated => Self::Updated,
+            commit::Action::Deleted => Self::Deleted,
+        }
+    }
+}
+
+impl ChangedResource {
+    /// What `changed` says; `in_detail`, field by field.
+    pub(super) fn new(changed: Changed, in_detail: bool) -> Self {
+        let Changed { key, action, before, after } = changed;
+        let fields = before.zip(after).filter(|_| in_detail).map(|(before, after)| {
+            let value = |document: &Document| serde_json::to_value(document).unwrap_or_default();
+            differences(&value(&before), &value(&after))
+        });
+        Self { kind: key.kind, name: key.name, action: action.into(), fields }
     }
 }

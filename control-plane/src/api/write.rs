@@ -1,6 +1,6 @@
 //! The one way in which every handler writes: a change set, its commit, and the wait for the proxies.
 
-use tokio::time::Instant;
+use std::time::Instant;
 
 use super::{
     Api,
@@ -30,6 +30,6 @@ pub(super) async fn commit(
         }
         _ => None,
     };
-    let changed = committed.changed.into_iter().map(ChangedResource::from).collect();
+    let changed = committed.changed.into_iter().map(|changed| ChangedResource::new(changed, dry_run)).collect();
     Ok(Written { revision: committed.revision, changed, dry_run, applied })
 }
