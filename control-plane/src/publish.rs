@@ -4,7 +4,7 @@
 //! proxy has applied revision 7" needs no bookkeeping of its own.
 //!
 //! Routes are translated one virtual host at a time. They are joined here to the RouteConfiguration of
-//! their listener, from encoded pieces: the cost of an edit is the translation of its own hosts and one copy.
+//! their listener, from encoded pieces: an edit costs the translation of its own hosts, and one copy.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,10 +15,11 @@ use bytes::Bytes;
 use chancery_proto::type_url;
 use chancery_xds::{Cache, Resource, Update};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::Name,
-    translate::snapshot::{FleetChanges, join_virtual_hosts},
+    translate::snapshot::{FleetChange, FleetChanges, join_virtual_hosts},
 };
 
 /// The caches of all fleets.
@@ -27,21 +28,18 @@ pub struct Publisher {
     fleets: Mutex<HashMap<Name, Fleet>>,
 }
 
-#[derive(Default)]
-struct Fleet {
-    cache: Arc<Cache>,
-    /// Per listener: its virtual hosts by host, encoded.
-    virtual_hosts: BTreeMap<Name, BTreeMap<String, Bytes>>,
+/// What the streams of a fleet are served from.
+#[derive(Clone, Default)]
+pub struct Served {
+    /// The resources.
+    pub cache: Arc<Cache>,
+    /// Cancelled when the fleet is deleted.
+    pub ended: CancellationToken,
 }
 
-impl Publisher {
-    /// No fleets yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The cache of a fleet, if there is such a fleet.
-    pub fn cache(&self, fleet: &Name) -> Option<Arc<Cache>> {
-        self.fleets.lock().get(fleet).map(|fleet| fleet.cache.clone())
-    }
+#[derive(Default)]
+struct Fleet {
+    served: Served,
+    /// Per listener: its virtual hosts by name, encoded.
+    virtual_hosts: BTreeMap<Name, BTreeMap<String, Bytes>>,
 }

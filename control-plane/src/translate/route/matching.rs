@@ -13,15 +13,19 @@ use chancery_proto::envoy::{
 
 use crate::model::route::{Match, NamedMatch, PathMatch, ValueMatch};
 
-/// The conditions of one rule.
-pub(super) fn route_match(matches: &Match) -> RouteMatch {
+/// Envoy refuses a pattern whose compiled program is too large (100 instructions unless its runtime says otherwise).
+/// Alternatives of so many characters stay far below.
+const METHODS_IN_A_PATTERN: usize = 60;
+
+/// The conditions of one rule: several if it is for more methods than fit into a pattern.
+pub(super) fn route_matches(matches: &Match) -> impl Iterator<Item = RouteMatch> {
     let Match { path, methods, headers, query } = matches;
-    RouteMatch {
+    method_conditions(methods).into_iter().map(move |method| RouteMatch {
         path_specifier: Some(path_specifier(path)),
-        headers: method(methods).into_iter().chain(headers.iter().map(header)).collect(),
+        headers: method.into_iter().chain(headers.iter().map(header)).collect(),
         query_parameters: query.iter().map(query_parameter).collect(),
         ..RouteMatch::default()
-    }
+    })
 }
 
 fn path_specifier(path: &PathMatch) -> PathSpecifier {
@@ -32,21 +36,39 @@ fn path_specifier(path: &PathMatch) -> PathSpecifier {
     }
 }
 
+/// Conditions one of which must hold; a single one that is always met if every method will do.
+fn method_conditions(methods: &[String]) -> Vec<Option<HeaderMatcher>> {
+    if methods.is_empty() {
+        return vec![None];
+    }
+    let mut conditions = Vec::new();
+    let mut rest = methods;
+    while !rest.is_empty() {
+        let mut length = 0;
+        let fitting = rest.iter().take_while(|method| {
+            length += method.len();
+            length <= METHODS_IN_A_PATTERN
+        });
+        let (now, later) = rest.split_at(fitting.count().max(1));
+        conditions.push(Some(method_condition(now)));
+        rest = later;
+    }
+    conditions
+}
+
 /// Envoy has no condition on the method; to it the method is the header `:method`.
-fn method(methods: &[String]) -> Option<HeaderMatcher> {
-    let pattern = match methods {
-        [] => return None,
-        [one] => MatchPattern::Exact(one.clone()),
-        several => {
-            let alternatives: Vec<_> = several.iter().map(|method| regex_syntax::escape(method)).collect();
-            MatchPattern::SafeRegex(regex(alternatives.join("|")))
-        }
+fn method_condition(methods: &[String]) -> HeaderMatcher {
+    let pattern = if let [one] = methods {
+        MatchPattern::Exact(one.clone())
+    } else {
+        let alternatives: Vec<_> = methods.iter().map(|method| regex_syntax::escape(method)).collect();
+        MatchPattern::SafeRegex(regex(alternatives.join("|")))
     };
-    Some(HeaderMatcher {
+    HeaderMatcher {
         name: ":method".to_owned(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(string_matcher(pattern))),
         ..HeaderMatcher::default()
-    })
+    }
 }
 
 fn header(condition: &NamedMatch) -> HeaderMatcher {

@@ -17,6 +17,7 @@ mod rewrite;
 use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Action as EnvoyAction};
 
 pub use configuration::{route_configuration, route_configuration_by_host};
+use order::Claim;
 
 use crate::model::{
     Name,
@@ -41,26 +42,18 @@ pub fn virtual_host<'a>(
 ) -> VirtualHost {
     VirtualHost {
         name: virtual_host_name(listener, host),
-        domains: vec![domain(host)],
-        routes: order::merge(claims).map(|claim| envoy_route(claim.route, claim.index, claim.rule, fleet)).collect(),
+        domains: vec![host.to_string()],
+        routes: order::merge(claims).flat_map(|claim| envoy_routes(claim, fleet)).collect(),
         ..VirtualHost::default()
     }
 }
 
-/// The host pattern as Envoy compares it with the `Host` header, where an IPv6 address stands in brackets.
-fn domain(host: &HostPattern) -> String {
-    match host {
-        HostPattern::Exact(host) if host.parse::<std::net::Ipv6Addr>().is_ok() => format!("[{host}]"),
-        host => host.to_string(),
-    }
-}
-
 /// One rule; Envoy logs it as `<route>/<index>`.
-fn envoy_route(route: &Route, index: usize, rule: &Rule, fleet: &Fleet) -> EnvoyRoute {
-    let Rule { matches, action, request_headers, response_headers } = rule;
-    EnvoyRoute {
+fn envoy_routes<'a>(claim: Claim<'a>, fleet: &'a Fleet) -> impl Iterator<Item = EnvoyRoute> + 'a {
+    let Claim { route, index, rule: Rule { matches, action, request_headers, response_headers } } = claim;
+    matching::route_matches(matches).map(move |route_match| EnvoyRoute {
         name: format!("{}/{index}", route.name),
-        r#match: Some(matching::route_match(matches)),
+        r#match: Some(route_match),
         action: Some(match action {
             Action::Forward(forward) => EnvoyAction::Route(action::forward(forward, &matches.path, fleet)),
             Action::Redirect(redirect) => EnvoyAction::Redirect(action::redirect(redirect, &matches.path)),
@@ -71,7 +64,7 @@ fn envoy_route(route: &Route, index: usize, rule: &Rule, fleet: &Fleet) -> Envoy
         response_headers_to_add: headers::to_add(response_headers),
         response_headers_to_remove: response_headers.remove.clone(),
         ..EnvoyRoute::default()
-    }
+    })
 }
 
 #[cfg(test)]

@@ -112,17 +112,16 @@ fn every_redirect_status_is_kept() {
 }
 
 #[test]
-fn hosts_are_written_as_clients_send_them() {
-    let any_host = |host: HostPattern| virtual_host(&name("web"), &host, [], &fleet("edge")).domains;
-    assert_eq!(any_host(HostPattern::Any), ["*"]);
-    assert_eq!(any_host(HostPattern::Suffix("example.com".into())), ["*.example.com"]);
-    assert_eq!(any_host(HostPattern::Exact("10.0.0.1".into())), ["10.0.0.1"]);
-    assert_eq!(any_host(HostPattern::Exact("::1".into())), ["[::1]"]);
-}
-
-#[test]
 fn names_tell_listener_host_route_and_rule() {
     let host = translated(vec![rule(prefix("/a"), respond(200)), rule(prefix("/b"), respond(200))]);
     assert_eq!(host.name, "web/shop.example.com");
     assert_eq!(host.routes.iter().map(|route| route.name.as_str()).collect::<Vec<_>>(), ["shop/0", "shop/1"]);
+}
+
+#[test]
+fn methods_that_fit_no_pattern_make_several_entries() {
+    let many = (0..20).map(|number| format!("{number:A>20}")).collect();
+    let host = translated(vec![rule(Match { methods: many, ..prefix("/") }, respond(200))]);
+    assert_eq!(host.routes.len(), 7);
+    assert!(host.routes.iter().all(|route| route.name == "shop/0"));
 }
