@@ -27,7 +27,6 @@ use crate::{
 /// Many resources, wanted as they stand here.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes the body, which is read field by field so that every problem has its place")]
 pub(super) struct ApplyRequest {
     /// Why the change is made; kept with the revision.
     message: Option<String>,

@@ -1,5 +1,7 @@
 //! A page of the resources of one kind, selected by team and labels.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -61,15 +63,21 @@ impl TryFrom<ListParams> for Selection {
 impl Selection {
     fn wants(&self, entry: &Entry) -> bool {
         let document = &entry.document;
-        self.after.as_ref().is_none_or(|after| document.name > *after)
-            && (self.team.is_none() || document.team == self.team)
+        (self.team.is_none() || document.team == self.team)
             && self.labels.iter().all(|(key, value)| document.labels.get(key) == Some(value))
     }
 }
 
 /// The first page of what is selected.
 pub(super) fn page(catalog: &Catalog, kind: Kind, selection: &Selection) -> ResourceList {
-    let mut wanted = catalog.of_kind(kind).filter(|entry| selection.wants(entry)).peekable();
+    match &selection.after {
+        Some(after) => first(catalog.entries_after(kind, after), selection),
+        None => first(catalog.entries(kind), selection),
+    }
+}
+
+fn first<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>, selection: &Selection) -> ResourceList {
+    let mut wanted = entries.filter(|entry| selection.wants(entry)).peekable();
     let items: Vec<_> = wanted.by_ref().take(selection.limit).map(|entry| ResourceView::from(entry.as_ref())).collect();
     let more = wanted.peek().is_some();
     let next_cursor = items.last().filter(|_| more).map(|last| last.name.to_string());

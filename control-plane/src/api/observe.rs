@@ -110,6 +110,7 @@ pub(super) async fn unify_errors(response: Response) -> Response {
 }
 
 /// What a panic becomes: logged whole, told without details.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that CatchPanicLayer wants")]
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     ApiError::Internal("a handler (it panicked)", message.unwrap_or("without a message").into()).into_response()

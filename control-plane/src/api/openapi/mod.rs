@@ -1,7 +1,8 @@
 //! The description of the API (OpenAPI 3.1), generated from the handlers, and the page that shows it.
 //!
-//! The handlers of resources are written once; here they are described once per kind, with the schema of
-//! its documents. Errors come from one table, so no operation can forget one.
+//! Errors come from one table, so no operation can forget one.
+
+mod kinds;
 
 use axum::Router;
 use utoipa::{
@@ -12,11 +13,12 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi, Url};
 
 use super::{Api, ProblemDetails, problem::MEDIA_TYPE, router};
-use crate::model::{Kind, Problem};
+use crate::model::Problem;
+
+pub(super) use kinds::of_kind;
 
 /// Where the description is.
 pub(super) const PATH: &str = "/api/openapi.json";
@@ -31,35 +33,17 @@ pub(super) fn page() -> Router<Api> {
     SwaggerUi::new("/docs").config(Config::new([Url::from(PATH)])).into()
 }
 
-/// The handlers of resources, described as those of `kind`.
-pub(super) fn of_kind(mut routes: OpenApiRouter<Api>, kind: Kind) -> OpenApiRouter<Api> {
-    for item in routes.get_openapi_mut().paths.paths.values_mut() {
-        for (_, operation) in operations(item) {
-            operation.tags = Some(vec![format!("{kind}s")]);
-            operation.operation_id = operation.operation_id.take().map(|verb| match verb.as_str() {
-                "list" => format!("{verb}{kind}s"),
-                _ => format!("{verb}{kind}"),
-            });
-            let summary = operation.summary.take().unwrap_or_default();
-            let word = kind.as_str().to_lowercase();
-            operation.summary = Some(summary.replace("resources", &format!("{word}s")).replace("resource", &word));
-        }
-    }
-    routes
-}
-
 /// Adds what holds for every operation.
 pub(super) fn complete(mut description: OpenApi) -> OpenApi {
     description.info = InfoBuilder::new()
         .title("Chancery")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(include_str!("openapi.md")))
+        .description(Some(include_str!("introduction.md")))
         .build();
-    let mut schemas = vec![(ProblemDetails::name().into_owned(), ProblemDetails::schema())];
-    ProblemDetails::schemas(&mut schemas);
-    schemas.push((Problem::name().into_owned(), Problem::schema()));
     let components = description.components.get_or_insert_default();
-    components.schemas.extend(schemas);
+    components.schemas.insert(ProblemDetails::name().into_owned(), ProblemDetails::schema());
+    components.schemas.insert(Problem::name().into_owned(), Problem::schema());
+    kinds::add_schemas(components);
     components.security_schemes.insert(
         "token".to_owned(),
         RefOr::T(SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build())),
