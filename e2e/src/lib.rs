@@ -1,1 +1,3 @@
-//! placeholder
+//! What tests with the real thing share: programs to start, and ways to break them.
+
+pub mod postgres;

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use super::{
     HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, Store, StoreError, Write,
-    failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, failure},
+    failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, failure, late},
     rows, schema,
 };
 
@@ -231,9 +231,7 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
         schema::migrate(&migrator, &mut *transaction).await?;
         transaction.commit().await.map_err(|error| failure(CONTEXT, error))
     };
-    tokio::time::timeout(MIGRATE_WITHIN, migrated)
-        .await
-        .unwrap_or_else(|_| Err(super::failure::late(CONTEXT, MIGRATE_WITHIN)))
+    tokio::time::timeout(MIGRATE_WITHIN, migrated).await.unwrap_or_else(|_| Err(late(CONTEXT, MIGRATE_WITHIN)))
 }
 
 fn connect_options(place: &str) -> Result<SqliteConnectOptions, StoreError> {

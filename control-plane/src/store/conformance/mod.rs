@@ -7,6 +7,7 @@
 //! [`shared`] several, which an in-memory database cannot offer.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report of a failed test")]
+#![allow(clippy::needless_pass_by_value, reason = "`json!` at the call is easier to read")]
 #![allow(missing_docs, unreachable_pub, reason = "test code, compiled into two crates")]
 
 pub mod basic;

@@ -5,7 +5,7 @@
 //! unknown state.
 
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
-use tokio::{runtime::Handle, sync::OwnedMutexGuard, time::timeout};
+use tokio::{sync::OwnedMutexGuard, time::timeout};
 
 use super::StoreError;
 use crate::store::failure::{ANSWER_WITHIN, failure};
@@ -37,19 +37,15 @@ impl Lease {
     /// Rolls back in the background, and gives up `turn` after that.
     pub(super) fn roll_back(mut self, turn: OwnedMutexGuard<()>) {
         if !self.answered {
-            return;
+            return; // closing it rolls back as well
         }
         self.answered = false;
-        // Without a runtime the connection is dropped, which rolls back as well.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut *self.connection);
-                if let Ok(Ok(_)) = timeout(ANSWER_WITHIN, rollback).await {
-                    self.answered = true;
-                }
-                drop((self, turn));
-            });
-        }
+        // In a runtime, as wherever a connection of sqlx is dropped.
+        tokio::spawn(async move {
+            let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut *self.connection);
+            self.answered = matches!(timeout(ANSWER_WITHIN, rollback).await, Ok(Ok(_)));
+            drop((self, turn));
+        });
     }
 }
 

@@ -39,7 +39,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, Store, StoreError, Write,
-    failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, late},
+    failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, failure, late},
     rows, schema,
 };
 use lease::Lease;
@@ -146,8 +146,8 @@ impl Store for PostgresStore {
             let mut lease = Lease::take(&self.pool).await?;
             let begin = sqlx::raw_sql(sql::BEGIN).fetch_all(lease.connection());
             let answers = bounded(CONTEXT, ANSWER_WITHIN, begin).await?;
-            let head = answers.last().map_or(Ok(0), |row| row.try_get(0));
-            let head = rows::number(head.map_err(|error| super::failure::failure(CONTEXT, error))?)?;
+            let head = answers.last().ok_or(sqlx::Error::RowNotFound).and_then(|row| row.try_get(0));
+            let head = rows::number(head.map_err(|error| failure(CONTEXT, error))?)?;
             lease.answered();
             Ok((turn, lease, head))
         };
@@ -182,6 +182,17 @@ struct PostgresWrite {
     wakeups: watch::Sender<()>,
 }
 
+/// Cannot happen: `commit` takes the write with it.
+#[derive(Debug, thiserror::Error)]
+#[error("this write is finished")]
+struct Finished;
+
+impl From<Finished> for StoreError {
+    fn from(source: Finished) -> Self {
+        StoreError::Failed { context: "using a write", source: Box::new(source) }
+    }
+}
+
 #[async_trait]
 impl Write for PostgresWrite {
     fn head(&self) -> u64 {
@@ -189,7 +200,7 @@ impl Write for PostgresWrite {
     }
 
     async fn revisions_after(&mut self, after: u64) -> Result<Vec<Revision>, StoreError> {
-        let Some((lease, _)) = &mut self.held else { return Ok(Vec::new()) };
+        let Some((lease, _)) = &mut self.held else { return Err(Finished.into()) };
         let rows = sqlx::query_as(sql::REVISIONS_AFTER).bind(rows::column(after)).fetch_all(lease.connection());
         let rows = bounded("reading new revisions", ANSWER_WITHIN, rows).await?;
         lease.answered();
@@ -198,7 +209,7 @@ impl Write for PostgresWrite {
 
     async fn commit(mut self: Box<Self>, revision: NewRevision) -> Result<Revision, StoreError> {
         let rows::Encoded { number, at, change_count, changes, revision } = rows::encode(self.head + 1, revision)?;
-        let Some((mut lease, turn)) = self.held.take() else { return Err(late("committing", Duration::ZERO)) };
+        let Some((mut lease, turn)) = self.held.take() else { return Err(Finished.into()) };
         let mut columns: (Vec<&str>, Vec<String>, Vec<Option<String>>, Vec<Option<String>>) = Default::default();
         for change in changes {
             columns.0.push(change.kind);

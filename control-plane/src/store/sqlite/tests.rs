@@ -47,8 +47,14 @@ async fn only_the_owner_can_read_the_file() {
 
 #[tokio::test]
 async fn a_url_that_cannot_work_is_refused() {
-    for url in ["sqlite://", "sqlite:///nowhere/at/all.db", "sqlite:///", "sqlite://a.db?mode=ro", "mysql://u:secret@h/d", "chancery"]
-    {
+    for url in [
+        "sqlite://",
+        "sqlite:///nowhere/at/all.db",
+        "sqlite:///",
+        "sqlite://a.db?mode=ro",
+        "mysql://u:secret@h/d",
+        "chancery",
+    ] {
         let refused = crate::store::open(url).await.err();
         assert!(matches!(refused, Some(StoreError::Url(_))), "{url}: {refused:?}");
         assert!(!refused.unwrap().to_string().contains("secret"));
