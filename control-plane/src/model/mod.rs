@@ -1,8 +1,10 @@
 //! The language of the users, parsed: fleets, listeners, services, routes. Pure.
 //!
 //! Wire documents (`wire`, with serde and schema) become the types here once (`parse`), with every
-//! problem reported; a `Catalog` is all of them together, and consistent (`check`).
+//! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
 
+mod catalog;
+mod check;
 mod document;
 pub mod fleet;
 pub mod listener;
@@ -15,6 +17,7 @@ pub mod route;
 pub mod service;
 pub mod wire;
 
+pub use catalog::{Catalog, Entry};
 pub use document::Document;
 pub use name::{InvalidName, Key, Kind, Name, UnknownKind};
 pub use parse::{parse, parse_document};
