@@ -7,6 +7,7 @@ extern crate self as chancery_control_plane;
 
 pub mod api;
 pub mod bootstrap;
+pub mod identity;
 pub mod model;
 pub mod store;
 pub mod translate;
