@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
-use crate::model::Name;
+use crate::model::{Name, re2};
 
 /// The cluster of the control plane; it also stands in Envoy's statistics and logs.
 pub const XDS_CLUSTER: &str = "chancery-xds";
@@ -18,9 +18,9 @@ pub const XDS_CLUSTER: &str = "chancery-xds";
 /// How many client connections a proxy takes unless it is told otherwise (the number in Envoy's guide for edges).
 pub const DEFAULT_MAX_CONNECTIONS: u64 = 50_000;
 
-/// Ten times Envoy's default. The model bounds the size of patterns by an estimate at that default, and a
-/// pattern that Envoy counts differently must not cost a whole route configuration.
-const REGEX_PROGRAM_SIZE: u32 = 1000;
+/// Ten times Envoy's default. The model estimates the size of a pattern and refuses it at that default, so that any
+/// Envoy takes it; one that Envoy counts differently must still not cost a whole route configuration.
+const REGEX_PROGRAM_SIZE: u32 = 10 * re2::MAX_PROGRAM_SIZE;
 
 /// Which form of xDS the proxy speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

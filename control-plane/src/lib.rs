@@ -5,6 +5,7 @@
 #[cfg(test)]
 extern crate self as chancery_control_plane;
 
+pub mod api;
 pub mod bootstrap;
 pub mod identity;
 pub mod model;

@@ -1,7 +1,7 @@
 //! A service as an Envoy `Cluster`.
 //!
 //! Envoy replaces a cluster whose message changed by a new one, with new connections and new health checks;
-//! so what changes often must not be in here. Endpoints are not ([`endpoint`](super::endpoint)), unless the
+//! so what changes often must not be in here. Endpoints are not ([`endpoint`]), unless the
 //! proxy resolves one of them: Envoy takes the endpoints of a DNS cluster only inline.
 //!
 //! Values that the language of the users does not have follow Envoy's advice for edge proxies, or

@@ -163,11 +163,10 @@ pub(super) fn tls_context(files: &TlsFiles) -> DownstreamTlsContext {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::translate::testing::{fleet, name, snapshot};
+    use crate::translate::testing::{fleet, http_listener, name, snapshot};
 
     fn web(protocol: ListenerProtocol) -> Listener {
-        let address = "0.0.0.0".parse().expect("an address");
-        Listener { name: name("web"), fleet: name("edge"), address, port: 10000, protocol }
+        Listener { protocol, ..http_listener("web", "edge") }
     }
 
     fn files() -> TlsFiles {

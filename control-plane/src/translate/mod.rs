@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod endpoint;
 pub mod listener;
 pub mod route;
+pub mod snapshot;
 mod value;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use crate::model::{
     Name,
     fleet::Fleet,
+    listener::{Listener, ListenerProtocol},
     route::{Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Route, Rule, Target},
     service::{Address, Breaker, Endpoint, LoadBalancing, Service, ServiceProtocol},
 };
@@ -43,6 +44,11 @@ pub(crate) fn name(text: &str) -> Name {
 
 pub(crate) fn fleet(text: &str) -> Fleet {
     Fleet { name: name(text), default_timeout: Duration::from_secs(15), trusted_hops: 0 }
+}
+
+pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
+    let address = "0.0.0.0".parse().expect("an address");
+    Listener { name: name(text), fleet: name(fleet), address, port: 10000, protocol: ListenerProtocol::Http }
 }
 
 pub(crate) fn ip(address: &str, port: u16) -> Endpoint {

@@ -5,6 +5,14 @@
 //!
 //! For delta xDS it says where the virtual hosts come from (VHDS), and changes only when the first
 //! host of the listener appears or the last one goes.
+//!
+//! What Envoy 1.40 does with the latter (seen on the wire) is what a server has to know:
+//! - it asks for virtual hosts once per stream, with an empty list that means all of them, not once per listener;
+//! - a virtual host that comes before its route configuration is acknowledged and forgotten, so the hosts of a
+//!   listener must follow its route configuration on the stream, also when both are new;
+//! - a listener whose route configuration announces virtual hosts opens with the first of them, or after 15 s without.
+//!
+//! Envoys from before envoyproxy/envoy#41996 (end of 2025) refuse virtual hosts over ADS altogether.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use chancery_proto::{

@@ -2,7 +2,7 @@
 //!
 //! Envoy chooses a virtual host by the host of the request and then takes the first of its routes that matches.
 //! Several routes of several teams may claim one host, so [`virtual_host`] has to put their rules
-//! into one order ([`order`]), which does not depend on when each was created.
+//! into one order (`order`), which does not depend on when each was created.
 //!
 //! A virtual host is the unit in which changes travel: it is a resource of its own (VHDS) for
 //! proxies that speak delta xDS, and a fragment of bytes in the whole `RouteConfiguration` for the others.
