@@ -98,7 +98,19 @@ pub fn run(args: CertArgs) -> anyhow::Result<()> {
 
 fn request(args: IssueArgs) -> anyhow::Result<Request> {
     let IssueArgs {
-        fleet, id, control_plane, dns, ip, out, ttl, trust_domain, data_dir, ca_dir, create_ca, ca_cert, ca_key,
+        fleet,
+        id,
+        control_plane,
+        dns,
+        ip,
+        out,
+        ttl,
+        trust_domain,
+        data_dir,
+        ca_dir,
+        create_ca,
+        ca_cert,
+        ca_key,
     } = args;
     let ca = match (ca_cert, ca_key) {
         (Some(certificate), Some(key)) => CaSource::Brought { certificate, key },
@@ -178,10 +190,7 @@ mod tests {
             parse("issue --control-plane --dns cp.example.com --ip 10.0.0.1 --out o --ca-cert c --ca-key k").unwrap();
         assert_eq!(request.ca, CaSource::Brought { certificate: "c".into(), key: "k".into() });
         let addresses = vec![IpAddr::from([10, 0, 0, 1])];
-        assert_eq!(
-            request.holder,
-            Holder::ControlPlane { dns_names: vec!["cp.example.com".to_owned()], addresses }
-        );
+        assert_eq!(request.holder, Holder::ControlPlane { dns_names: vec!["cp.example.com".to_owned()], addresses });
     }
 
     #[test]

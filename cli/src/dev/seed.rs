@@ -66,9 +66,7 @@ pub(super) async fn served(listener: SocketAddr, within: Duration) -> Result<()>
 /// The hosts are those under which this machine is reached, not `*`: what a user deletes should be
 /// gone, and not answered by the demo.
 fn resources(ports: &Ports) -> [Value; 5] {
-    let document = |kind: &str, name: &str, spec: Value| {
-        json!({ "kind": kind, "name": name, "labels": { LABEL.0: LABEL.1 }, "spec": spec })
-    };
+    let document = |kind: &str, name: &str, spec: Value| json!({ "kind": kind, "name": name, "labels": { LABEL.0: LABEL.1 }, "spec": spec });
     let service = |name: &str, address: SocketAddr| {
         let endpoint = json!({ "address": address.ip().to_string(), "port": address.port() });
         document("Service", name, json!({ "endpoints": [endpoint], "connectTimeout": "1s" }))
@@ -173,13 +171,15 @@ mod tests {
             assert_eq!(moved, before != wanted);
             assert_eq!(there, *wanted);
         }
-        let mut edited = json!({ "endpoints": [{ "address": "10.0.0.7", "port": 1 }, { "address": "10.0.0.8", "port": 2 }] });
+        let mut edited =
+            json!({ "endpoints": [{ "address": "10.0.0.7", "port": 1 }, { "address": "10.0.0.8", "port": 2 }] });
         assert!(!move_ports(&mut edited, &wanted[2]["spec"]));
     }
 
     #[test]
     fn a_resource_is_written_back_without_what_the_server_added() {
-        let read = json!({ "kind": "Fleet", "name": "edge", "spec": {}, "revision": 3, "updatedAt": "…", "updatedBy": "…" });
+        let read =
+            json!({ "kind": "Fleet", "name": "edge", "spec": {}, "revision": 3, "updatedAt": "…", "updatedBy": "…" });
         assert_eq!(document(&read), json!({ "kind": "Fleet", "name": "edge", "spec": {} }));
     }
 }

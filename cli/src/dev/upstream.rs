@@ -52,9 +52,7 @@ async fn serve(listener: TcpListener, name: &'static str) {
         connections.spawn(async move {
             let answering = service_fn(move |request| async move { Ok::<_, Infallible>(answer(name, &request)) });
             // An error is a client that went away.
-            let _ = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), answering)
-                .await;
+            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answering).await;
         });
     }
 }
