@@ -99,7 +99,8 @@ pub async fn run(args: DevArgs) -> Result<()> {
         stopped = tokio::time::timeout(DRAIN, running.stop()) => stopped.context("not everything ended in time")?,
         _ = signals.received() => anyhow::bail!("ended at once by a second signal"),
     };
-    lost.map_or(stopped, Err)
+    // What the control plane says about its own end is the better explanation.
+    stopped.and(lost.map_or(Ok(()), Err))
 }
 
 /// Everything that runs, in the order in which it was started.

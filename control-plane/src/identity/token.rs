@@ -102,6 +102,14 @@ impl AdminToken {
             let line = format!("{}\n", generate(rng).expose());
             file::create(path, line.as_bytes(), file::PRIVATE).map_err(write)?;
         }
+        Self::load(path)
+    }
+
+    /// Reads the token from a file, which must be there.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, AdminTokenError> {
         let text =
             fs::read_to_string(path).map_err(|source| AdminTokenError::Read { path: path.to_owned(), source })?;
         let token = text.trim();
