@@ -67,7 +67,7 @@ pub struct DevArgs {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=i64::from(ports::MAX_OFFSET)))]
     pub port_offset: u16,
     /// Leave Envoy out
-    #[arg(long, conflicts_with = "envoy")]
+    #[arg(long)]
     pub no_envoy: bool,
     /// Envoy's binary [default: `envoy` on PATH, or .dev/envoy/bin/envoy here or above this program]
     #[arg(long, value_name = "FILE", env = "CHANCERY_ENVOY")]
