@@ -25,7 +25,7 @@ pub const PREFIX: &str = "chy_";
 const MIN_LENGTH: usize = 16;
 
 /// A new token. It is shown once; keep its [`TokenHash`].
-pub fn generate(rng: &mut (impl RngCore + CryptoRng)) -> SecretString {
+pub fn generate(rng: &mut (impl CryptoRng)) -> SecretString {
     let mut bytes = [0; 32];
     rng.fill_bytes(&mut bytes);
     Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
@@ -96,7 +96,7 @@ impl AdminToken {
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub fn load_or_create(path: &Path, rng: &mut (impl RngCore + CryptoRng)) -> Result<Self, AdminTokenError> {
+    pub fn load_or_create(path: &Path, rng: &mut (impl CryptoRng)) -> Result<Self, AdminTokenError> {
         if !path.exists() {
             let write = |source| AdminTokenError::Write { path: path.to_owned(), source };
             let line = format!("{}\n", generate(rng).expose());
