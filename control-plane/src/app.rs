@@ -112,7 +112,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let proxies = Arc::new(Proxies::new());
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
-    let commit = Arc::new(Commit::new(replica.clone(), commits.clone()));
+    let commit = Commit::new(replica.clone(), commits.clone());
 
     let stop = shutdown.token();
     let admission = FleetAdmission::new(publisher, proxies.clone(), settings.trust_domain);
@@ -120,8 +120,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
     shutdown.spawn_essential("xDS", serve_xds(xds, incoming, stop.clone()));
-    let api =
-        Api { replica: replica.clone(), commit, proxies, store: store.clone(), admin_token: Arc::new(admin_token) };
+    let api = Api { replica: replica.clone(), commit, proxies, admin_token: Arc::new(admin_token) };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
     shutdown.spawn("store", async move {

@@ -40,7 +40,10 @@ pub(super) struct ApplyRequest {
 ///
 /// All of them or none, as one revision, in any order. Takes `{message, resources}` as JSON, or YAML documents separated
 /// by `---`. `If-Match: "<revision>"` applies only if the catalog is at this revision.
-#[utoipa::path(post, path = "/api/v1/apply", tag = "Changes", operation_id = "apply", params(WriteParams),
+#[utoipa::path(post, path = "/api/v1/apply", tag = "Changes", operation_id = "apply", params(
+    WriteParams,
+    ("If-Match" = Option<String>, Header, description = "Only if the catalog is at this revision, in quotes")
+),
     request_body(content((ApplyRequest = "application/json"), (String = "application/yaml"))),
     responses((status = 200, body = Written, description = "All is as wanted now")))]
 pub(super) async fn apply(
@@ -58,7 +61,10 @@ pub(super) async fn apply(
 /// Say what an apply would change
 ///
 /// Checks everything that `apply` checks and writes nothing. Fields that differ are listed for each resource.
-#[utoipa::path(post, path = "/api/v1/plan", tag = "Changes", operation_id = "plan", params(WriteParams),
+#[utoipa::path(post, path = "/api/v1/plan", tag = "Changes", operation_id = "plan", params(
+    WriteParams,
+    ("If-Match" = Option<String>, Header, description = "Only if the catalog is at this revision, in quotes")
+),
     request_body(content((ApplyRequest = "application/json"), (String = "application/yaml"))),
     responses((status = 200, body = Written, description = "What an apply would change")))]
 pub(super) async fn plan(

@@ -31,19 +31,17 @@ pub use openapi::document as openapi;
 pub use problem::ProblemDetails;
 pub use router::router;
 
-use crate::{commit::Commit, identity::token::AdminToken, proxies::Proxies, replica::Replica, store::Store};
+use crate::{commit::Commit, identity::token::AdminToken, proxies::Proxies, replica::Replica};
 
 /// The parts that the API speaks for.
 #[derive(Clone)]
 pub struct Api {
-    /// The catalog, for reading.
+    /// The catalog, for reading, and the history in the store behind it.
     pub replica: Arc<Replica>,
     /// The way of every change.
-    pub commit: Arc<Commit>,
+    pub commit: Commit,
     /// Who is connected and what it has applied.
     pub proxies: Arc<Proxies>,
-    /// The history.
-    pub store: Arc<dyn Store>,
     /// The token that every request must carry.
     pub admin_token: Arc<AdminToken>,
 }

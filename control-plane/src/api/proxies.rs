@@ -52,7 +52,7 @@ pub(super) async fn read(
     Params(params): Params<ProxyParams>,
 ) -> Result<Json<ProxyStatus>, ApiError> {
     let mut named = api.proxies.named(&id);
-    named.retain(|proxy| params.fleet.as_ref().is_none_or(|fleet| fleet.as_str() == proxy.fleet));
+    named.retain(|proxy| params.fleet.as_ref().is_none_or(|fleet| *fleet == proxy.fleet));
     match (named.pop(), named.len()) {
         (Some(proxy), 0) => Ok(Json(proxy)),
         (Some(_), _) => Err(ApiError::Malformed(format!("more than one fleet has a proxy {id:?}: add ?fleet="))),

@@ -34,7 +34,10 @@ const PATCH_ATTEMPTS: usize = 5;
 /// List resources
 ///
 /// By name, a page at a time. The `ETag` is the revision of the catalog.
-#[utoipa::path(get, path = "", params(ListParams), responses(
+#[utoipa::path(get, path = "", params(
+    ListParams,
+    ("If-None-Match" = Option<String>, Header, description = "Revisions that the caller has: 304 instead of one of these")
+), responses(
     (status = 200, body = ResourceList),
     (status = 304, description = "Nothing changed since the revision in If-None-Match"),
 ))]
@@ -50,7 +53,10 @@ pub(super) async fn list(
 }
 
 /// Read a resource
-#[utoipa::path(get, path = "/{name}", responses(
+#[utoipa::path(get, path = "/{name}", params(
+    ("name" = String, Path, example = "checkout"),
+    ("If-None-Match" = Option<String>, Header, description = "Revisions that the caller has: 304 instead of one of these")
+), responses(
     (status = 200, body = ResourceView),
     (status = 304, description = "The resource is at the revision in If-None-Match"),
 ))]
@@ -67,7 +73,7 @@ pub(super) async fn read(
 }
 
 /// Create a resource
-#[utoipa::path(post, path = "", params(WriteParams), request_body = ResourceView, responses(
+#[utoipa::path(post, path = "", params(WriteParams), request_body(content((ResourceView = "application/json"), (ResourceView = "application/yaml"))), responses(
     (status = 201, body = Written, description = "It is there now; Location says where"),
     (status = 200, body = Written, description = "It would be created (dryRun)"),
 ))]
@@ -86,7 +92,12 @@ pub(super) async fn create(
 ///
 /// `kind` and `name` may be left out of the body. `If-Match: "<revision>"` replaces only that version,
 /// `If-Match: *` only what is there, `If-None-Match: *` only creates.
-#[utoipa::path(put, path = "/{name}", params(WriteParams), request_body = ResourceView, responses(
+#[utoipa::path(put, path = "/{name}", params(
+    ("name" = String, Path, example = "checkout"),
+    WriteParams,
+    ("If-Match" = Option<String>, Header, description = "Only this version: its revision in quotes, or `*` for any"),
+    ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")
+), request_body(content((ResourceView = "application/json"), (ResourceView = "application/yaml"))), responses(
     (status = 200, body = Written, description = "It is as wanted now"),
     (status = 201, body = Written, description = "It was created; Location says where"),
 ))]
@@ -107,8 +118,12 @@ pub(super) async fn replace(
 /// Change parts of a resource
 ///
 /// A JSON merge patch (RFC 7396): what is given replaces, `null` removes, lists are replaced whole.
-#[utoipa::path(patch, path = "/{name}", params(WriteParams),
-    request_body(content((Value = "application/merge-patch+json"), (Value = "application/json"))),
+#[utoipa::path(patch, path = "/{name}", params(
+    ("name" = String, Path, example = "checkout"),
+    WriteParams,
+    ("If-Match" = Option<String>, Header, description = "Only this version: its revision in quotes, or `*` for any")
+),
+    request_body(content((Object = "application/merge-patch+json"), (Object = "application/json"))),
     responses((status = 200, body = Written, description = "It is as wanted now")))]
 pub(super) async fn patch(
     State(api): State<Api>,
@@ -142,7 +157,11 @@ pub(super) async fn patch(
 }
 
 /// Delete a resource
-#[utoipa::path(delete, path = "/{name}", params(WriteParams), responses((status = 200, body = Written, description = "It is gone")))]
+#[utoipa::path(delete, path = "/{name}", params(
+    ("name" = String, Path, example = "checkout"),
+    WriteParams,
+    ("If-Match" = Option<String>, Header, description = "Only this version: its revision in quotes, or `*` for any")
+), responses((status = 200, body = Written, description = "It is gone")))]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(kind): Extension<Kind>,

@@ -110,7 +110,7 @@ pub(super) async fn list(
         _ => return Err(ApiError::Malformed("query: kind and name belong together".to_owned())),
     };
     let before = cursor.map(|cursor| number("query: cursor", &cursor)).transpose()?;
-    let summaries = api.store.history(HistoryQuery { key, before, limit: limit + 1 }).await?;
+    let summaries = api.replica.store().history(HistoryQuery { key, before, limit: limit + 1 }).await?;
     let more = summaries.len() > limit as usize;
     let items: Vec<_> =
         summaries.into_iter().take(limit as usize).map(|summary| RevisionView::new(summary, None)).collect();
@@ -160,7 +160,7 @@ pub(super) async fn revert(
 
 async fn revision(api: &Api, text: &str) -> Result<Revision, ApiError> {
     let number = number("path: number", text)?;
-    api.store.revision(number).await?.ok_or_else(|| ApiError::NotFound(format!("revision {number}")))
+    api.replica.store().revision(number).await?.ok_or_else(|| ApiError::NotFound(format!("revision {number}")))
 }
 
 /// A revision's number, within what a database can hold.

@@ -16,17 +16,22 @@ use crate::model::Kind;
 pub fn router(api: Api) -> Router {
     let (routes, description) = routes().split_for_parts();
     let description = openapi::complete(description);
-    routes
+    let routes = routes
         .route(openapi::PATH, get(move || std::future::ready(Json(description))))
         .merge(openapi::page())
-        .fallback(unknown)
+        .fallback(unknown);
+    surround(routes, &api).with_state(api)
+}
+
+/// Puts around `routes` what every request passes, the outermost last.
+pub(super) fn surround(routes: Router<Api>, api: &Api) -> Router<Api> {
+    routes
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(from_fn_with_state(api.clone(), author::authenticate))
         .layer(from_fn(observe::limit_time))
         .layer(map_response(observe::unify_errors))
         .layer(from_fn(observe::secure))
         .layer(from_fn(observe::observe))
-        .with_state(api)
 }
 
 /// Every operation with its description.

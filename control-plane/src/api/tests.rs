@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+#[path = "tests/failure.rs"]
+mod failure;
 #[path = "tests/fixture.rs"]
 mod fixture;
 #[path = "tests/hostile.rs"]

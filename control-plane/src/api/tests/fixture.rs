@@ -7,7 +7,9 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
+use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::{
@@ -15,11 +17,31 @@ use crate::{
     commit::Commit,
     identity::token::AdminToken,
     proxies::Proxies,
+    publish::Publisher,
     replica::Replica,
-    store::Store,
+    store::{self, Store},
 };
 
-pub(super) const TOKEN: &str = "secret";
+/// An engine over `store`.
+pub(super) async fn api(store: Arc<dyn Store>) -> Api {
+    let publisher = Arc::new(Publisher::default());
+    let replica = Arc::new(Replica::load(store, publisher.clone()).await.unwrap());
+    Api {
+        commit: Commit::new(replica.clone(), TaskTracker::new()),
+        replica,
+        proxies: Arc::new(Proxies::new(publisher)),
+        admin_token: Arc::new(admin_token()),
+    }
+}
+
+pub(super) const TOKEN: &str = "chy_sixteen-characters-or-more";
+
+fn admin_token() -> AdminToken {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin-token");
+    std::fs::write(&path, TOKEN).unwrap();
+    AdminToken::load_or_create(&path, &mut StdRng::seed_from_u64(1)).unwrap()
+}
 
 /// An API with nothing in it.
 pub(super) struct Fixture {
@@ -37,17 +59,11 @@ pub(super) struct Answer {
 
 impl Fixture {
     pub(super) async fn start() -> Self {
-        let store: Arc<dyn Store> = crate::store::open("sqlite::memory:").await.unwrap();
-        let replica = Arc::new(Replica::default());
-        let commit = Arc::new(Commit { replica: replica.clone(), ..Commit::default() });
-        let api = Api {
-            replica,
-            commit,
-            proxies: Arc::new(Proxies),
-            store,
-            admin_token: Arc::new(AdminToken(TOKEN.to_owned())),
-        };
-        Self { router: router(api) }
+        Self { router: router(api(store::open("sqlite::memory:").await.unwrap()).await) }
+    }
+
+    pub(super) fn of(router: Router) -> Self {
+        Self { router }
     }
 
     /// Asks with the token; `body` is JSON.

