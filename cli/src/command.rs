@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bootstrap, failure::Failure, fleet, history, resources};
+use tokio::runtime::Builder;
+
+use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, resources};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the change or the request was refused: problems, a conflict, nothing there
+  1  the change or the request was refused: problems, a conflict, nothing there; or the command failed
   2  the command line is wrong, or a file cannot be read
   3  the control plane cannot be reached, refuses the token, or fails
   4  the change is stored, but a proxy refused it or did not apply it in time";
@@ -24,6 +26,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run everything on this machine: control plane, Envoy, demo services
+    Dev(dev::DevArgs),
     /// Check files and say what would change
     Plan(resources::PlanArgs),
     /// Make what files say, all of it or nothing, as one revision
@@ -42,13 +46,20 @@ enum Command {
     Proxies(fleet::ProxiesArgs),
     /// Print the bootstrap file that an Envoy starts with
     Bootstrap(bootstrap::BootstrapArgs),
+    /// Issue certificates
+    Cert(cert::CertArgs),
 }
 
 /// Runs the command; what goes wrong is told on stderr.
 pub fn run(cli: Cli) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // Servers use every core; what only asks one needs no threads.
+    let mut builder = match cli.command {
+        Command::Dev(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&Failure::Io { what: "the runtime".to_owned(), source: error }),
+        Err(source) => return failed(&Failure::Io { what: "threads".to_owned(), source }),
     };
     match runtime.block_on(dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +69,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Dev(args) => Ok(dev::run(args).await?),
         Command::Plan(args) => resources::plan(args).await,
         Command::Apply(args) => resources::apply(args).await,
         Command::Get(args) => resources::get(args).await,
@@ -67,6 +79,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Revert(args) => history::revert(args).await,
         Command::Proxies(args) => fleet::proxies(args).await,
         Command::Bootstrap(args) => bootstrap::bootstrap(args),
+        Command::Cert(args) => Ok(cert::run(args)?),
     }
 }
 
@@ -107,6 +120,8 @@ mod tests {
             "chancery history",
             "chancery history route checkout",
             "chancery proxies edge-1 --fleet edge",
+            "chancery dev --port-offset 100 --no-envoy",
+            "chancery cert issue --fleet edge --id edge-1 --out dir",
             "chancery bootstrap --fleet edge --id edge-1 --xds-address [::1]:18000 --sotw --admin 127.0.0.1:9901",
         ] {
             assert!(parses(line), "{line}");

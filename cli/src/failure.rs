@@ -26,13 +26,16 @@ pub(crate) enum Failure {
     /// What was written is stored, but not everywhere in force.
     #[error("{0}")]
     NotApplied(String),
+    /// A command that does not speak to a control plane failed.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
 }
 
 impl Failure {
     /// What the process ends with; `chancery --help` documents it.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Problems(_) | Self::Syntax { .. } => 1,
+            Self::Refused(_) | Self::Problems(_) | Self::Syntax { .. } | Self::Failed(_) => 1,
             Self::Usage(_) | Self::Io { .. } => 2,
             Self::Unreachable { .. } | Self::Server { .. } => 3,
             Self::NotApplied(_) => 4,

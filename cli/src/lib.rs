@@ -5,9 +5,11 @@
 
 mod answer;
 mod bootstrap;
+pub mod cert;
 mod client;
 mod command;
 mod connection;
+pub mod dev;
 mod failure;
 mod fleet;
 mod history;

@@ -13,11 +13,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    model::{
-        Document, Key, Name, Problem, Problems, Resource,
-        catalog::{Catalog, Entry},
-        parse,
-    },
+    model::{Catalog, Document, Entry, Key, Name, Problem, Problems, Resource, parse},
     replica::{Current, Prepared, Replica, ReplicaError},
     store::{NewChange, NewRevision, StoreError},
     translate::snapshot,
@@ -178,7 +174,8 @@ impl Commit {
         }
         let this = self.clone();
         let work = self.tasks.spawn(async move { this.commit_parsed(set, edits).await });
-        let unavailable = |error: Box<dyn std::error::Error + Send + Sync>| CommitError::Store(StoreError::Unavailable(error));
+        let unavailable =
+            |error: Box<dyn std::error::Error + Send + Sync>| CommitError::Store(StoreError::Unavailable(error));
         match tokio::time::timeout(COMMIT_DEADLINE, work).await {
             Ok(Ok(result)) => result,
             Ok(Err(failed)) => Err(unavailable(failed.into())),
@@ -196,8 +193,8 @@ impl Commit {
         }
         let keys: Vec<Key> = committed.changed.iter().map(|changed| changed.key.clone()).collect();
         let changes = snapshot::changes(&current.catalog, &next, &keys);
-        let revision =
-            NewRevision { author: set.author, message: set.message, at, changes: new_changes };
+        committed.fleets = changes.keys().cloned().collect();
+        let revision = NewRevision { author: set.author, message: set.message, at, changes: new_changes };
         let revision = write.commit(revision).await?.summary.number;
         committed.revision = revision;
         tracing::info!(revision, changed = committed.changed.len(), fleets = ?committed.fleets, "committed");
@@ -307,11 +304,8 @@ fn expectation(key: &Key, expect: Expect, before: Option<&Arc<Entry>>, head: u64
         (Expect::Absent, Some(_)) => Err(CommitError::Exists(key.clone())),
         (Expect::Exists | Expect::Revision(_), None) => Err(CommitError::NotFound(key.clone())),
         (Expect::Revision(expected), Some(entry)) if entry.revision == expected => Ok(()),
-        (Expect::Revision(expected), Some(entry)) => Err(CommitError::Conflict {
-            key: Some(key.clone()),
-            expected,
-            current: Some(entry.clone()),
-            head,
-        }),
+        (Expect::Revision(expected), Some(entry)) => {
+            Err(CommitError::Conflict { key: Some(key.clone()), expected, current: Some(entry.clone()), head })
+        }
     }
 }

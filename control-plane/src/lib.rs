@@ -5,9 +5,17 @@
 #[cfg(test)]
 extern crate self as chancery_control_plane;
 
+pub mod admission;
 pub mod api;
+pub mod app;
 pub mod bootstrap;
+pub mod commit;
 pub mod identity;
+pub mod metrics;
 pub mod model;
+pub mod proxies;
+pub mod publish;
+pub mod replica;
+pub mod settings;
 pub mod store;
 pub mod translate;

@@ -18,14 +18,14 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::{model::Name, publish::Publisher};
+use crate::model::Name;
 
 /// How many proxies that went away are remembered.
 const MAX_AWAY: usize = 1000;
 
 /// The register of proxies.
+#[derive(Default)]
 pub struct Proxies {
-    publisher: Arc<Publisher>,
     state: Mutex<State>,
 }
 
@@ -175,8 +175,8 @@ pub struct Refusal {
 
 impl Proxies {
     /// Nobody yet.
-    pub fn new(publisher: Arc<Publisher>) -> Self {
-        Self { publisher, state: Mutex::default() }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Registers a stream until the returned guard is dropped.
@@ -217,7 +217,12 @@ impl Proxies {
         let started = Instant::now();
         let concerned: Vec<Connection> = {
             let state = self.state.lock();
-            state.connected.values().filter(|c| fleets.contains(&c.fleet) && c.cache.head() >= revision).cloned().collect()
+            state
+                .connected
+                .values()
+                .filter(|c| fleets.contains(&c.fleet) && c.cache.head() >= revision)
+                .cloned()
+                .collect()
         };
         let mut applied = Applied { proxies: concerned.len(), ..Applied::default() };
         for connection in concerned {
@@ -239,11 +244,6 @@ impl Proxies {
         }
         applied.timed_out = !applied.pending.is_empty();
         applied
-    }
-
-    /// Whether `revision` brings something new to a fleet.
-    pub fn concerns(&self, fleet: &Name, revision: u64) -> bool {
-        self.publisher.cache(fleet).is_some_and(|cache| cache.head() >= revision)
     }
 
     fn disconnect(&self, stream: u64) {

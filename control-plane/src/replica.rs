@@ -10,18 +10,14 @@
 //!
 //! Invariant: the catalog, its revision and what is published move together, under `advancing`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::{
-        Key, Problem, Problems,
-        catalog::{Catalog, Entry},
-        parse,
-    },
+    model::{Catalog, Entry, Key, Name, Problem, Problems, parse},
     publish::Publisher,
     store::{Loaded, Revision, Store, StoreError, Stored, Write},
     translate::snapshot::{self, FleetChanges},
@@ -58,7 +54,7 @@ pub struct Prepared {
     /// The catalog after it.
     pub catalog: Catalog,
     /// What it changes for each fleet.
-    pub changes: Vec<(crate::model::Name, FleetChanges)>,
+    pub changes: BTreeMap<Name, FleetChanges>,
 }
 
 /// Why a replica is not current.
@@ -239,9 +235,7 @@ fn first(problems: &[Problem]) -> String {
     problems.first().map(ToString::to_string).unwrap_or_default()
 }
 
-async fn within_deadline<T>(
-    answer: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
+async fn within_deadline<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     match timeout(STORE_DEADLINE, answer).await {
         Ok(result) => result,
         Err(elapsed) => Err(StoreError::Unavailable(elapsed.into())),

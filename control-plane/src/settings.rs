@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chancery_runtime::{Secret, tls::ServerTlsFiles};
+use chancery_runtime::{SecretString, tls::ServerTlsFiles};
 use serde::{Deserialize, Serialize};
 
 /// The settings of a control plane.
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub struct Settings {
     /// Where state is kept that is not in the database; the defaults below lie in it.
     pub data_dir: PathBuf,
-    /// `sqlite://PATH` or `postgres://…`; empty: `chancery.db` in the data folder.
-    pub database: Secret<String>,
+    /// `sqlite://PATH` or `postgres://…`; not set: `chancery.db` in the data folder.
+    pub database: Option<SecretString>,
     /// Where the API listens.
     pub api_addr: SocketAddr,
     /// Where xDS listens.
@@ -42,7 +42,7 @@ impl Default for Settings {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             data_dir: PathBuf::from("chancery-data"),
-            database: Secret::new(String::new()),
+            database: None,
             api_addr: local(8080),
             xds_addr: local(18000),
             admin_addr: local(9900),
@@ -58,8 +58,10 @@ impl Default for Settings {
 impl Settings {
     /// The URL of the database.
     pub fn database_url(&self) -> String {
-        let url = self.database.expose();
-        if url.is_empty() { format!("sqlite://{}", self.data_dir.join("chancery.db").display()) } else { url.clone() }
+        match &self.database {
+            Some(url) => url.expose().clone(),
+            None => format!("sqlite://{}", self.data_dir.join("chancery.db").display()),
+        }
     }
 
     /// The files of the xDS server's identity.

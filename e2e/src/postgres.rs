@@ -194,6 +194,7 @@ impl Postgres {
     }
 
     /// Ends the server with its shell, however it is.
+    #[expect(clippy::disallowed_methods, reason = "a destructor cannot wait otherwise")]
     fn end(&mut self) {
         let Some(mut server) = self.server.take() else { return };
         drop(server.stdin.take());

@@ -8,11 +8,11 @@
 //! A task without which the program is of no use is *essential*: when it ends early, the program
 //! shuts down and answers with an error, so that whoever supervises it starts it again.
 
-use std::{collections::BTreeMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -152,20 +152,15 @@ impl Shutdown {
     /// # Errors
     /// An essential task was lost, the deadline passed, or a second signal came.
     pub async fn run_until_drained(&self, deadline: Duration) -> Result<(), DrainError> {
-        let unavailable = |error: std::io::Error| DrainError::Signals(error.to_string());
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(unavailable)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(unavailable)?;
-
+        let mut signals = Signals::listen().map_err(|error| DrainError::Signals(error.to_string()))?;
         tokio::select! {
             () = self.begun() => {}
-            _ = interrupt.recv() => info!(signal = "SIGINT", "shutting down"),
-            _ = terminate.recv() => info!(signal = "SIGTERM", "shutting down"),
+            signal = signals.received() => info!(signal, "shutting down"),
         }
         self.begin();
         tokio::select! {
             drained = self.drained(deadline) => drained,
-            _ = interrupt.recv() => Err(DrainError::Interrupted),
-            _ = terminate.recv() => Err(DrainError::Interrupted),
+            _ = signals.received() => Err(DrainError::Interrupted),
         }
     }
 
@@ -184,6 +179,31 @@ impl Shutdown {
         match self.shared.lock().lost {
             Some(task) => Err(DrainError::Lost(task)),
             None => Ok(()),
+        }
+    }
+}
+
+/// The signals that ask a process to end. While this exists, they no longer end it by themselves.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Listens to SIGINT and SIGTERM from now on.
+    ///
+    /// # Errors
+    /// The system does not allow it.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one, and says which it was.
+    pub async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
         }
     }
 }

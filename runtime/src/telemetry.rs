@@ -17,9 +17,6 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged when nobody says otherwise.
-const DEFAULT_FILTER: &str = "info";
-
 /// Bounds of every histogram's buckets, in seconds. Fixed buckets hold no samples, so their memory
 /// does not grow, and they can be added up over replicas.
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -43,10 +40,10 @@ pub fn init_logs(filter: &str) -> Result<(), InvalidFilter> {
     Ok(())
 }
 
-/// The filter that `CHANCERY_LOG`, else `RUST_LOG`, asks for; `info` otherwise.
-pub fn log_filter(variable: impl Fn(&str) -> Option<String>) -> String {
+/// The filter that `CHANCERY_LOG`, else `RUST_LOG`, asks for; `default` otherwise.
+pub fn log_filter(variable: impl Fn(&str) -> Option<String>, default: &str) -> String {
     let said = |name| variable(name).filter(|filter| !filter.trim().is_empty());
-    said("CHANCERY_LOG").or_else(|| said("RUST_LOG")).unwrap_or_else(|| DEFAULT_FILTER.to_owned())
+    said("CHANCERY_LOG").or_else(|| said("RUST_LOG")).unwrap_or_else(|| default.to_owned())
 }
 
 /// A log filter that cannot be parsed.
@@ -141,10 +138,10 @@ mod tests {
     #[test]
     fn our_variable_wins_over_the_general_one_and_an_empty_one_says_nothing() {
         let both = |name: &str| Some(if name == "CHANCERY_LOG" { "debug" } else { "warn" }.to_owned());
-        assert_eq!(log_filter(both), "debug");
+        assert_eq!(log_filter(both, "info"), "debug");
         let general = |name: &str| Some(if name == "CHANCERY_LOG" { " " } else { "warn" }.to_owned());
-        assert_eq!(log_filter(general), "warn");
-        assert_eq!(log_filter(|_| None), "info");
+        assert_eq!(log_filter(general, "info"), "warn");
+        assert_eq!(log_filter(|_| None, "info"), "info");
     }
 
     #[test]

@@ -9,10 +9,13 @@
 //! nothing refers to it any more. Tombstones are bounded; a stream that has slept past one that was
 //! dropped is told to start over ([`Table::changes_since`] returns `None`).
 //!
+//! The versions that a whole type has had lately are remembered too: a state-of-the-world client that
+//! reconnects says only such a version, and what was removed since can still be held back for it.
+//!
 //! Invariant: sequences only grow, and all changes of one [`Cache::apply`] become visible at once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::Bound,
 };
 
@@ -23,6 +26,9 @@ use crate::resource::{Name, Resource, TypeUrl};
 
 /// How many removed resources of one type are remembered.
 const MAX_TOMBSTONES: usize = 4096;
+
+/// How many earlier versions of one type as a whole are remembered.
+const MAX_PAST: usize = 1024;
 
 /// The resources of one group of clients.
 #[derive(Debug)]
@@ -47,6 +53,10 @@ pub struct Table {
     log: BTreeMap<(u64, Name), Kept>,
     tombstone_log: BTreeSet<(u64, Name)>,
     forgotten: u64,
+    /// The sum of the fingerprints of all live resources.
+    fingerprint: u64,
+    /// What `fingerprint` was, and the sequence that made it so; the newest last.
+    past: VecDeque<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -119,7 +129,8 @@ impl Cache {
         if changed {
             tables.head = sequence;
             drop(tables);
-            self.head.send_replace(sequence);
+            // Never back: another writer may have been quicker since the lock was given up.
+            self.head.send_if_modified(|head| sequence > *head && std::mem::replace(head, sequence) != sequence);
         }
         changed
     }
@@ -146,6 +157,11 @@ impl Tables {
         self.head
     }
 
+    /// Whether a type has ever had a resource.
+    pub fn has(&self, type_url: &str) -> bool {
+        self.by_type.contains_key(type_url)
+    }
+
     /// The table of a type; an empty one if it never had a resource.
     pub fn table(&self, type_url: &str) -> &Table {
         self.by_type.get(type_url).unwrap_or(&self.none)
@@ -163,9 +179,9 @@ impl Table {
         self.tombstones.get(name).map(|entry| &entry.resource)
     }
 
-    /// The names of removed resources that are remembered.
-    pub fn all_removed(&self) -> impl Iterator<Item = &Name> {
-        self.tombstones.keys()
+    /// The newest sequence at which the fingerprints of all resources had this sum, if it is remembered.
+    pub(crate) fn sequence_of(&self, fingerprint: u64) -> Option<u64> {
+        self.past.iter().rev().find(|(past, _)| *past == fingerprint).map(|(_, at)| *at)
     }
 
     /// Every resource, by name.
@@ -197,10 +213,12 @@ impl Table {
 
     fn upsert(&mut self, at: u64, resource: Resource) -> bool {
         let name = resource.name().clone();
+        let mut fingerprint = self.fingerprint.wrapping_add(resource.fingerprint());
         if let Some(entry) = self.live.get_mut(&name) {
             if entry.resource.version() == resource.version() {
                 return false;
             }
+            fingerprint = fingerprint.wrapping_sub(entry.resource.fingerprint());
             self.log.remove(&(entry.at, name.clone()));
             *entry = Entry { resource, at };
         } else {
@@ -208,11 +226,13 @@ impl Table {
             self.live.insert(name.clone(), Entry { resource, at });
         }
         self.log.insert((at, name), Kept::Live);
+        self.become_version(at, fingerprint);
         true
     }
 
     fn remove(&mut self, at: u64, name: Name) -> bool {
         let Some(entry) = self.live.remove(&name) else { return false };
+        self.become_version(at, self.fingerprint.wrapping_sub(entry.resource.fingerprint()));
         self.log.remove(&(entry.at, name.clone()));
         self.log.insert((at, name.clone()), Kept::Removed);
         self.tombstone_log.insert((at, name.clone()));
@@ -225,6 +245,17 @@ impl Table {
             self.forgotten = at;
         }
         true
+    }
+
+    fn become_version(&mut self, at: u64, fingerprint: u64) {
+        self.fingerprint = fingerprint;
+        match self.past.back_mut() {
+            Some(last) if last.1 == at => last.0 = fingerprint,
+            _ => self.past.push_back((fingerprint, at)),
+        }
+        if self.past.len() > MAX_PAST {
+            self.past.pop_front();
+        }
     }
 
     fn forget_tombstone(&mut self, name: &Name) {
@@ -295,6 +326,25 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_type_is_recognised_by_the_version_it_had() {
+        let cache = Cache::new();
+        let version = || cache.read().table(T).resources().map(Resource::fingerprint).fold(0, u64::wrapping_add);
+        cache.apply(1, upsert("a", "1"));
+        let first = version();
+        cache.apply(4, upsert("b", "1"));
+        let second = version();
+        cache.apply(5, remove("b"));
+        assert_eq!(version(), first);
+        cache.apply(9, upsert("a", "2"));
+        let tables = cache.read();
+        let table = tables.table(T);
+        assert_eq!(table.sequence_of(first), Some(5), "the newest time it was so");
+        assert_eq!(table.sequence_of(second), Some(4));
+        assert_eq!(table.sequence_of(7), None);
+        assert_eq!(table.fingerprint, table.resources().map(Resource::fingerprint).fold(0, u64::wrapping_add));
+    }
+
+    #[test]
     fn forgotten_removals_are_said_and_nothing_grows_without_bound() {
         let cache = Cache::new();
         let count = 3 * MAX_TOMBSTONES as u64;
@@ -309,5 +359,6 @@ mod tests {
         assert_eq!(table.log.len(), MAX_TOMBSTONES);
         assert_eq!(table.tombstones.len(), MAX_TOMBSTONES);
         assert_eq!(table.tombstone_log.len(), MAX_TOMBSTONES);
+        assert_eq!(table.past.len(), MAX_PAST);
     }
 }

@@ -1,18 +1,12 @@
-//! gRPC messages made of pre-encoded resources.
+//! Discovery responses made of pre-encoded resources.
 //!
-//! A response is written field by field into tonic's buffer, each resource as the bytes it was
-//! encoded to once; requests are decoded with prost as usual.
+//! A response is written field by field, each resource as the bytes it was encoded to once. The fields stand in
+//! the order of their numbers, as `prost` writes them.
 
-use std::marker::PhantomData;
-
-use prost::Message;
-use tonic::{
-    Status,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-};
+use bytes::BufMut;
 
 use crate::{
-    resource::{Resource, TypeUrl, field_len, put_field},
+    resource::{TypeUrl, field_len, put_field},
     subscription::{delta::DeltaReply, sotw::SotwReply},
 };
 
@@ -35,7 +29,7 @@ pub(crate) trait EncodeResponse: Send + 'static {
     fn encoded_len(&self) -> usize;
 
     /// Writes the message.
-    fn encode(&self, buf: &mut EncodeBuf<'_>);
+    fn encode(&self, buf: &mut impl BufMut);
 }
 
 impl EncodeResponse for Response<SotwReply> {
@@ -44,7 +38,7 @@ impl EncodeResponse for Response<SotwReply> {
         field_len(self.version.len()) + resources + field_len(self.type_url.len()) + field_len(self.nonce.len())
     }
 
-    fn encode(&self, buf: &mut EncodeBuf<'_>) {
+    fn encode(&self, buf: &mut impl BufMut) {
         put_field(buf, 1, self.version.as_bytes());
         for resource in &self.reply.resources {
             put_field(buf, 2, resource.any_bytes());
@@ -56,12 +50,12 @@ impl EncodeResponse for Response<SotwReply> {
 
 impl EncodeResponse for Response<DeltaReply> {
     fn encoded_len(&self) -> usize {
-        let upserts: usize = self.reply.upserts.iter().map(|r: &Resource| field_len(r.delta_bytes().len())).sum();
+        let upserts: usize = self.reply.upserts.iter().map(|r| field_len(r.delta_bytes().len())).sum();
         let removed: usize = self.reply.removed.iter().map(|name| field_len(name.len())).sum();
         field_len(self.version.len()) + upserts + field_len(self.type_url.len()) + field_len(self.nonce.len()) + removed
     }
 
-    fn encode(&self, buf: &mut EncodeBuf<'_>) {
+    fn encode(&self, buf: &mut impl BufMut) {
         put_field(buf, 1, self.version.as_bytes());
         for resource in &self.reply.upserts {
             put_field(buf, 2, resource.delta_bytes());
@@ -74,50 +68,81 @@ impl EncodeResponse for Response<DeltaReply> {
     }
 }
 
-/// Decodes requests of type `Q`, encodes responses of type `S`.
-pub(crate) struct ResponseCodec<Q, S>(PhantomData<fn() -> (Q, S)>);
+#[cfg(test)]
+mod tests {
+    use chancery_proto::envoy::discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource as Wire};
+    use chancery_proto::google::protobuf::Any;
+    use prost::Message;
 
-impl<Q, S> ResponseCodec<Q, S> {
-    pub(crate) fn new() -> Self {
-        Self(PhantomData)
-    }
-}
+    use super::*;
+    use crate::resource::{Name, Resource};
 
-impl<Q: Message + Default + 'static, S: EncodeResponse> Codec for ResponseCodec<Q, S> {
-    type Encode = S;
-    type Decode = Q;
-    type Encoder = ResponseEncoder<S>;
-    type Decoder = RequestDecoder<Q>;
+    const T: &str = "type.example/T";
 
-    fn encoder(&mut self) -> Self::Encoder {
-        ResponseEncoder(PhantomData)
+    fn resources() -> Vec<Resource> {
+        let large = vec![7; 300];
+        [("a", b"one".as_slice()), ("b", large.as_slice()), ("c", b"")].map(|(n, b)| Resource::new(T, n, b)).into()
     }
 
-    fn decoder(&mut self) -> Self::Decoder {
-        RequestDecoder(PhantomData)
+    fn any(body: &[u8]) -> Any {
+        Any { type_url: T.into(), value: body.into() }
     }
-}
 
-pub(crate) struct ResponseEncoder<S>(PhantomData<fn() -> S>);
-
-impl<S: EncodeResponse> Encoder for ResponseEncoder<S> {
-    type Item = S;
-    type Error = Status;
-
-    fn encode(&mut self, item: S, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buf.reserve(item.encoded_len());
-        item.encode(buf);
-        Ok(())
+    fn bodies() -> [Vec<u8>; 3] {
+        [b"one".to_vec(), vec![7; 300], Vec::new()]
     }
-}
 
-pub(crate) struct RequestDecoder<Q>(PhantomData<fn() -> Q>);
+    fn response<R>(reply: R) -> Response<R> {
+        Response { type_url: T.into(), nonce: "12".into(), version: "v".into(), reply }
+    }
 
-impl<Q: Message + Default> Decoder for RequestDecoder<Q> {
-    type Item = Q;
-    type Error = Status;
+    fn encoded(response: &impl EncodeResponse) -> Vec<u8> {
+        let mut buf = Vec::new();
+        response.encode(&mut buf);
+        assert_eq!(buf.len(), response.encoded_len());
+        buf
+    }
 
-    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<Q>, Status> {
-        Q::decode(buf).map(Some).map_err(|error| Status::invalid_argument(format!("malformed request: {error}")))
+    #[test]
+    fn a_state_of_the_world_response_is_what_prost_writes() {
+        let wire = DiscoveryResponse {
+            version_info: "v".into(),
+            resources: bodies().iter().map(|body| any(body)).collect(),
+            type_url: T.into(),
+            nonce: "12".into(),
+            ..DiscoveryResponse::default()
+        };
+        let ours = encoded(&response(SotwReply { resources: resources() }));
+        assert_eq!(DiscoveryResponse::decode(ours.as_slice()).unwrap(), wire);
+    }
+
+    #[test]
+    fn an_incremental_response_is_what_prost_writes() {
+        let resources = resources();
+        let wire = DeltaDiscoveryResponse {
+            system_version_info: "v".into(),
+            resources: std::iter::zip(&resources, bodies())
+                .map(|(resource, body)| Wire {
+                    name: resource.name().to_string(),
+                    version: resource.version().to_string(),
+                    resource: Some(any(&body)),
+                    ..Wire::default()
+                })
+                .collect(),
+            removed_resources: vec!["gone".into(), "never".into()],
+            type_url: T.into(),
+            nonce: "12".into(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        let removed = vec![Name::from("gone"), Name::from("never")];
+        let ours = encoded(&response(DeltaReply { upserts: resources, removed }));
+        assert_eq!(DeltaDiscoveryResponse::decode(ours.as_slice()).unwrap(), wire);
+    }
+
+    #[test]
+    fn an_empty_response_is_one_too() {
+        let ours = encoded(&response(DeltaReply { upserts: Vec::new(), removed: Vec::new() }));
+        let wire = DeltaDiscoveryResponse::decode(ours.as_slice()).unwrap();
+        assert_eq!((wire.resources.len(), wire.removed_resources.len(), wire.nonce.as_str()), (0, 0, "12"));
     }
 }

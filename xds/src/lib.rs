@@ -4,7 +4,7 @@
 //! serves it over gRPC, incremental and state-of-the-world, aggregated and one type at a time, to the
 //! clients that your [`Admit`] lets in. What a resource means is not its business.
 //!
-//! The decisions (`subscription`, `order`) are pure and can be read without the rest.
+//! The decisions (`subscription`, `session`, `order`) are pure and can be read without the rest.
 
 pub mod cache;
 mod codec;
@@ -12,6 +12,7 @@ pub mod metrics;
 mod order;
 pub mod resource;
 pub mod server;
+mod session;
 pub mod status;
 pub mod subscription;
 

@@ -4,7 +4,11 @@
 //! them; on the way out it is the other way round. Endpoints are never held back: an Envoy acknowledges
 //! a cluster only once it is warm, and it is warm only once its endpoints have come.
 
+use std::time::{Duration, Instant};
+
 use chancery_proto::type_url;
+
+use crate::subscription::{Gate, Progress};
 
 /// Types whose additions must be acknowledged before additions of `type_url` go out.
 pub(crate) fn additions_wait_for(type_url: &str) -> &'static [&'static str] {
@@ -33,6 +37,42 @@ pub(crate) fn rank(type_url: &str) -> u8 {
         type_url::ROUTE => 3,
         type_url::VIRTUAL_HOST => 4,
         _ => 5,
+    }
+}
+
+/// Since when a type has been held back for others; nothing is for ever.
+///
+/// Removals begin to wait only when the type's own additions are answered: the routes that lead away from a
+/// removed cluster may themselves be waiting for these. Once begun, new additions do not set it back.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    additions: Option<Instant>,
+    removals: Option<Instant>,
+}
+
+impl Held {
+    /// `gate`, or a wider one if what is behind it has waited for as long as `patience`.
+    pub(crate) fn relent(&self, gate: Gate, now: Instant, patience: Duration) -> Gate {
+        let over = |since: Option<Instant>| since.is_some_and(|since| since + patience <= now);
+        match gate {
+            Gate::Shut if over(self.additions) && over(self.removals) => Gate::All,
+            Gate::Shut if over(self.additions) => Gate::Additions,
+            Gate::Additions if over(self.removals) => Gate::All,
+            gate => gate,
+        }
+    }
+
+    /// Starts and stops the clocks, after what could be sent was sent.
+    pub(crate) fn update(&mut self, progress: &Progress, now: Instant) {
+        let waiting = progress.outstanding().is_some();
+        self.additions = (progress.has_unsent_additions() && !waiting).then(|| self.additions.unwrap_or(now));
+        let begins = (!progress.has_additions()).then_some(now);
+        self.removals = progress.has_unsent_removals().then(|| self.removals.or(begins)).flatten();
+    }
+
+    /// When it will relent next.
+    pub(crate) fn relents(&self, patience: Duration) -> impl Iterator<Item = Instant> {
+        self.additions.into_iter().chain(self.removals).map(move |since| since + patience)
     }
 }
 

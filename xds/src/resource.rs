@@ -92,6 +92,11 @@ impl Resource {
         self.version
     }
 
+    /// Stands for name and content in the version of a set of resources, which is the sum of these.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64_with_seed(self.name.as_bytes(), self.version.0)
+    }
+
     /// The encoded `envoy.service.discovery.v3.Resource`.
     pub fn delta_bytes(&self) -> &[u8] {
         &self.delta

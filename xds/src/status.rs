@@ -67,7 +67,7 @@ impl StreamStatus {
         self.types.lock().clone()
     }
 
-    /// The sequence up to which everything the client asked for was sent and answered.
+    /// The sequence up to which everything the client asked for was sent and answered. It only grows.
     pub fn settled(&self) -> u64 {
         *self.settled.borrow()
     }
@@ -101,7 +101,7 @@ impl StreamStatus {
     }
 
     pub(crate) fn on_settled(&self, sequence: u64) {
-        self.settled.send_if_modified(|settled| std::mem::replace(settled, sequence) != sequence);
+        self.settled.send_if_modified(|settled| sequence > *settled && std::mem::replace(settled, sequence) < sequence);
     }
 }
 
@@ -139,6 +139,8 @@ mod tests {
             version: "v".into(),
             sequence: 3,
             names: ["web", "web-2", "api"].map(Name::from).into(),
+            set: Vec::new(),
+            complete: true,
             at: std::time::Instant::now(),
         };
         let words = "Error adding/updating listener(s) web-2: bad port";

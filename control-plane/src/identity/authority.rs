@@ -269,7 +269,8 @@ impl Authority {
     ) -> Result<Issued, AuthorityError> {
         let not_after = time::Duration::try_from(life).ok().filter(|life| life.is_positive());
         let not_after = not_after.and_then(|life| now.checked_add(life)).ok_or(AuthorityError::Life(life))?;
-        let not_after = not_after.min(self.not_after);
+        // A certificate knows no fractions of a second.
+        let not_after = not_after.min(self.not_after).truncate_to_second();
 
         names.push(SanType::URI(uri.as_str().try_into().map_err(AuthorityError::Sign)?));
         let mut params = CertificateParams::default();

@@ -14,7 +14,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chancery_runtime::{Secret, SecretString, file};
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -25,7 +25,7 @@ pub const PREFIX: &str = "chy_";
 const MIN_LENGTH: usize = 16;
 
 /// A new token. It is shown once; keep its [`TokenHash`].
-pub fn generate(rng: &mut (impl RngCore + CryptoRng)) -> SecretString {
+pub fn generate(rng: &mut impl CryptoRng) -> SecretString {
     let mut bytes = [0; 32];
     rng.fill_bytes(&mut bytes);
     Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
@@ -96,12 +96,20 @@ impl AdminToken {
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub fn load_or_create(path: &Path, rng: &mut (impl RngCore + CryptoRng)) -> Result<Self, AdminTokenError> {
+    pub fn load_or_create(path: &Path, rng: &mut impl CryptoRng) -> Result<Self, AdminTokenError> {
         if !path.exists() {
             let write = |source| AdminTokenError::Write { path: path.to_owned(), source };
             let line = format!("{}\n", generate(rng).expose());
             file::create(path, line.as_bytes(), file::PRIVATE).map_err(write)?;
         }
+        Self::load(path)
+    }
+
+    /// Reads the token from a file, which must be there.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, AdminTokenError> {
         let text =
             fs::read_to_string(path).map_err(|source| AdminTokenError::Read { path: path.to_owned(), source })?;
         let token = text.trim();

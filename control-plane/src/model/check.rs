@@ -146,7 +146,7 @@ fn conflicts<'a>(
             for (index, rule) in route.rules.iter().enumerate() {
                 for (name, other_rule) in next.indexes().matches.of(&digest(&place.listener, host, &rule.matches)) {
                     let Some(other) = next.route(name).filter(|other| other.name != route.name) else { continue };
-                    let same = other.rules[*other_rule].matches == rule.matches
+                    let same = other.rules.get(*other_rule).is_some_and(|other| other.matches == rule.matches)
                         && other.hosts.contains(host)
                         && other.listeners.iter().any(|other| other.listener == place.listener);
                     if same {

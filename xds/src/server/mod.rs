@@ -2,6 +2,7 @@
 
 mod service;
 mod stream;
+mod wire;
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -67,7 +68,8 @@ pub trait Admit: Send + Sync + 'static {
 pub struct StreamSettings {
     /// How long the first request may take.
     pub hello_timeout: Duration,
-    /// How long one type is held back for another to be acknowledged (make before break).
+    /// How long one type is held back for another to be acknowledged (make before break), and a change of
+    /// an incremental stream for the answer to the one before it.
     pub order_timeout: Duration,
     /// How many types one stream may subscribe to.
     pub max_types: usize,

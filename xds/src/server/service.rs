@@ -1,32 +1,27 @@
 //! The gRPC services: ADS, and one service per type, over one set of caches.
 //!
-//! Written against tonic's `Grpc` rather than a generated server, because responses are encoded by our
-//! own codec (`codec.rs`) and the nine services differ only in their path.
+//! Written by hand rather than generated, because responses are encoded by our own codec (`codec.rs`), messages are
+//! framed by our own (`wire.rs`), and the five services differ only in their path.
 
 use std::{
     convert::Infallible,
-    future::Future,
-    pin::Pin,
+    future::{Ready, ready},
     sync::Arc,
     task::{Context as TaskContext, Poll},
 };
 
 use chancery_proto::type_url;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    Request, Status,
-    body::Body,
-    server::{Grpc, StreamingService},
-};
+use tonic::{Status, body::Body};
 
 use super::{
     Admit, Protocol, StreamSettings,
-    stream::{Context, Outgoing, Variant, serve},
+    stream::{Context, Variant, serve},
+    wire::{Requests, Responses},
 };
 use crate::{
-    codec::{EncodeResponse, Response, ResponseCodec},
+    codec::{EncodeResponse, Response},
     subscription::{delta::Delta, sotw::Sotw},
 };
 
@@ -101,79 +96,51 @@ impl<A: Admit> XdsServer<A> {
         router.into()
     }
 
-    async fn call<S, B>(self, only: Option<&'static str>, request: http::Request<B>) -> http::Response<Body>
+    /// Starts a stream, and answers with what it will send.
+    fn open<S>(&self, only: Option<&'static str>, request: http::Request<Body>) -> http::Response<Body>
     where
-        B: http_body::Body + Send + 'static,
-        B::Error: Into<BoxError> + Send,
         S: Variant,
         S::Request: prost::Message + Default,
         Response<S::Reply>: EncodeResponse,
     {
-        let mut grpc = Grpc::new(ResponseCodec::<S::Request, Response<S::Reply>>::new())
-            .apply_max_message_size_config(Some(self.settings.max_request_bytes), Some(usize::MAX));
-        grpc.streaming(Opened::<A, S> { server: self, only, variant: std::marker::PhantomData }, request).await
+        let (parts, body) = request.into_parts();
+        if parts.headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
+            return Status::unimplemented("compressed requests are not understood").into_http();
+        }
+        let context =
+            Context { admit: self.admit.clone(), settings: self.settings, shutdown: self.shutdown.clone(), only };
+        let requests = Requests::new(body, self.settings.max_request_bytes);
+        let (sender, receiver) = mpsc::channel(1);
+        self.tasks.spawn(serve::<S, A>(context, parts.extensions, requests, sender));
+        Responses::into_http(receiver)
     }
 }
 
 impl<A, B> tower::Service<http::Request<B>> for XdsServer<A>
 where
     A: Admit,
-    B: http_body::Body + Send + 'static,
-    B::Error: Into<BoxError> + Send,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let server = self.clone();
-        Box::pin(async move {
-            Ok(match method(request.uri().path()) {
-                Some((Protocol::Delta, only)) => server.call::<Delta, B>(only, request).await,
-                Some((Protocol::Sotw, only)) => server.call::<Sotw, B>(only, request).await,
-                None => Status::unimplemented("no such method").into_http(),
-            })
-        })
+        let request = request.map(Body::new);
+        ready(Ok(match method(request.uri().path()) {
+            Some((Protocol::Delta, only)) => self.open::<Delta>(only, request),
+            Some((Protocol::Sotw, only)) => self.open::<Sotw>(only, request),
+            None => Status::unimplemented("no such method").into_http(),
+        }))
     }
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A stream of variant `S` about to be served.
-struct Opened<A, S> {
-    server: XdsServer<A>,
-    only: Option<&'static str>,
-    variant: std::marker::PhantomData<fn() -> S>,
-}
-
-impl<A, S> StreamingService<S::Request> for Opened<A, S>
-where
-    A: Admit,
-    S: Variant,
-    S::Request: prost::Message + Default,
-    Response<S::Reply>: EncodeResponse,
-{
-    type Response = Response<S::Reply>;
-    type ResponseStream = ReceiverStream<Outgoing<S>>;
-    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Self::ResponseStream>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<tonic::Streaming<S::Request>>) -> Self::Future {
-        let (_, extensions, requests) = request.into_parts();
-        let (sender, receiver) = mpsc::channel(1);
-        let context = Context {
-            admit: self.server.admit.clone(),
-            settings: self.server.settings,
-            shutdown: self.server.shutdown.clone(),
-            only: self.only,
-        };
-        self.server.tasks.spawn(serve::<S, A>(context, extensions, requests, sender));
-        Box::pin(async move { Ok(tonic::Response::new(ReceiverStream::new(receiver))) })
-    }
-}
 
 #[cfg(test)]
 mod tests {

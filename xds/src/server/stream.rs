@@ -1,11 +1,10 @@
 //! One stream: requests and cache changes in, responses out.
 //!
-//! All decisions are made in `subscription` and `order`; this file gives them the cache, the time and
-//! a connection. Replies are made only when the connection can take one, so a slow client costs one
+//! All decisions are made in `session`; this file gives it the cache, the time and a connection. Replies are made only when the connection can take one, so a slow client costs one
 //! response per type, and what changes meanwhile is folded into the next.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -21,32 +20,28 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{Admission, Admit, Hello, Protocol, StreamSettings};
+use super::{Admission, Admit, Hello, Protocol, StreamSettings, wire::Requests};
 use crate::{
-    cache::Cache,
+    cache::{Cache, Tables},
     codec::{EncodeResponse, Response},
-    metrics as m, order,
+    metrics as m,
     resource::TypeUrl,
+    session::{Session, SessionRules, Turn},
     status::{SharedStatus, rejection},
-    subscription::{Gates, Subscription, TypeRules, Verdict, delta::Delta, sotw::Sotw},
+    subscription::{Subscription, Verdict, delta::Delta, sotw::Sotw},
 };
 
 /// A protocol variant as the stream needs it.
-pub(crate) trait Variant: Subscription<Request: RequestHead, Reply: Clone> {
+pub(crate) trait Variant: Subscription<Request: RequestHead> {
     const PROTOCOL: Protocol;
-    /// Whether a response may follow one that has not been answered. Where every request repeats the list
-    /// of names it may not: the answer to the first would be taken for stale.
-    const MAY_OVERLAP: bool;
 }
 
 impl Variant for Delta {
     const PROTOCOL: Protocol = Protocol::Delta;
-    const MAY_OVERLAP: bool = true;
 }
 
 impl Variant for Sotw {
     const PROTOCOL: Protocol = Protocol::Sotw;
-    const MAY_OVERLAP: bool = false;
 }
 
 /// The parts of a request that both variants have.
@@ -91,15 +86,19 @@ pub(crate) struct Context<A> {
 pub(crate) async fn serve<S, A>(
     context: Context<A>,
     extensions: http::Extensions,
-    mut requests: tonic::Streaming<S::Request>,
+    mut requests: Requests<S::Request>,
     responses: mpsc::Sender<Outgoing<S>>,
 ) where
     S: Variant,
+    S::Request: prost::Message + Default,
     A: Admit,
     Response<S::Reply>: EncodeResponse,
 {
     let hello = async {
-        let first = tokio::time::timeout(context.settings.hello_timeout, requests.message()).await;
+        let first = tokio::select! {
+            () = context.shutdown.cancelled() => return Err(shutting_down()),
+            first = tokio::time::timeout(context.settings.hello_timeout, requests.message()) => first,
+        };
         let first = first.map_err(|_| Status::deadline_exceeded("no request came"))?;
         let first = first?.ok_or_else(|| Status::cancelled("closed before the first request"))?;
         let node = first.node().ok_or_else(|| Status::invalid_argument("the first request has no node"))?;
@@ -147,37 +146,36 @@ struct Stream<S: Variant> {
     cache: Arc<Cache>,
     head: watch::Receiver<u64>,
     status: SharedStatus,
-    settings: StreamSettings,
     only: Option<&'static str>,
     /// Id and cluster of the node; neither may change.
     node: (String, String),
-    opened: Instant,
-    types: BTreeMap<(u8, TypeUrl), Typed<S>>,
+    session: Session<S>,
+    /// How each type is called in logs and metrics.
+    labels: HashMap<TypeUrl, String>,
     /// Replies that the connection has not taken yet, at most one per type.
     queue: VecDeque<Response<S::Reply>>,
 }
 
-/// A subscription and since when it is being held back.
-struct Typed<S> {
-    subscription: S,
-    held_since: Option<Instant>,
-}
-
-impl<S: Variant> Stream<S>
+impl<S> Stream<S>
 where
+    S: Variant,
+    S::Request: prost::Message + Default,
     Response<S::Reply>: EncodeResponse,
 {
     fn new<A>(cache: Arc<Cache>, status: SharedStatus, context: &Context<A>, node: (String, String)) -> Self {
-        let head = cache.watch();
+        let rules = SessionRules {
+            patience: context.settings.order_timeout,
+            max_types: context.settings.max_types,
+            aggregated: context.only.is_none(),
+        };
         Self {
+            head: cache.watch(),
             cache,
-            head,
             status,
-            settings: context.settings,
             only: context.only,
             node,
-            opened: Instant::now(),
-            types: BTreeMap::new(),
+            session: Session::new(rules, Instant::now()),
+            labels: HashMap::new(),
             queue: VecDeque::new(),
         }
     }
@@ -185,7 +183,7 @@ where
     async fn run(
         &mut self,
         first: S::Request,
-        requests: &mut tonic::Streaming<S::Request>,
+        requests: &mut Requests<S::Request>,
         responses: &mpsc::Sender<Outgoing<S>>,
         shutdown: &CancellationToken,
         ended: &CancellationToken,
@@ -195,7 +193,7 @@ where
             let next_look = self.pump(responses)?;
             let blocked = !self.queue.is_empty();
             tokio::select! {
-                () = shutdown.cancelled() => return Err(Status::unavailable("the control plane is shutting down")),
+                () = shutdown.cancelled() => return Err(shutting_down()),
                 () = ended.cancelled() => return Err(Status::unavailable("the fleet is no longer served")),
                 request = requests.message() => match request? {
                     Some(request) => self.on_request(request)?,
@@ -219,18 +217,15 @@ where
         {
             return Err(Status::invalid_argument("the node changed on an open stream"));
         }
-        let key = (order::rank(&type_url), type_url.clone());
-        if !self.types.contains_key(&key) {
-            if self.types.len() >= self.settings.max_types {
-                return Err(Status::resource_exhausted("too many resource types on one stream"));
-            }
-            self.types.insert(key.clone(), Typed { subscription: S::new(rules(&type_url)), held_since: None });
-            self.status.on_subscribed(&type_url);
-        }
-        let Some(typed) = self.types.get_mut(&key) else { return Ok(()) };
         let verdict = {
             let tables = self.cache.read();
-            typed.subscription.on_request(request, tables.table(&type_url), tables.head())
+            let verdict = self.session.on_request(&type_url, request, &tables);
+            let verdict = verdict.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+            if !self.labels.contains_key(&type_url) {
+                self.labels.insert(type_url.clone(), label(&type_url, &tables));
+                self.status.on_subscribed(&type_url);
+            }
+            verdict
         };
         self.on_verdict(&type_url, verdict);
         Ok(())
@@ -248,7 +243,7 @@ where
     }
 
     fn on_verdict(&self, type_url: &TypeUrl, verdict: Verdict) {
-        let short = type_url::short_name(type_url).to_owned();
+        let short = self.label(type_url);
         match verdict {
             Verdict::None => {}
             Verdict::Acknowledged(sent) => {
@@ -275,122 +270,57 @@ where
     /// Makes the replies that are due and hands over what the connection takes. Returns when to look again
     /// even if nothing happens.
     fn pump(&mut self, responses: &mpsc::Sender<Outgoing<S>>) -> Result<Option<Instant>, Status> {
-        let now = Instant::now();
-        self.head.mark_unchanged();
-        let next_look = if self.queue.is_empty() { self.make_replies(now)? } else { None };
-        while !self.queue.is_empty() {
-            let Ok(permit) = responses.try_reserve() else { break };
-            if let Some(response) = self.queue.pop_front() {
-                permit.send(Ok(response));
-            }
-        }
-        Ok(next_look)
-    }
-
-    fn make_replies(&mut self, now: Instant) -> Result<Option<Instant>, Status> {
-        let cache = self.cache.clone();
-        let tables = cache.read();
-        for ((_, type_url), typed) in &mut self.types {
-            let absorbed = typed.subscription.progress_mut().absorb(tables.table(type_url), tables.head());
-            absorbed.map_err(|error| Status::aborted(error.to_string()))?;
-        }
-        let mut next_look: Option<Instant> = None;
-        let keys: Vec<_> = self.types.keys().cloned().collect();
-        for key in keys {
-            let gates = self.gates(&key.1, now);
-            let Some(typed) = self.types.get_mut(&key) else { continue };
-            let progress = typed.subscription.progress_mut();
-            if let Some(sent) = progress.outstanding()
-                && S::MAY_OVERLAP
-            {
-                let patience = sent.at + self.settings.order_timeout;
-                if patience <= now {
-                    progress.give_up_waiting();
-                } else {
-                    next_look = earliest(next_look, patience);
+        loop {
+            while !self.queue.is_empty() {
+                // What changes meanwhile is looked at when the connection has taken what there is.
+                let Ok(permit) = responses.try_reserve() else { return Ok(None) };
+                if let Some(response) = self.queue.pop_front() {
+                    permit.send(Ok(response));
                 }
             }
-            let patient = typed.held_since.is_none_or(|since| now < since + self.settings.order_timeout);
-            let gates = if patient { gates } else { Gates { additions: true, removals: true } };
-            if let Some((sent, reply)) = typed.subscription.reply(tables.table(&key.1), gates, now) {
-                let response = Response {
-                    type_url: key.1.clone(),
-                    nonce: sent.nonce.clone(),
-                    version: sent.version.clone(),
-                    reply,
-                };
-                let short = type_url::short_name(&key.1).to_owned();
+            // In this order: what is applied after the look marks the head as changed again.
+            self.head.mark_unchanged();
+            let turn = self.session.turn(&self.cache.read(), Instant::now());
+            let Turn { replies, look_again, settled } = turn.map_err(|error| Status::aborted(error.to_string()))?;
+            if let Some(settled) = settled {
+                self.status.on_settled(settled);
+            }
+            if replies.is_empty() {
+                return Ok(look_again);
+            }
+            for (type_url, sent, reply) in replies {
+                let response = Response { type_url, nonce: sent.nonce.clone(), version: sent.version.clone(), reply };
+                let short = self.label(&response.type_url);
                 metrics::counter!(m::RESPONSE_BYTES, "type" => short.clone()).increment(response.encoded_len() as u64);
-                metrics::counter!(m::RESPONSES, "type" => short).increment(1);
+                metrics::counter!(m::RESPONSES, "type" => short.clone()).increment(1);
                 tracing::debug!(
                     proxy = self.node.0,
-                    r#type = type_url::short_name(&key.1),
+                    r#type = short,
                     nonce = sent.nonce,
                     version = sent.version,
                     resources = sent.names.len(),
                     "response"
                 );
-                self.status.on_sent(&key.1, &sent, SystemTime::now());
+                self.status.on_sent(&response.type_url, &sent, SystemTime::now());
                 self.queue.push_back(response);
-                if &*key.1 == type_url::CLUSTER {
-                    // Envoy asks for the endpoints of a new cluster, but not for those of a changed one.
-                    self.touch_endpoints(&sent.names);
-                }
-            }
-            let Some(typed) = self.types.get_mut(&key) else { continue };
-            let progress = typed.subscription.progress();
-            typed.held_since = match (progress.is_pending() && progress.outstanding().is_none(), typed.held_since) {
-                (true, since) => Some(since.unwrap_or(now)),
-                (false, _) => None,
-            };
-            if let Some(since) = typed.held_since {
-                next_look = earliest(next_look, since + self.settings.order_timeout);
-            }
-        }
-        if !self.types.is_empty() && self.types.values().all(|typed| typed.subscription.progress().is_settled()) {
-            self.status.on_settled(tables.head());
-        }
-        Ok(next_look)
-    }
-
-    fn touch_endpoints(&mut self, clusters: &[crate::resource::Name]) {
-        let key = (order::rank(type_url::ENDPOINT), TypeUrl::from(type_url::ENDPOINT));
-        if let Some(typed) = self.types.get_mut(&key) {
-            for cluster in clusters {
-                typed.subscription.progress_mut().touch(cluster);
             }
         }
     }
 
-    fn gates(&self, type_url: &str, now: Instant) -> Gates {
-        let young = now < self.opened + self.settings.order_timeout;
-        let progress = |other: &&str| {
-            let key = (order::rank(other), TypeUrl::from(*other));
-            self.types.get(&key).map(|typed| typed.subscription.progress())
-        };
-        let additions = order::additions_wait_for(type_url)
-            .iter()
-            .all(|other| progress(other).is_none_or(|other| !other.has_additions()));
-        // A client that has just reconnected may hold what refers to a removed resource, and not
-        // yet have asked for the type that tells it better.
-        let removals = additions
-            && order::removals_wait_for(type_url)
-                .iter()
-                .all(|other| progress(other).map_or(!young || self.only.is_some(), |other| other.is_settled()));
-        Gates { additions, removals }
+    fn label(&self, type_url: &TypeUrl) -> String {
+        self.labels.get(type_url).cloned().unwrap_or_default()
     }
 }
 
-/// The rules of Envoy's types; others are sent by name or by wildcard, and deleted by name.
-fn rules(type_url: &str) -> TypeRules {
-    TypeRules {
-        full_state: matches!(type_url, type_url::CLUSTER | type_url::LISTENER),
-        always_resent: type_url == type_url::ENDPOINT,
-    }
+/// How a type is called in logs and metrics. A client may ask for any string; those that mean nothing
+/// share one name, or metrics would grow without bound.
+fn label(type_url: &str, tables: &Tables) -> String {
+    let known = tables.has(type_url) || type_url::ALL.iter().any(|(known, _)| *known == type_url);
+    if known { type_url::short_name(type_url).to_owned() } else { "other".to_owned() }
 }
 
-fn earliest(a: Option<Instant>, b: Instant) -> Option<Instant> {
-    Some(a.map_or(b, |a| a.min(b)))
+fn shutting_down() -> Status {
+    Status::unavailable("the control plane is shutting down")
 }
 
 async fn until(instant: Option<Instant>) {

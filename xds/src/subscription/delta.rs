@@ -4,11 +4,11 @@
 //! its verdict on a response depends on the nonce. A name that is subscribed again is sent again: the
 //! client may have dropped its copy.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
 use chancery_proto::envoy::discovery::DeltaDiscoveryRequest;
 
-use super::{Gates, Progress, Sent, Subscription, TypeRules, Verdict};
+use super::{Gate, Progress, Sent, Subscription, TypeRules, Verdict};
 use crate::{
     cache::Table,
     resource::{Name, Resource},
@@ -40,56 +40,45 @@ impl Subscription for Delta {
     fn on_request(&mut self, request: DeltaDiscoveryRequest, table: &Table, head: u64) -> Verdict {
         let error = request.error_detail.map(|status| status.message);
         let verdict = self.progress.answered(&request.response_nonce, error);
-        let first = !std::mem::replace(&mut self.progress.started, true);
-        if first {
-            self.progress.seen = head;
-            if self.progress.rules.full_state && request.resource_names_subscribe.is_empty() {
-                self.subscribe("*", table);
-            }
+        let first = self.progress.start(head);
+        if first && self.progress.rules.full_state && request.resource_names_subscribe.is_empty() {
+            self.subscribe("*", table, head);
         }
         for name in &request.resource_names_subscribe {
-            self.subscribe(name, table);
+            self.subscribe(name, table, head);
         }
         for name in &request.resource_names_unsubscribe {
-            self.unsubscribe(name, table);
+            self.unsubscribe(name, head);
         }
         if first {
-            self.take_initial_versions(&request.initial_resource_versions, table);
+            self.take_initial_versions(&request.initial_resource_versions, table, head);
         }
         verdict
     }
 
-    fn reply(&mut self, table: &Table, gates: Gates, now: Instant) -> Option<(Sent, DeltaReply)> {
+    fn reply(&mut self, table: &Table, gate: Gate, now: Instant) -> Option<(Sent, DeltaReply)> {
         let progress = &mut self.progress;
-        if progress.outstanding.is_some() {
+        if progress.outstanding().is_some() || gate == Gate::Shut {
             return None;
         }
+        let mut names = progress.dirty.take();
+        if gate == Gate::All {
+            names.append(&mut progress.doomed.take());
+        }
+        if names.is_empty() && !progress.owed {
+            return None;
+        }
+        progress.owed = false;
         let mut reply = DeltaReply { upserts: Vec::new(), removed: Vec::new() };
-        let mut names = Vec::new();
-        if gates.additions {
-            names.extend(std::mem::take(&mut progress.dirty));
-        }
-        if gates.removals {
-            names.extend(std::mem::take(&mut progress.doomed));
-        }
-        let owed = gates.additions && std::mem::take(&mut progress.owed);
-        if names.is_empty() && !owed {
-            return None;
-        }
         for name in &names {
             match table.resource(name) {
                 Some(resource) => reply.upserts.push(resource.clone()),
                 None => reply.removed.push(name.clone()),
             }
         }
-        let sent = Sent {
-            nonce: progress.next_nonce(),
-            version: progress.seen.to_string(),
-            sequence: progress.seen,
-            names,
-            at: now,
-        };
-        progress.outstanding = Some(sent.clone());
+        let version = progress.seen().to_string();
+        let set = reply.upserts.iter().map(|resource| resource.name().clone()).collect();
+        let sent = progress.send(version, names.into_iter().collect(), set, now);
         Some((sent, reply))
     }
 
@@ -103,47 +92,41 @@ impl Subscription for Delta {
 }
 
 impl Delta {
-    fn subscribe(&mut self, name: &str, table: &Table) {
+    fn subscribe(&mut self, name: &str, table: &Table, head: u64) {
         let progress = &mut self.progress;
         if name == "*" {
+            // Said again while it holds, it asks for nothing: Envoy spells the legacy wildcard out when
+            // names join it.
             if !progress.interest.wildcard {
                 progress.interest.wildcard = true;
                 progress.owed = true;
-                progress.mark_all(table);
+                progress.want_all(table, head);
             }
             return;
         }
         let name = Name::from(name);
-        progress.doomed.remove(&name);
-        progress.dirty.insert(name.clone());
+        progress.want(name.clone(), head);
         progress.interest.names.insert(name);
     }
 
-    fn unsubscribe(&mut self, name: &str, table: &Table) {
+    fn unsubscribe(&mut self, name: &str, head: u64) {
         let progress = &mut self.progress;
         if name == "*" {
             progress.interest.wildcard = false;
-            let interest = &progress.interest;
-            progress.dirty.retain(|name| interest.covers(name));
-            progress.doomed.retain(|name| interest.covers(name));
-            return;
-        }
-        if !progress.interest.names.remove(name) {
-            return;
-        }
-        if progress.interest.wildcard {
-            // The client cannot know whether the wildcard still gives it this one: it is told.
-            match table.resource(name) {
-                Some(resource) => progress.dirty.insert(resource.name().clone()),
-                None => progress.dirty.insert(Name::from(name)),
-            };
-        } else {
-            progress.dirty.remove(name);
-            progress.doomed.remove(name);
+            progress.owed = false;
+            progress.skip_uninteresting();
+        } else if progress.interest.names.remove(name) {
+            if !progress.interest.wildcard {
+                progress.skip(name);
+            } else if !progress.doomed.contains(name) {
+                // The client cannot know whether the wildcard still gives it this one: it is told. If it is
+                // about to lose it, it is told then.
+                progress.want(Name::from(name), head);
+            }
         }
     }
 
-    fn take_initial_versions(&mut self, versions: &std::collections::HashMap<String, String>, table: &Table) {
+    fn take_initial_versions(&mut self, versions: &HashMap<String, String>, table: &Table, head: u64) {
         let progress = &mut self.progress;
         if !versions.is_empty() {
             progress.owed = false;
@@ -154,13 +137,10 @@ impl Delta {
             }
             match table.resource(name) {
                 Some(resource) if resource.version().to_string() == *version && !progress.rules.always_resent => {
-                    progress.dirty.remove(name.as_str());
+                    progress.skip(name);
                 }
                 Some(_) => {}
-                None => {
-                    progress.dirty.remove(name.as_str());
-                    progress.doomed.insert(Name::from(name.as_str()));
-                }
+                None => progress.doom(Name::from(name.as_str()), head),
             }
         }
     }

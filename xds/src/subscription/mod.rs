@@ -1,7 +1,8 @@
 //! What one client has asked for, of one resource type, and how far it has been served. Pure.
 //!
 //! Requests and cache contents go in, replies and verdicts come out; `server/stream.rs` does the
-//! sending. [`delta`] and [`sotw`] hold what the two protocol variants do differently; what they share is here.
+//! sending. [`delta`] and [`sotw`] hold what the two protocol variants do differently, [`progress`] what
+//! they share.
 //!
 //! There is no queue of responses: a change marks its name *dirty*, and the next reply is made from
 //! what the cache holds then. However slow a client is, what is kept for it is one set of names.
@@ -11,17 +12,13 @@
 //! which is owed at once.
 
 pub mod delta;
+pub mod progress;
 pub mod sotw;
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    time::Instant,
-};
+use std::{collections::HashSet, time::Instant};
 
-use crate::{
-    cache::{Kept, Table},
-    resource::Name,
-};
+pub use self::progress::Progress;
+use crate::{cache::Table, resource::Name};
 
 /// What differs from one resource type to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +66,11 @@ pub struct Sent {
     pub sequence: u64,
     /// The resources in it, set or removed.
     pub names: Vec<Name>,
+    /// Those of them that are new or changed, or were asked for: a state-of-the-world response has
+    /// others in it as well.
+    pub set: Vec<Name>,
+    /// Whether nothing was held back when it was sent.
+    pub complete: bool,
     /// When it was handed to the connection.
     pub at: Instant,
 }
@@ -86,11 +88,13 @@ pub enum Verdict {
 
 /// What may be sent now, by the order of types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gates {
+pub enum Gate {
+    /// Nothing.
+    Shut,
     /// New and changed resources.
-    pub additions: bool,
-    /// Removals.
-    pub removals: bool,
+    Additions,
+    /// New and changed resources, and removals.
+    All,
 }
 
 /// The stream has slept so long that removals it needs to hear of are forgotten; the client
@@ -98,108 +102,6 @@ pub struct Gates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stream fell behind the changes that are remembered")]
 pub struct FellBehind;
-
-/// How far a client has been served: the part both protocol variants share.
-#[derive(Debug, Default)]
-pub struct Progress {
-    rules: TypeRules,
-    interest: Interest,
-    /// All changes up to here are in `dirty` and `doomed`, or were sent.
-    seen: u64,
-    dirty: BTreeSet<Name>,
-    doomed: BTreeSet<Name>,
-    outstanding: Option<Sent>,
-    /// A reply is owed even if it is empty.
-    owed: bool,
-    started: bool,
-    nonce: u64,
-}
-
-impl Progress {
-    fn new(rules: TypeRules) -> Self {
-        Self { rules, ..Self::default() }
-    }
-
-    /// Takes in what changed in the cache since the last time.
-    pub fn absorb(&mut self, table: &Table, head: u64) -> Result<(), FellBehind> {
-        if self.seen == head {
-            return Ok(());
-        }
-        for (name, kept) in table.changes_since(self.seen).ok_or(FellBehind)? {
-            if !self.interest.covers(name) {
-                continue;
-            }
-            match kept {
-                Kept::Live => {
-                    self.doomed.remove(name);
-                    self.dirty.insert(name.clone());
-                }
-                Kept::Removed => {
-                    self.dirty.remove(name);
-                    self.doomed.insert(name.clone());
-                }
-            }
-        }
-        self.seen = head;
-        Ok(())
-    }
-
-    /// Marks a name to be sent again, if the client asked for it.
-    pub fn touch(&mut self, name: &Name) {
-        if self.interest.covers(name) {
-            self.dirty.insert(name.clone());
-        }
-    }
-
-    /// The response that has not been answered.
-    pub fn outstanding(&self) -> Option<&Sent> {
-        self.outstanding.as_ref()
-    }
-
-    /// Stops waiting for the answer to the response in flight.
-    pub fn give_up_waiting(&mut self) {
-        self.outstanding = None;
-    }
-
-    /// Whether there are additions to send or to be acknowledged.
-    pub fn has_additions(&self) -> bool {
-        self.owed || !self.dirty.is_empty() || self.outstanding.is_some()
-    }
-
-    /// Whether everything up to [`Progress::seen`] was sent and answered.
-    pub fn is_settled(&self) -> bool {
-        !self.has_additions() && self.doomed.is_empty()
-    }
-
-    /// Whether there is something to send.
-    pub fn is_pending(&self) -> bool {
-        self.owed || !self.dirty.is_empty() || !self.doomed.is_empty()
-    }
-
-    /// The sequence up to which changes were taken in.
-    pub fn seen(&self) -> u64 {
-        self.seen
-    }
-
-    fn mark_all(&mut self, table: &Table) {
-        let covered = table.resources().map(|resource| resource.name()).filter(|name| self.interest.covers(name));
-        self.dirty.extend(covered.cloned());
-    }
-
-    fn next_nonce(&mut self) -> String {
-        self.nonce += 1;
-        self.nonce.to_string()
-    }
-
-    /// Takes the answer to the response in flight, if `nonce` names it.
-    fn answered(&mut self, nonce: &str, error: Option<String>) -> Verdict {
-        match (self.outstanding.take_if(|sent| sent.nonce == nonce), error) {
-            (Some(sent), None) => Verdict::Acknowledged(sent),
-            (Some(sent), Some(message)) => Verdict::Rejected(sent, message),
-            (None, _) => Verdict::None,
-        }
-    }
-}
 
 /// One protocol variant's view of one type.
 pub trait Subscription: Send + 'static {
@@ -214,8 +116,8 @@ pub trait Subscription: Send + 'static {
     /// Takes in a request.
     fn on_request(&mut self, request: Self::Request, table: &Table, head: u64) -> Verdict;
 
-    /// The next reply, if one is due, no other is in flight, and the gates let it pass.
-    fn reply(&mut self, table: &Table, gates: Gates, now: Instant) -> Option<(Sent, Self::Reply)>;
+    /// The next reply, if one is due, no other is in the way, and the gate lets it pass.
+    fn reply(&mut self, table: &Table, gate: Gate, now: Instant) -> Option<(Sent, Self::Reply)>;
 
     /// The shared part.
     fn progress(&self) -> &Progress;

@@ -1,17 +1,19 @@
 //! The state-of-the-world variant: every request repeats the whole list of names.
 //!
 //! A request with a stale nonce crossed our response on the wire and is dropped: the client's answer
-//! to that response repeats the list. For LDS and CDS a response carries every resource, and what is not
-//! in it is deleted; a resource whose removal has to wait stays in it until then. Other types
-//! send what changed, and have no removal.
+//! to that response repeats the list. So there is never a second response before the first is
+//! answered: the answer to the first would be taken for stale, and the list in it be lost.
+//!
+//! For LDS and CDS a response carries every resource, and what is not in it is deleted; a resource whose
+//! removal has to wait stays in it until then. Other types send what changed, and have no removal.
 
 use std::time::Instant;
 
 use chancery_proto::envoy::discovery::DiscoveryRequest;
 
-use super::{Gates, Interest, Progress, Sent, Subscription, TypeRules, Verdict};
+use super::{Gate, Interest, Progress, Sent, Subscription, TypeRules, Verdict};
 use crate::{
-    cache::Table,
+    cache::{Kept, Table},
     resource::{Name, Resource},
 };
 
@@ -41,11 +43,9 @@ impl Subscription for Sotw {
     }
 
     fn on_request(&mut self, request: DiscoveryRequest, table: &Table, head: u64) -> Verdict {
-        let first = !std::mem::replace(&mut self.progress.started, true);
-        if first {
-            self.progress.seen = head;
+        if self.progress.start(head) {
             self.progress.interest = self.parse_interest(&request.resource_names);
-            self.start(&request.version_info, table);
+            self.begin(&request.version_info, table, head);
             return Verdict::None;
         }
         if request.response_nonce != self.last_nonce {
@@ -58,58 +58,43 @@ impl Subscription for Sotw {
         let progress = &mut self.progress;
         if progress.interest.wildcard && !before.wildcard {
             progress.owed = true;
-            progress.mark_all(table);
+            progress.want_all(table, head);
         }
-        for name in progress.interest.names.difference(&before.names) {
-            progress.dirty.insert(name.clone());
+        let new: Vec<Name> = progress.interest.names.difference(&before.names).cloned().collect();
+        for name in new {
+            progress.want(name, head);
         }
-        let interest = &progress.interest;
-        progress.dirty.retain(|name| interest.covers(name));
-        progress.doomed.retain(|name| interest.covers(name));
+        progress.skip_uninteresting();
         verdict
     }
 
-    fn reply(&mut self, table: &Table, gates: Gates, now: Instant) -> Option<(Sent, SotwReply)> {
+    fn reply(&mut self, table: &Table, gate: Gate, now: Instant) -> Option<(Sent, SotwReply)> {
         let progress = &mut self.progress;
-        if progress.outstanding.is_some() || !gates.additions {
+        if progress.is_unanswered() || gate == Gate::Shut {
             return None;
         }
-        let resources = if progress.rules.full_state {
-            let removes = gates.removals && !progress.doomed.is_empty();
-            if progress.dirty.is_empty() && !progress.owed && !removes {
-                return None;
-            }
-            if gates.removals {
-                progress.doomed.clear();
-            }
+        let full = progress.rules.full_state;
+        if !full || gate == Gate::All {
+            let removes = !progress.doomed.take().is_empty();
+            progress.owed |= removes && full;
+        }
+        let dirty = progress.dirty.take();
+        let set: Vec<&Resource> = dirty.iter().filter_map(|name| table.resource(name)).collect();
+        if !progress.owed && if full { dirty.is_empty() } else { set.is_empty() } {
+            return None;
+        }
+        progress.owed = false;
+        let resources: Vec<Resource> = if full {
             let lingering = progress.doomed.iter().filter_map(|name| table.removed(name));
             interesting(&progress.interest, table).chain(lingering).cloned().collect()
         } else {
-            progress.doomed.clear();
-            let resources: Vec<Resource> =
-                progress.dirty.iter().filter_map(|name| table.resource(name)).cloned().collect();
-            if resources.is_empty() && !progress.owed {
-                progress.dirty.clear();
-                return None;
-            }
-            resources
+            set.iter().copied().cloned().collect()
         };
-        progress.dirty.clear();
-        progress.owed = false;
-        let version = if progress.rules.full_state {
-            digest(resources.iter())
-        } else {
-            digest(interesting(&progress.interest, table))
-        };
-        let sent = Sent {
-            nonce: progress.next_nonce(),
-            version,
-            sequence: progress.seen,
-            names: resources.iter().map(|resource| resource.name().clone()).collect(),
-            at: now,
-        };
+        let version = if full { version(resources.iter()) } else { version(interesting(&progress.interest, table)) };
+        let names = resources.iter().map(|resource| resource.name().clone()).collect();
+        let set = set.iter().map(|resource| resource.name().clone()).collect();
+        let sent = progress.send(version, names, set, now);
         self.last_nonce.clone_from(&sent.nonce);
-        progress.outstanding = Some(sent.clone());
         Some((sent, SotwReply { resources }))
     }
 
@@ -138,18 +123,25 @@ impl Sotw {
     }
 
     /// A new stream: what the client says it has is sent only if it has changed.
-    fn start(&mut self, version: &str, table: &Table) {
+    fn begin(&mut self, held: &str, table: &Table, head: u64) {
         let progress = &mut self.progress;
-        let current = digest(interesting(&progress.interest, table));
-        if !version.is_empty() && version == current && !progress.rules.always_resent {
+        let known = !held.is_empty() && !progress.rules.always_resent;
+        if known && held == version(interesting(&progress.interest, table)) {
             return;
         }
-        progress.owed = progress.interest.wildcard;
-        progress.mark_all(table);
-        if !version.is_empty() && progress.rules.full_state {
-            // It may hold what has been removed since: that goes when nothing refers to it any more.
-            let removed = table.all_removed().filter(|name| progress.interest.covers(name));
-            progress.doomed.extend(removed.cloned());
+        // Where absence deletes, even nothing at all is an answer.
+        progress.owed = progress.interest.wildcard || progress.rules.full_state;
+        progress.want_all(table, head);
+        if progress.rules.full_state
+            && let Some(changes) =
+                parse(held).and_then(|held| table.sequence_of(held)).map(|at| table.changes_since(at))
+        {
+            // What it holds was removed since: that goes when nothing refers to it any more.
+            for (name, kept) in changes.into_iter().flatten() {
+                if kept == Kept::Removed && progress.interest.covers(name) {
+                    progress.doom(name.clone(), head);
+                }
+            }
         }
     }
 }
@@ -165,11 +157,10 @@ fn interesting<'t>(interest: &Interest, table: &'t Table) -> Box<dyn Iterator<It
 }
 
 /// One version for a set of resources, whatever their order.
-fn digest<'r>(resources: impl Iterator<Item = &'r Resource>) -> String {
-    let mut sum = 0_u64;
-    for resource in resources {
-        let named = xxhash_rust::xxh3::xxh3_64_with_seed(resource.name().as_bytes(), resource.version().as_u64());
-        sum = sum.wrapping_add(named);
-    }
-    format!("{sum:016x}")
+fn version<'r>(resources: impl Iterator<Item = &'r Resource>) -> String {
+    format!("{:016x}", resources.map(Resource::fingerprint).fold(0, u64::wrapping_add))
+}
+
+fn parse(version: &str) -> Option<u64> {
+    u64::from_str_radix(version, 16).ok()
 }

@@ -156,9 +156,9 @@ fn a_certificate_does_not_outlive_its_ca() {
 }
 
 /// A CA as others make them: its key's algorithm and its subject vary.
-fn brought(dir: &Path, key: KeyPair, params: CertificateParams) -> (PathBuf, PathBuf) {
+fn brought(dir: &Path, key: &KeyPair, params: &CertificateParams) -> (PathBuf, PathBuf) {
     let files = (dir.join("brought.crt"), dir.join("brought.key"));
-    fs::write(&files.0, params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(&files.0, params.self_signed(key).unwrap().pem()).unwrap();
     fs::write(&files.1, key.serialize_pem()).unwrap();
     files
 }
@@ -174,7 +174,7 @@ async fn a_ca_that_was_brought_issues_too() {
     let algorithms = [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_RSA_SHA256];
     for algorithm in algorithms {
         let dir = TempDir::new().unwrap();
-        let (certificate, key) = brought(dir.path(), KeyPair::generate_for(algorithm).unwrap(), ca_params());
+        let (certificate, key) = brought(dir.path(), &KeyPair::generate_for(algorithm).unwrap(), &ca_params());
         let out = dir.path().join("out");
         let request = Request {
             ca: CaSource::Brought { certificate, key },
@@ -216,15 +216,15 @@ fn a_ca_that_cannot_work_is_refused_before_it_issues() {
         telemetry::chain(&error)
     };
 
-    let leaf = brought(dir.path(), KeyPair::generate().unwrap(), CertificateParams::default());
+    let leaf = brought(dir.path(), &KeyPair::generate().unwrap(), &CertificateParams::default());
     assert!(load(&leaf).ends_with("it is not the certificate of a CA"), "{}", load(&leaf));
 
     let mut cannot_sign = ca_params();
     cannot_sign.key_usages = vec![KeyUsagePurpose::CrlSign];
-    let cannot_sign = brought(dir.path(), KeyPair::generate().unwrap(), cannot_sign);
+    let cannot_sign = brought(dir.path(), &KeyPair::generate().unwrap(), &cannot_sign);
     assert!(load(&cannot_sign).contains("may not sign certificates"), "{}", load(&cannot_sign));
 
-    let mismatch = brought(dir.path(), KeyPair::generate().unwrap(), ca_params());
+    let mismatch = brought(dir.path(), &KeyPair::generate().unwrap(), &ca_params());
     fs::write(&mismatch.1, KeyPair::generate().unwrap().serialize_pem()).unwrap();
     assert!(load(&mismatch).contains("the private key is not the one"), "{}", load(&mismatch));
 

@@ -80,33 +80,43 @@ fn what_envoy_would_refuse_or_read_otherwise_is_refused() {
     assert!(matches!(check(&deep), Err(InvalidPattern::Syntax { .. })));
 }
 
-/// Sizes that Envoy 1.40 reported for these patterns (with `re2.max_program_size.error_level: 1`).
+/// Sizes that Envoy 1.40 reported for these patterns (with `re2.max_program_size.error_level: 1`), and by how much
+/// they are overestimated.
 #[test]
 fn sizes_are_those_of_re2_or_a_little_above() {
     let table = [
-        ("a", 5, 5),
-        ("ab|cd|ef", 10, 10),
-        ("(a)(b)", 10, 10),
-        ("a{2,5}", 12, 12),
-        ("a{2,}", 7, 7),
-        ("(?:ab|cd)+x", 10, 10),
-        (r"\W", 9, 9),
-        (r"\S", 8, 8),
-        ("(?i)[a-z]", 5, 7),
-        ("(|a)*", 12, 13),
-        ("a||b", 7, 8),
-        ("^*", 9, 9),
-        ("(?:a|)*", 10, 11),
-        (r".*\.(?:css|js|png|jpe?g|gif|svg)", 26, 27),
-        ("/users/[^/]+/orders/[0-9]+(?:/.*)?", 29, 29),
-        ("(?:a{100}){10}", 1004, 1004),
+        ("a", 5, 0),
+        ("ab|cd|ef", 10, 0),
+        ("(a)(b)", 10, 0),
+        ("a{2,5}", 12, 0),
+        ("a{2,}", 7, 0),
+        (r"\W", 9, 0),
+        (r"\S", 8, 0),
+        ("(?:ab|cd)+x", 10, 0),
+        ("(?:a{100}){10}", 1004, 0),
+        (r".*\.(?:css|js|png|jpe?g|gif|svg)", 26, 1),
+        ("/users/[^/]+/orders/[0-9]+(?:/.*)?", 29, 4),
+        ("(?i)[a-z]", 5, 2),
+        ("a||b", 7, 1),
+        ("^*", 9, 0),
+        ("(|a)*", 12, 1),
+        ("(?:a|)*", 10, 1),
+        ("(b|a+|a?)", 13, 0),
+        ("(?:(?:.)+|(?:\\d)*?)", 12, 1),
+        (".+(?:a)+", 10, 0),
+        ("(?:.+){3}?", 15, 4),
+        ("(?:(?:a){2,})?", 9, 0),
+        ("(?:[xyz]+|\\S^[a-z0-9])", 15, 0),
     ];
-    for (pattern, of_re2, expected) in table {
+    let mut wrong = Vec::new();
+    for (pattern, of_re2, above) in table {
         let ast = ParserBuilder::new().build().parse(pattern).unwrap();
-        let size = Program { pattern, fold_case: false }.part(&ast).unwrap().size + Program::FRAME;
-        assert_eq!(size, expected, "{pattern}");
-        assert!(size >= of_re2, "{pattern}");
+        let size = Program { pattern, fold_case: false, depth: 0 }.part(&ast).unwrap().size + Program::FRAME;
+        if size != of_re2 + above {
+            wrong.push((pattern, of_re2, i64::from(size) - i64::from(of_re2)));
+        }
     }
+    assert_eq!(wrong, []);
 }
 
 proptest! {
@@ -114,4 +124,23 @@ proptest! {
     fn no_input_makes_it_panic(pattern in r"[a-c0-3(){}\[\]|*+?^$.,:<>=!PiUx\\bpdwu&~ -]{0,40}") {
         let _ = check(&pattern);
     }
+}
+
+#[test]
+fn tmp_eval() {
+    let rows: Vec<(String, u32)> = serde_json::from_str(&std::fs::read_to_string("/tmp/actual.json").unwrap()).unwrap();
+    let (mut over, mut under, mut exact) = (0.0, 0, 0);
+    for (pattern, actual) in &rows {
+        let ast = ParserBuilder::new().build().parse(pattern).unwrap();
+        let size = Program { pattern, fold_case: false, depth: 0 }.part(&ast).unwrap().size + Program::FRAME;
+        over += f64::from(size) / f64::from(*actual);
+        if size == *actual {
+            exact += 1;
+        }
+        if size < *actual {
+            under += 1;
+            println!("UNDER {size} {actual} {pattern}");
+        }
+    }
+    println!("RESULT under {under} exact {exact} of {} over {}", rows.len(), over / rows.len() as f64);
 }

@@ -21,7 +21,7 @@ fn complete(value: &Value, definitions: &Value, path: &str) {
     }
     match value {
         Value::Object(map) => {
-            map.iter().for_each(|(key, value)| complete(value, definitions, &format!("{path}.{key}")))
+            map.iter().for_each(|(key, value)| complete(value, definitions, &format!("{path}.{key}")));
         }
         Value::Array(values) => values.iter().for_each(|value| complete(value, definitions, path)),
         _ => {}

@@ -1,0 +1,381 @@
+use chancery_proto::{envoy::discovery::DeltaDiscoveryRequest, google::rpc::Status};
+
+use super::*;
+use crate::subscription::delta::{Delta, DeltaReply};
+
+type Request = DeltaDiscoveryRequest;
+
+fn subscribe(names: &[&str]) -> Request {
+    Request { resource_names_subscribe: strings(names), ..Request::default() }
+}
+
+fn unsubscribe(names: &[&str]) -> Request {
+    Request { resource_names_unsubscribe: strings(names), ..Request::default() }
+}
+
+fn ack(sent: &Sent) -> Request {
+    Request { response_nonce: sent.nonce.clone(), ..Request::default() }
+}
+
+fn nack(sent: &Sent, message: &str) -> Request {
+    let error_detail = Some(Status { message: message.into(), ..Status::default() });
+    Request { error_detail, ..ack(sent) }
+}
+
+/// The first request of a client that has `held`.
+fn back_with(bench: &Bench<Delta>, names: &[&str], held: &[(&str, &str)]) -> Request {
+    let _ = bench;
+    let version = |body: &str| crate::Version::of(body.as_bytes()).to_string();
+    let initial_resource_versions = held.iter().map(|(name, body)| ((*name).to_owned(), version(body))).collect();
+    Request { initial_resource_versions, ..subscribe(names) }
+}
+
+/// Names set and names removed by a reply.
+fn content(reply: &DeltaReply) -> (Vec<String>, Vec<String>) {
+    (strings(reply.upserts.iter().map(Resource::name)), strings(&reply.removed))
+}
+
+/// The next reply must be exactly this.
+#[track_caller]
+fn expect(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) -> Sent {
+    let (sent, reply) = bench.reply().expect("a response");
+    assert_eq!(content(&reply), (strings(set), strings(removed)));
+    sent
+}
+
+/// As [`expect`], and the client acknowledges it.
+#[track_caller]
+fn expect_and_ack(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) {
+    let sent = expect(bench, set, removed);
+    assert_eq!(bench.ask(ack(&sent)), Verdict::Acknowledged(sent));
+}
+
+fn bench(rules: TypeRules, resources: &[(&str, &str)], request: Request) -> Bench<Delta> {
+    let mut bench = Bench::new(rules, resources);
+    assert_eq!(bench.ask(request), Verdict::None);
+    bench
+}
+
+#[test]
+fn an_answer_without_error_is_an_acknowledgement() {
+    let mut bench = bench(NAMED, &[("a", "1")], subscribe(&["a"]));
+    let sent = expect(&mut bench, &["a"], &[]);
+    assert_eq!((sent.sequence, sent.complete), (1, true));
+    assert_eq!(bench.ask(ack(&sent)), Verdict::Acknowledged(sent));
+    assert_silent(&mut bench);
+}
+
+#[test]
+fn an_answer_with_error_is_a_rejection_and_nothing_is_repeated() {
+    let mut bench = bench(NAMED, &[("a", "1")], subscribe(&["a"]));
+    let sent = expect(&mut bench, &["a"], &[]);
+    assert_eq!(bench.ask(nack(&sent, "bad")), Verdict::Rejected(sent.clone(), "bad".into()));
+    assert_silent(&mut bench);
+    assert_eq!(bench.ask(nack(&sent, "bad")), Verdict::None, "a response is answered once");
+    assert_silent(&mut bench);
+    bench.set("a", "2");
+    expect_and_ack(&mut bench, &["a"], &[]);
+}
+
+#[test]
+fn with_a_stale_nonce_only_the_subscription_counts() {
+    let mut bench = bench(NAMED, &[("a", "1"), ("b", "1")], subscribe(&["a"]));
+    let first = expect(&mut bench, &["a"], &[]);
+    bench.ask(ack(&first));
+    bench.set("a", "2");
+    let second = expect(&mut bench, &["a"], &[]);
+    let stale = Request { resource_names_subscribe: strings(["b"]), ..nack(&first, "late") };
+    assert_eq!(bench.ask(stale), Verdict::None);
+    assert_eq!(bench.ask(ack(&second)), Verdict::Acknowledged(second));
+    expect_and_ack(&mut bench, &["b"], &[]);
+}
+
+#[test]
+fn a_subscription_may_ride_on_an_acknowledgement() {
+    let mut bench = bench(NAMED, &[("a", "1"), ("b", "1")], subscribe(&["a"]));
+    let sent = expect(&mut bench, &["a"], &[]);
+    let both = Request { resource_names_subscribe: strings(["b"]), ..ack(&sent) };
+    assert_eq!(bench.ask(both), Verdict::Acknowledged(sent));
+    expect_and_ack(&mut bench, &["b"], &[]);
+}
+
+#[test]
+fn a_name_that_is_subscribed_again_is_sent_again() {
+    let mut bench = bench(NAMED, &[("a", "1")], subscribe(&["a"]));
+    expect_and_ack(&mut bench, &["a"], &[]);
+    bench.ask(subscribe(&["a"]));
+    expect_and_ack(&mut bench, &["a"], &[]);
+    bench.ask(unsubscribe(&["a"]));
+    assert_silent(&mut bench);
+    bench.ask(subscribe(&["a"]));
+    expect_and_ack(&mut bench, &["a"], &[]);
+}
+
+#[test]
+fn a_name_without_resource_is_answered_at_once_and_remembered() {
+    let mut bench = bench(NAMED, &[], subscribe(&["a"]));
+    let (sent, reply) = bench.reply_through(Gate::Additions).expect("not a removal: it does not wait as one");
+    assert_eq!(content(&reply), (vec![], strings(["a"])));
+    bench.ask(ack(&sent));
+    assert_silent(&mut bench);
+    bench.set("a", "1");
+    expect_and_ack(&mut bench, &["a"], &[]);
+    bench.remove("a");
+    expect_and_ack(&mut bench, &[], &["a"]);
+}
+
+#[test]
+fn no_names_in_the_first_request_mean_all_where_the_type_says_so() {
+    let mut all = bench(FULL, &[("a", "1"), ("b", "1")], Request::default());
+    expect_and_ack(&mut all, &["a", "b"], &[]);
+    all.set("c", "1");
+    expect_and_ack(&mut all, &["c"], &[]);
+
+    let mut none = bench(NAMED, &[("a", "1")], Request::default());
+    assert_silent(&mut none);
+}
+
+#[test]
+fn a_star_means_all_of_any_type() {
+    let mut bench = bench(NAMED, &[("a", "1"), ("b", "1")], subscribe(&["*"]));
+    expect_and_ack(&mut bench, &["a", "b"], &[]);
+    bench.remove("a");
+    bench.set("c", "1");
+    expect_and_ack(&mut bench, &["c"], &["a"]);
+}
+
+#[test]
+fn a_wildcard_over_nothing_is_answered() {
+    let mut bench = bench(FULL, &[], Request::default());
+    expect_and_ack(&mut bench, &[], &[]);
+    assert_silent(&mut bench);
+}
+
+#[test]
+fn the_legacy_wildcard_stays_when_names_join_it() {
+    let mut bench = bench(FULL, &[("a", "1"), ("b", "1")], Request::default());
+    expect_and_ack(&mut bench, &["a", "b"], &[]);
+    bench.ask(subscribe(&["*", "a"]));
+    expect_and_ack(&mut bench, &["a"], &[]);
+    bench.set("c", "1");
+    expect_and_ack(&mut bench, &["c"], &[]);
+}
+
+#[test]
+fn without_the_wildcard_the_names_stay() {
+    let mut bench = bench(FULL, &[("a", "1"), ("b", "1")], subscribe(&["*", "a"]));
+    expect_and_ack(&mut bench, &["a", "b"], &[]);
+    bench.set("b", "2");
+    bench.ask(unsubscribe(&["*"]));
+    assert_silent(&mut bench);
+    bench.set("a", "2");
+    bench.remove("b");
+    expect_and_ack(&mut bench, &["a"], &[]);
+}
+
+#[test]
+fn a_wildcard_taken_back_before_its_answer_is_not_answered() {
+    let mut bench = bench(NAMED, &[], subscribe(&["*"]));
+    bench.ask(unsubscribe(&["*"]));
+    assert_silent(&mut bench);
+}
+
+#[test]
+fn unsubscribing_a_name_under_a_wildcard_is_answered() {
+    let mut bench = bench(FULL, &[("a", "1")], subscribe(&["*", "a", "gone"]));
+    expect_and_ack(&mut bench, &["a"], &["gone"]);
+    bench.ask(unsubscribe(&["a"]));
+    expect_and_ack(&mut bench, &["a"], &[]);
+    bench.ask(unsubscribe(&["gone"]));
+    expect_and_ack(&mut bench, &[], &["gone"]);
+}
+
+#[test]
+fn unsubscribing_what_was_never_asked_for_is_ignored() {
+    let mut wildcard = bench(FULL, &[("a", "1")], subscribe(&["*"]));
+    expect_and_ack(&mut wildcard, &["a"], &[]);
+    wildcard.ask(unsubscribe(&["a", "b"]));
+    assert_silent(&mut wildcard);
+
+    let mut named = bench(NAMED, &[("a", "1")], subscribe(&["a"]));
+    expect_and_ack(&mut named, &["a"], &[]);
+    named.ask(unsubscribe(&["b", "*"]));
+    assert_silent(&mut named);
+    named.set("a", "2");
+    expect_and_ack(&mut named, &["a"], &[]);
+}
+
+#[test]
+fn an_unsubscribed_name_is_not_sent() {
+    let mut bench = bench(NAMED, &[("a", "1")], subscribe(&["a", "b"]));
+    bench.ask(unsubscribe(&["a"]));
+    expect_and_ack(&mut bench, &[], &["b"]);
+    bench.set("a", "2");
+    bench.remove("a");
+    assert_silent(&mut bench);
+}
+
+#[test]
+fn what_a_client_has_is_not_sent_again() {
+    let mut bench = Bench::new(FULL, &[("a", "1"), ("b", "2")]);
+    let request = back_with(&bench, &[], &[("a", "1"), ("b", "1"), ("gone", "1")]);
+    bench.ask(request);
+    expect_and_ack(&mut bench, &["b"], &["gone"]);
+
+    bench.reconnect(FULL);
+    let request = back_with(&bench, &["*"], &[("a", "1"), ("b", "2")]);
+    bench.ask(request);
+    assert_silent(&mut bench);
+    assert_eq!(bench.settled_through(), 2, "it has everything");
+}
+
+#[test]
+fn what_a_client_has_and_lost_meanwhile_is_a_removal_that_may_be_held_back() {
+    let mut bench = Bench::new(FULL, &[("a", "1")]);
+    let request = back_with(&bench, &[], &[("gone", "1")]);
+    bench.ask(request);
+    let (sent, reply) = bench.reply_through(Gate::Additions).unwrap();
+    assert_eq!((content(&reply), sent.complete), ((strings(["a"]), vec![]), false));
+    bench.ask(ack(&sent));
+    assert_eq!(bench.settled_through(), 0, "something is held back");
+    assert!(bench.reply_through(Gate::Additions).is_none());
+    expect_and_ack(&mut bench, &[], &["gone"]);
+    assert_eq!(bench.settled_through(), 1);
+}
+
+#[test]
+fn versions_of_what_is_not_asked_for_are_ignored() {
+    let mut bench = Bench::new(NAMED, &[("a", "1"), ("b", "1")]);
+    let request = back_with(&bench, &["a"], &[("b", "0"), ("gone", "1")]);
+    bench.ask(request);
+    expect_and_ack(&mut bench, &["a"], &[]);
+    let late = Request { initial_resource_versions: [("a".into(), "0".into())].into(), ..Request::default() };
+    bench.ask(late);
+    assert_silent(&mut bench);
+}
+
+#[test]
+fn endpoints_are_sent_to_a_client_that_has_them() {
+    let mut bench = Bench::new(RESENT, &[("a", "1")]);
+    let request = back_with(&bench, &["a"], &[("a", "1")]);
+    bench.ask(request);
+    expect_and_ack(&mut bench, &["a"], &[]);
+}
+
+#[test]
+fn a_hundred_changes_before_the_answer_are_one_response() {
+    let mut bench = bench(FULL, &[("a", "0")], Request::default());
+    let sent = expect(&mut bench, &["a"], &[]);
+    for change in 1..=100 {
+        bench.set("a", &change.to_string());
+        bench.set(&format!("b{}", change % 2), &change.to_string());
+        assert_silent(&mut bench);
+    }
+    bench.ask(ack(&sent));
+    let (_, reply) = bench.reply().unwrap();
+    assert_eq!(content(&reply).0, ["a", "b0", "b1"]);
+    assert_eq!(reply.upserts[0].version(), crate::Version::of(b"100"));
+}
+
+#[test]
+fn without_a_change_there_is_no_response() {
+    let mut bench = bench(FULL, &[("a", "1")], Request::default());
+    expect_and_ack(&mut bench, &["a"], &[]);
+    bench.set("a", "1");
+    bench.remove("b");
+    assert_silent(&mut bench);
+    let mut named = super::Bench::<Delta>::new(NAMED, &[("a", "1")]);
+    named.ask(subscribe(&["a"]));
+    expect_and_ack(&mut named, &["a"], &[]);
+    named.set("other", "1");
+    assert_silent(&mut named);
+}
+
+#[test]
+fn removals_wait_for_the_gate_and_a_name_that_comes_back_is_not_removed() {
+    let mut bench = bench(FULL, &[("a", "1"), ("b", "1")], Request::default());
+    expect_and_ack(&mut bench, &["a", "b"], &[]);
+    bench.remove("a");
+    bench.remove("b");
+    assert!(bench.reply_through(Gate::Shut).is_none());
+    assert!(bench.reply_through(Gate::Additions).is_none());
+    bench.set("a", "2");
+    expect_and_ack(&mut bench, &["a"], &["b"]);
+}
+
+#[test]
+fn no_name_stands_twice_in_a_response() {
+    // Envoy rejects one that has a name twice.
+    let mut bench = bench(FULL, &[("a", "1")], subscribe(&["*", "a"]));
+    expect_and_ack(&mut bench, &["a"], &[]);
+    bench.remove("a");
+    assert!(bench.reply_through(Gate::Additions).is_none());
+    bench.ask(unsubscribe(&["a"]));
+    assert!(bench.reply_through(Gate::Additions).is_none(), "the removal is still held back");
+    expect_and_ack(&mut bench, &[], &["a"]);
+    assert_silent(&mut bench);
+
+    bench.set("a", "2");
+    expect_and_ack(&mut bench, &["a"], &[]);
+    bench.remove("a");
+    bench.absorb().unwrap();
+    bench.subscription.progress_mut().touch(&"a".into());
+    expect_and_ack(&mut bench, &[], &["a"]);
+    assert_silent(&mut bench);
+}
+
+#[test]
+fn an_answer_that_comes_after_the_patience_has_ended_still_counts() {
+    let mut bench = bench(FULL, &[("a", "1")], Request::default());
+    let first = expect(&mut bench, &["a"], &[]);
+    bench.subscription.progress_mut().give_up_waiting();
+    assert!(!bench.subscription.progress().is_settled(), "silence is not consent");
+    assert_eq!(bench.subscription.progress().additions_through(), 1, "but nobody is held back for it");
+    bench.set("a", "2");
+    let second = expect(&mut bench, &["a"], &[]);
+    assert_eq!(bench.ask(nack(&first, "bad")), Verdict::Rejected(first, "bad".into()));
+    assert_eq!(bench.settled_through(), 1);
+    assert_eq!(bench.ask(ack(&second)), Verdict::Acknowledged(second));
+    assert_eq!(bench.settled_through(), 2);
+}
+
+#[test]
+fn a_client_that_never_answers_costs_no_more_with_time() {
+    let mut bench = bench(FULL, &[], Request::default());
+    for change in 0..1000 {
+        bench.set("a", &change.to_string());
+        bench.reply();
+        bench.subscription.progress_mut().give_up_waiting();
+        bench.later(Duration::from_secs(1));
+    }
+    assert!(!bench.subscription.progress().is_settled());
+    let (last, _) = {
+        bench.set("a", "last");
+        bench.reply().unwrap()
+    };
+    assert_eq!(bench.ask(ack(&last)), Verdict::Acknowledged(last));
+    assert!(bench.subscription.progress().is_settled());
+}
+
+#[test]
+fn the_mark_of_what_is_settled_moves_under_steady_changes() {
+    let mut bench = bench(FULL, &[("a", "0")], Request::default());
+    let mut sent = expect(&mut bench, &["a"], &[]);
+    for change in 1..10 {
+        bench.set("a", &change.to_string());
+        let before = sent.sequence;
+        bench.ask(ack(&sent));
+        sent = expect(&mut bench, &["a"], &[]);
+        assert_eq!(bench.settled_through(), before);
+    }
+}
+
+#[test]
+fn a_stream_that_slept_too_long_is_told_to_start_over() {
+    let mut bench = bench(FULL, &[], Request::default());
+    for i in 0..5000 {
+        bench.set(&format!("n{i}"), "1");
+        bench.remove(&format!("n{i}"));
+    }
+    assert_eq!(bench.absorb(), Err(FellBehind));
+}
