@@ -3,24 +3,21 @@
 //! Works on files only, so it needs neither a running control plane nor a token; whoever can read
 //! the CA's key can issue.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    net::IpAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use chancery_control_plane::{
     identity::{
         DEFAULT_TRUST_DOMAIN,
-        authority::Issued,
-        issue::{self, CaSource, Holder, IdentityFiles, Request},
+        authority::AuthorityError,
+        issue::{self, CaSource, Holder, IdentityFiles, IssueError, Request},
     },
     model::Name,
 };
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::output::OutputArgs;
 
 /// `chancery cert`
 #[derive(Debug, Args)]
@@ -77,6 +74,8 @@ struct IssueArgs {
     /// Private key of that CA, PEM
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     ca_key: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Runs `chancery cert …`.
@@ -85,15 +84,16 @@ struct IssueArgs {
 /// The CA cannot be used, or a file cannot be written.
 pub fn run(args: CertArgs) -> anyhow::Result<()> {
     let CertCommand::Issue(args) = args.command;
+    let output = args.output;
     let request = request(*args)?;
-    let issued = issue::issue(&request, OffsetDateTime::now_utc());
-    let (issued, files) = issued.with_context(|| match &request.ca {
-        CaSource::Existing(dir) => {
-            format!("nothing was issued from the CA in {} (--create-ca makes one, `chancery dev` too)", dir.display())
+    let (issued, files) = issue::issue(&request, OffsetDateTime::now_utc()).map_err(|error| match error {
+        IssueError::Authority(AuthorityError::NoCa { .. }) => {
+            anyhow::Error::new(error).context("nothing was issued (--create-ca makes a CA, `chancery dev` too)")
         }
-        _ => "nothing was issued".to_owned(),
+        error => anyhow::Error::new(error).context("nothing was issued"),
     })?;
-    print(&issued, &files)
+    let told = Told { identity: &issued.uri, not_after: issued.not_after.format(&Rfc3339)?, files: &files };
+    Ok(output.print(&told, Told::for_people)?)
 }
 
 fn request(args: IssueArgs) -> anyhow::Result<Request> {
@@ -111,6 +111,7 @@ fn request(args: IssueArgs) -> anyhow::Result<Request> {
         create_ca,
         ca_cert,
         ca_key,
+        output: _,
     } = args;
     let ca = match (ca_cert, ca_key) {
         (Some(certificate), Some(key)) => CaSource::Brought { certificate, key },
@@ -136,26 +137,25 @@ fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
 }
 
-fn print(issued: &Issued, files: &IdentityFiles) -> anyhow::Result<()> {
-    let not_after = issued.not_after.format(&Rfc3339)?;
-    let IdentityFiles { certificate, private_key, ca } = files;
-    let mut stdout = io::stdout().lock();
-    if stdout.is_terminal() {
-        writeln!(stdout, "{}\nvalid until {not_after}", issued.uri)?;
+/// What is said of what was issued.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    identity: &'a str,
+    not_after: String,
+    #[serde(flatten)]
+    files: &'a IdentityFiles,
+}
+
+impl Told<'_> {
+    fn for_people(&self) -> String {
+        let IdentityFiles { certificate, private_key, ca } = self.files;
+        let mut text = format!("{}\nvalid until {}\n", self.identity, self.not_after);
         for (what, file) in [("certificate", certificate), ("private key", private_key), ("CA", ca)] {
-            writeln!(stdout, "  {what:<12} {}", file.display())?;
+            text += &format!("  {what:<13}{}\n", file.display());
         }
-    } else {
-        let line = serde_json::json!({
-            "identity": issued.uri,
-            "notAfter": not_after,
-            "certificate": certificate,
-            "privateKey": private_key,
-            "ca": ca,
-        });
-        writeln!(stdout, "{line}")?;
+        text
     }
-    Ok(())
 }
 
 #[cfg(test)]

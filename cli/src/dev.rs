@@ -40,10 +40,10 @@ use self::{
     envoy::{Envoy, Launch},
     facts::Facts,
     folder::Folder,
-    http::Http,
     ports::Ports,
     upstream::Upstream,
 };
+use crate::client::Client;
 
 /// The folder of the development CA within the data folder.
 pub const CA_DIR: &str = "ca";
@@ -81,22 +81,17 @@ pub struct DevArgs {
     pub envoy: Option<PathBuf>,
 }
 
-/// Runs until SIGINT or SIGTERM, on a runtime of its own: it carries traffic, on all cores.
+/// Runs until SIGINT or SIGTERM. Wants a runtime of several threads: it carries traffic.
 ///
 /// # Errors
 /// Something cannot be started, or did not end in time.
-pub fn run(args: &DevArgs) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run_until_signal(args))
-}
-
-async fn run_until_signal(args: &DevArgs) -> Result<()> {
+pub async fn run(args: DevArgs) -> Result<()> {
     let filter = telemetry::log_filter(|name| std::env::var(name).ok(), "warn");
     telemetry::init_logs(&filter)?;
     let mut signals = Signals::listen().context("cannot listen to signals")?;
 
     let mut running = tokio::select! {
-        started = Dev::start(args) => started?,
+        started = Dev::start(&args) => started?,
         _ = signals.received() => return Ok(()),
     };
     running.announce(&program(&args.data_dir))?;
@@ -137,7 +132,7 @@ impl Dev {
             upstreams.push(Upstream::start(name, port).await?);
         }
         let control_plane = ControlPlane::start(&folder, &ports, &identity.server).await?;
-        let api = Http::to_api(ports.api, control_plane.admin_token());
+        let api = Client::new(&format!("http://{}", ports.api), control_plane.admin_token())?;
         let demo = seed::seed(&api, &ports).await.context("cannot write the demo resources")?;
 
         let mut facts = Facts {

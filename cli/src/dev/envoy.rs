@@ -21,7 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use chancery_runtime::file;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use tokio::{
     process::{Child, Command},
     sync::watch,
@@ -128,7 +128,7 @@ impl Envoy {
         let http = Http::to(admin);
         let deadline = Instant::now() + within;
         loop {
-            if let Ok((StatusCode::OK, _)) = http.send(Method::GET, "/ready", None).await {
+            if let Ok((StatusCode::OK, _)) = http.get("/ready").await {
                 break;
             }
             if Instant::now() > deadline {
@@ -137,7 +137,8 @@ impl Envoy {
             tokio::time::sleep(POLL).await;
         }
         self.pid.mark_unchanged();
-        let info = http.json(Method::GET, "/server_info", None).await?;
+        let (_, info) = http.get("/server_info").await?;
+        let info: serde_json::Value = serde_json::from_slice(&info).context("Envoy's server_info is not JSON")?;
         let version = info["version"].as_str().context("Envoy says no version")?;
         Ok(short_version(version).to_owned())
     }

@@ -6,10 +6,16 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, bail};
+use chancery_control_plane::model::Kind;
 use http::{Method, StatusCode};
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::{FLEET, http::Http, ports::Ports};
+use crate::{
+    client::{Call, Client},
+    failure::Failure,
+};
 
 /// The label of what was seeded.
 const LABEL: (&str, &str) = ("created-by", "chancery-dev");
@@ -25,11 +31,10 @@ pub(super) struct Demo {
 }
 
 /// Writes the demo if the catalog is empty; moves its ports if they are not where they should be.
-pub(super) async fn seed(api: &Http, ports: &Ports) -> Result<Demo> {
+pub(super) async fn seed(api: &Client, ports: &Ports) -> Result<Demo, Failure> {
     let wanted = resources(ports);
     if is_empty(api).await? {
-        let body = json!({ "message": "Demo of chancery dev", "resources": wanted });
-        api.json(Method::POST, "/api/v1/apply", Some(&body)).await?;
+        apply(api, "Demo of chancery dev", &wanted).await?;
         return Ok(Demo { is_new: true });
     }
     let mut moved = Vec::new();
@@ -40,8 +45,7 @@ pub(super) async fn seed(api: &Http, ports: &Ports) -> Result<Demo> {
         }
     }
     if !moved.is_empty() {
-        let body = json!({ "message": "Ports of chancery dev", "resources": moved });
-        api.json(Method::POST, "/api/v1/apply", Some(&body)).await?;
+        apply(api, "Ports of chancery dev", &moved).await?;
     }
     Ok(Demo { is_new: false })
 }
@@ -51,7 +55,7 @@ pub(super) async fn served(listener: SocketAddr, within: Duration) -> Result<()>
     let envoy = Http::to(listener);
     let deadline = tokio::time::Instant::now() + within;
     loop {
-        let last = match envoy.send(Method::GET, "/", None).await {
+        let last = match envoy.get("/").await {
             Ok((StatusCode::OK, _)) => return Ok(()),
             Ok((status, _)) => format!("it answers {status}"),
             Err(error) => format!("{error:#}"),
@@ -108,9 +112,14 @@ fn resources(ports: &Ports) -> [Value; 5] {
     ]
 }
 
-async fn is_empty(api: &Http) -> Result<bool> {
-    for collection in ["fleets", "listeners", "services", "routes"] {
-        let list = api.json(Method::GET, &format!("/api/v1/{collection}?limit=1"), None).await?;
+async fn apply(api: &Client, message: &str, resources: &[Value]) -> Result<(), Failure> {
+    let body = json!({ "message": message, "resources": resources });
+    api.send(Call::new(Method::POST, "/api/v1/apply").body(body)).await.map(|_: IgnoredAny| ())
+}
+
+async fn is_empty(api: &Client) -> Result<bool, Failure> {
+    for kind in Kind::ALL {
+        let list: Value = api.get(format!("/api/v1/{}?limit=1", kind.collection())).await?;
         if list["items"].as_array().is_some_and(|items| !items.is_empty()) {
             return Ok(false);
         }
@@ -119,14 +128,13 @@ async fn is_empty(api: &Http) -> Result<bool> {
 }
 
 /// The resource of the same kind and name, if it is there.
-async fn find(api: &Http, wanted: &Value) -> Result<Option<Value>> {
-    let (Some(kind), Some(name)) = (wanted["kind"].as_str(), wanted["name"].as_str()) else { return Ok(None) };
-    let path = format!("/api/v1/{}s/{name}", kind.to_ascii_lowercase());
-    let (status, body) = api.send(Method::GET, &path, None).await?;
-    match status {
-        StatusCode::NOT_FOUND => Ok(None),
-        StatusCode::OK => Ok(Some(serde_json::from_slice(&body)?)),
-        other => bail!("GET {path}: {other}"),
+async fn find(api: &Client, wanted: &Value) -> Result<Option<Value>, Failure> {
+    let kind = wanted["kind"].as_str().and_then(|kind| kind.parse::<Kind>().ok());
+    let (Some(kind), Some(name)) = (kind, wanted["name"].as_str()) else { return Ok(None) };
+    match api.get(format!("/api/v1/{}/{name}", kind.collection())).await {
+        Ok(there) => Ok(Some(there)),
+        Err(Failure::Refused(details)) if details.status == StatusCode::NOT_FOUND => Ok(None),
+        Err(failure) => Err(failure),
     }
 }
 

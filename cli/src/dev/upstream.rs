@@ -70,8 +70,6 @@ fn answer(name: &str, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
-
     use super::*;
     use crate::dev::http::Http;
 
@@ -79,14 +77,14 @@ mod tests {
     async fn says_its_name_and_what_reached_it_until_it_is_dropped() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let upstream = Upstream::start("demo-a", free).await.unwrap();
-        let (status, body) = Http::to(free).send(Method::GET, "/some/path?q=1", None).await.unwrap();
+        let (status, body) = Http::to(free).get("/some/path?q=1").await.unwrap();
         assert!(status.is_success());
         let body = String::from_utf8(body.to_vec()).unwrap();
         assert!(body.starts_with("demo-a\nGET /some/path?q=1\n"), "{body}");
         assert!(body.contains(&format!("host: {free}")), "{body}");
 
         drop(upstream);
-        let gone = async { while Http::to(free).send(Method::GET, "/", None).await.is_ok() {} };
+        let gone = async { while Http::to(free).get("/").await.is_ok() {} };
         tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.unwrap();
     }
 }

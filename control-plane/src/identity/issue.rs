@@ -10,6 +10,7 @@ use std::{
 };
 
 use chancery_runtime::file;
+use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::authority::{Authority, AuthorityError, Issued};
@@ -66,7 +67,8 @@ pub struct Request {
 }
 
 /// The files of an identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct IdentityFiles {
     /// The certificate and its intermediates.
     pub certificate: PathBuf,
