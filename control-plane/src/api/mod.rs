@@ -30,6 +30,7 @@ use std::sync::Arc;
 pub use openapi::document as openapi;
 pub use problem::ProblemDetails;
 pub use router::router;
+pub use view::ResourceView;
 
 use crate::{commit::Commit, identity::token::AdminToken, proxies::Proxies, replica::Replica};
 
