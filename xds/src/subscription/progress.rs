@@ -33,6 +33,8 @@ pub struct Progress {
     pub(super) owed: bool,
     pub(super) dirty: Marked,
     pub(super) doomed: Marked,
+    /// Dirty as well, but of no use to the client yet; does not count as unsent.
+    parked: BTreeSet<Name>,
     /// All changes up to here are in `dirty` and `doomed`, or were sent.
     seen: u64,
     /// Oldest first.
@@ -106,6 +108,25 @@ impl Progress {
             self.keep_marks();
             self.want(name.clone(), self.seen);
         }
+    }
+
+    /// Puts aside the names that the client cannot use yet, and takes up those that it can use by now.
+    pub fn park(&mut self, usable: impl Fn(&str) -> bool) {
+        self.keep_marks();
+        let (ready, early) = std::mem::take(&mut self.dirty.names).into_iter().partition(|name| usable(name));
+        self.dirty.names = ready;
+        let (ready, still_early): (BTreeSet<_>, _) =
+            std::mem::take(&mut self.parked).into_iter().partition(|name| usable(name));
+        self.parked = still_early;
+        self.parked.extend::<BTreeSet<Name>>(early);
+        for name in ready {
+            self.dirty.insert(name, self.seen);
+        }
+    }
+
+    /// Whether the client has the resource called `name` as it is, or it is on its way.
+    pub fn has_sent(&self, name: &str, table: &Table) -> bool {
+        self.started && self.interest.covers(name) && !self.dirty.contains(name) && table.resource(name).is_some()
     }
 
     /// The response that is waited for.
@@ -186,12 +207,14 @@ impl Progress {
     /// The removal of the resource called `name` has to be sent.
     pub(super) fn doom(&mut self, name: Name, at: u64) {
         self.dirty.names.remove(&name);
+        self.parked.remove(&name);
         self.doomed.insert(name, at);
     }
 
     /// Nothing has to be sent about `name`.
     pub(super) fn skip(&mut self, name: &str) {
         self.dirty.names.remove(name);
+        self.parked.remove(name);
         self.doomed.names.remove(name);
     }
 
@@ -199,6 +222,7 @@ impl Progress {
     pub(super) fn skip_uninteresting(&mut self) {
         let interest = &self.interest;
         self.dirty.names.retain(|name| interest.covers(name));
+        self.parked.retain(|name| interest.covers(name));
         self.doomed.names.retain(|name| interest.covers(name));
     }
 
