@@ -101,6 +101,11 @@ impl Delta {
                 progress.interest.wildcard = true;
                 progress.owed = true;
                 progress.want_all(table, head);
+                // What it asked for before, and does not any more, it would now take for part of the wildcard.
+                let gone = progress.in_flight().filter(|name| table.resource(name).is_none());
+                for name in gone.cloned().collect::<Vec<_>>() {
+                    progress.want(name, head);
+                }
             }
             return;
         }

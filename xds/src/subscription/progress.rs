@@ -139,6 +139,11 @@ impl Progress {
         !self.unanswered.is_empty()
     }
 
+    /// The names in responses that have not been answered: the client may be yet to read them.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = &Name> {
+        self.unanswered.iter().flat_map(|sent| &sent.names)
+    }
+
     /// Holds nothing back any more for the answer to the last response.
     pub fn give_up_waiting(&mut self) {
         self.waiting = false;
