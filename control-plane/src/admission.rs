@@ -8,13 +8,13 @@ use std::{sync::Arc, time::SystemTime};
 
 use chancery_proto::envoy::core::{Node, node::UserAgentVersionType};
 use chancery_runtime::tls::PeerInfo;
-use chancery_xds::{Admission, Admit, Hello, SharedStatus};
+use chancery_xds::{Admission, Admit, Hello, Protocol, SharedStatus};
 use tonic::Status;
 
 use crate::{
     identity::spiffe::ProxyIdentity,
     proxies::{Connection, Proxies},
-    publish::Publisher,
+    publish::{Publisher, RouteForm},
 };
 
 /// Admits the proxies of known fleets, by certificate.
@@ -68,7 +68,7 @@ impl Admit for FleetAdmission {
         let peer = hello.extensions.get::<PeerInfo>();
         let address = peer.map(|peer| peer.address);
         let admitted = self.identify(peer, hello.node).and_then(|identity| {
-            let served = self.publisher.fleet(&identity.fleet);
+            let served = self.publisher.serve(&identity.fleet, route_form(hello.protocol, hello.node));
             let served = served.ok_or_else(|| Refused::UnknownFleet(identity.fleet.to_string()))?;
             Ok((identity, served))
         });
@@ -90,6 +90,18 @@ impl Admit for FleetAdmission {
         });
         Ok(Admission { cache: served.cache, status, ended: served.ended, guard: Box::new(guard) })
     }
+}
+
+/// The first Envoy that takes virtual hosts over ADS is 1.37 (envoyproxy/envoy#41996); other
+/// clients do not know them at all.
+fn route_form(protocol: Protocol, node: &Node) -> RouteForm {
+    let by_host = match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) if node.user_agent_name == "envoy" => {
+            build.version.as_ref().is_some_and(|version| (version.major_number, version.minor_number) >= (1, 37))
+        }
+        _ => false,
+    };
+    if by_host && protocol == Protocol::Delta { RouteForm::ByHost } else { RouteForm::Whole }
 }
 
 fn version(node: &Node) -> Option<String> {

@@ -1,18 +1,19 @@
 //! What each fleet is served: translated changes on their way into the caches.
 //!
-//! One cache per fleet, filled by revision: the cache's sequence is the revision's number, so "this
-//! proxy has applied revision 7" needs no bookkeeping of its own.
+//! A cache is filled by revision: its sequence is the revision's number, so "this proxy has applied
+//! revision 7" needs no bookkeeping of its own.
 //!
-//! Routes are translated one virtual host at a time. They are joined here to the RouteConfiguration of
-//! their listener, from encoded pieces: an edit costs the translation of its own hosts, and one copy.
+//! Routes are translated one virtual host at a time, and an Envoy that can take them so (VHDS) is sent
+//! only the host that changed. For all others they are joined to the RouteConfiguration of their listener, from
+//! encoded pieces; that second cache is filled when the first such client comes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use chancery_proto::type_url;
+use chancery_proto::{Message, type_url};
 use chancery_xds::{Cache, Resource, Update};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     model::{Name, route::HostPattern},
     translate::{
-        route::route_configuration,
+        route::{placeholder, route_configuration},
         snapshot::{FleetChange, FleetChanges, ResourceId},
     },
 };
@@ -31,8 +32,17 @@ pub struct Publisher {
     fleets: Mutex<HashMap<Name, Fleet>>,
 }
 
-/// What the streams of a fleet are served from.
-#[derive(Clone, Default)]
+/// The form in which a client gets its routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteForm {
+    /// One virtual host at a time (VHDS).
+    ByHost,
+    /// One RouteConfiguration per listener, with everything in it.
+    Whole,
+}
+
+/// What a stream is served from.
+#[derive(Clone)]
 pub struct Served {
     /// The resources.
     pub cache: Arc<Cache>,
@@ -42,7 +52,9 @@ pub struct Served {
 
 #[derive(Default)]
 struct Fleet {
-    served: Served,
+    by_host: Arc<Cache>,
+    whole: Option<Arc<Cache>>,
+    ended: CancellationToken,
     /// Per listener: its virtual hosts, encoded.
     virtual_hosts: BTreeMap<Name, BTreeMap<HostPattern, Bytes>>,
 }
@@ -53,9 +65,15 @@ impl Publisher {
         Self::default()
     }
 
-    /// What the streams of a fleet are served from, if there is such a fleet.
-    pub fn fleet(&self, fleet: &Name) -> Option<Served> {
-        self.fleets.lock().get(fleet).map(|fleet| fleet.served.clone())
+    /// What a stream of a fleet is served from, if there is such a fleet.
+    pub fn serve(&self, fleet: &Name, form: RouteForm) -> Option<Served> {
+        let mut fleets = self.fleets.lock();
+        let fleet = fleets.get_mut(fleet)?;
+        let cache = match form {
+            RouteForm::ByHost => fleet.by_host.clone(),
+            RouteForm::Whole => fleet.whole(),
+        };
+        Some(Served { cache, ended: fleet.ended.clone() })
     }
 
     /// Brings the caches to `revision`.
@@ -64,13 +82,11 @@ impl Publisher {
         for (name, changes) in changes {
             match changes.fleet {
                 FleetChange::Created | FleetChange::Kept => {
-                    let fleet = fleets.entry(name).or_default();
-                    let update = fleet.update(changes);
-                    fleet.served.cache.apply(revision, update);
+                    fleets.entry(name).or_default().publish(revision, changes);
                 }
                 FleetChange::Deleted => {
                     if let Some(fleet) = fleets.remove(&name) {
-                        fleet.served.ended.cancel();
+                        fleet.ended.cancel();
                     }
                 }
             }
@@ -79,21 +95,34 @@ impl Publisher {
 }
 
 impl Fleet {
-    fn update(&mut self, changes: FleetChanges) -> Update {
-        let listeners: Vec<Name> = changes.routes_changed().into_iter().cloned().collect();
-        let mut update = Update::default();
+    fn publish(&mut self, revision: u64, changes: FleetChanges) {
+        let routes_changed: BTreeSet<Name> = changes.routes_changed().into_iter().cloned().collect();
+        let mut by_host = Update::default();
+        let mut whole = Update::default();
         for (id, bytes) in changes.put {
+            let resource = Resource::new(id.type_url(), id.name(), &bytes);
+            if id.routes_of().is_none() {
+                whole.upsert(id.type_url(), resource.clone());
+            }
+            by_host.upsert(id.type_url(), resource);
             match id {
                 ResourceId::VirtualHost(listener, host) => {
                     self.virtual_hosts.entry(listener).or_default().insert(host, bytes);
                 }
                 ResourceId::RouteConfiguration(listener) => {
+                    let nobody = placeholder(&listener);
+                    let resource = Resource::new(type_url::VIRTUAL_HOST, nobody.name.as_str(), &nobody.encode_to_vec());
+                    by_host.upsert(type_url::VIRTUAL_HOST, resource);
                     self.virtual_hosts.entry(listener).or_default();
                 }
-                id => update.upsert(id.type_url(), Resource::new(id.type_url(), id.name(), &bytes)),
+                ResourceId::Cluster(_) | ResourceId::Endpoints(_) | ResourceId::Listener(_) => {}
             }
         }
         for id in changes.removed {
+            by_host.remove(id.type_url(), id.name());
+            if id.routes_of().is_none() {
+                whole.remove(id.type_url(), id.name());
+            }
             match id {
                 ResourceId::VirtualHost(listener, host) => {
                     if let Some(hosts) = self.virtual_hosts.get_mut(&listener) {
@@ -101,20 +130,50 @@ impl Fleet {
                     }
                 }
                 ResourceId::RouteConfiguration(listener) => {
+                    by_host.remove(type_url::VIRTUAL_HOST, placeholder(&listener).name);
                     self.virtual_hosts.remove(&listener);
                 }
-                id => update.remove(id.type_url(), id.name()),
+                ResourceId::Cluster(_) | ResourceId::Endpoints(_) | ResourceId::Listener(_) => {}
             }
         }
-        for listener in listeners {
-            match self.virtual_hosts.get(&listener) {
-                Some(hosts) => {
-                    let joined = route_configuration(&listener, hosts.values().map(AsRef::as_ref));
-                    update.upsert(type_url::ROUTE, Resource::new(type_url::ROUTE, listener.as_str(), &joined));
+        self.by_host.apply(revision, by_host);
+        if let Some(cache) = &self.whole {
+            for listener in routes_changed {
+                match self.joined_routes(&listener) {
+                    Some(routes) => whole.upsert(type_url::ROUTE, routes),
+                    None => whole.remove(type_url::ROUTE, listener.as_str()),
                 }
-                None => update.remove(type_url::ROUTE, listener.as_str()),
+            }
+            cache.apply(revision, whole);
+        }
+    }
+
+    /// The cache for clients that take routes only whole, filled with what there is if it is new.
+    fn whole(&mut self) -> Arc<Cache> {
+        if let Some(cache) = &self.whole {
+            return cache.clone();
+        }
+        let cache = Arc::new(Cache::new());
+        let mut update = Update::default();
+        {
+            let tables = self.by_host.read();
+            for type_url in [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER] {
+                for resource in tables.table(type_url).resources() {
+                    update.upsert(type_url, resource.clone());
+                }
             }
         }
-        update
+        for routes in self.virtual_hosts.keys().filter_map(|listener| self.joined_routes(listener)) {
+            update.upsert(type_url::ROUTE, routes);
+        }
+        cache.apply(self.by_host.head(), update);
+        self.whole = Some(cache.clone());
+        cache
+    }
+
+    fn joined_routes(&self, listener: &Name) -> Option<Resource> {
+        let hosts = self.virtual_hosts.get(listener)?;
+        let joined = route_configuration(listener, hosts.values().map(AsRef::as_ref));
+        Some(Resource::new(type_url::ROUTE, listener.as_str(), &joined))
     }
 }

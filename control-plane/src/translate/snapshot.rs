@@ -216,7 +216,7 @@ enum Source<'a> {
     Cluster(&'a Service),
     Endpoints(&'a Service),
     Listener(&'a Listener, &'a Fleet),
-    Routes { listener: &'a Name, has_hosts: bool },
+    Routes(&'a Name),
     Claims { listener: &'a Name, host: &'a HostPattern, claims: Vec<&'a Arc<Route>>, fleet: &'a Fleet },
 }
 
@@ -231,10 +231,7 @@ impl<'a> Source<'a> {
                 service(name).filter(|service| endpoint::is_discovered(service)).map(|service| Self::Endpoints(service))
             }
             ResourceId::Listener(name) => Some(Self::Listener(listener(name)?, catalog.fleet(fleet)?)),
-            ResourceId::RouteConfiguration(name) => {
-                let listener = &listener(name)?.name;
-                Some(Self::Routes { listener, has_hosts: catalog.hosts_on(listener).next().is_some() })
-            }
+            ResourceId::RouteConfiguration(name) => Some(Self::Routes(&listener(name)?.name)),
             ResourceId::VirtualHost(name, host) => {
                 let (listener, fleet) = (&listener(name)?.name, catalog.fleet(fleet)?);
                 let claims = catalog.routes_claiming(listener, host).filter_map(|route| catalog.route(route));
@@ -249,9 +246,7 @@ impl<'a> Source<'a> {
         match (self, other) {
             (Self::Cluster(a), Self::Cluster(b)) | (Self::Endpoints(a), Self::Endpoints(b)) => a == b,
             (Self::Listener(a, in_a), Self::Listener(b, in_b)) => (a, in_a) == (b, in_b),
-            (Self::Routes { listener: a, has_hosts: has_a }, Self::Routes { listener: b, has_hosts: has_b }) => {
-                (a, has_a) == (b, has_b)
-            }
+            (Self::Routes(a), Self::Routes(b)) => a == b,
             (Self::Claims { claims: a, fleet: in_a, .. }, Self::Claims { claims: b, fleet: in_b, .. }) => {
                 in_a.default_timeout == in_b.default_timeout
                     && a.len() == b.len()
@@ -266,7 +261,7 @@ impl<'a> Source<'a> {
             Self::Cluster(service) => encode(&cluster::cluster(service)),
             Self::Endpoints(service) => encode(&endpoint::load_assignment(service)),
             Self::Listener(listener, fleet) => encode(&listener::listener(listener, fleet)),
-            Self::Routes { listener, has_hosts } => encode(&route::route_configuration_by_host(listener, *has_hosts)),
+            Self::Routes(listener) => encode(&route::route_configuration_by_host(listener)),
             Self::Claims { listener, host, claims, fleet } => {
                 encode(&route::virtual_host(listener, host, claims.iter().map(|&route| &**route), fleet))
             }

@@ -29,7 +29,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     Api {
         commit: Commit::new(replica.clone(), TaskTracker::new()),
         replica,
-        proxies: Arc::new(Proxies::new(publisher)),
+        proxies: Arc::new(Proxies::new()),
         admin_token: Arc::new(admin_token()),
     }
 }

@@ -3,21 +3,24 @@
 //! For state-of-the-world xDS it holds every virtual host. It is put together from their encoded bytes: a message
 //! in a protobuf field is its bytes behind a tag and a length, so one changed host costs one encoding, not all of them.
 //!
-//! For delta xDS it says where the virtual hosts come from (VHDS), and changes only when the first
-//! host of the listener appears or the last one goes.
+//! For delta xDS it says where the virtual hosts come from (VHDS), and never changes.
 //!
 //! What Envoy 1.40 does with the latter (seen on the wire) is what a server has to know:
 //! - it asks for virtual hosts once per stream, with an empty list that means all of them, not once per listener;
 //! - a virtual host that comes before its route configuration is acknowledged and forgotten, so the hosts of a
 //!   listener must follow its route configuration on the stream, also when both are new;
-//! - a listener whose route configuration announces virtual hosts opens with the first of them, or after 15 s without.
+//! - a listener whose route configuration announces virtual hosts opens with the first of them, or after 15 s without;
+//! - a route configuration that stops announcing them does not make Envoy forget the hosts it has: they come
+//!   back, deleted routes and all, when it announces them again.
+//!
+//! The last two are why every listener has one host more than its routes claim, [`placeholder`].
 //!
 //! Envoys from before envoyproxy/envoy#41996 (end of 2025) refuse virtual hosts over ADS altogether.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use chancery_proto::{
     Message,
-    envoy::route::{RouteConfiguration, Vhds},
+    envoy::route::{RouteConfiguration, Vhds, VirtualHost},
 };
 use prost::encoding::{WireType, encode_key, encode_varint};
 
@@ -44,15 +47,15 @@ pub fn route_configuration<'a>(listener: &Name, virtual_hosts: impl IntoIterator
 }
 
 /// The configuration of `listener` whose virtual hosts come one by one.
-///
-/// Without any host it does not ask for hosts: Envoy would wait in vain for the first one
-/// before it opens the listener.
-pub fn route_configuration_by_host(listener: &Name, has_hosts: bool) -> RouteConfiguration {
-    RouteConfiguration {
-        name: listener.to_string(),
-        vhds: has_hosts.then(|| Vhds { config_source: Some(ads()) }),
-        ..settings()
-    }
+pub fn route_configuration_by_host(listener: &Name) -> RouteConfiguration {
+    RouteConfiguration { name: listener.to_string(), vhds: Some(Vhds { config_source: Some(ads()) }), ..settings() }
+}
+
+/// A virtual host of `listener` that no request can be for: where hosts come one by one, it makes sure that
+/// there is one. The top-level domain is reserved never to exist (RFC 2606).
+pub fn placeholder(listener: &Name) -> VirtualHost {
+    let host = "none.chancery.invalid";
+    VirtualHost { name: format!("{listener}/{host}"), domains: vec![host.to_owned()], ..VirtualHost::default() }
 }
 
 /// What both forms share. All of it has a higher field number than the virtual hosts: it is encoded behind them.
@@ -89,8 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_asked_for_when_there_are_any() {
-        insta::assert_snapshot!(snapshot(&route_configuration_by_host(&name("web"), true)));
-        assert_eq!(route_configuration_by_host(&name("web"), false).vhds, None);
+    fn hosts_are_asked_for_one_by_one() {
+        insta::assert_snapshot!(snapshot(&route_configuration_by_host(&name("web"))));
     }
 }

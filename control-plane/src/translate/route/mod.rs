@@ -16,7 +16,7 @@ mod rewrite;
 
 use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Action as EnvoyAction};
 
-pub use configuration::{route_configuration, route_configuration_by_host};
+pub use configuration::{placeholder, route_configuration, route_configuration_by_host};
 use order::Claim;
 
 use crate::model::{
