@@ -24,12 +24,12 @@ use crate::{
 
 /// An engine over `store`.
 pub(super) async fn api(store: Arc<dyn Store>) -> Api {
-    let publisher = Arc::new(Publisher::default());
-    let replica = Arc::new(Replica::load(store, publisher.clone()).await.unwrap());
+    let publisher = Arc::new(Publisher::new());
+    let replica = Arc::new(Replica::load(store, publisher).await.unwrap());
     Api {
         commit: Commit::new(replica.clone(), TaskTracker::new()),
         replica,
-        proxies: Arc::new(Proxies::new(publisher)),
+        proxies: Arc::new(Proxies::new()),
         admin_token: Arc::new(admin_token()),
     }
 }
