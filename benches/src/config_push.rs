@@ -17,6 +17,7 @@ use chancery_e2e::{
     document::{resource, service},
     envoy::Envoy,
     scene::Scene,
+    wait::{PATIENCE, until},
 };
 use clap::Args;
 use serde::Serialize;
@@ -220,19 +221,29 @@ async fn received(envoy: &Envoy) -> Result<u64> {
 }
 
 /// Envoy's histograms of the time an update took it, from its receipt until it is in force on the main thread.
+///
+/// It adds up its histograms every few seconds, so they are waited for.
 async fn update_durations(envoy: &Envoy) -> Result<Vec<String>> {
-    let text = envoy.ask("/stats?filter=update_duration").await?.text();
-    let quantile = |line: &str, name: &str| {
-        let (_, rest) = line.split_once(&format!(" {name}("))?;
+    until("Envoy adds up its histograms", PATIENCE, async || {
+        let text = envoy.ask("/stats?filter=update_duration").await?.text();
+        let lines: Vec<String> = text.lines().filter_map(update_duration).collect();
+        ensure!(!lines.is_empty(), "it has: {text}");
+        Ok(lines)
+    })
+    .await
+}
+
+/// A histogram that holds more than zeros, in a few words.
+fn update_duration(line: &str) -> Option<String> {
+    let (name, quantiles) = line.split_once(".update_duration: ")?;
+    let quantile = |name: &str| {
+        let (_, rest) = quantiles.split_once(&format!("{name}("))?;
         // Two readings: of the last interval, and since the start.
-        Some(rest.split(')').next()?.split(',').nth(1)?.to_owned())
+        rest.split(')').next()?.split(',').nth(1)?.parse::<f64>().ok()
     };
-    let lines = text.lines().filter_map(|line| {
-        let (name, _) = line.split_once(".update_duration: ")?;
-        let (p50, p99, most) = (quantile(line, "P50")?, quantile(line, "P99")?, quantile(line, "P100")?);
-        Some(format!("{name}: p50 {p50}, p99 {p99}, max {most}"))
-    });
-    Ok(lines.collect())
+    let [p50, p99, max] = ["P50", "P99", "P100"].map(quantile);
+    let max = max.filter(|max| *max > 0.0)?;
+    Some(format!("{name}: p50 {:.1}, p99 {:.1}, max {max:.1}", p50?, p99?))
 }
 
 fn markdown(report: &Report) -> String {
@@ -286,4 +297,17 @@ fn markdown(report: &Report) -> String {
         table(&header, &rows),
         envoy.join("\n"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_of_envoy_is_read() {
+        let line = "cluster_manager.cds.update_duration: P0(nan,0) P50(nan,1.08) P99(2,3.09) P99.9(2,3.1) P100(2,3.1)";
+        let wanted = "cluster_manager.cds: p50 1.1, p99 3.1, max 3.1";
+        assert_eq!(update_duration(line).as_deref(), Some(wanted));
+        assert_eq!(update_duration("cluster_manager.cds.update_duration: No recorded values"), None);
+    }
 }

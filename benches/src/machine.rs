@@ -23,7 +23,7 @@ impl Machine {
         Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores,
-            memory: field("/proc/meminfo", "MemTotal").unwrap_or_default(),
+            memory: memory().unwrap_or_default(),
             kernel: output("uname", &["-sr"]),
             envoy: output(&envoy.to_string_lossy(), &["--version"])
                 .split("version: ")
@@ -40,6 +40,11 @@ impl std::fmt::Display for Machine {
         let Self { cpu, cores, memory, kernel, envoy, revision } = self;
         write!(f, "{cpu}, {cores} cores, {memory} memory, {kernel}; Envoy {envoy}; Chancery {revision}")
     }
+}
+
+fn memory() -> Option<String> {
+    let kilobytes: u64 = field("/proc/meminfo", "MemTotal")?.trim_end_matches("kB").trim().parse().ok()?;
+    Some(format!("{} GB", kilobytes.div_ceil(1 << 20)))
 }
 
 fn field(file: &str, name: &str) -> Option<String> {

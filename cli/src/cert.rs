@@ -63,7 +63,7 @@ struct IssueArgs {
     #[arg(long, value_name = "DOMAIN", default_value = DEFAULT_TRUST_DOMAIN, env = "CHANCERY_TRUST_DOMAIN")]
     trust_domain: String,
     /// Data folder of `chancery dev`, whose CA is used
-    #[arg(long, value_name = "DIR", default_value = "./.chancery", env = "CHANCERY_DATA_DIR")]
+    #[arg(long, value_name = "DIR", default_value = crate::dev::DEFAULT_DATA_DIR, env = "CHANCERY_DATA_DIR")]
     data_dir: PathBuf,
     /// Folder of another CA (ca.crt, ca.key)
     #[arg(long, value_name = "DIR", conflicts_with_all = ["ca_cert", "ca_key"])]

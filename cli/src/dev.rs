@@ -18,7 +18,11 @@ mod process;
 mod seed;
 mod upstream;
 
-use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use chancery_control_plane::{
@@ -44,6 +48,9 @@ use self::{
 /// The folder of the development CA within the data folder.
 pub const CA_DIR: &str = "ca";
 
+/// The data folder unless another one is named.
+pub const DEFAULT_DATA_DIR: &str = "./.chancery";
+
 /// The proxy that is started.
 const FLEET: &str = "edge";
 const PROXY: &str = "dev-1";
@@ -61,39 +68,44 @@ const DRAIN: Duration = Duration::from_secs(8);
 #[derive(Clone, Debug, Args)]
 pub struct DevArgs {
     /// Folder for the database, the development CA, the admin token and dev.json
-    #[arg(long, value_name = "DIR", default_value = "./.chancery", env = "CHANCERY_DATA_DIR")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA_DIR, env = "CHANCERY_DATA_DIR")]
     pub data_dir: PathBuf,
     /// Number added to every port
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=i64::from(ports::MAX_OFFSET)))]
     pub port_offset: u16,
     /// Leave Envoy out
-    #[arg(long, conflicts_with = "envoy")]
+    #[arg(long)]
     pub no_envoy: bool,
     /// Envoy's binary [default: `envoy` on PATH, or .dev/envoy/bin/envoy here or above this program]
     #[arg(long, value_name = "FILE", env = "CHANCERY_ENVOY")]
     pub envoy: Option<PathBuf>,
 }
 
-/// Runs until SIGINT or SIGTERM.
+/// Runs until SIGINT or SIGTERM, on a runtime of its own: it carries traffic, on all cores.
 ///
 /// # Errors
 /// Something cannot be started, or did not end in time.
-pub async fn run(args: DevArgs) -> Result<()> {
+pub fn run(args: &DevArgs) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run_until_signal(args))
+}
+
+async fn run_until_signal(args: &DevArgs) -> Result<()> {
     let filter = telemetry::log_filter(|name| std::env::var(name).ok(), "warn");
     telemetry::init_logs(&filter)?;
     let mut signals = Signals::listen().context("cannot listen to signals")?;
 
     let mut running = tokio::select! {
-        started = Dev::start(&args) => started?,
+        started = Dev::start(args) => started?,
         _ = signals.received() => return Ok(()),
     };
-    running.announce()?;
+    running.announce(&program(&args.data_dir))?;
     let lost = tokio::select! {
         _ = signals.received() => None,
         lost = running.watch() => Some(lost),
     };
-    if std::io::stderr().is_terminal() {
-        eprintln!("\nStopping …");
+    if io::stderr().is_terminal() {
+        tell("\nStopping …");
     }
     let stopped = tokio::select! {
         stopped = tokio::time::timeout(DRAIN, running.stop()) => stopped.context("not everything ended in time")?,
@@ -168,13 +180,13 @@ impl Dev {
     }
 
     /// Says that everything is up: to programs by file and stdout, to people in words.
-    fn announce(&self) -> Result<()> {
+    fn announce(&self, program: &str) -> Result<()> {
         self.facts.write(&self.folder.dev_json())?;
-        let summary = self.facts.summary(self.folder.path());
-        if std::io::stdout().is_terminal() {
+        let summary = self.facts.summary(self.folder.path(), program);
+        if io::stdout().is_terminal() {
             println!("{summary}");
         } else {
-            eprintln!("{summary}");
+            tell(&summary);
             telemetry::ready_line(&self.facts.addresses())?;
         }
         Ok(())
@@ -236,7 +248,7 @@ impl Identity {
 }
 
 fn launch(binary: PathBuf, folder: &Folder, ports: &Ports, identity: &Identity) -> Result<Launch> {
-    let text = |path: &std::path::Path| path.display().to_string();
+    let text = |path: &Path| path.display().to_string();
     let bootstrap = Bootstrap {
         fleet: name(FLEET)?,
         id: name(PROXY)?,
@@ -255,6 +267,21 @@ fn launch(binary: PathBuf, folder: &Folder, ports: &Ports, identity: &Identity) 
     let contents = serde_json::to_vec_pretty(&bootstrap.to_json())?;
     std::fs::write(&config, contents).with_context(|| format!("cannot write {}", config.display()))?;
     Ok(Launch { binary, config, log: folder.join("envoy.log") })
+}
+
+/// How the user called this program, with what its other commands need to find this data folder.
+fn program(data_dir: &Path) -> String {
+    let program = std::env::args().next().unwrap_or_else(|| "chancery".to_owned());
+    if data_dir == Path::new(DEFAULT_DATA_DIR) {
+        program
+    } else {
+        format!("CHANCERY_DATA_DIR={} {program}", data_dir.display())
+    }
+}
+
+/// For people only, so it does not matter whether anybody listens.
+fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn name(text: &str) -> Result<Name> {

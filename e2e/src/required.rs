@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -17,7 +18,8 @@ pub fn required<T>(what: &str, found: Option<T>) -> Option<T> {
     if found.is_none() {
         let message = format!("{what} is not on this machine; `scripts/setup test` gets it");
         assert!(!in_ci(), "{message}");
-        eprintln!("\n!!! SKIPPED: {message}\n");
+        // Not `eprintln!`, whose output of a passing test is not shown. Nothing helps if this cannot be written.
+        let _ = writeln!(io::stderr(), "SKIPPED: {message}");
     }
     found
 }

@@ -158,7 +158,7 @@ async fn every_problem_is_reported_with_its_place() -> Result<()> {
             ),
             "spec.listeners[0]",
         ),
-        ("a claimed host", route_to("bad", "shop.example.com", "shop"), "spec.hosts[0]"),
+        ("a claimed host", route_to("bad", "shop.example.com", "shop"), "spec.rules[0].match"),
         ("port zero", service("bad", &[([127, 0, 0, 1], 0).into()]), "spec.endpoints[0].port"),
         (
             "a port too large",

@@ -95,6 +95,9 @@ impl<S: Subscription> Session<S> {
         }
         let mut replies = Vec::new();
         for at in 0..self.types.len() {
+            if &*self.types[at].type_url == type_url::VIRTUAL_HOST {
+                self.park_virtual_hosts(at, tables.table(type_url::ROUTE));
+            }
             let gate = self.gate(&self.types[at], tables, now);
             let typed = &mut self.types[at];
             let gate = typed.held.relent(gate, now, patience);
@@ -105,6 +108,9 @@ impl<S: Subscription> Session<S> {
                 if &*type_url == type_url::CLUSTER {
                     // Envoy asks for the endpoints of a new cluster, but not for those of a changed one.
                     self.touch_endpoints(&sent.set);
+                }
+                if &*type_url == type_url::ROUTE {
+                    self.touch_virtual_hosts(&sent.set, tables.table(type_url::VIRTUAL_HOST));
                 }
                 replies.push((type_url, sent, reply));
             }
@@ -129,6 +135,26 @@ impl<S: Subscription> Session<S> {
         if let Some(at) = self.position(type_url::ENDPOINT) {
             for cluster in clusters {
                 self.types[at].subscription.progress_mut().touch(cluster);
+            }
+        }
+    }
+
+    /// An Envoy that is sent a virtual host before its RouteConfiguration acknowledges it and forgets it.
+    fn park_virtual_hosts(&mut self, at: usize, configurations: &Table) {
+        let routes = self.position(type_url::ROUTE);
+        let (before, rest) = self.types.split_at_mut(at);
+        let routes = routes.and_then(|routes| before.get(routes)).map(|typed| typed.subscription.progress());
+        rest[0].subscription.progress_mut().park(|host| {
+            let configuration = host.rsplit_once('/').map_or(host, |(configuration, _)| configuration);
+            routes.is_some_and(|routes| routes.has_sent(configuration, configurations))
+        });
+    }
+
+    /// A RouteConfiguration that is sent may be a new one to the client, without any of its hosts.
+    fn touch_virtual_hosts(&mut self, configurations: &[Name], hosts: &Table) {
+        if let Some(at) = self.position(type_url::VIRTUAL_HOST) {
+            for host in configurations.iter().flat_map(|configuration| hosts.resources_below(configuration)) {
+                self.types[at].subscription.progress_mut().touch(host.name());
             }
         }
     }
@@ -163,6 +189,7 @@ impl<S: Subscription> Session<S> {
 fn rules(type_url: &str) -> TypeRules {
     TypeRules {
         full_state: matches!(type_url, type_url::CLUSTER | type_url::LISTENER),
+        legacy_wildcard: matches!(type_url, type_url::CLUSTER | type_url::LISTENER | type_url::VIRTUAL_HOST),
         always_resent: type_url == type_url::ENDPOINT,
     }
 }

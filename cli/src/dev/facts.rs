@@ -62,16 +62,15 @@ impl Facts {
         }
     }
 
-    /// The same for people, with something to try.
-    pub(super) fn summary(&self, data: &Path) -> String {
+    /// The same for people, with something to try; `program` is how they called us.
+    pub(super) fn summary(&self, data: &Path, program: &str) -> String {
         let mut text = String::from("\nChancery is ready.\n\n");
         let mut line = |what: &str, value: String| {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "  {what:<13}{value}");
         };
-        let token = self.admin_token.expose();
         line("API", format!("{}  (documentation: {}/docs)", self.api_url, self.api_url));
-        line("admin token", token.clone());
+        line("admin token", self.admin_token.expose().clone());
         if let (Some(listener), Some(admin), Some(version)) =
             (self.envoy_listener, self.envoy_admin, &self.envoy_version)
         {
@@ -86,13 +85,23 @@ impl Facts {
         line("data", data.display().to_string());
 
         text.push_str("\nTry, in another terminal:\n\n");
-        if let Some(listener) = self.envoy_listener {
-            let _ = writeln!(text, "  curl http://{listener}/hello");
-            let _ = writeln!(text, "  curl http://{listener}/any/path      # nine of ten go to demo-a");
+        for command in self.suggestions(program) {
+            let _ = writeln!(text, "  {command}");
         }
-        let _ = writeln!(text, "  curl -H 'Authorization: Bearer {token}' {}/api/v1/routes/demo", self.api_url);
         text.push_str("\nCtrl-C stops all of it; the data stays.\n");
         text
+    }
+
+    /// Three commands to try.
+    fn suggestions(&self, program: &str) -> [String; 3] {
+        let routes = format!("{program} get routes");
+        match self.envoy_listener {
+            Some(listener) => {
+                let request = format!("curl http://{listener}/any/path    # nine of ten go to demo-a");
+                [request, routes, format!("{program} proxies")]
+            }
+            None => [routes, format!("{program} describe route demo"), format!("{program} history")],
+        }
     }
 }
 
@@ -161,8 +170,17 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_offers_three_commands() {
-        let summary = facts().summary(Path::new("/data"));
-        assert_eq!(summary.matches("  curl ").count(), 3, "{summary}");
+    fn the_summary_offers_three_commands_that_fit() {
+        let commands = |facts: &Facts| {
+            let summary = facts.summary(Path::new("/data"), "target/debug/chancery");
+            let try_out = summary.split_once("Try").unwrap().1;
+            try_out.lines().filter_map(|line| line.strip_prefix("  ").map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let with_envoy = commands(&facts());
+        assert_eq!(with_envoy.len(), 3);
+        assert!(with_envoy[0].starts_with("curl http://127.0.0.1:10000/any/path"), "{with_envoy:?}");
+        let without = commands(&Facts { envoy_listener: None, ..facts() });
+        assert_eq!(without.len(), 3);
+        assert!(without.iter().all(|command| command.starts_with("target/debug/chancery ")), "{without:?}");
     }
 }

@@ -41,7 +41,7 @@ impl Subscription for Delta {
         let error = request.error_detail.map(|status| status.message);
         let verdict = self.progress.answered(&request.response_nonce, error);
         let first = self.progress.start(head);
-        if first && self.progress.rules.full_state && request.resource_names_subscribe.is_empty() {
+        if first && self.progress.rules.legacy_wildcard && request.resource_names_subscribe.is_empty() {
             self.subscribe("*", table, head);
         }
         for name in &request.resource_names_subscribe {
@@ -101,6 +101,11 @@ impl Delta {
                 progress.interest.wildcard = true;
                 progress.owed = true;
                 progress.want_all(table, head);
+                // What it asked for before, and does not any more, it would now take for part of the wildcard.
+                let gone = progress.in_flight().filter(|name| table.resource(name).is_none());
+                for name in gone.cloned().collect::<Vec<_>>() {
+                    progress.want(name, head);
+                }
             }
             return;
         }

@@ -33,6 +33,8 @@ pub struct Progress {
     pub(super) owed: bool,
     pub(super) dirty: Marked,
     pub(super) doomed: Marked,
+    /// Dirty as well, but of no use to the client yet; does not count as unsent.
+    parked: BTreeSet<Name>,
     /// All changes up to here are in `dirty` and `doomed`, or were sent.
     seen: u64,
     /// Oldest first.
@@ -108,6 +110,25 @@ impl Progress {
         }
     }
 
+    /// Puts aside the names that the client cannot use yet, and takes up those that it can use by now.
+    pub fn park(&mut self, usable: impl Fn(&str) -> bool) {
+        self.keep_marks();
+        let (ready, early) = std::mem::take(&mut self.dirty.names).into_iter().partition(|name| usable(name));
+        self.dirty.names = ready;
+        let (ready, still_early): (BTreeSet<_>, _) =
+            std::mem::take(&mut self.parked).into_iter().partition(|name| usable(name));
+        self.parked = still_early;
+        self.parked.extend::<BTreeSet<Name>>(early);
+        for name in ready {
+            self.dirty.insert(name, self.seen);
+        }
+    }
+
+    /// Whether the client has the resource called `name` as it is, or it is on its way.
+    pub fn has_sent(&self, name: &str, table: &Table) -> bool {
+        self.started && self.interest.covers(name) && !self.dirty.contains(name) && table.resource(name).is_some()
+    }
+
     /// The response that is waited for.
     pub fn outstanding(&self) -> Option<&Sent> {
         self.unanswered.back().filter(|_| self.waiting)
@@ -116,6 +137,11 @@ impl Progress {
     /// Whether a response has not been answered, waited for or not.
     pub fn is_unanswered(&self) -> bool {
         !self.unanswered.is_empty()
+    }
+
+    /// The names in responses that have not been answered: the client may be yet to read them.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = &Name> {
+        self.unanswered.iter().flat_map(|sent| &sent.names)
     }
 
     /// Holds nothing back any more for the answer to the last response.
@@ -186,12 +212,14 @@ impl Progress {
     /// The removal of the resource called `name` has to be sent.
     pub(super) fn doom(&mut self, name: Name, at: u64) {
         self.dirty.names.remove(&name);
+        self.parked.remove(&name);
         self.doomed.insert(name, at);
     }
 
     /// Nothing has to be sent about `name`.
     pub(super) fn skip(&mut self, name: &str) {
         self.dirty.names.remove(name);
+        self.parked.remove(name);
         self.doomed.names.remove(name);
     }
 
@@ -199,6 +227,7 @@ impl Progress {
     pub(super) fn skip_uninteresting(&mut self) {
         let interest = &self.interest;
         self.dirty.names.retain(|name| interest.covers(name));
+        self.parked.retain(|name| interest.covers(name));
         self.doomed.names.retain(|name| interest.covers(name));
     }
 

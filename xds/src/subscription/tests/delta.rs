@@ -162,6 +162,18 @@ fn the_legacy_wildcard_stays_when_names_join_it() {
 }
 
 #[test]
+fn what_was_in_flight_when_the_wildcard_came_and_is_gone_is_removed() {
+    let mut bench = bench(NAMED, &[("a", "1")], subscribe(&["a"]));
+    let sent = expect(&mut bench, &["a"], &[]);
+    bench.remove("a");
+    // The client reads the response after these, and takes what is in it for part of the wildcard.
+    bench.ask(unsubscribe(&["a"]));
+    bench.ask(subscribe(&["*"]));
+    bench.ask(ack(&sent));
+    expect_and_ack(&mut bench, &[], &["a"]);
+}
+
+#[test]
 fn without_the_wildcard_the_names_stay() {
     let mut bench = bench(FULL, &[("a", "1"), ("b", "1")], subscribe(&["*", "a"]));
     expect_and_ack(&mut bench, &["a", "b"], &[]);

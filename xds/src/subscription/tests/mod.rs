@@ -2,6 +2,7 @@
 
 mod delta;
 mod laws;
+mod model;
 mod sotw;
 
 use std::{
