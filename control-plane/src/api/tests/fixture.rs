@@ -24,8 +24,8 @@ use crate::{
 
 /// An engine over `store`.
 pub(super) async fn api(store: Arc<dyn Store>) -> Api {
-    let publisher = Arc::new(Publisher::default());
-    let replica = Arc::new(Replica::load(store, publisher.clone()).await.unwrap());
+    let publisher = Arc::new(Publisher::new());
+    let replica = Arc::new(Replica::load(store, publisher).await.unwrap());
     Api {
         commit: Commit::new(replica.clone(), TaskTracker::new()),
         replica,
