@@ -11,6 +11,7 @@ pub mod client;
 pub mod control_plane;
 pub mod document;
 pub mod envoy;
+pub mod link;
 pub mod load;
 pub mod port;
 pub mod postgres;

@@ -1,6 +1,6 @@
 //! What most stories start from: one control plane, one Envoy of the fleet `edge`, one listener `web`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use crate::{
     control_plane::ControlPlane,
     document::{fleet, listener},
     envoy::Envoy,
+    link::Link,
     port::free_port,
     required,
     wait::{PATIENCE, until},
@@ -35,6 +36,7 @@ pub struct Scene {
     pub authority: Authority,
     /// The Envoy program, for more of them.
     pub program: PathBuf,
+    _link: Option<Link>,
     // Last, so that it outlives whoever has files in it.
     folder: TempDir,
 }
@@ -42,6 +44,11 @@ pub struct Scene {
 impl Scene {
     /// Sets it up. `None` when this machine has no Envoy and may do without (see [`required`]).
     pub async fn start(protocol: Protocol) -> Result<Option<Self>> {
+        Self::start_at(protocol, Duration::ZERO).await
+    }
+
+    /// As [`Scene::start`], with this latency each way between Envoy and the control plane.
+    pub async fn start_at(protocol: Protocol, latency: Duration) -> Result<Option<Self>> {
         let Some(program) = required::envoy() else { return Ok(None) };
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path(), "authority")?;
@@ -50,18 +57,19 @@ impl Scene {
         let port = free_port();
         api.apply(&[fleet("edge"), listener("web", "edge", port)]).await?;
         let identity = authority.proxy("edge", "envoy")?;
+        let link = if latency.is_zero() { None } else { Some(Link::slow(control_plane.xds, latency).await?) };
         let bootstrap = dynamic(&Proxy {
             fleet: "edge",
             id: "envoy",
             protocol,
-            xds: control_plane.xds,
+            xds: link.as_ref().map_or(control_plane.xds, |link| link.address),
             identity: &identity,
             trusted: &authority.file(),
         })?;
         let envoy = Envoy::start(&program, folder.path(), "envoy", &bootstrap).await?;
         envoy.live().await?;
         let web = SocketAddr::from(([127, 0, 0, 1], port));
-        Ok(Some(Self { envoy, control_plane, api, web, authority, program, folder }))
+        Ok(Some(Self { envoy, control_plane, api, web, authority, program, _link: link, folder }))
     }
 
     /// Where files of this scene may lie.

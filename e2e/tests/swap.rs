@@ -4,6 +4,8 @@
 //! lost if the route reaches Envoy before the new cluster is ready, or if the old cluster goes before
 //! every worker has the new route.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use chancery_e2e::{
     bootstrap::Protocol,
@@ -20,27 +22,53 @@ const HOST: &str = "shop.example.com";
 /// How often the service is swapped.
 const SWAPS: usize = 100;
 
+/// Every edit is applied before the next one comes.
+const NEARBY: Duration = Duration::ZERO;
+
+/// Several edits come while one is acknowledged: only now does the order of what is sent matter.
+const FAR: Duration = Duration::from_millis(25);
+
 /// How many clients keep requesting.
 const CLIENTS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn swapping_services_with_fixed_endpoints_over_delta() -> Result<()> {
-    swaps_lose_nothing(Protocol::Delta, fixed).await
+async fn fixed_endpoints_over_delta_nearby() -> Result<()> {
+    swaps_lose_nothing(Protocol::Delta, NEARBY, fixed).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn swapping_services_with_fixed_endpoints_over_sotw() -> Result<()> {
-    swaps_lose_nothing(Protocol::StateOfTheWorld, fixed).await
+async fn fixed_endpoints_over_delta_far_away() -> Result<()> {
+    swaps_lose_nothing(Protocol::Delta, FAR, fixed).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn swapping_services_with_host_names_over_delta() -> Result<()> {
-    swaps_lose_nothing(Protocol::Delta, by_name).await
+async fn fixed_endpoints_over_sotw_nearby() -> Result<()> {
+    swaps_lose_nothing(Protocol::StateOfTheWorld, NEARBY, fixed).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn swapping_services_with_host_names_over_sotw() -> Result<()> {
-    swaps_lose_nothing(Protocol::StateOfTheWorld, by_name).await
+async fn fixed_endpoints_over_sotw_far_away() -> Result<()> {
+    swaps_lose_nothing(Protocol::StateOfTheWorld, FAR, fixed).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn host_names_over_delta_nearby() -> Result<()> {
+    swaps_lose_nothing(Protocol::Delta, NEARBY, by_name).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn host_names_over_delta_far_away() -> Result<()> {
+    swaps_lose_nothing(Protocol::Delta, FAR, by_name).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn host_names_over_sotw_nearby() -> Result<()> {
+    swaps_lose_nothing(Protocol::StateOfTheWorld, NEARBY, by_name).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn host_names_over_sotw_far_away() -> Result<()> {
+    swaps_lose_nothing(Protocol::StateOfTheWorld, FAR, by_name).await
 }
 
 fn fixed(name: &str, upstream: &Upstream) -> Value {
@@ -51,8 +79,8 @@ fn by_name(name: &str, upstream: &Upstream) -> Value {
     dns_service(name, "localhost", upstream.address.port())
 }
 
-async fn swaps_lose_nothing(protocol: Protocol, make: fn(&str, &Upstream) -> Value) -> Result<()> {
-    let Some(scene) = Scene::start(protocol).await? else { return Ok(()) };
+async fn swaps_lose_nothing(protocol: Protocol, latency: Duration, make: fn(&str, &Upstream) -> Value) -> Result<()> {
+    let Some(scene) = Scene::start_at(protocol, latency).await? else { return Ok(()) };
     let upstreams = [Upstream::start("even").await?, Upstream::start("odd").await?];
     let name = |swap: usize| format!("shop-{swap}");
     scene.api.apply_and_wait(&[make(&name(0), &upstreams[0]), route_to("shop", HOST, &name(0))]).await?;

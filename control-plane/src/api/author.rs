@@ -26,7 +26,8 @@ pub(super) struct WhoAmI {
 }
 
 /// Who the token belongs to
-#[utoipa::path(get, path = "/api/v1/whoami", tag = "Access", operation_id = "whoAmI", responses((status = 200, body = WhoAmI)))]
+#[utoipa::path(get, path = "/api/v1/whoami", tag = "Access", operation_id = "whoAmI",
+    responses((status = 200, body = WhoAmI)))]
 pub(super) async fn whoami(Author(name): Author) -> Json<WhoAmI> {
     Json(WhoAmI { name })
 }

@@ -5,7 +5,7 @@ use std::{any::Any, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -17,9 +17,7 @@ use super::{
     params::LONGEST_WAIT,
     problem::{MEDIA_TYPE, ProblemDetails},
 };
-
-/// How long a request takes, in seconds, by `route`, `method` and `status`.
-const DURATION: &str = "chancery_api_request_duration_seconds";
+use crate::metrics::API_REQUEST_DURATION;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -29,21 +27,35 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Gives the request its id, and says afterwards what became of it.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let method = request.method().clone();
+    let method = known(request.method());
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |matched| matched.as_str()).to_owned();
     let id = given_id(&request).unwrap_or_else(new_id);
     request.headers_mut().insert(REQUEST_ID, id.clone());
 
-    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), %method, path);
+    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method, path);
     let mut response = next.run(request).instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id);
 
     let (status, elapsed) = (response.status(), started.elapsed());
-    metrics::histogram!(DURATION, "route" => route, "method" => method.to_string(), "status" => status.as_str().to_owned())
+    metrics::histogram!(API_REQUEST_DURATION, "route" => route, "method" => method, "status" => status.as_str().to_owned())
         .record(elapsed.as_secs_f64());
     span.in_scope(|| tracing::debug!(status = status.as_u16(), ?elapsed, "answered"));
     response
+}
+
+/// A caller may make up methods, but not time series.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
 }
 
 /// An id from the caller is kept if it is short and plain: it will stand in logs.

@@ -73,7 +73,10 @@ pub(super) async fn read(
 }
 
 /// Create a resource
-#[utoipa::path(post, path = "", params(WriteParams), request_body(content((ResourceView = "application/json"), (ResourceView = "application/yaml"))), responses(
+#[utoipa::path(post, path = "", params(WriteParams), request_body(content(
+    (ResourceView = "application/json"),
+    (ResourceView = "application/yaml")
+)), responses(
     (status = 201, body = Written, description = "It is there now; Location says where"),
     (status = 200, body = Written, description = "It would be created (dryRun)"),
 ))]
@@ -97,7 +100,10 @@ pub(super) async fn create(
     WriteParams,
     ("If-Match" = Option<String>, Header, description = "Only this version: its revision in quotes, or `*` for any"),
     ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")
-), request_body(content((ResourceView = "application/json"), (ResourceView = "application/yaml"))), responses(
+), request_body(content(
+    (ResourceView = "application/json"),
+    (ResourceView = "application/yaml")
+)), responses(
     (status = 200, body = Written, description = "It is as wanted now"),
     (status = 201, body = Written, description = "It was created; Location says where"),
 ))]

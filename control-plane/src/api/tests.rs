@@ -1,12 +1,8 @@
 use std::collections::BTreeSet;
 
-#[path = "tests/failure.rs"]
 mod failure;
-#[path = "tests/fixture.rs"]
 mod fixture;
-#[path = "tests/hostile.rs"]
 mod hostile;
-#[path = "tests/resources.rs"]
 mod resources;
 
 use super::openapi;

@@ -1,3 +1,5 @@
+//! What callers may throw at it: refused in form, nothing written, never a failure of ours.
+
 use axum::{body::Body, http::Method};
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! The API as it is meant to be used.
+
 use axum::http::Method;
 use serde_json::{Value, json};
 
