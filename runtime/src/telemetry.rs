@@ -4,7 +4,7 @@
 //! a single line, the ready line, so that whoever starts a program can wait for it and read the
 //! addresses out of it.
 //!
-//! Both [`init_logs`] and [`metrics`] may be called by every part: `chancery dev` runs all of them
+//! Both [`init_logs`] and [`metrics()`] may be called by every part: `chancery dev` runs all of them
 //! in one process, and so do tests. The first call decides.
 
 use std::{
