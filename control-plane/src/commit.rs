@@ -6,7 +6,11 @@
 //!
 //! Invariant: a change set is one revision or none.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
@@ -102,6 +106,8 @@ pub struct Committed {
     pub changed: Vec<Changed>,
     /// The fleets whose proxies get something new.
     pub fleets: Vec<Name>,
+    /// When it was published; proxies may have applied it before its author hears of it.
+    pub published: Instant,
 }
 
 /// Why a change set was not committed.
@@ -168,7 +174,7 @@ impl Commit {
     ///
     /// A commit that has begun is carried through even if the caller goes away.
     pub async fn commit(&self, set: ChangeSet) -> Result<Committed, CommitError> {
-        let edits = parse_edits(&set.edits)?;
+        let edits = parse_edits(&set, &self.replica.current())?;
         if set.dry_run {
             return check(&self.replica.current(), &set, edits).map(|checked| checked.committed);
         }
@@ -198,6 +204,7 @@ impl Commit {
         let revision = write.commit(revision).await?.summary.number;
         committed.revision = revision;
         tracing::info!(revision, changed = committed.changed.len(), fleets = ?committed.fleets, "committed");
+        committed.published = Instant::now();
         self.replica.advance(Prepared { revision, catalog: next, changes }).await;
         Ok(committed)
     }
@@ -221,28 +228,71 @@ impl Parsed {
             Parsed::Put { expect, .. } | Parsed::Delete { expect, .. } => *expect,
         }
     }
+
+    fn into_change(self, stamp: &Stamp<'_>) -> (Key, Option<Entry>) {
+        match self {
+            Parsed::Put { document, resource, .. } => {
+                let key = document.key();
+                let (revision, updated_at, updated_by) = (stamp.revision, stamp.at, stamp.author.to_owned());
+                (key, Some(Entry { document, resource, revision, updated_at, updated_by }))
+            }
+            Parsed::Delete { key, .. } => (key, None),
+        }
+    }
 }
 
-fn parse_edits(edits: &[Edit]) -> Result<Vec<Parsed>, CommitError> {
+/// Parses every edit, or says all that is wrong with the change: in the documents that cannot be read, and, as far as it
+/// can be told without them, in the rest.
+fn parse_edits(set: &ChangeSet, current: &Current) -> Result<Vec<Parsed>, CommitError> {
     let mut problems = Problems::default();
-    let mut parsed: Vec<Parsed> = Vec::with_capacity(edits.len());
-    let mut seen = std::collections::HashSet::new();
-    for edit in edits {
-        let (key, next) = match edit {
+    let mut parsed: Vec<Parsed> = Vec::with_capacity(set.edits.len());
+    let mut unread: Vec<&Document> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for edit in &set.edits {
+        let key = match edit {
             Edit::Put { document, expect } => {
-                let resource = parse(document, &mut problems);
-                let document = Arc::new(document.clone());
-                let key = document.key();
-                (key, resource.map(|resource| Parsed::Put { document, resource, expect: *expect }))
+                match parse(document, &mut problems) {
+                    Some(resource) => {
+                        let document = Arc::new(document.clone());
+                        parsed.push(Parsed::Put { document, resource, expect: *expect });
+                    }
+                    None => unread.push(document),
+                }
+                document.key()
             }
-            Edit::Delete { key, expect } => (key.clone(), Some(Parsed::Delete { key: key.clone(), expect: *expect })),
+            Edit::Delete { key, expect } => {
+                parsed.push(Parsed::Delete { key: key.clone(), expect: *expect });
+                key.clone()
+            }
         };
         if !seen.insert(key.clone()) {
             problems.about(key.to_string()).report("stands twice in one change");
         }
-        parsed.extend(next);
     }
-    if problems.is_empty() { Ok(parsed) } else { Err(CommitError::Problems(problems.into_vec())) }
+    if problems.is_empty() {
+        return Ok(parsed);
+    }
+    let mut found = problems.into_vec();
+    if seen.len() == set.edits.len() {
+        let stamp = Stamp { revision: current.revision + 1, at: now(), author: &set.author };
+        let changes = parsed.into_iter().map(|edit| edit.into_change(&stamp)).collect();
+        found.extend(current.catalog.problems_beside(changes, &unread));
+    }
+    found.sort();
+    Err(CommitError::Problems(found))
+}
+
+/// What a revision says of itself.
+struct Stamp<'a> {
+    revision: u64,
+    at: OffsetDateTime,
+    author: &'a str,
+}
+
+/// The time, as exact as stores keep it.
+fn now() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    now.replace_microsecond(now.microsecond()).unwrap_or(now)
 }
 
 struct Checked {
@@ -260,7 +310,7 @@ fn check(current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Check
     {
         return Err(CommitError::Conflict { key: None, expected, current: None, head: *head });
     }
-    let at = OffsetDateTime::now_utc();
+    let stamp = Stamp { revision: head + 1, at: now(), author: &set.author };
     let mut changed = Vec::new();
     let mut changes = Vec::new();
     for edit in edits {
@@ -270,22 +320,17 @@ fn check(current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Check
         let before_document = before.map(|entry| entry.document.clone());
         match edit {
             Parsed::Put { document, .. } if before_document.as_ref() == Some(&document) => {}
-            Parsed::Put { document, resource, .. } => {
-                let action = if before.is_some() { Action::Updated } else { Action::Created };
-                let entry = Entry {
-                    document: document.clone(),
-                    resource,
-                    revision: head + 1,
-                    updated_at: at,
-                    updated_by: set.author.clone(),
-                };
-                changes.push((key.clone(), Some(entry)));
-                changed.push(Changed { key, action, before: before_document, after: Some(document) });
-            }
             Parsed::Delete { .. } if before.is_none() => {}
-            Parsed::Delete { .. } => {
-                changes.push((key.clone(), None));
-                changed.push(Changed { key, action: Action::Deleted, before: before_document, after: None });
+            edit => {
+                let (key, entry) = edit.into_change(&stamp);
+                let action = match (before, &entry) {
+                    (_, None) => Action::Deleted,
+                    (None, Some(_)) => Action::Created,
+                    (Some(_), Some(_)) => Action::Updated,
+                };
+                let after = entry.as_ref().map(|entry| entry.document.clone());
+                changed.push(Changed { key: key.clone(), action, before: before_document, after });
+                changes.push((key, entry));
             }
         }
     }
@@ -295,7 +340,12 @@ fn check(current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Check
         .iter()
         .map(|c| NewChange { key: c.key.clone(), before: c.before.clone(), after: c.after.clone() })
         .collect();
-    Ok(Checked { committed: Committed { revision: *head, changed, fleets: Vec::new() }, next, new_changes, at })
+    Ok(Checked {
+        committed: Committed { revision: *head, changed, fleets: Vec::new(), published: Instant::now() },
+        next,
+        new_changes,
+        at: stamp.at,
+    })
 }
 
 fn expectation(key: &Key, expect: Expect, before: Option<&Arc<Entry>>, head: u64) -> Result<(), CommitError> {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::model::Name;
+use crate::{commit::Committed, model::Name};
 
 /// How many proxies that went away are remembered.
 const MAX_AWAY: usize = 1000;
@@ -211,33 +211,33 @@ impl Proxies {
         self.list(None).into_iter().filter(|status| status.id == id).collect()
     }
 
-    /// Waits until every proxy that is connected to this replica and gets something new by `revision` has
-    /// answered, or until `deadline`.
-    pub async fn wait_applied(&self, fleets: &[Name], revision: u64, deadline: Instant) -> Applied {
-        let started = Instant::now();
+    /// Waits until every proxy that is connected to this replica and gets something new by what was committed
+    /// has answered, or until `deadline`.
+    pub async fn wait_applied(&self, committed: &Committed, deadline: Instant) -> Applied {
+        let Committed { fleets, revision, published, .. } = committed;
         let concerned: Vec<Connection> = {
             let state = self.state.lock();
             state
                 .connected
                 .values()
-                .filter(|c| fleets.contains(&c.fleet) && c.cache.head() >= revision)
+                .filter(|c| fleets.contains(&c.fleet) && c.cache.head() >= *revision)
                 .cloned()
                 .collect()
         };
         let mut applied = Applied { proxies: concerned.len(), ..Applied::default() };
         for connection in concerned {
             let mut settled = connection.status.watch_settled();
-            let arrived = settled.wait_for(|sequence| *sequence >= revision);
+            let arrived = settled.wait_for(|sequence| sequence >= revision);
             match tokio::time::timeout_at(deadline.into(), arrived).await {
                 Ok(Ok(_)) => {
-                    let refusals = connection.status.rejections_since(revision);
+                    let refusals = connection.status.rejections_since(*revision);
                     if refusals.is_empty() {
                         applied.applied += 1;
                     }
                     for (type_url, rejection) in refusals {
                         applied.refused.push(refusal(&connection.id, &type_url, rejection));
                     }
-                    applied.slowest_ms = started.elapsed().as_secs_f64() * 1000.0;
+                    applied.slowest_ms = published.elapsed().as_secs_f64() * 1000.0;
                 }
                 Ok(Err(_)) | Err(_) => applied.pending.push(connection.id.to_string()),
             }

@@ -20,6 +20,7 @@ use super::{
     Document, Key, Kind, Name, Problem, Problems, Resource, check,
     fleet::Fleet,
     listener::Listener,
+    references::references,
     route::{HostPattern, Route},
     service::Service,
 };
@@ -66,6 +67,17 @@ impl Catalog {
     /// The next catalog: every key is put to its entry, or deleted for want of one. Or all that is wrong with that,
     /// sorted. Deleting what is not there changes nothing.
     pub fn apply(&self, changes: Vec<(Key, Option<Entry>)>) -> Result<Self, Vec<Problem>> {
+        let (next, problems) = self.next(changes, &[]);
+        if problems.is_empty() { Ok(next) } else { Err(problems.into_sorted_vec()) }
+    }
+
+    /// What is wrong with a change of which the documents `unread` could not be parsed, besides that: in the
+    /// rest of it, and in what they refer to.
+    pub fn problems_beside(&self, changes: Vec<(Key, Option<Entry>)>, unread: &[&Document]) -> Vec<Problem> {
+        self.next(changes, unread).1.into_sorted_vec()
+    }
+
+    fn next(&self, changes: Vec<(Key, Option<Entry>)>, unread: &[&Document]) -> (Self, Problems) {
         let mut problems = Problems::default();
         let mut next = self.clone();
         let mut changed = BTreeSet::new();
@@ -76,8 +88,17 @@ impl Catalog {
                 problems.about(key.to_string()).report("is changed more than once");
             }
         }
-        check::check(&next, &changed, &mut problems);
-        if problems.is_empty() { Ok(next) } else { Err(problems.into_sorted_vec()) }
+        let unread_keys: BTreeSet<Key> = unread.iter().map(|document| document.key()).collect();
+        check::check(&next, &changed, &unread_keys, &mut problems);
+        for document in unread {
+            for (path, key) in references(document) {
+                if check::is_missing(&next, &unread_keys, &key) {
+                    let mut problems = problems.about(document.key().to_string());
+                    problems.at_path(&path).report(check::missing(&key));
+                }
+            }
+        }
+        (next, problems)
     }
 
     fn put(&mut self, key: &Key, entry: Option<Entry>) {

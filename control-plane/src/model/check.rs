@@ -20,16 +20,31 @@ use super::{
 const NAMED: usize = 5;
 
 /// Reports what is inconsistent in `next` because of the `changed` resources.
-pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, problems: &mut Problems) {
+///
+/// Resources that are `unread` belong to the change too, but could not be parsed: what refers to them is
+/// given the benefit of the doubt.
+pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<Key>, problems: &mut Problems) {
     for key in changed {
         let mut problems = problems.about(key.to_string());
         match next.entry(key).map(|entry| &entry.resource) {
             None => deleted(next, changed, key, &mut problems),
             Some(Resource::Fleet(_) | Resource::Service(_)) => {}
-            Some(Resource::Listener(listener)) => put_listener(next, changed, listener, &mut problems.at("spec")),
-            Some(Resource::Route(route)) => put_route(next, route, &mut problems.at("spec")),
+            Some(Resource::Listener(listener)) => {
+                put_listener(next, changed, unread, listener, &mut problems.at("spec"));
+            }
+            Some(Resource::Route(route)) => put_route(next, unread, route, &mut problems.at("spec")),
         }
     }
+}
+
+/// Whether nothing is, or will be, called so.
+pub(super) fn is_missing(next: &Catalog, unread: &BTreeSet<Key>, key: &Key) -> bool {
+    next.entry(key).is_none() && !unread.contains(key)
+}
+
+/// What is said of a reference to nothing.
+pub(super) fn missing(key: &Key) -> String {
+    format!("{key} does not exist")
 }
 
 /// Nothing may refer to what is gone; what is part of the change reports its own references.
@@ -49,9 +64,16 @@ fn deleted(next: &Catalog, changed: &BTreeSet<Key>, key: &Key, problems: &mut Pr
     }
 }
 
-fn put_listener(next: &Catalog, changed: &BTreeSet<Key>, listener: &Listener, problems: &mut Problems) {
-    if next.fleet(&listener.fleet).is_none() {
-        problems.at("fleet").report(format!("Fleet/{} does not exist", listener.fleet));
+fn put_listener(
+    next: &Catalog,
+    changed: &BTreeSet<Key>,
+    unread: &BTreeSet<Key>,
+    listener: &Listener,
+    problems: &mut Problems,
+) {
+    let fleet = Key::new(Kind::Fleet, listener.fleet.clone());
+    if is_missing(next, unread, &fleet) {
+        problems.at("fleet").report(missing(&fleet));
     }
     let bound: Vec<Key> = next
         .indexes()
@@ -91,12 +113,14 @@ fn overlap(a: IpAddr, b: IpAddr) -> bool {
     a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
 }
 
-fn put_route(next: &Catalog, route: &Route, problems: &mut Problems) {
+fn put_route(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &mut Problems) {
     for (index, place) in route.listeners.iter().enumerate() {
         let mut problems = problems.at("listeners");
         let mut problems = problems.index(index);
+        let key = Key::new(Kind::Listener, place.listener.clone());
         match next.listener(&place.listener) {
-            None => problems.report(format!("Listener/{} does not exist", place.listener)),
+            _ if unread.contains(&key) => {}
+            None => problems.report(missing(&key)),
             Some(listener) if listener.fleet != place.fleet => {
                 problems.report(format!("Listener/{} belongs to fleet {}", place.listener, listener.fleet));
             }
@@ -108,9 +132,9 @@ fn put_route(next: &Catalog, route: &Route, problems: &mut Problems) {
         let mut problems = problems.at("rules");
         let mut problems = problems.index(index);
         for (index, target) in forward.to.iter().enumerate() {
-            if next.service(&target.service).is_none() {
-                let reason = format!("Service/{} does not exist", target.service);
-                problems.at("to").index(index).at("service").report(reason);
+            let service = Key::new(Kind::Service, target.service.clone());
+            if is_missing(next, unread, &service) {
+                problems.at("to").index(index).at("service").report(missing(&service));
             }
         }
     }

@@ -12,6 +12,7 @@ mod name;
 mod parse;
 mod problem;
 pub mod re2;
+mod references;
 mod resource;
 pub mod route;
 pub mod service;

@@ -85,6 +85,16 @@ impl Problems {
         Place { back, problems: self }
     }
 
+    /// Looks at a place below the current one by its path.
+    pub fn at_path(&mut self, path: &str) -> Place<'_> {
+        let back = Back::Path { length: self.path.len() };
+        if !self.path.is_empty() && !path.starts_with('[') {
+            self.path.push('.');
+        }
+        self.path.push_str(path);
+        Place { back, problems: self }
+    }
+
     /// Looks at an entry of the list at the current place.
     pub fn index(&mut self, index: usize) -> Place<'_> {
         let back = Back::Path { length: self.path.len() };

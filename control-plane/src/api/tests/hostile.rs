@@ -283,3 +283,29 @@ async fn whoami_names_the_author() {
     assert_eq!(answer.body, json!({ "name": "admin" }));
     assert_ne!(answer.body, Value::Null);
 }
+
+#[tokio::test]
+async fn what_is_wrong_in_one_resource_does_not_hide_what_is_wrong_in_another() {
+    let api = Fixture::start().await;
+    let body = json!({ "resources": [
+        { "kind": "Route", "name": "late", "spec": {
+            "listeners": ["edge/none"], "hosts": ["a.example.com"],
+            "rules": [{ "to": [{ "service": "nowhere" }], "timeout": "5 parsecs" }],
+        } },
+        { "kind": "Listener", "name": "web", "spec": { "fleet": "lost", "port": 80, "protocol": "http" } },
+        { "kind": "Service", "name": "typo", "spec": { "endpoint": [] } },
+        { "kind": "Route", "name": "fine", "spec": {
+            "listeners": ["lost/web"], "hosts": ["b.example.com"], "rules": [{ "to": [{ "service": "typo" }] }],
+        } },
+    ] });
+    let answer = api.json(Method::POST, "/api/v1/apply", body).await;
+    let problems = answer.problems();
+    let said = |start: &str| problems.iter().any(|problem| problem.starts_with(start));
+    assert!(said("Route/late#spec.rules[0].timeout: "), "{problems:#?}");
+    assert!(said("Route/late#spec.rules[0].to[0].service: Service/nowhere does not exist"), "{problems:#?}");
+    assert!(said("Route/late#spec.listeners[0]: Listener/none does not exist"), "{problems:#?}");
+    assert!(said("Listener/web#spec.fleet: Fleet/lost does not exist"), "{problems:#?}");
+    assert!(said("Service/typo#spec.endpoint"), "{problems:#?}");
+    assert!(!problems.iter().any(|problem| problem.contains("Service/typo does not exist")), "{problems:#?}");
+    assert!(!said("Route/fine"), "{problems:#?}");
+}
