@@ -62,7 +62,12 @@ pub struct Table {
 #[derive(Debug)]
 struct Entry {
     resource: Resource,
+    /// When it got this content, or was removed.
     at: u64,
+    /// Since when it has been there, or from when on it was.
+    since: u64,
+    /// From when until when it was there the time before.
+    before: Option<(u64, u64)>,
 }
 
 /// Whether a name in the log still has a resource.
@@ -179,6 +184,20 @@ impl Table {
         self.tombstones.get(name).map(|entry| &entry.resource)
     }
 
+    /// Whether there was a resource called `name` at `sequence`. Where that is not remembered, it says yes.
+    pub(crate) fn had(&self, name: &str, sequence: u64) -> bool {
+        let gone = self.tombstones.get(name);
+        if gone.is_some_and(|entry| sequence >= entry.at) {
+            return false;
+        }
+        let Some(entry) = self.live.get(name).or(gone) else { return false };
+        match entry.before {
+            _ if sequence >= entry.since => true,
+            Some((from, until)) => sequence < from || sequence < until,
+            None => false,
+        }
+    }
+
     /// The newest sequence at which the fingerprints of all resources had this sum, if it is remembered.
     pub(crate) fn sequence_of(&self, fingerprint: u64) -> Option<u64> {
         self.past.iter().rev().find(|(past, _)| *past == fingerprint).map(|(_, at)| *at)
@@ -228,10 +247,10 @@ impl Table {
             }
             fingerprint = fingerprint.wrapping_sub(entry.resource.fingerprint());
             self.log.remove(&(entry.at, name.clone()));
-            *entry = Entry { resource, at };
+            *entry = Entry { resource, at, ..*entry };
         } else {
-            self.forget_tombstone(&name);
-            self.live.insert(name.clone(), Entry { resource, at });
+            let before = self.forget_tombstone(&name).map(|gone| (gone.since, gone.at));
+            self.live.insert(name.clone(), Entry { resource, at, since: at, before });
         }
         self.log.insert((at, name), Kept::Live);
         self.become_version(at, fingerprint);
@@ -244,7 +263,7 @@ impl Table {
         self.log.remove(&(entry.at, name.clone()));
         self.log.insert((at, name.clone()), Kept::Removed);
         self.tombstone_log.insert((at, name.clone()));
-        self.tombstones.insert(name, Entry { resource: entry.resource, at });
+        self.tombstones.insert(name, Entry { at, ..entry });
         if self.tombstones.len() > MAX_TOMBSTONES
             && let Some((at, oldest)) = self.tombstone_log.pop_first()
         {
@@ -266,107 +285,14 @@ impl Table {
         }
     }
 
-    fn forget_tombstone(&mut self, name: &Name) {
-        if let Some(entry) = self.tombstones.remove(name) {
-            let key = (entry.at, name.clone());
-            self.tombstone_log.remove(&key);
-            self.log.remove(&key);
-        }
+    fn forget_tombstone(&mut self, name: &Name) -> Option<Entry> {
+        let entry = self.tombstones.remove(name)?;
+        let key = (entry.at, name.clone());
+        self.tombstone_log.remove(&key);
+        self.log.remove(&key);
+        Some(entry)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const T: &str = "type.example/T";
-
-    fn upsert(name: &str, body: &str) -> Update {
-        let mut update = Update::default();
-        update.upsert(T, Resource::new(T, name, body.as_bytes()));
-        update
-    }
-
-    fn remove(name: &str) -> Update {
-        let mut update = Update::default();
-        update.remove(T, name);
-        update
-    }
-
-    fn since(cache: &Cache, sequence: u64) -> Option<Vec<(String, Kept)>> {
-        let tables = cache.read();
-        tables.table(T).changes_since(sequence).map(|c| c.map(|(name, kept)| (name.to_string(), kept)).collect())
-    }
-
-    #[test]
-    fn each_name_stands_in_the_log_once_at_its_last_change() {
-        let cache = Cache::new();
-        cache.apply(1, upsert("a", "1"));
-        cache.apply(2, upsert("b", "1"));
-        cache.apply(5, upsert("a", "2"));
-        assert_eq!(since(&cache, 0).unwrap(), [("b".into(), Kept::Live), ("a".into(), Kept::Live)]);
-        assert_eq!(since(&cache, 2).unwrap(), [("a".into(), Kept::Live)]);
-        assert_eq!(since(&cache, 5).unwrap(), []);
-        assert_eq!(cache.head(), 5);
-    }
-
-    #[test]
-    fn the_same_content_changes_nothing_and_wakes_nobody() {
-        let cache = Cache::new();
-        assert!(cache.apply(1, upsert("a", "1")));
-        let watch = cache.watch();
-        assert!(!cache.apply(2, upsert("a", "1")));
-        assert!(!cache.apply(2, remove("b")));
-        assert!(!watch.has_changed().unwrap());
-        assert_eq!(cache.head(), 1);
-    }
-
-    #[test]
-    fn a_removed_resource_is_remembered_until_it_comes_back() {
-        let cache = Cache::new();
-        cache.apply(1, upsert("a", "1"));
-        cache.apply(2, remove("a"));
-        assert_eq!(since(&cache, 1).unwrap(), [("a".into(), Kept::Removed)]);
-        assert!(cache.read().table(T).removed("a").is_some());
-        cache.apply(3, upsert("a", "1"));
-        assert_eq!(since(&cache, 1).unwrap(), [("a".into(), Kept::Live)]);
-        assert!(cache.read().table(T).removed("a").is_none());
-    }
-
-    #[test]
-    fn a_whole_type_is_recognised_by_the_version_it_had() {
-        let cache = Cache::new();
-        let version = || cache.read().table(T).resources().map(Resource::fingerprint).fold(0, u64::wrapping_add);
-        cache.apply(1, upsert("a", "1"));
-        let first = version();
-        cache.apply(4, upsert("b", "1"));
-        let second = version();
-        cache.apply(5, remove("b"));
-        assert_eq!(version(), first);
-        cache.apply(9, upsert("a", "2"));
-        let tables = cache.read();
-        let table = tables.table(T);
-        assert_eq!(table.sequence_of(first), Some(5), "the newest time it was so");
-        assert_eq!(table.sequence_of(second), Some(4));
-        assert_eq!(table.sequence_of(7), None);
-        assert_eq!(table.fingerprint, table.resources().map(Resource::fingerprint).fold(0, u64::wrapping_add));
-    }
-
-    #[test]
-    fn forgotten_removals_are_said_and_nothing_grows_without_bound() {
-        let cache = Cache::new();
-        let count = 3 * MAX_TOMBSTONES as u64;
-        for i in 0..count {
-            cache.apply(2 * i + 1, upsert(&format!("n{i}"), "1"));
-            cache.apply(2 * i + 2, remove(&format!("n{i}")));
-        }
-        assert_eq!(since(&cache, 0), None);
-        assert_eq!(since(&cache, 2 * count - 2).unwrap().len(), 1);
-        let tables = cache.read();
-        let table = tables.table(T);
-        assert_eq!(table.log.len(), MAX_TOMBSTONES);
-        assert_eq!(table.tombstones.len(), MAX_TOMBSTONES);
-        assert_eq!(table.tombstone_log.len(), MAX_TOMBSTONES);
-        assert_eq!(table.past.len(), MAX_PAST);
-    }
-}
+mod tests;

@@ -83,7 +83,7 @@ impl<S: Subscription> Session<S> {
         Ok(self.types[at].subscription.on_request(request, tables.table(type_url), tables.head()))
     }
 
-    /// Takes in what changed, and makes the replies that are due.
+    /// Takes in what changed, and makes the replies that are due; one may make others due.
     pub(crate) fn turn(&mut self, tables: &Tables, now: Instant) -> Result<Turn<S::Reply>, FellBehind> {
         let patience = self.rules.patience;
         for typed in &mut self.types {
@@ -94,13 +94,30 @@ impl<S: Subscription> Session<S> {
             }
         }
         let mut replies = Vec::new();
+        loop {
+            // A removal that cannot be said settles without a reply, and may let go of an earlier type.
+            let settled = self.settled_through();
+            self.make_replies(tables, now, &mut replies);
+            if !replies.is_empty() || self.settled_through() == settled {
+                break;
+            }
+        }
+        let look_again = self.types.iter().flat_map(|typed| {
+            let answer = typed.subscription.progress().outstanding().map(|sent| sent.at + patience);
+            typed.held.relents(patience).chain(answer)
+        });
+        let settled = self.settled_through().into_iter().min();
+        Ok(Turn { replies, look_again: look_again.filter(|at| *at > now).min(), settled })
+    }
+
+    fn make_replies(&mut self, tables: &Tables, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {
         for at in 0..self.types.len() {
             if &*self.types[at].type_url == type_url::VIRTUAL_HOST {
                 self.park_virtual_hosts(at, tables.table(type_url::ROUTE));
             }
             let gate = self.gate(&self.types[at], tables, now);
             let typed = &mut self.types[at];
-            let gate = typed.held.relent(gate, now, patience);
+            let gate = typed.held.relent(gate, now, self.rules.patience);
             let reply = typed.subscription.reply(tables.table(&typed.type_url), gate, now);
             typed.held.update(typed.subscription.progress(), now);
             if let Some((sent, reply)) = reply {
@@ -115,12 +132,10 @@ impl<S: Subscription> Session<S> {
                 replies.push((type_url, sent, reply));
             }
         }
-        let look_again = self.types.iter().flat_map(|typed| {
-            let answer = typed.subscription.progress().outstanding().map(|sent| sent.at + patience);
-            typed.held.relents(patience).chain(answer)
-        });
-        let settled = self.types.iter().map(|typed| typed.subscription.progress().settled_through());
-        Ok(Turn { replies, look_again: look_again.filter(|at| *at > now).min(), settled: settled.min() })
+    }
+
+    fn settled_through(&self) -> Vec<u64> {
+        self.types.iter().map(|typed| typed.subscription.progress().settled_through()).collect()
     }
 
     fn position(&self, type_url: &str) -> Option<usize> {
@@ -162,12 +177,15 @@ impl<S: Subscription> Session<S> {
     /// What the order of types lets a type send.
     fn gate(&self, typed: &Typed<S>, tables: &Tables, now: Instant) -> Gate {
         let own = typed.subscription.progress();
-        let additions = order::additions_wait_for(&typed.type_url)
-            .iter()
-            .all(|other| self.progress(other).is_none_or(|other| other.additions_through() >= own.additions_since()));
+        let additions = order::additions_wait_for(&typed.type_url).iter().all(|other| match self.progress(other) {
+            Some(other) => other.additions_through() >= own.additions_since(),
+            // An Envoy that reconnects while a cluster is warming asks for clusters last.
+            None if *other == type_url::CLUSTER => !self.is_returning() || !self.may_yet_ask(other, tables, now),
+            None => true,
+        });
         let removals = order::removals_wait_for(&typed.type_url).iter().all(|other| match self.progress(other) {
             Some(other) => other.settled_through() >= own.removals_since(),
-            None => !self.may_yet_ask(other, tables.table(other), now),
+            None => !self.may_yet_ask(other, tables, now),
         });
         match (additions, removals) {
             (false, _) => Gate::Shut,
@@ -176,12 +194,17 @@ impl<S: Subscription> Session<S> {
         }
     }
 
+    /// Whether the client has had another stream before this one.
+    fn is_returning(&self) -> bool {
+        self.types.iter().any(|typed| typed.subscription.progress().is_returning())
+    }
+
     /// Whether the client may hold resources of a type that it has not asked for on this stream: it may have
     /// just reconnected. Virtual hosts are asked for by few, so they count only where there are any.
-    fn may_yet_ask(&self, type_url: &str, table: &Table, now: Instant) -> bool {
+    fn may_yet_ask(&self, type_url: &str, tables: &Tables, now: Instant) -> bool {
         self.rules.aggregated
             && now < self.opened + self.rules.patience
-            && (type_url != type_url::VIRTUAL_HOST || !table.is_empty())
+            && (type_url != type_url::VIRTUAL_HOST || !tables.table(type_url).is_empty())
     }
 }
 
@@ -193,3 +216,6 @@ fn rules(type_url: &str) -> TypeRules {
         always_resent: type_url == type_url::ENDPOINT,
     }
 }
+
+#[cfg(test)]
+mod tests;

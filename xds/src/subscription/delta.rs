@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Instant};
 
 use chancery_proto::envoy::discovery::DeltaDiscoveryRequest;
 
-use super::{Gate, Progress, Sent, Subscription, TypeRules, Verdict};
+use super::{Gate, Progress, Sent, Subscription, TypeRules, Verdict, progress::Want};
 use crate::{
     cache::Table,
     resource::{Name, Resource},
@@ -40,12 +40,12 @@ impl Subscription for Delta {
     fn on_request(&mut self, request: DeltaDiscoveryRequest, table: &Table, head: u64) -> Verdict {
         let error = request.error_detail.map(|status| status.message);
         let verdict = self.progress.answered(&request.response_nonce, error);
-        let first = self.progress.start(head);
+        let first = self.progress.start(head, !request.initial_resource_versions.is_empty());
         if first && self.progress.rules.legacy_wildcard && request.resource_names_subscribe.is_empty() {
-            self.subscribe("*", table, head);
+            self.subscribe("*", table, head, first);
         }
         for name in &request.resource_names_subscribe {
-            self.subscribe(name, table, head);
+            self.subscribe(name, table, head, first);
         }
         for name in &request.resource_names_unsubscribe {
             self.unsubscribe(name, head);
@@ -61,9 +61,9 @@ impl Subscription for Delta {
         if progress.outstanding().is_some() || gate == Gate::Shut {
             return None;
         }
-        let mut names = progress.dirty.take();
+        let mut names = progress.take_dirty();
         if gate == Gate::All {
-            names.append(&mut progress.doomed.take());
+            names.append(&mut progress.take_doomed());
         }
         if names.is_empty() && !progress.owed {
             return None;
@@ -71,9 +71,13 @@ impl Subscription for Delta {
         progress.owed = false;
         let mut reply = DeltaReply { upserts: Vec::new(), removed: Vec::new() };
         for name in &names {
-            match table.resource(name) {
+            let lingering = || table.removed(name).filter(|_| progress.is_doomed(name));
+            match table.resource(name).or_else(lingering) {
                 Some(resource) => reply.upserts.push(resource.clone()),
-                None => reply.removed.push(name.clone()),
+                None => {
+                    progress.skip(name);
+                    reply.removed.push(name.clone());
+                }
             }
         }
         let version = progress.seen().to_string();
@@ -92,7 +96,7 @@ impl Subscription for Delta {
 }
 
 impl Delta {
-    fn subscribe(&mut self, name: &str, table: &Table, head: u64) {
+    fn subscribe(&mut self, name: &str, table: &Table, head: u64, first: bool) {
         let progress = &mut self.progress;
         if name == "*" {
             // Said again while it holds, it asks for nothing: Envoy spells the legacy wildcard out when
@@ -100,17 +104,18 @@ impl Delta {
             if !progress.interest.wildcard {
                 progress.interest.wildcard = true;
                 progress.owed = true;
-                progress.want_all(table, head);
+                // What it has by name already it will not say, but it may have it.
+                progress.want_all(table, head, |_| !first);
                 // What it asked for before, and does not any more, it would now take for part of the wildcard.
                 let gone = progress.in_flight().filter(|name| table.resource(name).is_none());
                 for name in gone.cloned().collect::<Vec<_>>() {
-                    progress.want(name, head);
+                    progress.want(name, head, Want::ASKED);
                 }
             }
             return;
         }
         let name = Name::from(name);
-        progress.want(name.clone(), head);
+        progress.want(name.clone(), head, Want::ASKED);
         progress.interest.names.insert(name);
     }
 
@@ -123,10 +128,10 @@ impl Delta {
         } else if progress.interest.names.remove(name) {
             if !progress.interest.wildcard {
                 progress.skip(name);
-            } else if !progress.doomed.contains(name) {
+            } else if !progress.is_doomed(name) {
                 // The client cannot know whether the wildcard still gives it this one: it is told. If it is
                 // about to lose it, it is told then.
-                progress.want(Name::from(name), head);
+                progress.want(Name::from(name), head, Want::ASKED);
             }
         }
     }
@@ -144,8 +149,14 @@ impl Delta {
                 Some(resource) if resource.version().to_string() == *version && !progress.rules.always_resent => {
                     progress.skip(name);
                 }
-                Some(_) => {}
-                None => progress.doom(Name::from(name.as_str()), head),
+                Some(resource) => progress.want(resource.name().clone(), head, Want::HELD),
+                None => {
+                    let name = Name::from(name.as_str());
+                    progress.doom(name.clone(), head);
+                    if progress.rules.always_resent {
+                        progress.touch(&name);
+                    }
+                }
             }
         }
     }

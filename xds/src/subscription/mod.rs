@@ -67,8 +67,8 @@ pub struct Sent {
     pub sequence: u64,
     /// The resources in it, set or removed.
     pub names: Vec<Name>,
-    /// Those of them that are new or changed, or were asked for: a state-of-the-world response has
-    /// others in it as well.
+    /// Those of them that may be new or changed for the client, or were asked for: a state-of-the-world
+    /// response has others in it as well.
     pub set: Vec<Name>,
     /// Whether nothing was held back when it was sent.
     pub complete: bool,

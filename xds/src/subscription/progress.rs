@@ -1,6 +1,7 @@
 //! How far a client has been served, of one type: what both protocol variants share. Pure.
 //!
-//! A name is *dirty* if its resource has to be sent, *doomed* if its removal has; never both. A response that
+//! A name is *dirty* if its resource has to be sent, *doomed* if the client has it and its removal has to be. It
+//! is both only while its removal has to wait for others, and these need its last content before. A response that
 //! was sent is *waited for*: others of the stream may be held back until it is answered. That
 //! patience ends, the interest in the answer does not: an acknowledgement that comes a minute
 //! later still counts, and until then the client is not settled.
@@ -10,7 +11,7 @@
 //! [`Progress::settled_through`].
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Instant,
 };
 
@@ -31,10 +32,14 @@ pub struct Progress {
     pub(super) interest: Interest,
     /// A reply is owed even if it is empty.
     pub(super) owed: bool,
-    pub(super) dirty: Marked,
-    pub(super) doomed: Marked,
+    dirty: BTreeMap<Name, Want>,
     /// Dirty as well, but of no use to the client yet; does not count as unsent.
-    parked: BTreeSet<Name>,
+    parked: BTreeMap<Name, Want>,
+    /// The newest change in `dirty`.
+    dirty_at: u64,
+    doomed: BTreeSet<Name>,
+    /// The newest change in `doomed`.
+    doomed_at: u64,
     /// All changes up to here are in `dirty` and `doomed`, or were sent.
     seen: u64,
     /// Oldest first.
@@ -44,37 +49,23 @@ pub struct Progress {
     additions_through: u64,
     settled_through: u64,
     started: bool,
+    returning: bool,
     nonce: u64,
 }
 
-/// Names, and the sequence of the newest change among them.
-#[derive(Debug, Default)]
-pub(super) struct Marked {
-    names: BTreeSet<Name>,
-    at: u64,
+/// Why a resource has to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Want {
+    /// The client has an older one.
+    pub(super) held: bool,
+    /// It is to hear of this name even if there is no such resource.
+    pub(super) due: bool,
 }
 
-impl Marked {
-    pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.names.contains(name)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Name> {
-        self.names.iter()
-    }
-
-    pub(super) fn take(&mut self) -> BTreeSet<Name> {
-        std::mem::take(&mut self.names)
-    }
-
-    fn insert(&mut self, name: Name, at: u64) {
-        self.at = if self.names.is_empty() { at } else { self.at.max(at) };
-        self.names.insert(name);
-    }
+impl Want {
+    pub(super) const NEW: Self = Self { held: false, due: false };
+    pub(super) const HELD: Self = Self { held: true, due: false };
+    pub(super) const ASKED: Self = Self { held: false, due: true };
 }
 
 impl Progress {
@@ -93,40 +84,52 @@ impl Progress {
             if !self.interest.covers(name) {
                 continue;
             }
+            // What is not marked, the client has as it was when we last looked.
+            let held = || table.had(name, self.seen);
             match kept {
-                Kept::Live => self.want(name.clone(), head),
-                Kept::Removed => self.doom(name.clone(), head),
+                Kept::Live => {
+                    let held = self.marked(name).is_none() && held();
+                    self.want(name.clone(), head, Want { held, due: false });
+                }
+                Kept::Removed => {
+                    let want = self.marked(name);
+                    if want.map_or_else(held, |want| want.held) {
+                        self.doomed.insert(name.clone());
+                        self.doomed_at = head;
+                    }
+                    if want.is_some_and(|want| !want.due) {
+                        self.unmark(name);
+                    }
+                }
             }
         }
         self.seen = head;
         Ok(())
     }
 
-    /// Marks a name to be sent again, if the client asked for it.
+    /// Marks a name to be sent again, if the client asked for it; if its removal is held back, as it was.
     pub fn touch(&mut self, name: &Name) {
         if self.interest.covers(name) {
             self.keep_marks();
-            self.want(name.clone(), self.seen);
+            self.dirty_at = self.dirty_at.max(self.seen);
+            *self.dirty.entry(name.clone()).or_default() = Want { held: true, due: true };
         }
     }
 
     /// Puts aside the names that the client cannot use yet, and takes up those that it can use by now.
     pub fn park(&mut self, usable: impl Fn(&str) -> bool) {
         self.keep_marks();
-        let (ready, early) = std::mem::take(&mut self.dirty.names).into_iter().partition(|name| usable(name));
-        self.dirty.names = ready;
-        let (ready, still_early): (BTreeSet<_>, _) =
-            std::mem::take(&mut self.parked).into_iter().partition(|name| usable(name));
-        self.parked = still_early;
-        self.parked.extend::<BTreeSet<Name>>(early);
-        for name in ready {
-            self.dirty.insert(name, self.seen);
+        let late: Vec<_> = self.parked.extract_if(.., |name, _| usable(name)).collect();
+        self.parked.extend(self.dirty.extract_if(.., |name, _| !usable(name)));
+        for (name, want) in late {
+            self.dirty_at = self.dirty_at.max(self.seen);
+            self.dirty.insert(name, want);
         }
     }
 
     /// Whether the client has the resource called `name` as it is, or it is on its way.
     pub fn has_sent(&self, name: &str, table: &Table) -> bool {
-        self.started && self.interest.covers(name) && !self.dirty.contains(name) && table.resource(name).is_some()
+        self.started && self.interest.covers(name) && !self.dirty.contains_key(name) && table.resource(name).is_some()
     }
 
     /// The response that is waited for.
@@ -176,12 +179,12 @@ impl Progress {
 
     /// The newest change among what is new or changed and not sent; 0 if nothing is.
     pub fn additions_since(&self) -> u64 {
-        if self.dirty.is_empty() { 0 } else { self.dirty.at }
+        if self.dirty.is_empty() { 0 } else { self.dirty_at }
     }
 
     /// The newest change among the removals that are not sent; 0 if there is none.
     pub fn removals_since(&self) -> u64 {
-        if self.doomed.is_empty() { 0 } else { self.doomed.at }
+        if self.doomed.is_empty() { 0 } else { self.doomed_at }
     }
 
     /// The sequence up to which additions were sent, and answered or no longer waited for.
@@ -194,50 +197,89 @@ impl Progress {
         if self.is_settled() { self.seen } else { self.settled_through }
     }
 
-    /// Whether this is the first request; it says where the stream begins.
-    pub(super) fn start(&mut self, head: u64) -> bool {
+    /// Whether the client had resources of this type from an earlier stream.
+    pub fn is_returning(&self) -> bool {
+        self.returning
+    }
+
+    /// Whether this is the first request. It says where the stream begins, and whether there was one before.
+    pub(super) fn start(&mut self, head: u64, returning: bool) -> bool {
         let first = !std::mem::replace(&mut self.started, true);
         if first {
             self.seen = head;
+            self.returning = returning;
         }
         first
     }
 
     /// The resource called `name` has to be sent.
-    pub(super) fn want(&mut self, name: Name, at: u64) {
-        self.doomed.names.remove(&name);
-        self.dirty.insert(name, at);
+    pub(super) fn want(&mut self, name: Name, at: u64, want: Want) {
+        let doomed = self.doomed.remove(&name);
+        let parked = self.parked.remove(&name).unwrap_or_default();
+        let before = self.dirty.entry(name).or_insert(parked);
+        *before = Want { held: before.held | want.held | doomed, due: before.due | want.due };
+        self.dirty_at = at;
     }
 
-    /// The removal of the resource called `name` has to be sent.
+    /// The removal of the resource called `name`, which the client has, has to be sent.
     pub(super) fn doom(&mut self, name: Name, at: u64) {
-        self.dirty.names.remove(&name);
-        self.parked.remove(&name);
-        self.doomed.insert(name, at);
+        self.unmark(&name);
+        self.doomed.insert(name);
+        self.doomed_at = at;
+    }
+
+    /// Whether the removal of `name` has to be sent.
+    pub(super) fn is_doomed(&self, name: &str) -> bool {
+        self.doomed.contains(name)
     }
 
     /// Nothing has to be sent about `name`.
     pub(super) fn skip(&mut self, name: &str) {
-        self.dirty.names.remove(name);
-        self.parked.remove(name);
-        self.doomed.names.remove(name);
+        self.unmark(name);
+        self.doomed.remove(name);
     }
 
     /// Nothing has to be sent about names that are of no interest any more.
     pub(super) fn skip_uninteresting(&mut self) {
         let interest = &self.interest;
-        self.dirty.names.retain(|name| interest.covers(name));
-        self.parked.retain(|name| interest.covers(name));
-        self.doomed.names.retain(|name| interest.covers(name));
+        self.dirty.retain(|name, _| interest.covers(name));
+        self.parked.retain(|name, _| interest.covers(name));
+        self.doomed.retain(|name| interest.covers(name));
     }
 
-    /// Everything of interest has to be sent.
-    pub(super) fn want_all(&mut self, table: &Table, at: u64) {
+    /// Everything of interest has to be sent; `held` says what of it the client has an older one of.
+    pub(super) fn want_all(&mut self, table: &Table, at: u64, held: impl Fn(&str) -> bool) {
         for resource in table.resources() {
-            if self.interest.covers(resource.name()) {
-                self.want(resource.name().clone(), at);
+            let name = resource.name();
+            if self.interest.covers(name) {
+                self.want(name.clone(), at, if held(name) { Want::HELD } else { Want::NEW });
             }
         }
+    }
+
+    /// Why `name` has to be sent, now or later.
+    fn marked(&self, name: &str) -> Option<Want> {
+        self.dirty.get(name).or_else(|| self.parked.get(name)).copied()
+    }
+
+    fn unmark(&mut self, name: &str) {
+        self.dirty.remove(name);
+        self.parked.remove(name);
+    }
+
+    /// What has to be sent, which is about to be.
+    pub(super) fn take_dirty(&mut self) -> BTreeSet<Name> {
+        std::mem::take(&mut self.dirty).into_keys().collect()
+    }
+
+    /// What has to be removed, which is about to be.
+    pub(super) fn take_doomed(&mut self) -> BTreeSet<Name> {
+        std::mem::take(&mut self.doomed)
+    }
+
+    /// What has to be removed, but not yet.
+    pub(super) fn doomed(&self) -> impl Iterator<Item = &Name> {
+        self.doomed.iter()
     }
 
     /// Takes the answer to a response, if `nonce` names one. Those before it will not be answered any more.

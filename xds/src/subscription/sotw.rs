@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use chancery_proto::envoy::discovery::DiscoveryRequest;
 
-use super::{Gate, Interest, Progress, Sent, Subscription, TypeRules, Verdict};
+use super::{Gate, Interest, Progress, Sent, Subscription, TypeRules, Verdict, progress::Want};
 use crate::{
     cache::{Kept, Table},
     resource::{Name, Resource},
@@ -43,7 +43,7 @@ impl Subscription for Sotw {
     }
 
     fn on_request(&mut self, request: DiscoveryRequest, table: &Table, head: u64) -> Verdict {
-        if self.progress.start(head) {
+        if self.progress.start(head, !request.version_info.is_empty()) {
             self.progress.interest = self.parse_interest(&request.resource_names);
             self.begin(&request.version_info, table, head);
             return Verdict::None;
@@ -58,11 +58,11 @@ impl Subscription for Sotw {
         let progress = &mut self.progress;
         if progress.interest.wildcard && !before.wildcard {
             progress.owed = true;
-            progress.want_all(table, head);
+            progress.want_all(table, head, |name| before.names.contains(name));
         }
         let new: Vec<Name> = progress.interest.names.difference(&before.names).cloned().collect();
         for name in new {
-            progress.want(name, head);
+            progress.want(name, head, Want::ASKED);
         }
         progress.skip_uninteresting();
         verdict
@@ -73,26 +73,13 @@ impl Subscription for Sotw {
         if progress.is_unanswered() || gate == Gate::Shut {
             return None;
         }
-        let full = progress.rules.full_state;
-        if !full || gate == Gate::All {
-            let removes = !progress.doomed.take().is_empty();
-            progress.owed |= removes && full;
-        }
-        let dirty = progress.dirty.take();
-        let set: Vec<&Resource> = dirty.iter().filter_map(|name| table.resource(name)).collect();
-        if !progress.owed && if full { dirty.is_empty() } else { set.is_empty() } {
-            return None;
-        }
-        progress.owed = false;
-        let resources: Vec<Resource> = if full {
-            let lingering = progress.doomed.iter().filter_map(|name| table.removed(name));
-            interesting(&progress.interest, table).chain(lingering).cloned().collect()
+        let (resources, set, version) = if progress.rules.full_state {
+            full_reply(progress, table, gate)?
         } else {
-            set.iter().copied().cloned().collect()
+            part_reply(progress, table, gate)?
         };
-        let version = if full { version(resources.iter()) } else { version(interesting(&progress.interest, table)) };
+        progress.owed = false;
         let names = resources.iter().map(|resource| resource.name().clone()).collect();
-        let set = set.iter().map(|resource| resource.name().clone()).collect();
         let sent = progress.send(version, names, set, now);
         self.last_nonce.clone_from(&sent.nonce);
         Some((sent, SotwReply { resources }))
@@ -131,19 +118,54 @@ impl Sotw {
         }
         // Where absence deletes, even nothing at all is an answer.
         progress.owed = progress.interest.wildcard || progress.rules.full_state;
-        progress.want_all(table, head);
-        if progress.rules.full_state
-            && let Some(changes) =
-                parse(held).and_then(|held| table.sequence_of(held)).map(|at| table.changes_since(at))
-        {
-            // What it holds was removed since: that goes when nothing refers to it any more.
-            for (name, kept) in changes.into_iter().flatten() {
-                if kept == Kept::Removed && progress.interest.covers(name) {
-                    progress.doom(name.clone(), head);
-                }
+        let at = parse(held).and_then(|held| table.sequence_of(held)).filter(|_| progress.rules.full_state);
+        progress.want_all(table, head, |name| at.is_some_and(|at| table.had(name, at)));
+        for name in progress.interest.names.clone() {
+            progress.want(name, head, Want::ASKED);
+        }
+        let Some(at) = at else { return };
+        // What it holds and was removed since goes when nothing refers to it any more.
+        for (name, kept) in table.changes_since(at).into_iter().flatten() {
+            if kept == Kept::Removed && progress.interest.covers(name) && table.had(name, at) {
+                progress.doom(name.clone(), head);
             }
         }
     }
+}
+
+/// Resources, the names of those that may be new to the client, and the version of what it has with them.
+type Content = (Vec<Resource>, Vec<Name>, String);
+
+/// Everything, if anything has changed; what is absent is deleted.
+fn full_reply(progress: &mut Progress, table: &Table, gate: Gate) -> Option<Content> {
+    let mut set: Vec<Name> = progress.take_dirty().into_iter().collect();
+    let removes = gate == Gate::All && !progress.take_doomed().is_empty();
+    if set.is_empty() && !removes && !progress.owed {
+        return None;
+    }
+    let lingering = progress.doomed().filter_map(|name| table.removed(name));
+    let resources: Vec<Resource> = interesting(&progress.interest, table).chain(lingering).cloned().collect();
+    // What lingers has its last content, which the client may not have had.
+    set.extend(progress.doomed().cloned());
+    let version = version(resources.iter());
+    Some((resources, set, version))
+}
+
+/// What has changed. What was removed cannot be said, but others wait until it could have been.
+fn part_reply(progress: &mut Progress, table: &Table, gate: Gate) -> Option<Content> {
+    if gate == Gate::All {
+        progress.take_doomed();
+    }
+    // Who asks for endpoints has a cluster that waits for them, be it about to go.
+    let dirty = progress.take_dirty();
+    let last = |name: &Name| table.removed(name).filter(|_| progress.rules.always_resent).cloned();
+    let resources: Vec<Resource> =
+        dirty.iter().filter_map(|name| table.resource(name).cloned().or_else(|| last(name))).collect();
+    if resources.is_empty() && !progress.owed {
+        return None;
+    }
+    let set = resources.iter().map(|resource| resource.name().clone()).collect();
+    Some((resources, set, version(interesting(&progress.interest, table))))
 }
 
 fn interesting<'t>(interest: &Interest, table: &'t Table) -> Box<dyn Iterator<Item = &'t Resource> + 't> {

@@ -159,7 +159,7 @@ impl<C: Client> World<C> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn an_incremental_client_ends_with_what_the_cache_has(steps in prop::collection::vec(step(), 0..80)) {

@@ -49,8 +49,8 @@ fn a_rejection_is_known_by_its_error_alone() {
     bench.set("a", "2");
     let second = expect(&mut bench, &["a"]);
     // A client that rejects repeats the version it has; one that accepts may, against the rules, as well.
-    let old_version = Request { version_info: first.version.clone(), ..ack(&second, &["a"]) };
-    assert_eq!(bench.ask(old_version), Verdict::Acknowledged(second.clone()));
+    let old_version = Request { version_info: first.version, ..ack(&second, &["a"]) };
+    assert_eq!(bench.ask(old_version), Verdict::Acknowledged(second));
     bench.set("a", "3");
     let third = expect(&mut bench, &["a"]);
     let new_version = nack(&third, &["a"], "bad");
