@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use tokio::runtime::Builder;
+
 use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, resources};
 
 const EXIT_CODES: &str = "\
@@ -50,37 +52,42 @@ enum Command {
 
 /// Runs the command; what goes wrong is told on stderr.
 pub fn run(cli: Cli) -> ExitCode {
-    match dispatch(cli.command) {
+    // Servers use every core; what only asks one needs no threads.
+    let mut builder = match cli.command {
+        Command::Dev(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => return failed(&Failure::Io { what: "threads".to_owned(), source }),
+    };
+    match runtime.block_on(dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            for line in failure.lines() {
-                eprintln!("{line}");
-            }
-            ExitCode::from(failure.exit_code())
-        }
+        Err(failure) => failed(&failure),
     }
 }
 
-fn dispatch(command: Command) -> Result<(), Failure> {
+async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Dev(args) => Ok(dev::run(&args)?),
-        Command::Plan(args) => block_on(resources::plan(args)),
-        Command::Apply(args) => block_on(resources::apply(args)),
-        Command::Get(args) => block_on(resources::get(args)),
-        Command::Describe(args) => block_on(resources::describe(args)),
-        Command::Delete(args) => block_on(resources::delete(args)),
-        Command::History(args) => block_on(history::history(args)),
-        Command::Revert(args) => block_on(history::revert(args)),
-        Command::Proxies(args) => block_on(fleet::proxies(args)),
+        Command::Dev(args) => Ok(dev::run(args).await?),
+        Command::Plan(args) => resources::plan(args).await,
+        Command::Apply(args) => resources::apply(args).await,
+        Command::Get(args) => resources::get(args).await,
+        Command::Describe(args) => resources::describe(args).await,
+        Command::Delete(args) => resources::delete(args).await,
+        Command::History(args) => history::history(args).await,
+        Command::Revert(args) => history::revert(args).await,
+        Command::Proxies(args) => fleet::proxies(args).await,
         Command::Bootstrap(args) => bootstrap::bootstrap(args),
         Command::Cert(args) => Ok(cert::run(args)?),
     }
 }
 
-/// What only asks a server needs no threads.
-fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|source| Failure::Io { what: "the network".to_owned(), source })?.block_on(command)
+fn failed(failure: &Failure) -> ExitCode {
+    for line in failure.lines() {
+        eprintln!("{line}");
+    }
+    ExitCode::from(failure.exit_code())
 }
 
 #[cfg(test)]

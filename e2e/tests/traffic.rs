@@ -7,7 +7,7 @@ use anyhow::Result;
 use chancery_e2e::{
     bootstrap::Protocol,
     client::{get, request},
-    document::{route, route_to, service, service_with},
+    document::{route, route_saying, route_to, service, service_with},
     load::Load,
     scene::Scene,
     upstream::{Echo, HEALTH_PATH, Upstream},
@@ -44,6 +44,7 @@ over_both_protocols!(
     hosts_are_matched_from_exact_to_any,
     services_speak_http2_and_are_checked,
     many_edits_in_a_row_lose_no_request,
+    a_deleted_route_does_not_come_back_with_the_next,
 );
 
 async fn run(protocol: Protocol, story: impl AsyncFnOnce(&Scene) -> Result<()>) -> Result<()> {
@@ -279,5 +280,18 @@ async fn many_edits_in_a_row_lose_no_request(scene: &Scene) -> Result<()> {
     let tally = load.stop().await?;
     assert_eq!(tally.failed(), 0, "{tally}");
     assert!(tally.requests() > 300, "{tally}");
+    Ok(())
+}
+
+/// An Envoy that once had virtual hosts and is told that there are none remembers those it had.
+async fn a_deleted_route_does_not_come_back_with_the_next(scene: &Scene) -> Result<()> {
+    let other = "other.example.com";
+    scene.api.put_and_wait(&route_saying("old", HOST, "old")).await?;
+    assert_eq!(scene.fetch(get(HOST, "/")).await?.status, 200);
+    scene.api.delete_and_wait("Route", "old").await?;
+    assert_eq!(scene.fetch(get(HOST, "/")).await?.status, 404);
+    scene.api.put_and_wait(&route_saying("new", other, "new")).await?;
+    assert_eq!(scene.fetch(get(other, "/")).await?.status, 200);
+    assert_eq!(scene.fetch(get(HOST, "/")).await?.status, 404);
     Ok(())
 }
