@@ -27,8 +27,8 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Starts `program` with this bootstrap, which must put the admin endpoint on port 0 of 127.0.0.1. `name` tells
-    /// its files in `folder` from those of others. Returns when the admin endpoint answers; configuration
+    /// Starts `program` in `folder` with this bootstrap, which must put the admin endpoint on port 0 of 127.0.0.1. `name` tells
+    /// its files there from those of others. Returns when the admin endpoint answers; configuration
     /// from elsewhere may still be on its way.
     pub async fn start(program: &Path, folder: &Path, name: &str, bootstrap: &Value) -> Result<Self> {
         let config = folder.join(format!("{name}.json"));
@@ -39,6 +39,7 @@ impl Envoy {
         }
         let mut command = Command::new(program);
         command
+            .current_dir(folder)
             .args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "info"])
             .arg("--config-path")
             .arg(&config)

@@ -26,7 +26,7 @@ const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(15);
 
 /// Ports that `dev` uses without an offset.
-const PORTS: [u16; 5] = [8080, 18000, 9900, 10000, 9901];
+const PORTS: [u16; 7] = [8080, 18000, 9900, 10000, 9901, 10081, 10082];
 
 struct Dev {
     process: Process,
