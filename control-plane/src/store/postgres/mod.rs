@@ -6,7 +6,7 @@
 //! - Within a process, writers queue for one connection, so that waiting ones do not take those
 //!   that readers need.
 //! - Whoever holds the lock and falls silent (a machine that lost power, a paused process) is cut off by
-//!   Postgres after [`SILENCE`], so the others can write again without waiting for TCP to notice.
+//!   Postgres after ten seconds, so the others can write again without waiting for TCP to notice.
 //! - A connection goes back to the pool only after it has answered. One that was left in the middle
 //!   of a statement is closed: nobody knows what state it is in, and behind a network that swallows
 //!   packets it would hold its place in the pool for a quarter of an hour.
