@@ -1,5 +1,7 @@
 //! Which path leads to which handler, and what every request passes on its way.
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Json, Router,
     http::Uri,
@@ -15,9 +17,10 @@ use crate::model::Kind;
 /// The API, its description at `/api/openapi.json`, and a page to read it at `/docs`.
 pub fn router(api: Api) -> Router {
     let (routes, description) = routes().split_for_parts();
-    let description = openapi::complete(description);
+    // Shared: a handler and what it holds are cloned for every request.
+    let description = Arc::new(openapi::complete(description));
     let routes = routes
-        .route(openapi::PATH, get(move || std::future::ready(Json(description))))
+        .route(openapi::PATH, get(move || std::future::ready(Json(description.clone()))))
         .merge(openapi::page())
         .fallback(unknown);
     surround(routes, &api).with_state(api)
