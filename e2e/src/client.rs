@@ -2,7 +2,7 @@
 //!
 //! No pool and no retries, which would hide what a test looks for.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
@@ -10,8 +10,13 @@ use http::{HeaderMap, Method, Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
+use tokio_rustls::TlsConnector;
 
 /// The deadline of one request, connecting included.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -65,6 +70,27 @@ pub fn request(method: Method, host: &str, path: &str, headers: &[(&str, &str)])
 /// Sends one request on a connection of its own.
 pub async fn fetch(address: SocketAddr, request: Request<Bytes>) -> Result<Response> {
     Connection::open(address).await?.send(request).await
+}
+
+/// Sends one request over TLS to what must prove to be `name` to an authority in `trusted`, a PEM file.
+pub async fn fetch_tls(address: SocketAddr, name: &str, trusted: &Path, request: Request<Bytes>) -> Result<Response> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(trusted)?)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned())?;
+    let exchange = async {
+        let stream = TcpStream::connect(address).await?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        let response = async move { collect(sender.send_request(request.map(Full::new)).await?).await };
+        let (response, _) = tokio::join!(response, connection);
+        response
+    };
+    timeout(DEADLINE, exchange).await.with_context(|| format!("no response within {DEADLINE:?}"))?
 }
 
 /// A connection that is kept alive.

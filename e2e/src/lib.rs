@@ -19,5 +19,6 @@ pub mod postgres;
 pub mod process;
 pub mod required;
 pub mod scene;
+pub mod story;
 pub mod upstream;
 pub mod wait;

@@ -26,12 +26,18 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Which modules of the control plane each of its lower modules may use, itself aside.
 const LOWER_MODULES: &[(&str, &[&str])] = &[("model", &[]), ("translate", &["model"]), ("store", &["model"])];
 
-/// Modules without clock, IO, chance or runtime.
-const PURE: &[&str] = &["control-plane/src/model", "control-plane/src/translate"];
+/// Files and folders that decide and never act, and what each may not even name.
+const PURE: &[(&str, &[&str])] = &[
+    ("control-plane/src/model", &["Instant", "SystemTime"]),
+    ("control-plane/src/translate", &["Instant", "SystemTime"]),
+    ("xds/src/order.rs", &[]),
+    ("xds/src/session.rs", &[]),
+    ("xds/src/subscription", &[]),
+];
 
-/// What a pure module would need to stop being one.
+/// What would make any of them act: clock, IO, chance, runtime.
 const IMPURE: &[&str] =
-    &["Instant", "SystemTime", "now_utc", "tokio::", "async fn", "std::fs", "std::env", "TcpStream", "rand::"];
+    &["::now()", "now_utc", "tokio::", "async fn", "std::fs", "std::env", "TcpStream", "TcpListener", "rand::"];
 
 /// Lines of one file, tests not counted. The aim is 400; beyond this a file has to be split.
 const MOST_LINES: usize = 450;
@@ -93,16 +99,20 @@ fn modules_use_only_what_is_below(repository: &Repository) -> Vec<String> {
 }
 
 fn pure_modules_are_pure(repository: &Repository) -> Vec<String> {
-    let files = PURE.iter().flat_map(|folder| repository.rust_under(folder));
-    files
-        .flat_map(|file| {
+    let mut findings = Vec::new();
+    for (place, unnamed) in PURE {
+        let mut files = repository.rust_under(place).peekable();
+        if files.peek().is_none() {
+            findings.push(format!("{place}: listed in PURE, but not there"));
+        }
+        for file in files {
             let code = file.code();
-            IMPURE
-                .iter()
-                .filter(move |word| code.contains(**word))
-                .map(|word| format!("{}: {word} in a pure module: let it come in as an argument", file.path))
-        })
-        .collect()
+            for word in IMPURE.iter().chain(*unnamed).filter(|word| code.contains(**word)) {
+                findings.push(format!("{}: {word} in what is pure: let it come in as an argument", file.path));
+            }
+        }
+    }
+    findings
 }
 
 fn files_say_what_they_own(repository: &Repository) -> Vec<String> {

@@ -5,10 +5,10 @@
 
 use anyhow::Result;
 use chancery_e2e::{
-    bootstrap::Protocol,
     client::{get, request},
     document::{route, route_saying, route_to, service, service_with},
     load::Load,
+    over_both_protocols,
     scene::Scene,
     upstream::{Echo, HEALTH_PATH, Upstream},
 };
@@ -17,22 +17,6 @@ use serde_json::json;
 
 /// A host of the routes here.
 const HOST: &str = "shop.example.com";
-
-/// Runs a story over both protocols, each in a scene of its own.
-macro_rules! over_both_protocols {
-    ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
-        mod delta { $(
-            $(#[doc = $doc])*
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() -> anyhow::Result<()> { super::run(super::Protocol::Delta, super::$name).await }
-        )* }
-        mod sotw { $(
-            $(#[doc = $doc])*
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() -> anyhow::Result<()> { super::run(super::Protocol::StateOfTheWorld, super::$name).await }
-        )* }
-    };
-}
 
 over_both_protocols!(
     a_service_and_its_route_live_and_die,
@@ -46,13 +30,6 @@ over_both_protocols!(
     many_edits_in_a_row_lose_no_request,
     a_deleted_route_does_not_come_back_with_the_next,
 );
-
-async fn run(protocol: Protocol, story: impl AsyncFnOnce(&Scene) -> Result<()>) -> Result<()> {
-    match Scene::start(protocol).await? {
-        Some(scene) => story(&scene).await,
-        None => Ok(()),
-    }
-}
 
 async fn echo(scene: &Scene, request: http::Request<bytes::Bytes>) -> Result<Echo> {
     let response = scene.fetch(request).await?;
