@@ -42,8 +42,9 @@ pub(crate) fn rank(type_url: &str) -> u8 {
 
 /// Since when a type has been held back for others; nothing is for ever.
 ///
-/// Removals begin to wait only when the type's own additions are answered: the routes that lead away from a
-/// removed cluster may themselves be waiting for these. Once begun, new additions do not set it back.
+/// The clock of removals begins only when the type's own additions are answered, and what they wait for is sent or
+/// has waited long enough itself: the routes that lead away from a removed cluster may be waiting for
+/// another cluster. Once begun, nothing sets it back.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     additions: Option<Instant>,
@@ -53,20 +54,27 @@ pub(crate) struct Held {
 impl Held {
     /// `gate`, or a wider one if what is behind it has waited for as long as `patience`.
     pub(crate) fn relent(&self, gate: Gate, now: Instant, patience: Duration) -> Gate {
-        let over = |since: Option<Instant>| since.is_some_and(|since| since + patience <= now);
+        let (additions, removals) = (over(self.additions, now, patience), over(self.removals, now, patience));
         match gate {
-            Gate::Shut if over(self.additions) && over(self.removals) => Gate::All,
-            Gate::Shut if over(self.additions) => Gate::Additions,
-            Gate::Additions if over(self.removals) => Gate::All,
+            Gate::Shut if additions && removals => Gate::All,
+            Gate::Shut if additions => Gate::Additions,
+            Gate::Additions if removals => Gate::All,
             gate => gate,
         }
     }
 
-    /// Starts and stops the clocks, after what could be sent was sent.
-    pub(crate) fn update(&mut self, progress: &Progress, now: Instant) {
+    /// Whether something of `progress` is not sent, and has not waited for as long as `patience`.
+    pub(crate) fn holds(&self, progress: &Progress, now: Instant, patience: Duration) -> bool {
+        progress.has_unsent_additions() && !over(self.additions, now, patience)
+            || progress.has_unsent_removals() && !over(self.removals, now, patience)
+    }
+
+    /// Starts and stops the clocks, after what could be sent was sent. `free` is whether nothing is held that
+    /// the removals wait for.
+    pub(crate) fn update(&mut self, progress: &Progress, now: Instant, free: bool) {
         let waiting = progress.outstanding().is_some();
         self.additions = (progress.has_unsent_additions() && !waiting).then(|| self.additions.unwrap_or(now));
-        let begins = (!progress.has_additions()).then_some(now);
+        let begins = (free && !progress.has_additions()).then_some(now);
         self.removals = progress.has_unsent_removals().then(|| self.removals.or(begins)).flatten();
     }
 
@@ -74,6 +82,10 @@ impl Held {
     pub(crate) fn relents(&self, patience: Duration) -> impl Iterator<Item = Instant> {
         self.additions.into_iter().chain(self.removals).map(move |since| since + patience)
     }
+}
+
+fn over(since: Option<Instant>, now: Instant, patience: Duration) -> bool {
+    since.is_some_and(|since| since + patience <= now)
 }
 
 #[cfg(test)]

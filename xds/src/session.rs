@@ -116,10 +116,14 @@ impl<S: Subscription> Session<S> {
                 self.park_virtual_hosts(at, tables.table(type_url::ROUTE));
             }
             let gate = self.gate(&self.types[at], tables, now);
+            let free = order::removals_wait_for(&self.types[at].type_url).iter().all(|other| {
+                let other = self.position(other).map(|at| &self.types[at]);
+                other.is_none_or(|other| !other.held.holds(other.subscription.progress(), now, self.rules.patience))
+            });
             let typed = &mut self.types[at];
             let gate = typed.held.relent(gate, now, self.rules.patience);
             let reply = typed.subscription.reply(tables.table(&typed.type_url), gate, now);
-            typed.held.update(typed.subscription.progress(), now);
+            typed.held.update(typed.subscription.progress(), now, free);
             if let Some((sent, reply)) = reply {
                 let type_url = typed.type_url.clone();
                 if &*type_url == type_url::CLUSTER {

@@ -11,14 +11,13 @@ use std::{
 };
 
 use chancery_proto::type_url;
-use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 
 use super::{
     Admit, Protocol, StreamSettings,
     stream::{Context, Variant, serve},
-    wire::{Requests, Responses},
+    wire::{Requests, respond},
 };
 use crate::{
     codec::{EncodeResponse, Response},
@@ -110,9 +109,9 @@ impl<A: Admit> XdsServer<A> {
         let context =
             Context { admit: self.admit.clone(), settings: self.settings, shutdown: self.shutdown.clone(), only };
         let requests = Requests::new(body, self.settings.max_request_bytes);
-        let (sender, receiver) = mpsc::channel(1);
-        self.tasks.spawn(serve::<S, A>(context, parts.extensions, requests, sender));
-        Responses::into_http(receiver)
+        let (response, outlet) = respond();
+        self.tasks.spawn(serve::<S, A>(context, parts.extensions, requests, outlet));
+        response
     }
 }
 

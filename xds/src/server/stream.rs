@@ -20,7 +20,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{Admission, Admit, Hello, Protocol, StreamSettings, wire::Requests};
+use super::{
+    Admission, Admit, Hello, Protocol, StreamSettings,
+    wire::{Outlet, Requests},
+};
 use crate::{
     cache::{Cache, Tables},
     codec::{EncodeResponse, Response},
@@ -71,7 +74,7 @@ impl RequestHead for DeltaDiscoveryRequest {
 }
 
 /// What a stream sends.
-pub(crate) type Outgoing<S> = Result<Response<<S as Subscription>::Reply>, Status>;
+type Outgoing<S> = Response<<S as Subscription>::Reply>;
 
 /// What the service gives every stream.
 pub(crate) struct Context<A> {
@@ -87,7 +90,7 @@ pub(crate) async fn serve<S, A>(
     context: Context<A>,
     extensions: http::Extensions,
     mut requests: Requests<S::Request>,
-    responses: mpsc::Sender<Outgoing<S>>,
+    outlet: Outlet<Outgoing<S>>,
 ) where
     S: Variant,
     S::Request: prost::Message + Default,
@@ -113,8 +116,7 @@ pub(crate) async fn serve<S, A>(
         Ok(hello) => hello,
         Err(refusal) => {
             metrics::counter!(m::STREAMS_REFUSED, "reason" => refusal.code().description()).increment(1);
-            // The client may be gone; there is nobody else to tell.
-            let _ = responses.send(Err(refusal)).await;
+            outlet.end(refusal);
             return;
         }
     };
@@ -123,7 +125,7 @@ pub(crate) async fn serve<S, A>(
     gauge.increment(1.0);
     tracing::info!(proxy = id, fleet = cluster, protocol = S::PROTOCOL.as_str(), "stream opened");
     let mut stream = Stream::<S>::new(cache, status, &context, (id, cluster));
-    let result = stream.run(first, &mut requests, &responses, &context.shutdown, &ended).await;
+    let result = stream.run(first, &mut requests, outlet.responses(), &context.shutdown, &ended).await;
     match &result {
         Ok(()) => tracing::info!(proxy = stream.node.0, fleet = stream.node.1, "stream closed"),
         Err(status) => tracing::info!(
@@ -137,8 +139,7 @@ pub(crate) async fn serve<S, A>(
     gauge.decrement(1.0);
     drop(guard);
     if let Err(status) = result {
-        // As above: the client may be gone, or may not be reading; a slow one is not waited for.
-        let _ = responses.try_send(Err(status));
+        outlet.end(status);
     }
 }
 
@@ -201,7 +202,7 @@ where
                 },
                 _ = self.head.changed() => {}
                 permit = responses.reserve(), if blocked => match (permit, self.queue.pop_front()) {
-                    (Ok(permit), Some(response)) => permit.send(Ok(response)),
+                    (Ok(permit), Some(response)) => permit.send(response),
                     _ => return Ok(()),
                 },
                 () = responses.closed() => return Ok(()),
@@ -275,7 +276,7 @@ where
                 // What changes meanwhile is looked at when the connection has taken what there is.
                 let Ok(permit) = responses.try_reserve() else { return Ok(None) };
                 if let Some(response) = self.queue.pop_front() {
-                    permit.send(Ok(response));
+                    permit.send(response);
                 }
             }
             // In this order: what is applied after the look marks the head as changed again.

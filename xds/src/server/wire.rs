@@ -12,7 +12,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status};
 
 use crate::codec::EncodeResponse;
@@ -77,20 +77,41 @@ impl<Q: prost::Message + Default> Requests<Q> {
     }
 }
 
+/// The sending end of a stream: at most one response that the connection has not taken.
+pub(crate) struct Outlet<R> {
+    responses: mpsc::Sender<R>,
+    end: oneshot::Sender<Status>,
+}
+
+impl<R> Outlet<R> {
+    /// Where responses go.
+    pub(crate) fn responses(&self) -> &mpsc::Sender<R> {
+        &self.responses
+    }
+
+    /// Ends the stream with `status`, after the responses it was given. Does not wait for these.
+    pub(crate) fn end(self, status: Status) {
+        // The client may be gone; there is nobody else to tell.
+        let _ = self.end.send(status);
+    }
+}
+
 /// The responses of a stream as the body of its HTTP response.
-pub(crate) struct Responses<R> {
-    receiver: mpsc::Receiver<Result<R, Status>>,
+struct Responses<R> {
+    responses: mpsc::Receiver<R>,
+    end: oneshot::Receiver<Status>,
     ended: bool,
 }
 
-impl<R: EncodeResponse> Responses<R> {
-    /// The HTTP response that sends what `receiver` receives.
-    pub(crate) fn into_http(receiver: mpsc::Receiver<Result<R, Status>>) -> http::Response<tonic::body::Body> {
-        let mut response = http::Response::new(tonic::body::Body::new(Self { receiver, ended: false }));
-        let content_type = http::HeaderValue::from_static("application/grpc");
-        response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
-        response
-    }
+/// An HTTP response, and where to put what it is to send.
+pub(crate) fn respond<R: EncodeResponse>() -> (http::Response<tonic::body::Body>, Outlet<R>) {
+    let (responses, receiver) = mpsc::channel(1);
+    let (end, ended) = oneshot::channel();
+    let body = Responses { responses: receiver, end: ended, ended: false };
+    let mut response = http::Response::new(tonic::body::Body::new(body));
+    let content_type = http::HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+    (response, Outlet { responses, end })
 }
 
 impl<R: EncodeResponse> Body for Responses<R> {
@@ -101,13 +122,12 @@ impl<R: EncodeResponse> Body for Responses<R> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let status = match ready!(self.receiver.poll_recv(cx)) {
-            Some(Ok(response)) => match frame(&response) {
+        let status = match ready!(self.responses.poll_recv(cx)) {
+            Some(response) => match frame(&response) {
                 Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 Err(status) => status,
             },
-            Some(Err(status)) => status,
-            None => Status::ok(""),
+            None => self.end.try_recv().unwrap_or_else(|_| Status::ok("")),
         };
         self.ended = true;
         let mut trailers = HeaderMap::new();
@@ -125,4 +145,68 @@ fn frame(response: &impl EncodeResponse) -> Result<Bytes, Status> {
     buf.put_u32(prefix);
     response.encode(&mut buf);
     Ok(buf.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use chancery_proto::envoy::discovery::DiscoveryRequest;
+    use http_body_util::StreamBody;
+    use prost::Message;
+
+    use super::*;
+
+    /// A body that arrives in these pieces.
+    fn requests(pieces: Vec<Vec<u8>>, max_bytes: usize) -> Requests<DiscoveryRequest> {
+        let frames = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(Bytes::from(piece))));
+        Requests::new(tonic::body::Body::new(StreamBody::new(tokio_stream::iter(frames))), max_bytes)
+    }
+
+    fn request(version: &str) -> DiscoveryRequest {
+        DiscoveryRequest { version_info: version.into(), ..DiscoveryRequest::default() }
+    }
+
+    fn framed(request: &DiscoveryRequest) -> Vec<u8> {
+        let message = request.encode_to_vec();
+        let len = u32::try_from(message.len()).unwrap().to_be_bytes();
+        [[0].as_slice(), &len, &message].concat()
+    }
+
+    #[tokio::test]
+    async fn requests_are_read_however_they_are_cut() {
+        let (a, b) = (request("a"), request(&"b".repeat(1000)));
+        let bytes = [framed(&a), framed(&request("")), framed(&b)].concat();
+        for size in [1, 3, 7, 1000, bytes.len()] {
+            let mut requests = requests(bytes.chunks(size).map(<[u8]>::to_vec).collect(), 2000);
+            assert_eq!(requests.message().await.unwrap(), Some(a.clone()));
+            assert_eq!(requests.message().await.unwrap(), Some(request("")));
+            assert_eq!(requests.message().await.unwrap(), Some(b.clone()));
+            assert_eq!(requests.message().await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_large_request() {
+        let mut requests = requests(vec![framed(&request(&"x".repeat(1 << 20)))], 2 << 20);
+        requests.message().await.unwrap();
+        assert_eq!(requests.buf.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_refused_with_a_reason() {
+        let large = framed(&request(&"x".repeat(100)));
+        let compressed = vec![1, 0, 0, 0, 0];
+        let malformed = vec![0, 0, 0, 0, 2, 0xff, 0xff];
+        let cut = framed(&request("abc"))[..6].to_vec();
+        for (bytes, code) in [
+            (large, Code::ResourceExhausted),
+            (compressed, Code::Unimplemented),
+            (malformed, Code::InvalidArgument),
+            (cut, Code::InvalidArgument),
+        ] {
+            assert_eq!(requests(vec![bytes], 50).message().await.unwrap_err().code(), code);
+        }
+        // Refused by its header: it is not collected first.
+        let header = vec![0, 0xff, 0xff, 0xff, 0xff];
+        assert_eq!(requests(vec![header], 50).message().await.unwrap_err().code(), Code::ResourceExhausted);
+    }
 }

@@ -103,7 +103,7 @@ impl Delta {
             // names join it.
             if !progress.interest.wildcard {
                 progress.interest.wildcard = true;
-                progress.owed = true;
+                progress.owe(head);
                 // What it has by name already it will not say, but it may have it.
                 progress.want_all(table, head, |_| !first);
                 // What it asked for before, and does not any more, it would now take for part of the wildcard.

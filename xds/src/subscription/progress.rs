@@ -6,9 +6,9 @@
 //! patience ends, the interest in the answer does not: an acknowledgement that comes a minute
 //! later still counts, and until then the client is not settled.
 //!
-//! Two marks say how far the client has come, so that whoever waits for a change waits for that one and not for
-//! a moment of silence, which under steady changes may never come: [`Progress::additions_through`] and
-//! [`Progress::settled_through`].
+//! What is pending remembers its oldest and newest change, so that whoever waits for a change waits for that one
+//! and not for a moment of silence, which under steady changes may never come: see
+//! [`Progress::additions_through`] and [`Progress::settled_through`].
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -33,21 +33,21 @@ pub struct Progress {
     /// A reply is owed even if it is empty.
     pub(super) owed: bool,
     dirty: BTreeMap<Name, Want>,
+    /// Of the changes in `dirty`.
+    dirty_span: Span,
     /// Dirty as well, but of no use to the client yet; does not count as unsent.
     parked: BTreeMap<Name, Want>,
-    /// The newest change in `dirty`.
-    dirty_at: u64,
     doomed: BTreeSet<Name>,
-    /// The newest change in `doomed`.
-    doomed_at: u64,
+    /// Of the changes in `doomed`.
+    doomed_span: Span,
+    /// Of the changes that were taken out of both to be sent.
+    taken: Span,
     /// All changes up to here are in `dirty` and `doomed`, or were sent.
     seen: u64,
-    /// Oldest first.
-    unanswered: VecDeque<Sent>,
+    /// Oldest first, each with the oldest change in it.
+    unanswered: VecDeque<(u64, Sent)>,
     /// Whether the last of `unanswered` is waited for.
     waiting: bool,
-    additions_through: u64,
-    settled_through: u64,
     started: bool,
     returning: bool,
     nonce: u64,
@@ -68,6 +68,26 @@ impl Want {
     pub(super) const ASKED: Self = Self { held: false, due: true };
 }
 
+/// The oldest and the newest of some sequences.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    oldest: u64,
+    newest: u64,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { oldest: u64::MAX, newest: 0 }
+    }
+}
+
+impl Span {
+    fn add(&mut self, oldest: u64, newest: u64) {
+        self.oldest = self.oldest.min(oldest);
+        self.newest = self.newest.max(newest);
+    }
+}
+
 impl Progress {
     pub(super) fn new(rules: TypeRules) -> Self {
         Self { rules, ..Self::default() }
@@ -79,23 +99,25 @@ impl Progress {
             return Ok(());
         }
         let changes = table.changes_since(self.seen).ok_or(FellBehind)?;
-        self.keep_marks();
         for (name, kept) in changes {
             if !self.interest.covers(name) {
                 continue;
             }
-            // What is not marked, the client has as it was when we last looked.
+            // What is not marked, the client has as it was when we last looked. This change may be the last of
+            // several since then, the first of which made others wait.
+            let since = self.seen + 1;
             let held = || table.had(name, self.seen);
             match kept {
                 Kept::Live => {
                     let held = self.marked(name).is_none() && held();
-                    self.want(name.clone(), head, Want { held, due: false });
+                    self.mark(name.clone(), since, head, Want { held, due: false });
                 }
                 Kept::Removed => {
                     let want = self.marked(name);
                     if want.map_or_else(held, |want| want.held) {
+                        let before = want.map_or(since, |_| self.dirty_span.oldest);
+                        self.mark_doomed(since.min(before), head);
                         self.doomed.insert(name.clone());
-                        self.doomed_at = head;
                     }
                     if want.is_some_and(|want| !want.due) {
                         self.unmark(name);
@@ -110,19 +132,17 @@ impl Progress {
     /// Marks a name to be sent again, if the client asked for it; if its removal is held back, as it was.
     pub fn touch(&mut self, name: &Name) {
         if self.interest.covers(name) {
-            self.keep_marks();
-            self.dirty_at = self.dirty_at.max(self.seen);
+            self.mark_dirty(self.seen, self.seen);
             *self.dirty.entry(name.clone()).or_default() = Want { held: true, due: true };
         }
     }
 
     /// Puts aside the names that the client cannot use yet, and takes up those that it can use by now.
     pub fn park(&mut self, usable: impl Fn(&str) -> bool) {
-        self.keep_marks();
         let late: Vec<_> = self.parked.extract_if(.., |name, _| usable(name)).collect();
         self.parked.extend(self.dirty.extract_if(.., |name, _| !usable(name)));
         for (name, want) in late {
-            self.dirty_at = self.dirty_at.max(self.seen);
+            self.mark_dirty(self.seen, self.seen);
             self.dirty.insert(name, want);
         }
     }
@@ -134,7 +154,7 @@ impl Progress {
 
     /// The response that is waited for.
     pub fn outstanding(&self) -> Option<&Sent> {
-        self.unanswered.back().filter(|_| self.waiting)
+        self.unanswered.back().filter(|_| self.waiting).map(|(_, sent)| sent)
     }
 
     /// Whether a response has not been answered, waited for or not.
@@ -144,7 +164,7 @@ impl Progress {
 
     /// The names in responses that have not been answered: the client may be yet to read them.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = &Name> {
-        self.unanswered.iter().flat_map(|sent| &sent.names)
+        self.unanswered.iter().flat_map(|(_, sent)| &sent.names)
     }
 
     /// Holds nothing back any more for the answer to the last response.
@@ -179,22 +199,27 @@ impl Progress {
 
     /// The newest change among what is new or changed and not sent; 0 if nothing is.
     pub fn additions_since(&self) -> u64 {
-        if self.dirty.is_empty() { 0 } else { self.dirty_at }
+        if self.dirty.is_empty() { 0 } else { self.dirty_span.newest }
     }
 
     /// The newest change among the removals that are not sent; 0 if there is none.
     pub fn removals_since(&self) -> u64 {
-        if self.doomed.is_empty() { 0 } else { self.doomed_at }
+        if self.doomed.is_empty() { 0 } else { self.doomed_span.newest }
     }
 
     /// The sequence up to which additions were sent, and answered or no longer waited for.
     pub fn additions_through(&self) -> u64 {
-        if self.has_additions() { self.additions_through } else { self.seen }
+        let unsent = if self.has_unsent_additions() { self.dirty_span.oldest } else { u64::MAX };
+        let sent = self.unanswered.back().filter(|_| self.waiting).map_or(u64::MAX, |(oldest, _)| *oldest);
+        self.seen.min(unsent.min(sent).saturating_sub(1))
     }
 
     /// The sequence up to which everything was sent and answered.
     pub fn settled_through(&self) -> u64 {
-        if self.is_settled() { self.seen } else { self.settled_through }
+        let additions = if self.has_unsent_additions() { self.dirty_span.oldest } else { u64::MAX };
+        let removals = if self.doomed.is_empty() { u64::MAX } else { self.doomed_span.oldest };
+        let sent = self.unanswered.iter().map(|(oldest, _)| *oldest).min().unwrap_or(u64::MAX);
+        self.seen.min(additions.min(removals).min(sent).saturating_sub(1))
     }
 
     /// Whether the client had resources of this type from an earlier stream.
@@ -212,20 +237,31 @@ impl Progress {
         first
     }
 
-    /// The resource called `name` has to be sent.
-    pub(super) fn want(&mut self, name: Name, at: u64, want: Want) {
+    /// The resource called `name` has to be sent, because the client asks for it at `head`. It may never have
+    /// had it, so nobody can count on it having any.
+    pub(super) fn want(&mut self, name: Name, head: u64, want: Want) {
+        self.mark(name, 0, head, want);
+    }
+
+    fn mark(&mut self, name: Name, oldest: u64, newest: u64, want: Want) {
         let doomed = self.doomed.remove(&name);
+        self.mark_dirty(if doomed { oldest.min(self.doomed_span.oldest) } else { oldest }, newest);
         let parked = self.parked.remove(&name).unwrap_or_default();
         let before = self.dirty.entry(name).or_insert(parked);
         *before = Want { held: before.held | want.held | doomed, due: before.due | want.due };
-        self.dirty_at = at;
+    }
+
+    /// A reply is due, even if it is empty.
+    pub(super) fn owe(&mut self, head: u64) {
+        self.mark_dirty(0, head);
+        self.owed = true;
     }
 
     /// The removal of the resource called `name`, which the client has, has to be sent.
-    pub(super) fn doom(&mut self, name: Name, at: u64) {
+    pub(super) fn doom(&mut self, name: Name, head: u64) {
         self.unmark(&name);
+        self.mark_doomed(0, head);
         self.doomed.insert(name);
-        self.doomed_at = at;
     }
 
     /// Whether the removal of `name` has to be sent.
@@ -248,11 +284,11 @@ impl Progress {
     }
 
     /// Everything of interest has to be sent; `held` says what of it the client has an older one of.
-    pub(super) fn want_all(&mut self, table: &Table, at: u64, held: impl Fn(&str) -> bool) {
+    pub(super) fn want_all(&mut self, table: &Table, head: u64, held: impl Fn(&str) -> bool) {
         for resource in table.resources() {
             let name = resource.name();
             if self.interest.covers(name) {
-                self.want(name.clone(), at, if held(name) { Want::HELD } else { Want::NEW });
+                self.want(name.clone(), head, if held(name) { Want::HELD } else { Want::NEW });
             }
         }
     }
@@ -269,11 +305,15 @@ impl Progress {
 
     /// What has to be sent, which is about to be.
     pub(super) fn take_dirty(&mut self) -> BTreeSet<Name> {
+        self.taken = if self.has_unsent_additions() { self.dirty_span } else { Span::default() };
         std::mem::take(&mut self.dirty).into_keys().collect()
     }
 
-    /// What has to be removed, which is about to be.
+    /// What has to be removed, which is about to be, together with what was taken before.
     pub(super) fn take_doomed(&mut self) -> BTreeSet<Name> {
+        if !self.doomed.is_empty() {
+            self.taken.oldest = self.taken.oldest.min(self.doomed_span.oldest);
+        }
         std::mem::take(&mut self.doomed)
     }
 
@@ -282,18 +322,25 @@ impl Progress {
         self.doomed.iter()
     }
 
+    fn mark_dirty(&mut self, oldest: u64, newest: u64) {
+        if !self.has_unsent_additions() {
+            self.dirty_span = Span::default();
+        }
+        self.dirty_span.add(oldest, newest);
+    }
+
+    fn mark_doomed(&mut self, oldest: u64, newest: u64) {
+        if self.doomed.is_empty() {
+            self.doomed_span = Span::default();
+        }
+        self.doomed_span.add(oldest, newest);
+    }
+
     /// Takes the answer to a response, if `nonce` names one. Those before it will not be answered any more.
     pub(super) fn answered(&mut self, nonce: &str, error: Option<String>) -> Verdict {
-        let answered = self.unanswered.iter().position(|sent| sent.nonce == nonce);
-        let sent = answered.and_then(|at| self.unanswered.drain(..=at).next_back());
+        let answered = self.unanswered.iter().position(|(_, sent)| sent.nonce == nonce);
+        let sent = answered.and_then(|at| self.unanswered.drain(..=at).next_back()).map(|(_, sent)| sent);
         self.waiting &= !self.unanswered.is_empty();
-        if let Some(sent) = &sent {
-            self.additions_through = self.additions_through.max(sent.sequence);
-            if sent.complete {
-                self.settled_through = self.settled_through.max(sent.sequence);
-            }
-        }
-        self.keep_marks();
         match (sent, error) {
             (Some(sent), None) => Verdict::Acknowledged(sent),
             (Some(sent), Some(message)) => Verdict::Rejected(sent, message),
@@ -314,17 +361,15 @@ impl Progress {
             complete: !self.has_unsent_additions() && self.doomed.is_empty(),
             at: now,
         };
-        if self.unanswered.len() == MAX_UNANSWERED {
-            self.unanswered.pop_front();
+        let mut oldest = std::mem::take(&mut self.taken).oldest.min(self.seen);
+        if self.unanswered.len() == MAX_UNANSWERED
+            && let Some((forgotten, _)) = self.unanswered.pop_front()
+        {
+            // It was not answered either.
+            oldest = oldest.min(forgotten);
         }
-        self.unanswered.push_back(sent.clone());
+        self.unanswered.push_back((oldest, sent.clone()));
         self.waiting = true;
         sent
-    }
-
-    /// Remembers how far the client has come, before there is something new for it.
-    fn keep_marks(&mut self) {
-        self.additions_through = self.additions_through();
-        self.settled_through = self.settled_through();
     }
 }

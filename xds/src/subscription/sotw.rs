@@ -57,7 +57,7 @@ impl Subscription for Sotw {
         let before = std::mem::replace(&mut self.progress.interest, next);
         let progress = &mut self.progress;
         if progress.interest.wildcard && !before.wildcard {
-            progress.owed = true;
+            progress.owe(head);
             progress.want_all(table, head, |name| before.names.contains(name));
         }
         let new: Vec<Name> = progress.interest.names.difference(&before.names).cloned().collect();
@@ -117,7 +117,9 @@ impl Sotw {
             return;
         }
         // Where absence deletes, even nothing at all is an answer.
-        progress.owed = progress.interest.wildcard || progress.rules.full_state;
+        if progress.interest.wildcard || progress.rules.full_state {
+            progress.owe(head);
+        }
         let at = parse(held).and_then(|held| table.sequence_of(held)).filter(|_| progress.rules.full_state);
         progress.want_all(table, head, |name| at.is_some_and(|at| table.had(name, at)));
         for name in progress.interest.names.clone() {
@@ -153,11 +155,11 @@ fn full_reply(progress: &mut Progress, table: &Table, gate: Gate) -> Option<Cont
 
 /// What has changed. What was removed cannot be said, but others wait until it could have been.
 fn part_reply(progress: &mut Progress, table: &Table, gate: Gate) -> Option<Content> {
+    // Who asks for endpoints has a cluster that waits for them, be it about to go.
+    let dirty = progress.take_dirty();
     if gate == Gate::All {
         progress.take_doomed();
     }
-    // Who asks for endpoints has a cluster that waits for them, be it about to go.
-    let dirty = progress.take_dirty();
     let last = |name: &Name| table.removed(name).filter(|_| progress.rules.always_resent).cloned();
     let resources: Vec<Resource> =
         dirty.iter().filter_map(|name| table.resource(name).cloned().or_else(|| last(name))).collect();

@@ -117,9 +117,11 @@ struct World<D: Dialect> {
     proxy: Proxy<D>,
     responses: VecDeque<(TypeUrl, Sent, D::Reply)>,
     now: Instant,
+    /// What was said, for whoever has to read a failure.
+    said: String,
 }
 
-impl<D: Dialect<Reply: std::fmt::Debug>> World<D> {
+impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
     fn new() -> Self {
         let now = Instant::now();
         let mut world = Self {
@@ -130,6 +132,7 @@ impl<D: Dialect<Reply: std::fmt::Debug>> World<D> {
             proxy: Proxy::new(),
             responses: VecDeque::new(),
             now,
+            said: String::new(),
         };
         world.edit(&Edit::Route(0, 0));
         world
@@ -156,34 +159,46 @@ impl<D: Dialect<Reply: std::fmt::Debug>> World<D> {
         match step {
             Step::Edit(edit) => {
                 self.edit(edit);
+                self.say(&format!("{} {edit:?}", self.sequence));
                 true
             }
             Step::Deliver => {
                 let Some((type_url, request)) = self.proxy.says.pop_front() else { return false };
+                self.say(&format!("-> {} {request:?}", type_url::short_name(type_url)));
                 self.session.on_request(&type_url.into(), request, &self.cache.read()).unwrap();
                 true
             }
             Step::Turn => {
                 let turn = self.session.turn(&self.cache.read(), self.now).unwrap();
+                for (type_url, sent, _) in &turn.replies {
+                    self.say(&format!("<- {} {sent:?}", type_url::short_name(type_url)));
+                }
                 self.responses.extend(turn.replies);
                 !self.responses.is_empty()
             }
             Step::Read => {
                 let Some((type_url, sent, reply)) = self.responses.pop_front() else { return false };
                 let known = type_url::ALL.iter().find(|(known, _)| **known == *type_url).unwrap().0;
+                self.say(&format!("   reads {} {}", type_url::short_name(known), sent.nonce));
                 self.proxy.read(known, &sent, &reply);
-                assert_eq!(self.proxy.broken(), [], "after {}", type_url::short_name(known));
+                assert_eq!(self.proxy.broken(), [], "{}", self.said);
                 true
             }
             // A state-of-the-world client cannot say that it holds more than the version it names.
             Step::Reconnect if self.proxy.lingering => false,
             Step::Reconnect => {
+                self.say("reconnects");
                 self.responses.clear();
                 self.session = session(self.now);
                 self.proxy.reconnect();
                 true
             }
         }
+    }
+
+    fn say(&mut self, what: &str) {
+        self.said += what;
+        self.said.push('\n');
     }
 
     fn quiesce(&mut self) {
@@ -207,13 +222,13 @@ impl<D: Dialect<Reply: std::fmt::Debug>> World<D> {
             world.quiesce();
         }
         let turn = world.session.turn(&world.cache.read(), world.now).unwrap();
-        assert_eq!(turn.settled, Some(world.cache.head()), "everything was sent and answered");
+        assert_eq!(turn.settled, Some(world.cache.head()), "{}", world.said);
         let tables = world.cache.read();
         for type_url in [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE] {
             let has: Vec<_> =
                 world.proxy.held(type_url).iter().map(|(name, (v, _))| (name.clone(), v.clone())).collect();
             let should = tables.table(type_url).resources().map(|r| (r.name().to_string(), r.version().to_string()));
-            assert_eq!(has, should.collect::<Vec<_>>(), "{}", type_url::short_name(type_url));
+            assert_eq!(has, should.collect::<Vec<_>>(), "{} after\n{}", type_url::short_name(type_url), world.said);
         }
     }
 }

@@ -1,0 +1,73 @@
+//! A client that does not read costs no more with time, and has everything when it reads again.
+
+#[path = "stream/support.rs"]
+mod support;
+
+use std::time::Duration;
+
+use chancery_xds::StreamSettings;
+use support::{Served, until, version};
+
+const T: &str = "type.example/T";
+const CHANGES: usize = 1000;
+const SIZE: usize = 100_000;
+
+/// A hundred megabytes of changes, of which one at a time is current.
+async fn change(served: &Served) -> String {
+    // The pace at which they are published; slower than the patience with an answer, so that it is
+    // the connection that holds them up.
+    let mut pace = tokio::time::interval(Duration::from_millis(2));
+    let mut body = String::new();
+    for i in 0..CHANGES {
+        pace.tick().await;
+        body = "x".repeat(SIZE) + &i.to_string();
+        served.set(T, "a", &body);
+    }
+    version(&body)
+}
+
+fn impatient() -> StreamSettings {
+    StreamSettings { order_timeout: Duration::from_millis(1), ..StreamSettings::default() }
+}
+
+/// Memory of this process that is in use, in bytes, where the system says so.
+fn resident() -> Option<usize> {
+    let pages: usize = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
+#[tokio::test]
+async fn an_incremental_client_that_does_not_read() {
+    let served = Served::start(impatient()).await;
+    let mut client = served.delta().await;
+    client.subscribe(T, &["*"]).await;
+    client.expect_and_ack(T, &[], &[]).await;
+    let before = resident();
+    let last = change(&served).await;
+    if let (Some(before), Some(after)) = (before, resident()) {
+        let grown = after.saturating_sub(before) / SIZE;
+        assert!(grown < CHANGES / 4, "it holds {grown} of {CHANGES} responses");
+    }
+    // It reads again, and still says nothing: the last change reaches it all the same.
+    let mut responses = 0;
+    while client.next().await.resources[0].version != last {
+        responses += 1;
+        assert!(responses < 20, "they were queued");
+    }
+}
+
+#[tokio::test]
+async fn a_state_of_the_world_client_that_does_not_read() {
+    let served = Served::start(impatient()).await;
+    let mut client = served.sotw().await;
+    served.set(T, "a", "first");
+    client.ask(T, &["a"]).await;
+    until("the first response is sent", || served.type_status(T).sent.is_some()).await;
+    let last = change(&served).await;
+    let first = client.expect(T, &["first"]).await;
+    client.ack(&first, &["a"]).await;
+    let second = client.next().await;
+    client.ack(&second, &["a"]).await;
+    assert_eq!(version(std::str::from_utf8(&second.resources[0].value).unwrap()), last, "the changes are one response");
+    client.expect_nothing().await;
+}
