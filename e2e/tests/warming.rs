@@ -1,4 +1,4 @@
-//! A cluster that warms for long, because its health check gets no answer, holds up nothing else.
+//! A cluster that warms for long, because its health check gets no answer, holds up nothing for long.
 //!
 //! Envoy withholds the acknowledgement of the clusters until such a cluster is warm, and after a reconnect asks for
 //! its endpoints before it asks for clusters. A server that waits for either hangs.
@@ -21,8 +21,11 @@ use tokio::net::TcpListener;
 
 const HOST: &str = "shop.example.com";
 
-/// Warming lasts longer than any of this may.
-const PROMPT: Duration = Duration::from_secs(8);
+/// Longer than any of this may take, yet shorter than the patience of a server that waits for the wrong thing.
+const PROMPT: Duration = Duration::from_secs(3);
+
+/// Routes wait five seconds for clusters to be acknowledged, lest they arrive before what they refer to.
+const PATIENCE_OF_A_STREAM: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_a_warming_cluster_arrives_over_delta() -> Result<()> {
@@ -61,13 +64,13 @@ async fn a_reconnect_while_warming_does_not_hang(protocol: Protocol) -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_routes_are_served_while_a_cluster_warms() -> Result<()> {
+async fn other_routes_wait_for_a_warming_cluster_no_longer_than_a_while() -> Result<()> {
     let Some(scene) = Scene::start(Protocol::Delta).await? else { return Ok(()) };
     let _silent = warm_for_long(&scene).await?;
     let begun = Instant::now();
     scene.api.put(&route_saying("news", "news.example.com", "unaffected")).await?;
     scene.fetch_until("the other route", get("news.example.com", "/"), |response| response.status == 200).await?;
-    assert!(begun.elapsed() < PROMPT, "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE_OF_A_STREAM, "it took {:?}", begun.elapsed());
     Ok(())
 }
 
