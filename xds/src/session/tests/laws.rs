@@ -159,19 +159,19 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
         match step {
             Step::Edit(edit) => {
                 self.edit(edit);
-                self.say(format!("{} {edit:?}", self.sequence));
+                self.say(&format!("{} {edit:?}", self.sequence));
                 true
             }
             Step::Deliver => {
                 let Some((type_url, request)) = self.proxy.says.pop_front() else { return false };
-                self.say(format!("-> {} {request:?}", type_url::short_name(type_url)));
+                self.say(&format!("-> {} {request:?}", type_url::short_name(type_url)));
                 self.session.on_request(&type_url.into(), request, &self.cache.read()).unwrap();
                 true
             }
             Step::Turn => {
                 let turn = self.session.turn(&self.cache.read(), self.now).unwrap();
                 for (type_url, sent, _) in &turn.replies {
-                    self.say(format!("<- {} {sent:?}", type_url::short_name(type_url)));
+                    self.say(&format!("<- {} {sent:?}", type_url::short_name(type_url)));
                 }
                 self.responses.extend(turn.replies);
                 !self.responses.is_empty()
@@ -179,7 +179,7 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
             Step::Read => {
                 let Some((type_url, sent, reply)) = self.responses.pop_front() else { return false };
                 let known = type_url::ALL.iter().find(|(known, _)| **known == *type_url).unwrap().0;
-                self.say(format!("   reads {} {}", type_url::short_name(known), sent.nonce));
+                self.say(&format!("   reads {} {}", type_url::short_name(known), sent.nonce));
                 self.proxy.read(known, &sent, &reply);
                 assert_eq!(self.proxy.broken(), [], "{}", self.said);
                 true
@@ -187,7 +187,7 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
             // A state-of-the-world client cannot say that it holds more than the version it names.
             Step::Reconnect if self.proxy.lingering => false,
             Step::Reconnect => {
-                self.say("reconnects".into());
+                self.say("reconnects");
                 self.responses.clear();
                 self.session = session(self.now);
                 self.proxy.reconnect();
@@ -196,8 +196,8 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
         }
     }
 
-    fn say(&mut self, what: String) {
-        self.said += &what;
+    fn say(&mut self, what: &str) {
+        self.said += what;
         self.said.push('\n');
     }
 

@@ -23,8 +23,7 @@ fn nack(sent: &Sent, message: &str) -> Request {
 }
 
 /// The first request of a client that has `held`.
-fn back_with(bench: &Bench<Delta>, names: &[&str], held: &[(&str, &str)]) -> Request {
-    let _ = bench;
+fn back_with(names: &[&str], held: &[(&str, &str)]) -> Request {
     let version = |body: &str| crate::Version::of(body.as_bytes()).to_string();
     let initial_resource_versions = held.iter().map(|(name, body)| ((*name).to_owned(), version(body))).collect();
     Request { initial_resource_versions, ..subscribe(names) }
@@ -165,9 +164,10 @@ fn the_legacy_wildcard_stays_when_names_join_it() {
 fn what_was_in_flight_when_the_wildcard_came_and_is_gone_is_removed() {
     let mut bench = bench(NAMED, &[("a", "1")], subscribe(&["a"]));
     let sent = expect(&mut bench, &["a"], &[]);
-    bench.remove("a");
     // The client reads the response after these, and takes what is in it for part of the wildcard.
     bench.ask(unsubscribe(&["a"]));
+    bench.remove("a");
+    bench.absorb().unwrap();
     bench.ask(subscribe(&["*"]));
     bench.ask(ack(&sent));
     expect_and_ack(&mut bench, &[], &["a"]);
@@ -230,13 +230,11 @@ fn an_unsubscribed_name_is_not_sent() {
 #[test]
 fn what_a_client_has_is_not_sent_again() {
     let mut bench = Bench::new(FULL, &[("a", "1"), ("b", "2")]);
-    let request = back_with(&bench, &[], &[("a", "1"), ("b", "1"), ("gone", "1")]);
-    bench.ask(request);
+    bench.ask(back_with(&[], &[("a", "1"), ("b", "1"), ("gone", "1")]));
     expect_and_ack(&mut bench, &["b"], &["gone"]);
 
     bench.reconnect(FULL);
-    let request = back_with(&bench, &["*"], &[("a", "1"), ("b", "2")]);
-    bench.ask(request);
+    bench.ask(back_with(&["*"], &[("a", "1"), ("b", "2")]));
     assert_silent(&mut bench);
     assert_eq!(bench.settled_through(), 2, "it has everything");
 }
@@ -244,8 +242,7 @@ fn what_a_client_has_is_not_sent_again() {
 #[test]
 fn what_a_client_has_and_lost_meanwhile_is_a_removal_that_may_be_held_back() {
     let mut bench = Bench::new(FULL, &[("a", "1")]);
-    let request = back_with(&bench, &[], &[("gone", "1")]);
-    bench.ask(request);
+    bench.ask(back_with(&[], &[("gone", "1")]));
     let (sent, reply) = bench.reply_through(Gate::Additions).unwrap();
     assert_eq!((content(&reply), sent.complete), ((strings(["a"]), vec![]), false));
     bench.ask(ack(&sent));
@@ -258,8 +255,7 @@ fn what_a_client_has_and_lost_meanwhile_is_a_removal_that_may_be_held_back() {
 #[test]
 fn versions_of_what_is_not_asked_for_are_ignored() {
     let mut bench = Bench::new(NAMED, &[("a", "1"), ("b", "1")]);
-    let request = back_with(&bench, &["a"], &[("b", "0"), ("gone", "1")]);
-    bench.ask(request);
+    bench.ask(back_with(&["a"], &[("b", "0"), ("gone", "1")]));
     expect_and_ack(&mut bench, &["a"], &[]);
     let late = Request { initial_resource_versions: [("a".into(), "0".into())].into(), ..Request::default() };
     bench.ask(late);
@@ -269,9 +265,39 @@ fn versions_of_what_is_not_asked_for_are_ignored() {
 #[test]
 fn endpoints_are_sent_to_a_client_that_has_them() {
     let mut bench = Bench::new(RESENT, &[("a", "1")]);
-    let request = back_with(&bench, &["a"], &[("a", "1")]);
-    bench.ask(request);
+    bench.ask(back_with(&["a"], &[("a", "1")]));
     expect_and_ack(&mut bench, &["a"], &[]);
+}
+
+#[test]
+fn endpoints_that_are_about_to_go_are_still_sent_to_a_cluster_that_waits_for_them() {
+    let mut bench = bench(RESENT, &[("a", "1")], subscribe(&["a"]));
+    let sent = expect(&mut bench, &["a"], &[]);
+    bench.subscription.progress_mut().touch(&"a".into());
+    bench.remove("a");
+    bench.ask(ack(&sent));
+    let (sent, reply) = bench.reply_through(Gate::Additions).unwrap();
+    assert_eq!(content(&reply), (strings(["a"]), vec![]));
+    bench.ask(ack(&sent));
+    expect_and_ack(&mut bench, &[], &["a"]);
+
+    // And so are those that went while the client was away.
+    bench.reconnect(RESENT);
+    bench.ask(back_with(&["a"], &[("a", "1")]));
+    let (_, reply) = bench.reply_through(Gate::Additions).unwrap();
+    assert_eq!(content(&reply), (strings(["a"]), vec![]));
+}
+
+#[test]
+fn what_was_made_and_unmade_before_it_was_sent_is_not_spoken_of() {
+    let mut bench = bench(FULL, &[("a", "1")], Request::default());
+    let sent = expect(&mut bench, &["a"], &[]);
+    bench.set("b", "1");
+    assert_silent(&mut bench);
+    bench.remove("b");
+    bench.ask(ack(&sent));
+    assert_silent(&mut bench);
+    assert_eq!(bench.settled_through(), bench.sequence);
 }
 
 #[test]
