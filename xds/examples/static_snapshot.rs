@@ -7,9 +7,7 @@ use chancery_proto::{
     Message,
     envoy::{
         cluster::{Cluster, cluster},
-        core::{
-            Address, ApiVersion, ConfigSource, SocketAddress, address, config_source, socket_address::PortSpecifier,
-        },
+        core::{Address, ConfigSource, SocketAddress, address, config_source, socket_address::PortSpecifier},
         endpoint::{ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
     },
     type_url,
@@ -43,9 +41,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn cluster(name: &str) -> Vec<u8> {
     let ads = config_source::ConfigSourceSpecifier::Ads(Default::default());
-    let v3 = ApiVersion::V3.into();
-    let source = ConfigSource { config_source_specifier: Some(ads), resource_api_version: v3, ..Default::default() };
-    let eds_cluster_config = Some(cluster::EdsClusterConfig { eds_config: Some(source), ..Default::default() });
+    let ads = ConfigSource { config_source_specifier: Some(ads), resource_api_version: 2, ..Default::default() };
+    let eds_cluster_config = Some(cluster::EdsClusterConfig { eds_config: Some(ads), ..Default::default() });
     let eds = Some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds.into()));
     Cluster { name: name.into(), cluster_discovery_type: eds, eds_cluster_config, ..Default::default() }.encode_to_vec()
 }
@@ -54,8 +51,8 @@ fn endpoints(cluster_name: &str, at: SocketAddr) -> Vec<u8> {
     let port_specifier = Some(PortSpecifier::PortValue(at.port().into()));
     let socket = SocketAddress { address: at.ip().to_string(), port_specifier, ..Default::default() };
     let address = Some(Address { address: Some(address::Address::SocketAddress(socket)) });
-    let host_identifier = Some(HostIdentifier::Endpoint(Endpoint { address, ..Default::default() }));
-    let endpoint = LbEndpoint { host_identifier, ..Default::default() };
-    let endpoints = vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }];
+    let host = HostIdentifier::Endpoint(Endpoint { address, ..Default::default() });
+    let lb_endpoints = vec![LbEndpoint { host_identifier: Some(host), ..Default::default() }];
+    let endpoints = vec![LocalityLbEndpoints { lb_endpoints, ..Default::default() }];
     ClusterLoadAssignment { cluster_name: cluster_name.into(), endpoints, ..Default::default() }.encode_to_vec()
 }

@@ -3,9 +3,9 @@ use chancery_proto::{envoy::discovery::DeltaDiscoveryRequest, google::rpc::Statu
 use super::*;
 use crate::subscription::delta::{Delta, DeltaReply};
 
-type Request = DeltaDiscoveryRequest;
+pub(super) type Request = DeltaDiscoveryRequest;
 
-fn subscribe(names: &[&str]) -> Request {
+pub(super) fn subscribe(names: &[&str]) -> Request {
     Request { resource_names_subscribe: strings(names), ..Request::default() }
 }
 
@@ -13,11 +13,11 @@ fn unsubscribe(names: &[&str]) -> Request {
     Request { resource_names_unsubscribe: strings(names), ..Request::default() }
 }
 
-fn ack(sent: &Sent) -> Request {
+pub(super) fn ack(sent: &Sent) -> Request {
     Request { response_nonce: sent.nonce.clone(), ..Request::default() }
 }
 
-fn nack(sent: &Sent, message: &str) -> Request {
+pub(super) fn nack(sent: &Sent, message: &str) -> Request {
     let error_detail = Some(Status { message: message.into(), ..Status::default() });
     Request { error_detail, ..ack(sent) }
 }
@@ -36,7 +36,7 @@ fn content(reply: &DeltaReply) -> (Vec<String>, Vec<String>) {
 
 /// The next reply must be exactly this.
 #[track_caller]
-fn expect(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) -> Sent {
+pub(super) fn expect(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) -> Sent {
     let (sent, reply) = bench.reply().expect("a response");
     assert_eq!(content(&reply), (strings(set), strings(removed)));
     sent
@@ -49,7 +49,7 @@ fn expect_and_ack(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) {
     assert_eq!(bench.ask(ack(&sent)), Verdict::Acknowledged(sent));
 }
 
-fn bench(rules: TypeRules, resources: &[(&str, &str)], request: Request) -> Bench<Delta> {
+pub(super) fn bench(rules: TypeRules, resources: &[(&str, &str)], request: Request) -> Bench<Delta> {
     let mut bench = Bench::new(rules, resources);
     assert_eq!(bench.ask(request), Verdict::None);
     bench
@@ -360,60 +360,4 @@ fn no_name_stands_twice_in_a_response() {
     bench.subscription.progress_mut().touch(&"a".into());
     expect_and_ack(&mut bench, &[], &["a"]);
     assert_silent(&mut bench);
-}
-
-#[test]
-fn an_answer_that_comes_after_the_patience_has_ended_still_counts() {
-    let mut bench = bench(FULL, &[("a", "1")], Request::default());
-    let first = expect(&mut bench, &["a"], &[]);
-    bench.subscription.progress_mut().give_up_waiting();
-    assert!(!bench.subscription.progress().is_settled(), "silence is not consent");
-    assert_eq!(bench.subscription.progress().additions_through(), 1, "but nobody is held back for it");
-    bench.set("a", "2");
-    let second = expect(&mut bench, &["a"], &[]);
-    assert_eq!(bench.ask(nack(&first, "bad")), Verdict::Rejected(first, "bad".into()));
-    assert_eq!(bench.settled_through(), 1);
-    assert_eq!(bench.ask(ack(&second)), Verdict::Acknowledged(second));
-    assert_eq!(bench.settled_through(), 2);
-}
-
-#[test]
-fn a_client_that_never_answers_costs_no_more_with_time() {
-    let mut bench = bench(FULL, &[], Request::default());
-    for change in 0..1000 {
-        bench.set("a", &change.to_string());
-        bench.reply();
-        bench.subscription.progress_mut().give_up_waiting();
-        bench.later(Duration::from_secs(1));
-    }
-    assert!(!bench.subscription.progress().is_settled());
-    let (last, _) = {
-        bench.set("a", "last");
-        bench.reply().unwrap()
-    };
-    assert_eq!(bench.ask(ack(&last)), Verdict::Acknowledged(last));
-    assert!(bench.subscription.progress().is_settled());
-}
-
-#[test]
-fn the_mark_of_what_is_settled_moves_under_steady_changes() {
-    let mut bench = bench(FULL, &[("a", "0")], Request::default());
-    let mut sent = expect(&mut bench, &["a"], &[]);
-    for change in 1..10 {
-        bench.set("a", &change.to_string());
-        let before = sent.sequence;
-        bench.ask(ack(&sent));
-        sent = expect(&mut bench, &["a"], &[]);
-        assert_eq!(bench.settled_through(), before);
-    }
-}
-
-#[test]
-fn a_stream_that_slept_too_long_is_told_to_start_over() {
-    let mut bench = bench(FULL, &[], Request::default());
-    for i in 0..5000 {
-        bench.set(&format!("n{i}"), "1");
-        bench.remove(&format!("n{i}"));
-    }
-    assert_eq!(bench.absorb(), Err(FellBehind));
 }
