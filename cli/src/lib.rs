@@ -1,1 +1,23 @@
-//! placeholder
+//! The `chancery` command: what operators and service owners say to a control plane, and a whole one to try (`dev`).
+//!
+//! Everything it does to a control plane goes through the REST API. On a terminal it prints tables, elsewhere
+//! JSON; what it has to say beside the answer goes to stderr.
+
+mod answer;
+mod bootstrap;
+pub mod cert;
+mod client;
+mod command;
+mod connection;
+pub mod dev;
+mod failure;
+mod fleet;
+mod history;
+mod kind;
+mod manifest;
+mod output;
+mod progress;
+mod resources;
+mod write;
+
+pub use command::{Cli, run};

@@ -1,4 +1,21 @@
 //! The control plane: model, translation, store, API, xDS publishing, identity.
 
+// The store's conformance suite is compiled here and in the end-to-end tests, and names this crate
+// in the same way in both.
+#[cfg(test)]
+extern crate self as chancery_control_plane;
+
+pub mod admission;
+pub mod api;
+pub mod app;
+pub mod bootstrap;
+pub mod commit;
+pub mod identity;
+pub mod metrics;
 pub mod model;
+pub mod proxies;
+pub mod publish;
+pub mod replica;
+pub mod settings;
 pub mod store;
+pub mod translate;

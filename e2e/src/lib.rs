@@ -1,1 +1,24 @@
-//! placeholder
+//! What tests and benchmarks with the real thing are made of: programs as processes, a real Envoy, upstreams
+//! that say what reached them, clients that count what they lost.
+//!
+//! Nothing here knows what a test is about. Ports are chosen by the system where a program lets
+//! it; every wait is [`wait::until`], which has a deadline and says what it last saw.
+
+pub mod api;
+pub mod bootstrap;
+pub mod certificates;
+pub mod client;
+pub mod command;
+pub mod control_plane;
+pub mod document;
+pub mod envoy;
+pub mod link;
+pub mod load;
+pub mod port;
+pub mod postgres;
+pub mod process;
+pub mod required;
+pub mod scene;
+pub mod story;
+pub mod upstream;
+pub mod wait;

@@ -10,6 +10,7 @@ pub use envoy_types::pb::envoy::{
     },
     extensions::{
         access_loggers::{file::v3 as file_access_log, stream::v3 as stream_access_log},
+        clusters::{common::dns::v3 as dns_lookup, dns::v3 as dns_cluster},
         filters::{http::router::v3 as router, network::http_connection_manager::v3 as hcm},
         retry::host::previous_hosts::v3 as previous_hosts,
         transport_sockets::tls::v3 as tls,

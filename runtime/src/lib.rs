@@ -1,1 +1,15 @@
-//! placeholder
+//! What every Chancery program needs, and none of them owns: settings, telemetry, TLS with hot
+//! reload, admin endpoints, and a graceful end.
+//!
+//! Nothing here knows a resource, a store or a proxy; the programs import this, never the reverse.
+
+pub mod admin;
+pub mod drain;
+pub mod file;
+pub mod secret;
+pub mod settings;
+pub mod telemetry;
+pub mod tls;
+
+pub use drain::Shutdown;
+pub use secret::{Secret, SecretString};

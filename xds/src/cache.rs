@@ -208,6 +208,14 @@ impl Table {
         self.live.values().map(|entry| &entry.resource)
     }
 
+    /// The resources whose names start with `name` and a slash.
+    pub fn resources_below(&self, name: &str) -> impl Iterator<Item = &Resource> {
+        let prefix = format!("{name}/");
+        let from = Bound::Included(Name::from(prefix.as_str()));
+        let rest = self.live.range((from, Bound::Unbounded));
+        rest.take_while(move |(name, _)| name.starts_with(&prefix)).map(|(_, entry)| &entry.resource)
+    }
+
     /// How many resources there are.
     pub fn len(&self) -> usize {
         self.live.len()

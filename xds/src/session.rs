@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chancery_proto::type_url;
 
 use crate::{
-    cache::Tables,
+    cache::{Table, Tables},
     order::{self, Held},
     resource::{Name, TypeUrl},
     subscription::{FellBehind, Gate, Progress, Sent, Subscription, TypeRules, Verdict},
@@ -112,6 +112,9 @@ impl<S: Subscription> Session<S> {
 
     fn make_replies(&mut self, tables: &Tables, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {
         for at in 0..self.types.len() {
+            if &*self.types[at].type_url == type_url::VIRTUAL_HOST {
+                self.park_virtual_hosts(at, tables.table(type_url::ROUTE));
+            }
             let gate = self.gate(&self.types[at], tables, now);
             let since = self.types[at].subscription.progress().removals_since();
             let free = order::removals_wait_for(&self.types[at].type_url).iter().all(|other| {
@@ -128,6 +131,9 @@ impl<S: Subscription> Session<S> {
                 if &*type_url == type_url::CLUSTER {
                     // Envoy asks for the endpoints of a new cluster, but not for those of a changed one.
                     self.touch_endpoints(&sent.set);
+                }
+                if &*type_url == type_url::ROUTE {
+                    self.touch_virtual_hosts(&sent.set, tables.table(type_url::VIRTUAL_HOST));
                 }
                 replies.push((type_url, sent, reply));
             }
@@ -150,6 +156,26 @@ impl<S: Subscription> Session<S> {
         if let Some(at) = self.position(type_url::ENDPOINT) {
             for cluster in clusters {
                 self.types[at].subscription.progress_mut().touch(cluster);
+            }
+        }
+    }
+
+    /// An Envoy that is sent a virtual host before its RouteConfiguration acknowledges it and forgets it.
+    fn park_virtual_hosts(&mut self, at: usize, configurations: &Table) {
+        let routes = self.position(type_url::ROUTE);
+        let (before, rest) = self.types.split_at_mut(at);
+        let routes = routes.and_then(|routes| before.get(routes)).map(|typed| typed.subscription.progress());
+        rest[0].subscription.progress_mut().park(|host| {
+            let configuration = host.rsplit_once('/').map_or(host, |(configuration, _)| configuration);
+            routes.is_some_and(|routes| routes.has_sent(configuration, configurations))
+        });
+    }
+
+    /// A RouteConfiguration that is sent may be a new one to the client, without any of its hosts.
+    fn touch_virtual_hosts(&mut self, configurations: &[Name], hosts: &Table) {
+        if let Some(at) = self.position(type_url::VIRTUAL_HOST) {
+            for host in configurations.iter().flat_map(|configuration| hosts.resources_below(configuration)) {
+                self.types[at].subscription.progress_mut().touch(host.name());
             }
         }
     }
@@ -192,6 +218,7 @@ impl<S: Subscription> Session<S> {
 fn rules(type_url: &str) -> TypeRules {
     TypeRules {
         full_state: matches!(type_url, type_url::CLUSTER | type_url::LISTENER),
+        legacy_wildcard: matches!(type_url, type_url::CLUSTER | type_url::LISTENER | type_url::VIRTUAL_HOST),
         always_resent: type_url == type_url::ENDPOINT,
     }
 }

@@ -1,14 +1,26 @@
 //! The language of the users, parsed: fleets, listeners, services, routes. Pure.
 //!
-//! Wire documents (`document`, with serde and schema) become the types here once, with every
-//! problem reported; a `Catalog` is all of them together, and consistent.
+//! Wire documents (`wire`, with serde and schema) become the types here once (`parse`), with every
+//! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
 
+mod catalog;
+mod check;
 mod document;
 pub mod fleet;
 pub mod listener;
 mod name;
+mod parse;
+mod problem;
+pub mod re2;
+mod references;
+mod resource;
 pub mod route;
 pub mod service;
+pub mod wire;
 
+pub use catalog::{Catalog, Entry};
 pub use document::Document;
 pub use name::{InvalidName, Key, Kind, Name, UnknownKind};
+pub use parse::{parse, parse_document};
+pub use problem::{Place, Problem, Problems, Quoted};
+pub use resource::Resource;

@@ -1,10 +1,46 @@
 //! Where configuration is kept: resources, revisions and the changes between them.
 //!
-//! One trait, two implementations (SQLite, Postgres), one conformance suite in `contract`.
+//! One trait (`contract`), two implementations (`sqlite`, `postgres`), one conformance suite. They
+//! share what a row means (`rows`), the schema's life (`schema`) and what an error means
+//! (`failure`); the SQL is each one's own, since what makes it safe and quick differs.
 //! Documents are stored as the user wrote them; what they mean is `model`'s business.
 
+#[cfg(test)]
+#[macro_use] // first: the macro is seen only below this line
+mod conformance;
+
 mod contract;
+mod failure;
+mod postgres;
+mod rows;
+mod schema;
+mod sqlite;
+
+use std::sync::Arc;
 
 pub use contract::{
     Change, HistoryQuery, Loaded, NewChange, NewRevision, Revision, RevisionSummary, Store, StoreError, Stored, Write,
 };
+
+/// Opens the store at `url` and brings its schema up to date.
+///
+/// - `postgres://…` or `postgresql://…`: as libpq takes it, with `sslmode` and the `PG…` variables.
+/// - `sqlite://PATH`: a file, created if it does not exist, in a directory that does. The path is
+///   taken as it stands, without percent-encoding.
+/// - `sqlite::memory:`: gone when the store is closed; for tests.
+///
+/// # Errors
+///
+/// [`StoreError::Url`] for anything else, [`StoreError::Unavailable`] if the database does not
+/// answer within a few seconds, [`StoreError::Schema`] if it belongs to a newer program.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    match url.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url).await?)),
+        Some(("sqlite", place)) => Ok(Arc::new(sqlite::SqliteStore::open(place).await?)),
+        // Only the scheme is repeated: there may be a password in the rest.
+        Some((scheme, _)) => Err(StoreError::Url(format!("unknown scheme {scheme:?}; {KNOWN_URLS}"))),
+        None => Err(StoreError::Url(format!("it has no scheme; {KNOWN_URLS}"))),
+    }
+}
+
+const KNOWN_URLS: &str = "use sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE";

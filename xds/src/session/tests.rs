@@ -1,5 +1,6 @@
 //! What holds for all types of a stream together.
 
+mod hosts;
 mod laws;
 mod proxy;
 

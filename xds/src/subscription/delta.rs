@@ -41,7 +41,7 @@ impl Subscription for Delta {
         let error = request.error_detail.map(|status| status.message);
         let verdict = self.progress.answered(&request.response_nonce, error);
         let first = self.progress.start(head, !request.initial_resource_versions.is_empty());
-        if first && self.progress.rules.full_state && request.resource_names_subscribe.is_empty() {
+        if first && self.progress.rules.legacy_wildcard && request.resource_names_subscribe.is_empty() {
             self.subscribe("*", table, head, first);
         }
         for name in &request.resource_names_subscribe {

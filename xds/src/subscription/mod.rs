@@ -23,9 +23,10 @@ use crate::{cache::Table, resource::Name};
 /// What differs from one resource type to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypeRules {
-    /// A state-of-the-world response carries every resource, and absence deletes (LDS, CDS). Also: a first
-    /// request without names asks for all of them.
+    /// A state-of-the-world response carries every resource, and absence deletes (LDS, CDS).
     pub full_state: bool,
+    /// A first request without names asks for everything (LDS, CDS, VHDS).
+    pub legacy_wildcard: bool,
     /// What a client says it has is sent again all the same (EDS): an Envoy that reconnects while
     /// a cluster is warming waits for its endpoints even though it has them.
     pub always_resent: bool,

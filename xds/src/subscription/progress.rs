@@ -35,6 +35,8 @@ pub struct Progress {
     dirty: BTreeMap<Name, Want>,
     /// Of the changes in `dirty`.
     dirty_span: Span,
+    /// Dirty as well, but of no use to the client yet; does not count as unsent.
+    parked: BTreeMap<Name, Want>,
     doomed: BTreeSet<Name>,
     /// Of the changes in `doomed`.
     doomed_span: Span,
@@ -107,18 +109,18 @@ impl Progress {
             let held = || table.had(name, self.seen);
             match kept {
                 Kept::Live => {
-                    let held = !self.dirty.contains_key(name) && held();
+                    let held = self.marked(name).is_none() && held();
                     self.mark(name.clone(), since, head, Want { held, due: false });
                 }
                 Kept::Removed => {
-                    let want = self.dirty.get(name).copied();
+                    let want = self.marked(name);
                     if want.map_or_else(held, |want| want.held) {
                         let before = want.map_or(since, |_| self.dirty_span.oldest);
                         self.mark_doomed(since.min(before), head);
                         self.doomed.insert(name.clone());
                     }
                     if want.is_some_and(|want| !want.due) {
-                        self.dirty.remove(name);
+                        self.unmark(name);
                     }
                 }
             }
@@ -133,6 +135,21 @@ impl Progress {
             self.mark_dirty(self.seen, self.seen);
             *self.dirty.entry(name.clone()).or_default() = Want { held: true, due: true };
         }
+    }
+
+    /// Puts aside the names that the client cannot use yet, and takes up those that it can use by now.
+    pub fn park(&mut self, usable: impl Fn(&str) -> bool) {
+        let late: Vec<_> = self.parked.extract_if(.., |name, _| usable(name)).collect();
+        self.parked.extend(self.dirty.extract_if(.., |name, _| !usable(name)));
+        for (name, want) in late {
+            self.mark_dirty(self.seen, self.seen);
+            self.dirty.insert(name, want);
+        }
+    }
+
+    /// Whether the client has the resource called `name` as it is, or it is on its way.
+    pub fn has_sent(&self, name: &str, table: &Table) -> bool {
+        self.started && self.interest.covers(name) && !self.dirty.contains_key(name) && table.resource(name).is_some()
     }
 
     /// The response that is waited for.
@@ -232,7 +249,8 @@ impl Progress {
     fn mark(&mut self, name: Name, oldest: u64, newest: u64, want: Want) {
         let doomed = self.doomed.remove(&name);
         self.mark_dirty(if doomed { oldest.min(self.doomed_span.oldest) } else { oldest }, newest);
-        let before = self.dirty.entry(name).or_default();
+        let parked = self.parked.remove(&name).unwrap_or_default();
+        let before = self.dirty.entry(name).or_insert(parked);
         *before = Want { held: before.held | want.held | doomed, due: before.due | want.due };
     }
 
@@ -244,7 +262,7 @@ impl Progress {
 
     /// The removal of the resource called `name`, which the client has, has to be sent.
     pub(super) fn doom(&mut self, name: Name, head: u64) {
-        self.dirty.remove(&name);
+        self.unmark(&name);
         self.mark_doomed(0, head);
         self.doomed.insert(name);
     }
@@ -256,7 +274,7 @@ impl Progress {
 
     /// Nothing has to be sent about `name`.
     pub(super) fn skip(&mut self, name: &str) {
-        self.dirty.remove(name);
+        self.unmark(name);
         self.doomed.remove(name);
     }
 
@@ -264,6 +282,7 @@ impl Progress {
     pub(super) fn skip_uninteresting(&mut self) {
         let interest = &self.interest;
         self.dirty.retain(|name, _| interest.covers(name));
+        self.parked.retain(|name, _| interest.covers(name));
         self.doomed.retain(|name| interest.covers(name));
     }
 
@@ -275,6 +294,16 @@ impl Progress {
                 self.want(name.clone(), head, if held(name) { Want::HELD } else { Want::NEW });
             }
         }
+    }
+
+    /// Why `name` has to be sent, now or later.
+    fn marked(&self, name: &str) -> Option<Want> {
+        self.dirty.get(name).or_else(|| self.parked.get(name)).copied()
+    }
+
+    fn unmark(&mut self, name: &str) {
+        self.dirty.remove(name);
+        self.parked.remove(name);
     }
 
     /// What has to be sent, which is about to be.

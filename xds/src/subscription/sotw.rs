@@ -96,7 +96,7 @@ impl Subscription for Sotw {
 
 impl Sotw {
     fn parse_interest(&mut self, names: &[String]) -> Interest {
-        let legacy_wildcard = names.is_empty() && !self.named && self.progress.rules.full_state;
+        let legacy_wildcard = names.is_empty() && !self.named && self.progress.rules.legacy_wildcard;
         self.named |= !names.is_empty();
         let mut interest = Interest { wildcard: legacy_wildcard, ..Interest::default() };
         for name in names {

@@ -16,11 +16,11 @@ use crate::{Cache, Resource, Update};
 
 const T: &str = "type.example/T";
 /// Like RDS.
-const NAMED: TypeRules = TypeRules { full_state: false, always_resent: false };
+const NAMED: TypeRules = TypeRules { full_state: false, legacy_wildcard: false, always_resent: false };
 /// Like CDS and LDS.
-const FULL: TypeRules = TypeRules { full_state: true, always_resent: false };
+const FULL: TypeRules = TypeRules { full_state: true, legacy_wildcard: true, always_resent: false };
 /// Like EDS.
-const RESENT: TypeRules = TypeRules { full_state: false, always_resent: true };
+const RESENT: TypeRules = TypeRules { full_state: false, legacy_wildcard: false, always_resent: true };
 
 /// A subscription and the cache it is served from.
 struct Bench<S> {

@@ -1,0 +1,37 @@
+# Every target does its own set-up (scripts/setup), so a fresh clone needs no step before it.
+
+# More arguments: make run ARGS="--port-offset 100", make bench ARGS="config-push --edits 50"
+ARGS ?=
+CARGO ?= cargo
+BUILT = $(or $(CARGO_TARGET_DIR),target)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench lint
+
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The unoptimized build: it is there in half the time, starts in well under a second, and shares what it compiles
+# with `make test`. To see what Chancery can do, there is `make bench`.
+run: ## Set up, build and run everything on this machine: `chancery dev` with a real Envoy (ARGS="…" adds flags)
+	@scripts/setup run
+	$(CARGO) build --locked --package chancery
+	$(BUILT)/debug/chancery dev $(ARGS)
+
+# Three passes over one build: selecting the same packages each time keeps it one build.
+# Integration tests run one at a time: several of them start Envoys and count lost requests, and
+# what they would then measure on two cores is each other.
+test: ## Set up and run every test
+	@scripts/setup test
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --no-fail-fast --lib --bins
+	$(CARGO) test --locked --workspace --no-fail-fast --doc
+	$(CARGO) test --locked --workspace --no-fail-fast --test '*' -- --test-threads=1
+
+bench: ## Measure the release build with a real Envoy; results go to bench-results/ (ARGS="…" picks a part)
+	@scripts/setup run
+	$(CARGO) build --locked --release --workspace --bins
+	$(BUILT)/release/chancery-bench $(if $(ARGS),$(ARGS),all)
+
+lint: ## Check format, clippy, docs, shell scripts and licences
+	scripts/lint

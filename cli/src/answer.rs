@@ -1,0 +1,118 @@
+//! What the API answers, as far as it is shown to people. For programs, answers are passed on as they came.
+
+use std::collections::BTreeMap;
+
+use chancery_control_plane::model::Kind;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What a write did.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Written {
+    pub(crate) revision: u64,
+    pub(crate) changed: Vec<Changed>,
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+    pub(crate) applied: Option<Applied>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Changed {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) action: String,
+    #[serde(default)]
+    pub(crate) fields: Vec<FieldChange>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct FieldChange {
+    pub(crate) path: String,
+    pub(crate) before: Option<Value>,
+    pub(crate) after: Option<Value>,
+}
+
+/// How a change arrived at the proxies.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Applied {
+    pub(crate) proxies: usize,
+    pub(crate) applied: usize,
+    pub(crate) refused: Vec<Refusal>,
+    pub(crate) pending: Vec<String>,
+    pub(crate) slowest_ms: Option<f64>,
+    pub(crate) timed_out: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) proxy: String,
+    pub(crate) r#type: String,
+    pub(crate) resource: Option<String>,
+    pub(crate) reason: String,
+}
+
+/// A page of anything.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// A revision.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Revision {
+    pub(crate) number: u64,
+    pub(crate) author: String,
+    pub(crate) message: String,
+    pub(crate) at: String,
+    pub(crate) change_count: u64,
+}
+
+/// A proxy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Proxy {
+    pub(crate) id: String,
+    pub(crate) fleet: String,
+    pub(crate) connected: bool,
+    pub(crate) envoy_version: Option<String>,
+    pub(crate) protocol: String,
+    pub(crate) lag_ms: Option<f64>,
+    pub(crate) types: BTreeMap<String, TypeStatus>,
+    pub(crate) last_rejection: Option<Rejection>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TypeStatus {
+    pub(crate) status: String,
+    pub(crate) sent_version: Option<String>,
+    pub(crate) acked_version: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Rejection {
+    pub(crate) at: String,
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) resources: Vec<String>,
+}
+
+impl Proxy {
+    /// Whether it has applied everything it was sent.
+    pub(crate) fn synced(&self) -> bool {
+        self.types.values().all(|status| matches!(status.status.as_str(), "synced" | "notSent"))
+    }
+}
+
+/// Seconds are enough for people.
+pub(crate) fn moment(at: &str) -> String {
+    match at.split_once('.') {
+        Some((seconds, rest)) => seconds.to_owned() + rest.trim_start_matches(|c: char| c.is_ascii_digit()),
+        None => at.to_owned(),
+    }
+}

@@ -1,0 +1,198 @@
+//! The REST API over HTTP: one request, one deadline, one answer or a [`Failure`].
+
+use std::{error::Error, time::Duration};
+
+use chancery_control_plane::api::ProblemDetails;
+use chancery_runtime::SecretString;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper_util::{
+    client::legacy::{Client as Http, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// How long an answer may take, beside what the server was asked to wait.
+const DEADLINE: Duration = Duration::from_secs(35);
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A control plane.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    http: Http<HttpConnector, Full<Bytes>>,
+    server: String,
+    authorization: HeaderValue,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    method: Method,
+    path: String,
+    query: Vec<(&'static str, String)>,
+    headers: HeaderMap,
+    body: Option<Value>,
+    /// How long the server was asked to wait.
+    patience: Duration,
+}
+
+impl Call {
+    /// A request for `path`, which starts with `/api`.
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        let (query, headers) = (Vec::new(), HeaderMap::new());
+        Self { method, path: path.into(), query, headers, body: None, patience: Duration::ZERO }
+    }
+
+    pub(crate) fn query(mut self, name: &'static str, value: &impl ToString) -> Self {
+        self.query.push((name, value.to_string()));
+        self
+    }
+
+    /// Only if the `ETag` is `revision`.
+    pub(crate) fn if_revision(mut self, revision: u64) -> Self {
+        let tag = HeaderValue::try_from(format!("\"{revision}\""));
+        self.headers.extend(tag.map(|tag| (header::IF_MATCH, tag)));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: Value) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// Asks the server to wait until the change is applied.
+    pub(crate) fn wait_applied(mut self, timeout: Duration) -> Self {
+        self.patience = timeout;
+        self.query("wait", &"applied").query("timeout", &format_args!("{}ms", timeout.as_millis()))
+    }
+}
+
+impl Client {
+    /// A client of `server`, an `http` URL.
+    pub(crate) fn new(server: &str, token: &SecretString) -> Result<Self, Failure> {
+        let server = server.trim_end_matches('/').to_owned();
+        let uri: Uri = server.parse().map_err(|error| Failure::Usage(format!("--server {server:?}: {error}")))?;
+        match (uri.scheme_str(), uri.query()) {
+            (Some("http"), None) => {}
+            (Some("https"), _) => {
+                return Err(Failure::Usage("--server: https is not supported yet; use http over a tunnel".to_owned()));
+            }
+            _ => return Err(Failure::Usage(format!("--server {server:?} must be a URL as http://127.0.0.1:8080"))),
+        }
+        let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+            .map_err(|_| Failure::Usage("the token holds characters that no token has".to_owned()))?;
+        authorization.set_sensitive(true);
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_DEADLINE));
+        let http = Http::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { http, server, authorization })
+    }
+
+    /// `GET`, read as `T`.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: impl Into<String>) -> Result<T, Failure> {
+        self.send(Call::new(Method::GET, path)).await
+    }
+
+    /// Sends `call` and reads the answer as `T`.
+    pub(crate) async fn send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
+        let deadline = DEADLINE + call.patience;
+        let request = self.request(call)?;
+        let (status, body) = match tokio::time::timeout(deadline, self.exchange(request)).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(self.unreachable(format!("no answer within {} s", deadline.as_secs()))),
+        };
+        if !status.is_success() {
+            return Err(self.refusal(status, &body));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|error| self.failed(format!("gives an answer that cannot be read: {error}")))
+    }
+
+    fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, Failure> {
+        let mut uri = format!("{}{}", self.server, call.path);
+        for (index, (name, value)) in call.query.iter().enumerate() {
+            uri += if index == 0 { "?" } else { "&" };
+            uri += &format!("{name}={}", encoded(value));
+        }
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(uri)
+            .header(header::AUTHORIZATION, self.authorization.clone())
+            .header(header::USER_AGENT, concat!("chancery/", env!("CARGO_PKG_VERSION")));
+        if let Some(headers) = request.headers_mut() {
+            headers.extend(call.headers);
+        }
+        let body = match call.body {
+            Some(body) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                Bytes::from(body.to_string())
+            }
+            None => Bytes::new(),
+        };
+        request.body(Full::new(body)).map_err(|error| Failure::Usage(format!("cannot ask {}: {error}", call.path)))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
+        let response = self.http.request(request).await.map_err(|error| self.unreachable(innermost(&error)))?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| self.unreachable(innermost(&error)))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
+        let details: Option<ProblemDetails> = serde_json::from_slice(body).ok();
+        match (status, details) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
+                self.failed("does not accept the token".to_owned())
+            }
+            (status, Some(details)) if status.is_client_error() => Failure::Refused(Box::new(details)),
+            (_, Some(details)) => self.failed(format!("fails: {}", details.detail)),
+            (status, None) => self.failed(format!("answers {status}; is it a control plane?")),
+        }
+    }
+
+    fn unreachable(&self, reason: String) -> Failure {
+        Failure::Unreachable { server: self.server.clone(), reason }
+    }
+
+    fn failed(&self, reason: String) -> Failure {
+        Failure::Server { server: self.server.clone(), reason }
+    }
+}
+
+/// What is at the bottom: hyper's own words say only that something failed.
+fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}
+
+/// `text` in a query (RFC 3986, section 2.3).
+pub(crate) fn encoded(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_encoded() {
+        assert_eq!(encoded("a b&c=é~"), "a%20b%26c%3D%C3%A9~");
+    }
+
+    #[test]
+    fn only_http_is_spoken() {
+        let new = |server: &str| Client::new(server, &"t".to_owned().into()).is_ok();
+        assert!(new("http://127.0.0.1:8080") && new("http://[::1]:8080/behind/a/proxy/"));
+        assert!(!new("https://a") && !new("127.0.0.1:8080") && !new("ftp://a") && !new("http://a?b") && !new(""));
+    }
+}

@@ -1,0 +1,150 @@
+//! The commands and how each is run.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use tokio::runtime::Builder;
+
+use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, resources};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the change or the request was refused: problems, a conflict, nothing there; or the command failed
+  2  the command line is wrong, or a file cannot be read
+  3  the control plane cannot be reached, refuses the token, or fails
+  4  the change is stored, but a proxy refused it or did not apply it in time";
+
+/// Instructs and credentials fleets of Envoy proxies
+#[derive(Debug, Parser)]
+#[command(name = "chancery", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine: control plane, Envoy, demo services
+    Dev(dev::DevArgs),
+    /// Check files and say what would change
+    Plan(resources::PlanArgs),
+    /// Make what files say, all of it or nothing, as one revision
+    Apply(resources::ApplyArgs),
+    /// Show resources of a kind, or one
+    Get(resources::GetArgs),
+    /// Show one resource and its latest changes
+    Describe(resources::DescribeArgs),
+    /// Delete a resource, or those in files
+    Delete(resources::DeleteArgs),
+    /// Show who changed what, when and why
+    History(history::HistoryArgs),
+    /// Undo what a revision did, as a new revision
+    Revert(history::RevertArgs),
+    /// Show proxies and what they have applied
+    Proxies(fleet::ProxiesArgs),
+    /// Print the bootstrap file that an Envoy starts with
+    Bootstrap(bootstrap::BootstrapArgs),
+    /// Issue certificates
+    Cert(cert::CertArgs),
+}
+
+/// Runs the command; what goes wrong is told on stderr.
+pub fn run(cli: Cli) -> ExitCode {
+    // Servers use every core; what only asks one needs no threads.
+    let mut builder = match cli.command {
+        Command::Dev(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => return failed(&Failure::Io { what: "threads".to_owned(), source }),
+    };
+    match runtime.block_on(dispatch(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failed(&failure),
+    }
+}
+
+async fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Dev(args) => Ok(dev::run(args).await?),
+        Command::Plan(args) => resources::plan(args).await,
+        Command::Apply(args) => resources::apply(args).await,
+        Command::Get(args) => resources::get(args).await,
+        Command::Describe(args) => resources::describe(args).await,
+        Command::Delete(args) => resources::delete(args).await,
+        Command::History(args) => history::history(args).await,
+        Command::Revert(args) => history::revert(args).await,
+        Command::Proxies(args) => fleet::proxies(args).await,
+        Command::Bootstrap(args) => bootstrap::bootstrap(args),
+        Command::Cert(args) => Ok(cert::run(args)?),
+    }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    for line in failure.lines() {
+        eprintln!("{line}");
+    }
+    ExitCode::from(failure.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_says_what_the_exit_codes_mean() {
+        insta::assert_snapshot!(Cli::command().render_help());
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        let parses = |line: &str| Cli::try_parse_from(line.split_whitespace()).is_ok();
+        for line in [
+            "chancery apply -f a.yaml -f dir --wait --timeout 10s -m why --if-revision 7",
+            "chancery apply -f - --wait=applied --dry-run -o yaml",
+            "chancery plan -f a.yaml",
+            "chancery get routes",
+            "chancery get svc checkout -o json",
+            "chancery delete route checkout --wait",
+            "chancery delete -f a.yaml",
+            "chancery history",
+            "chancery history route checkout",
+            "chancery proxies edge-1 --fleet edge",
+            "chancery dev --port-offset 100 --no-envoy",
+            "chancery cert issue --fleet edge --id edge-1 --out dir",
+            "chancery bootstrap --fleet edge --id edge-1 --xds-address [::1]:18000 --sotw --admin 127.0.0.1:9901",
+        ] {
+            assert!(parses(line), "{line}");
+        }
+        for line in [
+            "chancery",
+            "chancery apply",
+            "chancery apply -f a.yaml --timeout 10s",
+            "chancery apply -f a.yaml --wait --timeout 61s",
+            "chancery apply -f a.yaml --wait=never",
+            "chancery get",
+            "chancery get widgets",
+            "chancery get route ../x",
+            "chancery describe route",
+            "chancery delete route",
+            "chancery delete route a -f b.yaml",
+            "chancery delete",
+            "chancery history route",
+            "chancery revert x",
+            "chancery bootstrap --fleet edge --id ../x",
+            "chancery bootstrap --fleet edge --id a --xds-address nowhere",
+        ] {
+            assert!(!parses(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Where the control plane is and what to show it: flags, environment, or a `chancery dev` that runs here.
+
+use std::path::{Path, PathBuf};
+
+use chancery_runtime::SecretString;
+use clap::Args;
+use serde::Deserialize;
+
+use crate::{client::Client, failure::Failure};
+
+/// Where the API of a control plane is unless something says otherwise.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
+
+/// Which control plane is meant.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectionArgs {
+    /// URL of the API [default: that of the `chancery dev` in the data folder]
+    #[arg(long, value_name = "URL", env = "CHANCERY_SERVER")]
+    server: Option<String>,
+    /// Token for the API; better in the environment, where other users cannot see it [default: that of the `chancery dev`]
+    #[arg(long, value_name = "TOKEN", env = "CHANCERY_TOKEN", hide_env_values = true)]
+    token: Option<SecretString>,
+    /// Data folder of a `chancery dev`
+    #[arg(long, value_name = "DIR", default_value = "./.chancery", env = "CHANCERY_DATA_DIR")]
+    data_dir: PathBuf,
+}
+
+/// What a `chancery dev` says about itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Dev {
+    api_url: String,
+    admin_token: SecretString,
+}
+
+impl ConnectionArgs {
+    /// A client for the control plane that is meant.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let dev = Dev::read(&self.data_dir);
+        let (server, token) = choose(self.server.clone(), self.token.clone(), dev).ok_or_else(|| {
+            let server = self.server.clone().unwrap_or_else(|| DEFAULT_SERVER.to_owned());
+            let reason = format!(
+                "needs a token: set CHANCERY_TOKEN (and CHANCERY_SERVER), or start `chancery dev`, which none runs in {}",
+                self.data_dir.display()
+            );
+            Failure::Server { server, reason }
+        })?;
+        Client::new(&server, &token)
+    }
+}
+
+/// A token goes only to the server it belongs to: that of `chancery dev` never to one that was named otherwise.
+fn choose(server: Option<String>, token: Option<SecretString>, dev: Option<Dev>) -> Option<(String, SecretString)> {
+    match (server, token, dev) {
+        (Some(server), Some(token), _) => Some((server, token)),
+        (Some(server), None, Some(dev)) => {
+            let same = server.trim_end_matches('/') == dev.api_url.trim_end_matches('/');
+            same.then_some((server, dev.admin_token))
+        }
+        (None, Some(token), dev) => Some((dev.map_or(DEFAULT_SERVER.to_owned(), |dev| dev.api_url), token)),
+        (None, None, Some(dev)) => Some((dev.api_url, dev.admin_token)),
+        (_, None, None) => None,
+    }
+}
+
+impl Dev {
+    /// `dev.json` exists only while `chancery dev` runs.
+    fn read(data_dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(data_dir.join("dev.json")).ok()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEV: &str = "http://127.0.0.1:8090";
+
+    fn chosen(server: Option<&str>, token: Option<&str>, running: bool) -> Option<(String, String)> {
+        let dev = running.then(|| Dev { api_url: DEV.to_owned(), admin_token: "of-dev".to_owned().into() });
+        let token = token.map(|token| token.to_owned().into());
+        let (server, token) = choose(server.map(str::to_owned), token, dev)?;
+        Some((server, token.expose().clone()))
+    }
+
+    #[test]
+    fn what_was_said_goes_before_what_runs_here() {
+        let is = |server: &str, token: &str| Some((server.to_owned(), token.to_owned()));
+        assert_eq!(chosen(None, None, true), is(DEV, "of-dev"));
+        assert_eq!(chosen(Some("http://a"), Some("t"), true), is("http://a", "t"));
+        assert_eq!(chosen(None, Some("t"), true), is(DEV, "t"));
+        assert_eq!(chosen(None, Some("t"), false), is(DEFAULT_SERVER, "t"));
+        assert_eq!(chosen(None, None, false), None);
+    }
+
+    #[test]
+    fn the_token_of_dev_goes_nowhere_else() {
+        assert_eq!(chosen(Some("http://elsewhere"), None, true), None);
+        let same = format!("{DEV}/");
+        assert_eq!(chosen(Some(&same), None, true), Some((same, "of-dev".to_owned())));
+    }
+}

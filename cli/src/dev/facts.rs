@@ -1,0 +1,186 @@
+//! What is where: `dev.json` for programs, a summary for people.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, path::Path, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use chancery_runtime::{SecretString, file};
+use serde::{Serialize, Serializer};
+
+/// Everything that a test or script needs to use a running `chancery dev`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Facts {
+    pub(super) ready: bool,
+    pub(super) api_url: String,
+    /// The file is for its owner only, and without the token it would be of no use.
+    #[serde(serialize_with = "exposed")]
+    pub(super) admin_token: SecretString,
+    pub(super) admin_url: String,
+    pub(super) xds_address: SocketAddr,
+    pub(super) ca_file: PathBuf,
+    pub(super) client_cert_file: PathBuf,
+    pub(super) client_key_file: PathBuf,
+    pub(super) fleet: String,
+    pub(super) proxy_id: String,
+    pub(super) envoy_listener: Option<SocketAddr>,
+    pub(super) envoy_admin: Option<SocketAddr>,
+    pub(super) envoy_version: Option<String>,
+    pub(super) upstreams: Vec<SocketAddr>,
+    pub(super) pids: BTreeMap<String, u32>,
+}
+
+fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose())
+}
+
+/// The addresses of the ready line.
+#[derive(Debug, Serialize)]
+pub(super) struct Addresses {
+    api: String,
+    xds: SocketAddr,
+    admin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envoy: Option<SocketAddr>,
+}
+
+impl Facts {
+    /// Writes `dev.json` in one step, for its owner only.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let mut contents = serde_json::to_vec_pretty(self)?;
+        contents.push(b'\n');
+        file::replace(path, &contents, file::PRIVATE).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// What the ready line says. No token: stdout is kept by whoever collects it.
+    pub(super) fn addresses(&self) -> Addresses {
+        let address = |url: &str| url.trim_start_matches("http://").to_owned();
+        Addresses {
+            api: address(&self.api_url),
+            xds: self.xds_address,
+            admin: address(&self.admin_url),
+            envoy: self.envoy_listener,
+        }
+    }
+
+    /// The same for people, with something to try; `program` is how they called us.
+    pub(super) fn summary(&self, data: &Path, program: &str) -> String {
+        let mut text = String::from("\nChancery is ready.\n\n");
+        let mut line = |what: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  {what:<13}{value}");
+        };
+        line("API", format!("{}  (documentation: {}/docs)", self.api_url, self.api_url));
+        line("admin token", self.admin_token.expose().clone());
+        if let (Some(listener), Some(admin), Some(version)) =
+            (self.envoy_listener, self.envoy_admin, &self.envoy_version)
+        {
+            let proxy = format!("{}/{}", self.fleet, self.proxy_id);
+            line("Envoy", format!("http://{listener}  ({version}, proxy {proxy}, its admin page: http://{admin})"));
+        }
+        line("xDS", format!("{}  (mutual TLS)", self.xds_address));
+        line("health", format!("{}/readyz, /metrics", self.admin_url));
+        if let [a, b] = self.upstreams.as_slice() {
+            line("upstreams", format!("demo-a http://{a}, demo-b http://{b}"));
+        }
+        line("data", data.display().to_string());
+
+        text.push_str("\nTry, in another terminal:\n\n");
+        for command in self.suggestions(program) {
+            let _ = writeln!(text, "  {command}");
+        }
+        text.push_str("\nCtrl-C stops all of it; the data stays.\n");
+        text
+    }
+
+    /// Three commands to try.
+    fn suggestions(&self, program: &str) -> [String; 3] {
+        let routes = format!("{program} get routes");
+        match self.envoy_listener {
+            Some(listener) => {
+                let request = format!("curl http://{listener}/any/path    # nine of ten go to demo-a");
+                [request, routes, format!("{program} proxies")]
+            }
+            None => [routes, format!("{program} describe route demo"), format!("{program} history")],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            ready: true,
+            api_url: "http://127.0.0.1:8080".to_owned(),
+            admin_token: "chy_token".to_owned().into(),
+            admin_url: "http://127.0.0.1:9900".to_owned(),
+            xds_address: "127.0.0.1:18000".parse().unwrap(),
+            ca_file: "/data/proxy/ca.crt".into(),
+            client_cert_file: "/data/proxy/tls.crt".into(),
+            client_key_file: "/data/proxy/tls.key".into(),
+            fleet: "edge".to_owned(),
+            proxy_id: "dev-1".to_owned(),
+            envoy_listener: Some("127.0.0.1:10000".parse().unwrap()),
+            envoy_admin: Some("127.0.0.1:9901".parse().unwrap()),
+            envoy_version: Some("1.40.0".to_owned()),
+            upstreams: vec!["127.0.0.1:10081".parse().unwrap(), "127.0.0.1:10082".parse().unwrap()],
+            pids: [("envoy".to_owned(), 7)].into(),
+        }
+    }
+
+    #[test]
+    fn the_file_has_what_scripts_rely_on_and_is_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dev.json");
+        facts().write(&path).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(
+            written,
+            serde_json::json!({
+                "ready": true,
+                "apiUrl": "http://127.0.0.1:8080",
+                "adminToken": "chy_token",
+                "adminUrl": "http://127.0.0.1:9900",
+                "xdsAddress": "127.0.0.1:18000",
+                "caFile": "/data/proxy/ca.crt",
+                "clientCertFile": "/data/proxy/tls.crt",
+                "clientKeyFile": "/data/proxy/tls.key",
+                "fleet": "edge",
+                "proxyId": "dev-1",
+                "envoyListener": "127.0.0.1:10000",
+                "envoyAdmin": "127.0.0.1:9901",
+                "envoyVersion": "1.40.0",
+                "upstreams": ["127.0.0.1:10081", "127.0.0.1:10082"],
+                "pids": { "envoy": 7 },
+            })
+        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_ready_line_has_addresses_and_no_token() {
+        let line = serde_json::to_string(&facts().addresses()).unwrap();
+        assert_eq!(
+            line,
+            r#"{"api":"127.0.0.1:8080","xds":"127.0.0.1:18000","admin":"127.0.0.1:9900","envoy":"127.0.0.1:10000"}"#
+        );
+    }
+
+    #[test]
+    fn the_summary_offers_three_commands_that_fit() {
+        let commands = |facts: &Facts| {
+            let summary = facts.summary(Path::new("/data"), "target/debug/chancery");
+            let try_out = summary.split_once("Try").unwrap().1;
+            try_out.lines().filter_map(|line| line.strip_prefix("  ").map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let with_envoy = commands(&facts());
+        assert_eq!(with_envoy.len(), 3);
+        assert!(with_envoy[0].starts_with("curl http://127.0.0.1:10000/any/path"), "{with_envoy:?}");
+        let without = commands(&Facts { envoy_listener: None, ..facts() });
+        assert_eq!(without.len(), 3);
+        assert!(without.iter().all(|command| command.starts_with("target/debug/chancery ")), "{without:?}");
+    }
+}

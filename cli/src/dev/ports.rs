@@ -1,0 +1,104 @@
+//! Which port is whose, and what to say when one is taken.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use anyhow::{Result, bail};
+
+/// The largest offset: the highest port still exists.
+pub(super) const MAX_OFFSET: u16 = u16::MAX - 18000;
+
+/// How far apart the offsets are that are tried for a suggestion.
+const STEP: u16 = 100;
+
+/// The addresses of all parts.
+#[derive(Clone, Debug)]
+pub(super) struct Ports {
+    pub(super) api: SocketAddr,
+    pub(super) xds: SocketAddr,
+    pub(super) admin: SocketAddr,
+    pub(super) upstreams: [SocketAddr; 2],
+    pub(super) listener: SocketAddr,
+    pub(super) envoy_admin: SocketAddr,
+}
+
+impl Ports {
+    pub(super) fn with_offset(offset: u16) -> Self {
+        let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port + offset));
+        Self {
+            api: local(8080),
+            xds: local(18000),
+            admin: local(9900),
+            upstreams: [local(10081), local(10082)],
+            listener: local(10000),
+            envoy_admin: local(9901),
+        }
+    }
+
+    /// Looks whether every port can be had, before anything is started.
+    pub(super) fn check_free(&self, with_envoy: bool) -> Result<()> {
+        let taken: Vec<String> = self
+            .owners(with_envoy)
+            .into_iter()
+            .filter_map(|(address, owner)| {
+                let error = TcpListener::bind(address).err()?;
+                Some(format!("port {} for {owner}: {error}", address.port()))
+            })
+            .collect();
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let offsets = (STEP..MAX_OFFSET).step_by(usize::from(STEP));
+        let free = offsets.into_iter().find(|offset| Self::with_offset(*offset).are_free(with_envoy));
+        let advice = free.map_or_else(String::new, |offset| format!(", for example --port-offset {offset}"));
+        bail!("cannot use {}\nstop what uses them, or move every port{advice}", taken.join("; "));
+    }
+
+    fn are_free(&self, with_envoy: bool) -> bool {
+        self.owners(with_envoy).iter().all(|(address, _)| TcpListener::bind(address).is_ok())
+    }
+
+    fn owners(&self, with_envoy: bool) -> Vec<(SocketAddr, &'static str)> {
+        let mut owners = vec![
+            (self.api, "the API"),
+            (self.xds, "xDS"),
+            (self.admin, "health and metrics"),
+            (self.upstreams[0], "the upstream demo-a"),
+            (self.upstreams[1], "the upstream demo-b"),
+        ];
+        if with_envoy {
+            owners.push((self.listener, "Envoy's listener"));
+            owners.push((self.envoy_admin, "Envoy's admin interface"));
+        }
+        owners
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_moves_every_port() {
+        let (zero, moved) = (Ports::with_offset(0), Ports::with_offset(1000));
+        for ((before, owner), (after, _)) in zero.owners(true).into_iter().zip(moved.owners(true)) {
+            assert_eq!(before.port() + 1000, after.port(), "{owner}");
+        }
+        Ports::with_offset(MAX_OFFSET);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named_with_its_owner_and_a_way_out() {
+        let mut ports = Ports::with_offset(0);
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = |_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let _holder = TcpListener::bind(taken).unwrap();
+        ports.api = free(());
+        ports.xds = taken;
+        ports.admin = free(());
+        ports.upstreams = [free(()), free(())];
+        let error = ports.check_free(false).unwrap_err().to_string();
+        assert!(error.contains(&format!("port {} for xDS", taken.port())), "{error}");
+        assert!(error.contains("--port-offset "), "{error}");
+        assert!(!error.contains("the API"), "{error}");
+    }
+}

@@ -1,0 +1,193 @@
+//! The demo resources, written through the API as a user would write them.
+//!
+//! They are written once, into an empty catalog; after that they belong to the user. Only their
+//! ports are kept in step with `--port-offset`, and only while they carry our label.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Result, bail};
+use chancery_control_plane::model::Kind;
+use http::{Method, StatusCode};
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use super::{FLEET, http::Http, ports::Ports};
+use crate::{
+    client::{Call, Client},
+    failure::Failure,
+};
+
+/// The label of what was seeded.
+const LABEL: (&str, &str) = ("created-by", "chancery-dev");
+
+/// How long to wait between two looks at whether the demo is served.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What became of the demo.
+#[derive(Debug)]
+pub(super) struct Demo {
+    /// It was written just now.
+    pub(super) is_new: bool,
+}
+
+/// Writes the demo if the catalog is empty; moves its ports if they are not where they should be.
+pub(super) async fn seed(api: &Client, ports: &Ports) -> Result<Demo, Failure> {
+    let wanted = resources(ports);
+    if is_empty(api).await? {
+        apply(api, "Demo of chancery dev", &wanted).await?;
+        return Ok(Demo { is_new: true });
+    }
+    let mut moved = Vec::new();
+    for wanted in &wanted {
+        let Some(mut there) = find(api, wanted).await? else { continue };
+        if there["labels"][LABEL.0] == LABEL.1 && move_ports(&mut there["spec"], &wanted["spec"]) {
+            moved.push(document(&there));
+        }
+    }
+    if !moved.is_empty() {
+        apply(api, "Ports of chancery dev", &moved).await?;
+    }
+    Ok(Demo { is_new: false })
+}
+
+/// Waits until Envoy answers a request for the demo's host with anything but an error of its own.
+pub(super) async fn served(listener: SocketAddr, within: Duration) -> Result<()> {
+    let envoy = Http::to(listener);
+    let deadline = tokio::time::Instant::now() + within;
+    loop {
+        let last = match envoy.get("/").await {
+            Ok((StatusCode::OK, _)) => return Ok(()),
+            Ok((status, _)) => format!("it answers {status}"),
+            Err(error) => format!("{error:#}"),
+        };
+        if tokio::time::Instant::now() > deadline {
+            bail!("Envoy does not serve the demo route at http://{listener}/ within {within:?}: {last}");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The hosts are those under which this machine is reached, not `*`: what a user deletes should be
+/// gone, and not answered by the demo.
+fn resources(ports: &Ports) -> [Value; 5] {
+    let document = |kind: &str, name: &str, spec: Value| json!({ "kind": kind, "name": name, "labels": { LABEL.0: LABEL.1 }, "spec": spec });
+    let service = |name: &str, address: SocketAddr| {
+        let endpoint = json!({ "address": address.ip().to_string(), "port": address.port() });
+        document("Service", name, json!({ "endpoints": [endpoint], "connectTimeout": "1s" }))
+    };
+    let [a, b] = ports.upstreams;
+    [
+        document("Fleet", FLEET, json!({})),
+        document(
+            "Listener",
+            "web",
+            json!({
+                "fleet": FLEET,
+                "address": ports.listener.ip().to_string(),
+                "port": ports.listener.port(),
+                "protocol": "http",
+            }),
+        ),
+        service("demo-a", a),
+        service("demo-b", b),
+        document(
+            "Route",
+            "demo",
+            json!({
+                "listeners": [format!("{FLEET}/web")],
+                "hosts": ["localhost", "127.0.0.1", "demo.example.com"],
+                "rules": [
+                    {
+                        "match": { "path": { "exact": "/hello" } },
+                        "respond": { "status": 200, "body": "hello from Envoy, as Chancery told it\n" },
+                    },
+                    {
+                        "match": { "path": { "prefix": "/" } },
+                        "to": [{ "service": "demo-a", "weight": 90 }, { "service": "demo-b", "weight": 10 }],
+                        "timeout": "5s",
+                    },
+                ],
+            }),
+        ),
+    ]
+}
+
+async fn apply(api: &Client, message: &str, resources: &[Value]) -> Result<(), Failure> {
+    let body = json!({ "message": message, "resources": resources });
+    api.send(Call::new(Method::POST, "/api/v1/apply").body(body)).await.map(|_: IgnoredAny| ())
+}
+
+async fn is_empty(api: &Client) -> Result<bool, Failure> {
+    for kind in Kind::ALL {
+        let list: Value = api.get(format!("/api/v1/{}?limit=1", kind.collection())).await?;
+        if list["items"].as_array().is_some_and(|items| !items.is_empty()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The resource of the same kind and name, if it is there.
+async fn find(api: &Client, wanted: &Value) -> Result<Option<Value>, Failure> {
+    let kind = wanted["kind"].as_str().and_then(|kind| kind.parse::<Kind>().ok());
+    let (Some(kind), Some(name)) = (kind, wanted["name"].as_str()) else { return Ok(None) };
+    match api.get(format!("/api/v1/{}/{name}", kind.collection())).await {
+        Ok(there) => Ok(Some(there)),
+        Err(Failure::Refused(details)) if details.status == StatusCode::NOT_FOUND => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// What a user writes of a resource, without what the server adds.
+fn document(resource: &Value) -> Value {
+    let mut document = json!({});
+    for field in ["kind", "name", "team", "labels", "spec"] {
+        if let Some(value) = resource.get(field) {
+            document[field] = value.clone();
+        }
+    }
+    document
+}
+
+/// Gives a listener, or the only endpoint of a service, the wanted port. Says whether it changed.
+fn move_ports(there: &mut Value, wanted: &Value) -> bool {
+    let mut changed = false;
+    let only_endpoint = there["endpoints"].as_array().is_none_or(|endpoints| endpoints.len() == 1);
+    for pointer in ["/port", "/endpoints/0/port"] {
+        if let (Some(port), Some(wanted)) = (there.pointer_mut(pointer), wanted.pointer(pointer))
+            && *port != *wanted
+            && only_endpoint
+        {
+            *port = wanted.clone();
+            changed = true;
+        }
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ports_are_kept_in_step() {
+        let before = resources(&Ports::with_offset(0));
+        let wanted = resources(&Ports::with_offset(100));
+        for (before, wanted) in before.iter().zip(&wanted) {
+            let mut there = before.clone();
+            let moved = move_ports(&mut there["spec"], &wanted["spec"]);
+            assert_eq!(moved, before != wanted);
+            assert_eq!(there, *wanted);
+        }
+        let mut edited =
+            json!({ "endpoints": [{ "address": "10.0.0.7", "port": 1 }, { "address": "10.0.0.8", "port": 2 }] });
+        assert!(!move_ports(&mut edited, &wanted[2]["spec"]));
+    }
+
+    #[test]
+    fn a_resource_is_written_back_without_what_the_server_added() {
+        let read =
+            json!({ "kind": "Fleet", "name": "edge", "spec": {}, "revision": 3, "updatedAt": "…", "updatedBy": "…" });
+        assert_eq!(document(&read), json!({ "kind": "Fleet", "name": "edge", "spec": {} }));
+    }
+}

@@ -1,0 +1,104 @@
+//! The history, and the way back.
+
+use chancery_control_plane::model::{Kind, Name};
+use clap::Args;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    answer::{Page, Revision, moment},
+    client::Call,
+    connection::ConnectionArgs,
+    failure::Failure,
+    kind,
+    output::{self, OutputArgs},
+    write::{self, WaitArgs},
+};
+
+/// `chancery history`
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Only what changed one resource: its kind
+    #[arg(value_parser = kind::parse, requires = "name")]
+    kind: Option<Kind>,
+    /// … and its name
+    name: Option<Name>,
+    /// How many revisions, the newest first
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// `chancery revert`
+#[derive(Debug, Args)]
+pub(crate) struct RevertArgs {
+    /// The revision to undo
+    revision: u64,
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Why; kept with the revision
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// Check, and say what would change, but write nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Shows who changed what.
+pub(crate) async fn history(args: HistoryArgs) -> Result<(), Failure> {
+    let client = args.connection.client()?;
+    let mut call = Call::new(Method::GET, "/api/v1/revisions").query("limit", &args.limit);
+    if let (Some(kind), Some(name)) = (args.kind, args.name) {
+        call = call.query("kind", &kind).query("name", &name);
+    }
+    let page: Page<Value> = client.send(call).await?;
+    args.output.print(&json!({ "items": page.items }), |_| {
+        let revisions: Vec<Revision> =
+            page.items.iter().filter_map(|item| serde_json::from_value(item.clone()).ok()).collect();
+        rows(&revisions)
+    })
+}
+
+/// Undoes a revision.
+pub(crate) async fn revert(args: RevertArgs) -> Result<(), Failure> {
+    let client = args.connection.client()?;
+    let mut call = Call::new(Method::POST, format!("/api/v1/revisions/{}/revert", args.revision));
+    if let Some(message) = args.message {
+        call = call.query("message", &message);
+    }
+    if args.dry_run {
+        call = call.query("dryRun", &true);
+    }
+    write::write(&client, call, &args.wait, args.output).await
+}
+
+/// A table of revisions.
+pub(crate) fn rows(revisions: &[Revision]) -> String {
+    output::table(
+        ["REVISION", "AT", "BY", "CHANGES", "MESSAGE"],
+        revisions.iter().map(|revision| {
+            let Revision { number, author, message, at, change_count } = revision.clone();
+            [number.to_string(), moment(&at), author, change_count.to_string(), message]
+        }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_revisions() {
+        let revision = |number: u64, message: &str| json!({ "number": number, "author": "admin", "message": message, "at": "2026-11-21T03:00:00.5Z", "changeCount": 2 });
+        let revisions: Vec<Revision> =
+            serde_json::from_value(json!([revision(12, "two\nlines"), revision(9, "")])).unwrap();
+        insta::assert_snapshot!(rows(&revisions));
+    }
+}

@@ -1,0 +1,38 @@
+//! Kinds as people type them: `route`, `Routes`, `rt`.
+
+use chancery_control_plane::model::Kind;
+
+/// The kind that `text` means.
+pub(crate) fn parse(text: &str) -> Result<Kind, String> {
+    let lower = text.to_ascii_lowercase();
+    let named = |kind: &Kind| {
+        lower == kind.as_str().to_ascii_lowercase() || lower == kind.collection() || lower == short(*kind)
+    };
+    Kind::ALL.into_iter().find(named).ok_or_else(|| {
+        let known: Vec<_> = Kind::ALL.iter().map(|kind| format!("{} ({})", kind.collection(), short(*kind))).collect();
+        format!("there are {}", known.join(", "))
+    })
+}
+
+fn short(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Fleet => "fl",
+        Kind::Listener => "ln",
+        Kind::Service => "svc",
+        Kind::Route => "rt",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_has_many_names() {
+        for text in ["route", "Route", "ROUTES", "rt"] {
+            assert_eq!(parse(text), Ok(Kind::Route), "{text}");
+        }
+        assert_eq!(parse("svc"), Ok(Kind::Service));
+        assert!(parse("widget").is_err() && parse("").is_err());
+    }
+}

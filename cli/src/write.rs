@@ -1,0 +1,167 @@
+//! What every write has in common: the flags, the wait for the proxies, and what is said about the result.
+
+use std::{fmt::Write as _, time::Duration};
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::{
+    answer::{Applied, FieldChange, Written},
+    client::{Call, Client},
+    failure::Failure,
+    output::OutputArgs,
+    progress,
+};
+
+/// The longest that the API waits.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Whether to wait for the proxies.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Return when the proxies that get something new have applied it
+    #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, require_equals = true, default_missing_value = "applied")]
+    wait: Option<Wait>,
+    /// How long to wait, at most 60s
+    #[arg(long, value_name = "DURATION", default_value = "30s", requires = "wait", value_parser = timeout)]
+    timeout: Duration,
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Wait {
+    /// Until the proxies have said that they use it.
+    Applied,
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if timeout > LONGEST_WAIT {
+        return Err(format!("must be at most {}s", LONGEST_WAIT.as_secs()));
+    }
+    Ok(timeout)
+}
+
+/// Sends a write, waits as it was told to, and prints the answer.
+pub(crate) async fn write(client: &Client, call: Call, wait: &WaitArgs, output: OutputArgs) -> Result<(), Failure> {
+    let value: Value = match wait.wait {
+        None => client.send(call).await?,
+        Some(Wait::Applied) => progress::beside(client, client.send(call.wait_applied(wait.timeout))).await?,
+    };
+    let written: Written = serde_json::from_value(value.clone())
+        .map_err(|error| Failure::Usage(format!("the answer is not one of a control plane: {error}")))?;
+    output.print(&value, |_| told(&written))?;
+    written.applied.as_ref().map_or(Ok(()), arrived)
+}
+
+/// Whether every proxy has it.
+fn arrived(applied: &Applied) -> Result<(), Failure> {
+    if applied.refused.is_empty() && !applied.timed_out {
+        return Ok(());
+    }
+    Err(Failure::NotApplied("the change is stored, but not every proxy has applied it".to_owned()))
+}
+
+/// The answer in words.
+pub(crate) fn told(written: &Written) -> String {
+    let Written { revision, changed, dry_run, applied } = written;
+    let mut text = String::new();
+    for changed in changed {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{:<8} {}/{}", changed.action, changed.kind, changed.name);
+        for FieldChange { path, before, after } in &changed.fields {
+            let _ = match (before, after) {
+                (Some(before), Some(after)) => writeln!(text, "           {path}: {before} -> {after}"),
+                (None, Some(after)) => writeln!(text, "         + {path}: {after}"),
+                (Some(before), None) => writeln!(text, "         - {path}: {before}"),
+                (None, None) => Ok(()),
+            };
+        }
+    }
+    let _ = match (changed.is_empty(), dry_run) {
+        (true, _) => writeln!(text, "Nothing to change: revision {revision} has it all."),
+        (false, true) => writeln!(text, "Nothing was written: this is what would change at revision {revision}."),
+        (false, false) => writeln!(text, "Revision {revision}."),
+    };
+    if let Some(applied) = applied {
+        text += &arrival(applied);
+    }
+    text
+}
+
+fn arrival(applied: &Applied) -> String {
+    let Applied { proxies, applied, refused, pending, slowest_ms, timed_out: _ } = applied;
+    if *proxies == 0 {
+        return "No connected proxy gets anything new.\n".to_owned();
+    }
+    let slowest = slowest_ms.filter(|_| *applied > 0).map(|ms| format!(", the slowest after {ms:.0} ms"));
+    let mut text = format!("Applied by {applied} of {proxies} proxies{}.\n", slowest.unwrap_or_default());
+    for refusal in refused {
+        let resource = refusal.resource.as_ref().map(|resource| format!(" {resource}")).unwrap_or_default();
+        let _ = writeln!(text, "Refused by {}: {}{resource}: {}", refusal.proxy, refusal.r#type, refusal.reason);
+    }
+    if !pending.is_empty() {
+        let _ = writeln!(text, "No answer from {}.", pending.join(", "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tell(value: Value) -> String {
+        told(&serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn a_write_in_words() {
+        let changed = json!([
+            { "kind": "Route", "name": "checkout", "action": "created" },
+            { "kind": "Service", "name": "old", "action": "deleted" },
+        ]);
+        let applied =
+            json!({ "proxies": 37, "applied": 37, "refused": [], "pending": [], "slowestMs": 83.7, "timedOut": false });
+        insta::assert_snapshot!(tell(json!({ "revision": 12, "changed": changed, "applied": applied })), @r"
+        created  Route/checkout
+        deleted  Service/old
+        Revision 12.
+        Applied by 37 of 37 proxies, the slowest after 84 ms.
+        ");
+        assert_eq!(tell(json!({ "revision": 12, "changed": [] })), "Nothing to change: revision 12 has it all.\n");
+    }
+
+    #[test]
+    fn a_plan_in_words() {
+        let fields = json!([
+            { "path": "spec.rules[0].to[1].weight", "before": 10, "after": 20 },
+            { "path": "spec.timeout", "after": "2s" },
+            { "path": "team", "before": "payments" },
+        ]);
+        let changed = json!([{ "kind": "Route", "name": "checkout", "action": "updated", "fields": fields }]);
+        insta::assert_snapshot!(tell(json!({ "revision": 12, "changed": changed, "dryRun": true })), @r#"
+        updated  Route/checkout
+                   spec.rules[0].to[1].weight: 10 -> 20
+                 + spec.timeout: "2s"
+                 - team: "payments"
+        Nothing was written: this is what would change at revision 12.
+        "#);
+    }
+
+    #[test]
+    fn a_refusal_and_a_silence_in_words() {
+        let refused = json!([{ "proxy": "edge-2", "type": "listener", "resource": "web", "reason": "address in use" }]);
+        let applied = json!({ "proxies": 3, "applied": 1, "refused": refused, "pending": ["edge-3"], "slowestMs": 5000, "timedOut": true });
+        let value = json!({ "revision": 12, "changed": [], "applied": applied });
+        insta::assert_snapshot!(tell(value.clone()), @r"
+        Nothing to change: revision 12 has it all.
+        Applied by 1 of 3 proxies, the slowest after 5000 ms.
+        Refused by edge-2: listener web: address in use
+        No answer from edge-3.
+        ");
+        let written: Written = serde_json::from_value(value).unwrap();
+        assert_eq!(written.applied.map(|applied| arrived(&applied).unwrap_err().exit_code()), Some(4));
+    }
+}

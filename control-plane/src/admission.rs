@@ -1,0 +1,115 @@
+//! Which stream is served, and from which cache: the certificate decides.
+//!
+//! The identity in the client certificate names fleet and proxy. What the node claims must agree with
+//! it; a proxy cannot ask for another fleet's configuration, nor speak for another proxy. Every refusal is one
+//! log line that says who, from where and why; the client is told no more than that its claim is wrong.
+
+use std::{sync::Arc, time::SystemTime};
+
+use chancery_proto::envoy::core::{Node, node::UserAgentVersionType};
+use chancery_runtime::tls::PeerInfo;
+use chancery_xds::{Admission, Admit, Hello, Protocol, SharedStatus};
+use tonic::Status;
+
+use crate::{
+    identity::spiffe::ProxyIdentity,
+    proxies::{Connection, Proxies},
+    publish::{Publisher, RouteForm},
+};
+
+/// Admits the proxies of known fleets, by certificate.
+pub struct FleetAdmission {
+    publisher: Arc<Publisher>,
+    proxies: Arc<Proxies>,
+    trust_domain: String,
+}
+
+/// Why a stream is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("there is no client certificate")]
+    NoCertificate,
+    #[error("the client certificate names no proxy")]
+    Identity(#[source] crate::identity::spiffe::InvalidIdentity),
+    #[error("the certificate is of trust domain {0:?}")]
+    TrustDomain(String),
+    #[error("the certificate is of fleet {certified:?}, the node claims fleet {claimed:?}")]
+    OtherFleet { certified: String, claimed: String },
+    #[error("the certificate is of proxy {certified:?}, the node claims to be {claimed:?}")]
+    OtherProxy { certified: String, claimed: String },
+    #[error("there is no fleet {0:?}")]
+    UnknownFleet(String),
+}
+
+impl FleetAdmission {
+    /// Admits proxies of `trust_domain` to the caches of `publisher`, and registers them in `proxies`.
+    pub fn new(publisher: Arc<Publisher>, proxies: Arc<Proxies>, trust_domain: String) -> Self {
+        Self { publisher, proxies, trust_domain }
+    }
+
+    fn identify(&self, peer: Option<&PeerInfo>, node: &Node) -> Result<ProxyIdentity, Refused> {
+        let certificate = peer.and_then(|peer| peer.certificates.first()).ok_or(Refused::NoCertificate)?;
+        let identity = ProxyIdentity::from_certificate(certificate).map_err(Refused::Identity)?;
+        if identity.trust_domain != self.trust_domain {
+            return Err(Refused::TrustDomain(identity.trust_domain));
+        }
+        if identity.fleet.as_str() != node.cluster {
+            return Err(Refused::OtherFleet { certified: identity.fleet.to_string(), claimed: node.cluster.clone() });
+        }
+        if identity.id.as_str() != node.id {
+            return Err(Refused::OtherProxy { certified: identity.id.to_string(), claimed: node.id.clone() });
+        }
+        Ok(identity)
+    }
+}
+
+impl Admit for FleetAdmission {
+    fn admit(&self, hello: Hello<'_>) -> Result<Admission, Status> {
+        let peer = hello.extensions.get::<PeerInfo>();
+        let address = peer.map(|peer| peer.address);
+        let admitted = self.identify(peer, hello.node).and_then(|identity| {
+            let served = self.publisher.serve(&identity.fleet, route_form(hello.protocol, hello.node));
+            let served = served.ok_or_else(|| Refused::UnknownFleet(identity.fleet.to_string()))?;
+            Ok((identity, served))
+        });
+        let (identity, served) = admitted.map_err(|refused| {
+            let error = crate::replica::chain(&refused);
+            tracing::warn!(?address, proxy = hello.node.id, fleet = hello.node.cluster, error, "stream refused");
+            Status::permission_denied(refused.to_string())
+        })?;
+        let status = SharedStatus::default();
+        let guard = self.proxies.connect(Connection {
+            fleet: identity.fleet,
+            id: identity.id,
+            address,
+            version: version(hello.node),
+            protocol: hello.protocol,
+            since: SystemTime::now(),
+            cache: served.cache.clone(),
+            status: status.clone(),
+        });
+        Ok(Admission { cache: served.cache, status, ended: served.ended, guard: Box::new(guard) })
+    }
+}
+
+/// The first Envoy that takes virtual hosts over ADS is 1.37 (envoyproxy/envoy#41996); other
+/// clients do not know them at all.
+fn route_form(protocol: Protocol, node: &Node) -> RouteForm {
+    let by_host = match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) if node.user_agent_name == "envoy" => {
+            build.version.as_ref().is_some_and(|version| (version.major_number, version.minor_number) >= (1, 37))
+        }
+        _ => false,
+    };
+    if by_host && protocol == Protocol::Delta { RouteForm::ByHost } else { RouteForm::Whole }
+}
+
+fn version(node: &Node) -> Option<String> {
+    match node.user_agent_version_type.as_ref()? {
+        UserAgentVersionType::UserAgentVersion(version) => Some(version.clone()),
+        UserAgentVersionType::UserAgentBuildVersion(build) => {
+            let version = build.version.as_ref()?;
+            Some(format!("{}.{}.{}", version.major_number, version.minor_number, version.patch))
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Every way in which a request fails, and the problem each becomes.
+//!
+//! Inside, the whole chain of causes is logged; outside, there is what the caller can act on.
+
+use std::{error::Error, fmt::Write as _, sync::Arc};
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{problem::ProblemDetails, text::TextError, view::ResourceView};
+use crate::{
+    commit::CommitError,
+    model::{Entry, Key, Problem},
+    replica::ReplicaError,
+    store::StoreError,
+};
+
+/// Seconds after which a caller may try again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("the request carries no bearer token")]
+    NoToken,
+    #[error("the bearer token is not valid")]
+    InvalidToken,
+    /// A query, header or path that cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    #[error("the body cannot be read")]
+    Text(#[source] TextError),
+    #[error("the body did not arrive whole")]
+    Body(#[source] axum::Error),
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("the body is {given}, supported here: {supported}")]
+    MediaType { given: String, supported: &'static str },
+    #[error("the request has {} problems", .0.len())]
+    Problems(Vec<Problem>),
+    #[error("there is no {0}")]
+    NotFound(String),
+    #[error("{0} exists already")]
+    Exists(Key),
+    #[error("the change is based on revision {expected}")]
+    Conflict { key: Option<Key>, expected: u64, current: Option<Arc<Entry>>, head: u64 },
+    /// A revision that cannot be reverted any more.
+    #[error("{0}")]
+    Superseded(String),
+    #[error("the request took too long")]
+    Timeout,
+    #[error("cannot use the store")]
+    Store(#[source] StoreError),
+    #[error("this replica is behind")]
+    Behind(#[source] ReplicaError),
+    #[error("{0} failed")]
+    Internal(&'static str, #[source] Box<dyn Error + Send + Sync>),
+}
+
+impl From<CommitError> for ApiError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Problems(problems) => Self::Problems(problems),
+            CommitError::Conflict { key, expected, current, head } => Self::Conflict { key, expected, current, head },
+            CommitError::NotFound(key) => Self::NotFound(key.to_string()),
+            CommitError::Exists(key) => Self::Exists(key),
+            CommitError::Store(error) => Self::Store(error),
+            CommitError::Behind(error) => Self::Behind(error),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<TextError> for ApiError {
+    fn from(error: TextError) -> Self {
+        Self::Text(error)
+    }
+}
+
+impl ApiError {
+    fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::NoToken | Self::InvalidToken => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed-request"),
+            Self::Text(_) => (StatusCode::BAD_REQUEST, "malformed-body"),
+            Self::Body(_) => (StatusCode::BAD_REQUEST, "incomplete-body"),
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Self::MediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
+            Self::Problems(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "not-found"),
+            Self::Exists(_) => (StatusCode::CONFLICT, "exists"),
+            Self::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
+            Self::Superseded(_) => (StatusCode::CONFLICT, "superseded"),
+            Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
+            Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
+            Self::Behind(_) => (StatusCode::SERVICE_UNAVAILABLE, "replica-behind"),
+            Self::Store(_) | Self::Internal(..) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Text(error) => format!("the body cannot be read: {error}"),
+            Self::Problems(problems) => match problems.as_slice() {
+                [problem] => problem.to_string(),
+                [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+                [] => "the request is not valid".to_owned(),
+            },
+            Self::Conflict { key, expected, current, head } => match (key, current) {
+                (Some(key), Some(current)) => {
+                    format!("the change is based on revision {expected} of {key}, which is at {}", current.revision)
+                }
+                (Some(key), None) => format!("the change is based on revision {expected} of {key}, which is gone"),
+                (None, _) => format!("the change is based on revision {expected} of the catalog, which is at {head}"),
+            },
+            Self::Timeout => "the request took too long; whether a change was made is seen in the revisions".to_owned(),
+            Self::Store(StoreError::Unavailable(_)) => {
+                "the database is unavailable: nothing can be written, what is configured stays in force".to_owned()
+            }
+            Self::Behind(_) => {
+                "this replica cannot read a revision that a newer one wrote; write to that one".to_owned()
+            }
+            Self::Store(_) | Self::Internal(..) => {
+                "the request failed inside the control plane; its log says why".to_owned()
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, slug) = self.status();
+        if status.is_server_error() {
+            tracing::error!(error = %chain(&self), "request failed");
+        }
+        let mut details = ProblemDetails::new(status, slug, self.detail());
+        let mut challenge = None;
+        match self {
+            Self::NoToken => challenge = Some(r#"Bearer realm="chancery""#),
+            Self::InvalidToken => challenge = Some(r#"Bearer realm="chancery", error="invalid_token""#),
+            Self::Text(error) => (details.line, details.column) = (Some(error.line), Some(error.column)),
+            Self::Problems(problems) => details.problems = problems,
+            Self::Conflict { key, expected, current, head } => {
+                details.expected_revision = Some(expected);
+                details.current_revision = match key {
+                    Some(_) => current.as_ref().map(|entry| entry.revision),
+                    None => Some(head),
+                };
+                details.current = current.map(|entry| Box::new(ResourceView::from(entry.as_ref())));
+            }
+            _ => {}
+        }
+        let mut response = details.into_response();
+        if let Some(challenge) = challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}
+
+/// An error and everything that caused it, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a String cannot fail.
+        let _ = write!(line, ": {error}");
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,51 @@
+//! The REST API: what users, scripts and the command line say to the control plane.
+//!
+//! A handler parses, delegates, answers. One set of handlers serves every kind of resource; every
+//! write, of one resource or of many, becomes one change set for [`Commit`]; every error leaves as problem
+//! details (RFC 9457). What a request may cost is bounded: its body, its nesting, its time.
+
+mod apply;
+mod author;
+mod body;
+mod condition;
+mod diff;
+mod envelope;
+mod error;
+mod listing;
+mod merge_patch;
+mod observe;
+mod openapi;
+mod params;
+mod problem;
+mod proxies;
+mod resources;
+mod revisions;
+mod router;
+pub mod text;
+mod view;
+mod write;
+
+use std::sync::Arc;
+
+pub use openapi::document as openapi;
+pub use problem::ProblemDetails;
+pub use router::router;
+pub use view::ResourceView;
+
+use crate::{commit::Commit, identity::token::AdminToken, proxies::Proxies, replica::Replica};
+
+/// The parts that the API speaks for.
+#[derive(Clone)]
+pub struct Api {
+    /// The catalog, for reading, and the history in the store behind it.
+    pub replica: Arc<Replica>,
+    /// The way of every change.
+    pub commit: Commit,
+    /// Who is connected and what it has applied.
+    pub proxies: Arc<Proxies>,
+    /// The token that every request must carry.
+    pub admin_token: Arc<AdminToken>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! The description of the API (OpenAPI 3.1), generated from the handlers, and the page that shows it.
+//!
+//! Errors come from one table, so no operation can forget one.
+
+mod kinds;
+
+use axum::Router;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        Content, ContentBuilder, HttpMethod, InfoBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema,
+        path::{Operation, PathItem},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
+use utoipa_swagger_ui::{Config, SwaggerUi, Url};
+
+use super::{Api, ProblemDetails, problem::MEDIA_TYPE, router};
+use crate::model::Problem;
+
+pub(super) use kinds::of_kind;
+
+/// Where the description is.
+pub(super) const PATH: &str = "/api/openapi.json";
+
+/// The description of the whole API.
+pub fn document() -> OpenApi {
+    complete(router::routes().into_openapi())
+}
+
+/// The page at `/docs`.
+pub(super) fn page() -> Router<Api> {
+    SwaggerUi::new("/docs").config(Config::new([Url::from(PATH)])).into()
+}
+
+/// Adds what holds for every operation.
+pub(super) fn complete(mut description: OpenApi) -> OpenApi {
+    description.info = InfoBuilder::new()
+        .title("Chancery")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(include_str!("introduction.md")))
+        .build();
+    let components = description.components.get_or_insert_default();
+    components.schemas.insert(ProblemDetails::name().into_owned(), ProblemDetails::schema());
+    components.schemas.insert(Problem::name().into_owned(), Problem::schema());
+    kinds::add_schemas(components);
+    components.security_schemes.insert(
+        "token".to_owned(),
+        RefOr::T(SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build())),
+    );
+    description.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+    for (path, item) in &mut description.paths.paths {
+        for (method, operation) in operations(item) {
+            for (status, meaning) in errors(&method, path) {
+                operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(meaning)));
+            }
+        }
+    }
+    description
+}
+
+/// Which errors an operation may answer with, and what each means.
+fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> {
+    let writes = !matches!(method, HttpMethod::Get);
+    let takes_body = writes && !matches!(method, HttpMethod::Delete) && !path.ends_with("/revert");
+    let mut errors = vec![
+        ("400", "The query, a header, the path or the body cannot be read"),
+        ("401", "The bearer token is missing or not valid"),
+        ("500", "The request failed inside the control plane"),
+        ("503", "The request took too long, or the database is unavailable; see Retry-After"),
+    ];
+    if path.ends_with('}') || path.ends_with("/revert") {
+        errors.push(("404", "There is no such thing"));
+    }
+    if writes {
+        errors.push(("409", "The change is based on what has changed since; the answer holds what is there"));
+        errors.push(("422", "The change is wrong; every problem is listed with resource, path and reason"));
+    }
+    if takes_body {
+        errors.push(("413", "The body is larger than 8 MiB"));
+        errors.push(("415", "The body is of a media type that is not supported"));
+    }
+    errors
+}
+
+fn problem(meaning: &str) -> Response {
+    let schema = RefOr::<Schema>::Ref(Ref::from_schema_name(ProblemDetails::name()));
+    let content: Content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new().description(meaning).content(MEDIA_TYPE, content).build()
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {
+    let PathItem { get, put, post, delete, patch, .. } = item;
+    [
+        (HttpMethod::Get, get),
+        (HttpMethod::Put, put),
+        (HttpMethod::Post, post),
+        (HttpMethod::Delete, delete),
+        (HttpMethod::Patch, patch),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| operation.as_mut().map(|operation| (method, operation)))
+}

@@ -1,0 +1,188 @@
+//! The history: who changed what, when and why, and the way back.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Api,
+    author::Author,
+    error::ApiError,
+    params::{Limit, Params, WriteParams},
+    view::Written,
+    write,
+};
+use crate::{
+    commit::{Edit, Expect},
+    model::{Document, Key, Kind, Name},
+    store::{Change, HistoryQuery, Revision, RevisionSummary},
+};
+
+/// Which revisions to list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RevisionParams {
+    /// With `name`: only those that changed this resource.
+    #[param(example = "Route")]
+    kind: Option<String>,
+    /// With `kind`: only those that changed this resource.
+    #[param(example = "checkout")]
+    name: Option<String>,
+    /// At most so many, 1 to 1000; 100 by default.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    limit: Limit,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// A revision.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RevisionView {
+    /// Its number, from 1, without gaps.
+    number: u64,
+    /// Who made it.
+    author: String,
+    /// Why.
+    message: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    at: OffsetDateTime,
+    /// How many resources it changed.
+    change_count: u64,
+    /// What it changed; absent in a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<Vec<ChangeView>>,
+}
+
+/// What a revision did to one resource.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ChangeView {
+    /// The kind.
+    #[schema(value_type = String, examples("Route"))]
+    kind: Kind,
+    /// The name.
+    #[schema(value_type = String, examples("checkout"))]
+    name: Name,
+    /// What it was; null if it was created.
+    #[schema(value_type = Option<Object>)]
+    before: Option<Document>,
+    /// What it became; null if it was deleted.
+    #[schema(value_type = Option<Object>)]
+    after: Option<Document>,
+}
+
+/// A page of revisions.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RevisionList {
+    /// The revisions, newest first.
+    items: Vec<RevisionView>,
+    /// Where the next page starts; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// List revisions
+///
+/// Newest first, all or those that changed one resource.
+#[utoipa::path(get, path = "/api/v1/revisions", tag = "Revisions", operation_id = "listRevisions", params(RevisionParams),
+    responses((status = 200, body = RevisionList)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<RevisionParams>,
+) -> Result<Json<RevisionList>, ApiError> {
+    let RevisionParams { kind, name, limit: Limit(limit), cursor } = params;
+    let key = match (kind, name) {
+        (Some(kind), Some(name)) => {
+            let kind = kind.parse().map_err(|error| ApiError::Malformed(format!("query: kind: {error}")))?;
+            let name = name.parse().map_err(|error| ApiError::Malformed(format!("query: name {error}")))?;
+            Some(Key::new(kind, name))
+        }
+        (None, None) => None,
+        _ => return Err(ApiError::Malformed("query: kind and name belong together".to_owned())),
+    };
+    let before = cursor.map(|cursor| number("query: cursor", &cursor)).transpose()?;
+    let summaries = api.replica.store().history(HistoryQuery { key, before, limit: limit + 1 }).await?;
+    let more = summaries.len() > limit as usize;
+    let items: Vec<_> =
+        summaries.into_iter().take(limit as usize).map(|summary| RevisionView::new(summary, None)).collect();
+    let next_cursor = items.last().filter(|_| more).map(|last| last.number.to_string());
+    Ok(Json(RevisionList { items, next_cursor }))
+}
+
+/// Read a revision
+///
+/// With everything it changed, before and after.
+#[utoipa::path(get, path = "/api/v1/revisions/{number}", tag = "Revisions", operation_id = "readRevision",
+    params(("number" = u64, Path)), responses((status = 200, body = RevisionView)))]
+pub(super) async fn read(State(api): State<Api>, Path(number): Path<String>) -> Result<Json<RevisionView>, ApiError> {
+    let Revision { summary, changes } = revision(&api, &number).await?;
+    Ok(Json(RevisionView::new(summary, Some(changes))))
+}
+
+/// Revert a revision
+///
+/// A new revision that undoes what this one did. Refused when a later one changed the same resource.
+#[utoipa::path(post, path = "/api/v1/revisions/{number}/revert", tag = "Revisions", operation_id = "revertRevision",
+    params(("number" = u64, Path), WriteParams), responses((status = 200, body = Written, description = "It is undone")))]
+pub(super) async fn revert(
+    State(api): State<Api>,
+    Path(number): Path<String>,
+    Params(params): Params<WriteParams>,
+    author: Author,
+) -> Result<Json<Written>, ApiError> {
+    let Revision { summary, changes } = revision(&api, &number).await?;
+    let current = api.replica.current();
+    let mut edits = Vec::with_capacity(changes.len());
+    for Change { key, before, after } in changes {
+        let current = current.catalog.entry(&key);
+        if current.map(|entry| entry.document.as_ref()) != after.as_deref() {
+            return Err(ApiError::Superseded(format!("{key} was changed again after revision {}", summary.number)));
+        }
+        let expect = current.map_or(Expect::Absent, |entry| Expect::Revision(entry.revision));
+        edits.extend(match (before, current) {
+            (Some(before), _) => Some(Edit::Put { document: before.as_ref().clone(), expect }),
+            (None, Some(_)) => Some(Edit::Delete { key, expect }),
+            (None, None) => None,
+        });
+    }
+    let message = params.message.is_none().then(|| format!("Revert revision {}", summary.number));
+    write::commit(&api, author, &params, message, edits, None).await.map(Json)
+}
+
+async fn revision(api: &Api, text: &str) -> Result<Revision, ApiError> {
+    let number = number("path: number", text)?;
+    api.replica.store().revision(number).await?.ok_or_else(|| ApiError::NotFound(format!("revision {number}")))
+}
+
+/// A revision's number, within what a database can hold.
+fn number(what: &str, text: &str) -> Result<u64, ApiError> {
+    match text.parse() {
+        Ok(number) if i64::try_from(number).is_ok() => Ok(number),
+        _ => Err(ApiError::Malformed(format!("{what} must be the number of a revision"))),
+    }
+}
+
+impl RevisionView {
+    fn new(summary: RevisionSummary, changes: Option<Vec<Change>>) -> Self {
+        let RevisionSummary { number, author, message, at, change_count } = summary;
+        let changes = changes.map(|changes| changes.into_iter().map(ChangeView::from).collect());
+        Self { number, author, message, at, change_count, changes }
+    }
+}
+
+impl From<Change> for ChangeView {
+    fn from(change: Change) -> Self {
+        let Change { key, before, after } = change;
+        let owned = |document: std::sync::Arc<Document>| document.as_ref().clone();
+        Self { kind: key.kind, name: key.name, before: before.map(owned), after: after.map(owned) }
+    }
+}

@@ -1,0 +1,69 @@
+//! Which path leads to which handler, and what every request passes on its way.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json, Router,
+    http::Uri,
+    middleware::{from_fn, from_fn_with_state, map_response},
+    routing::get,
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Api, apply, author, error::ApiError, observe, openapi, proxies, resources, revisions};
+use crate::model::Kind;
+
+/// The API, its description at `/api/openapi.json`, and a page to read it at `/docs`.
+pub fn router(api: Api) -> Router {
+    let (routes, description) = routes().split_for_parts();
+    // Shared: a handler and what it holds are cloned for every request.
+    let description = Arc::new(openapi::complete(description));
+    let routes = routes
+        .route(openapi::PATH, get(move || std::future::ready(Json(description.clone()))))
+        .merge(openapi::page())
+        .fallback(unknown);
+    surround(routes, &api).with_state(api)
+}
+
+/// Puts around `routes` what every request passes, the outermost last.
+pub(super) fn surround(routes: Router<Api>, api: &Api) -> Router<Api> {
+    routes
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn_with_state(api.clone(), author::authenticate))
+        .layer(from_fn(observe::limit_time))
+        .layer(map_response(observe::unify_errors))
+        .layer(from_fn(observe::secure))
+        .layer(from_fn(observe::observe))
+}
+
+/// Every operation with its description.
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(apply::apply))
+        .routes(routes!(apply::plan))
+        .routes(routes!(revisions::list))
+        .routes(routes!(revisions::read))
+        .routes(routes!(revisions::revert))
+        .routes(routes!(proxies::list))
+        .routes(routes!(proxies::read))
+        .routes(routes!(author::whoami));
+    Kind::ALL
+        .into_iter()
+        .fold(routes, |routes, kind| routes.nest(&format!("/api/v1/{}", kind.collection()), collection(kind)))
+}
+
+/// The handlers that serve every kind, told that it is `kind`.
+fn collection(kind: Kind) -> OpenApiRouter<Api> {
+    let routes = OpenApiRouter::new().routes(routes!(resources::list, resources::create)).routes(routes!(
+        resources::read,
+        resources::replace,
+        resources::patch,
+        resources::delete
+    ));
+    openapi::of_kind(routes, kind).layer(Extension(kind))
+}
+
+async fn unknown(uri: Uri) -> ApiError {
+    ApiError::NotFound(format!("path {:?}", uri.path()))
+}

@@ -1,0 +1,107 @@
+//! What a caller sees when something of ours fails.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use axum::{Router, body::Body, http::Method, routing::get};
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::{
+    super::router::surround,
+    fixture::{Fixture, api},
+};
+use crate::{
+    api::router,
+    store::{self, HistoryQuery, Loaded, Revision, RevisionSummary, Store, StoreError, Write},
+};
+
+/// A store that can be away.
+struct Fragile {
+    store: Arc<dyn Store>,
+    away: Arc<AtomicBool>,
+}
+
+impl Fragile {
+    fn here(&self) -> Result<&dyn Store, StoreError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("password=hunter2 refused".into()));
+        }
+        Ok(self.store.as_ref())
+    }
+}
+
+#[async_trait]
+impl Store for Fragile {
+    async fn load(&self) -> Result<Loaded, StoreError> {
+        self.here()?.load().await
+    }
+    async fn head(&self) -> Result<u64, StoreError> {
+        self.here()?.head().await
+    }
+    async fn revisions_after(&self, after: u64) -> Result<Vec<Revision>, StoreError> {
+        self.here()?.revisions_after(after).await
+    }
+    async fn revision(&self, number: u64) -> Result<Option<Revision>, StoreError> {
+        self.here()?.revision(number).await
+    }
+    async fn history(&self, query: HistoryQuery) -> Result<Vec<RevisionSummary>, StoreError> {
+        self.here()?.history(query).await
+    }
+    async fn begin(&self) -> Result<Box<dyn Write>, StoreError> {
+        self.here()?.begin().await
+    }
+    fn wakeups(&self) -> watch::Receiver<()> {
+        self.store.wakeups()
+    }
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_store_reads_go_on_and_writes_say_when_to_come_again() {
+    let away = Arc::new(AtomicBool::new(false));
+    let store = store::open("sqlite::memory:").await.unwrap();
+    let api = Fixture::of(router(api(Arc::new(Fragile { store, away: away.clone() })).await));
+    let body = json!({ "spec": { "endpoints": [] } });
+    assert_eq!(api.json(Method::PUT, "/api/v1/services/a", body.clone()).await.status, 201);
+
+    away.store(true, Ordering::Relaxed);
+    assert_eq!(api.ask(Method::GET, "/api/v1/services/a", &[]).await.status, 200);
+    for answer in [
+        api.json(Method::PUT, "/api/v1/services/b", body.clone()).await,
+        api.ask(Method::DELETE, "/api/v1/services/a", &[]).await,
+        api.ask(Method::GET, "/api/v1/revisions", &[]).await,
+        api.ask(Method::POST, "/api/v1/revisions/1/revert", &[]).await,
+    ] {
+        answer.problem(503, "store-unavailable");
+        assert_eq!(answer.header("retry-after"), "2");
+        assert!(!answer.text.contains("hunter2"), "{}", answer.text);
+    }
+    api.json(Method::PUT, "/api/v1/services/b", json!({ "spec": 7 })).await.problem(422, "invalid");
+
+    away.store(false, Ordering::Relaxed);
+    assert_eq!(api.json(Method::PUT, "/api/v1/services/b", body).await.status, 201);
+}
+
+async fn panics() {
+    panic!("password=hunter2");
+}
+
+async fn surrounded() -> Fixture {
+    let api = api(store::open("sqlite::memory:").await.unwrap()).await;
+    let routes = Router::new().route("/panics", get(panics));
+    Fixture::of(surround(routes, &api).with_state(api))
+}
+
+#[tokio::test]
+async fn a_panic_is_told_without_details() {
+    let answer = surrounded().await.bare(Method::GET, "/panics", &[], Body::empty()).await;
+    answer.problem(500, "internal");
+    assert!(!answer.text.contains("hunter2"), "{}", answer.text);
+    assert!(!answer.header("x-request-id").is_empty());
+}

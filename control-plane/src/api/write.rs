@@ -1,0 +1,35 @@
+//! The one way in which every handler writes: a change set, its commit, and the wait for the proxies.
+
+use std::time::Instant;
+
+use super::{
+    Api,
+    author::Author,
+    error::ApiError,
+    params::WriteParams,
+    view::{ChangedResource, Written},
+};
+use crate::commit::{ChangeSet, Edit};
+
+/// Commits `edits` as one revision, and waits for the proxies if that is asked for.
+pub(super) async fn commit(
+    api: &Api,
+    author: Author,
+    params: &WriteParams,
+    message: Option<String>,
+    edits: Vec<Edit>,
+    if_revision: Option<u64>,
+) -> Result<Written, ApiError> {
+    let (wait, message, dry_run) = (params.wait()?, params.message(message)?, params.dry_run);
+    let set = ChangeSet { author: author.0, message, edits, if_revision, dry_run };
+    let committed = api.commit.commit(set).await?;
+    let applied = match wait {
+        Some(timeout) if !dry_run => {
+            let deadline = Instant::now() + timeout;
+            Some(api.proxies.wait_applied(&committed, deadline).await)
+        }
+        _ => None,
+    };
+    let changed = committed.changed.into_iter().map(|changed| ChangedResource::new(changed, dry_run)).collect();
+    Ok(Written { revision: committed.revision, changed, dry_run, applied })
+}

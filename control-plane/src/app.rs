@@ -1,0 +1,199 @@
+//! Wiring: the only file that knows every part, and the order in which they start and stop.
+//!
+//! Start: admin port, store, catalog, then xDS and API, so that nothing is served before it is loaded (a
+//! control plane that answers too early tells its proxies that they have no configuration). Stop: not
+//! ready, then streams and requests, then the store.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use chancery_runtime::{
+    Shutdown,
+    admin::{self, Admin, Readiness},
+    telemetry,
+    tls::{AcceptLimits, RELOAD_INTERVAL, ServerTls, TlsListener},
+};
+use chancery_xds::{StreamSettings, XdsServer};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use crate::settings::Settings;
+use crate::{
+    admission::FleetAdmission,
+    api::{self, Api},
+    commit::Commit,
+    identity::token::AdminToken,
+    metrics,
+    proxies::Proxies,
+    publish::Publisher,
+    replica::{Replica, ReplicaError, chain},
+    store::{self, Store, StoreError},
+};
+
+/// How long the parts get to end once a stop was asked for.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// First and longest wait between attempts to reach the database at start.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// HTTP/2 keepalive on xDS connections: a dead peer is noticed after the sum of both.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// A control plane that serves.
+pub struct Running {
+    addresses: Addresses,
+    shutdown: Shutdown,
+}
+
+/// Where it serves.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Addresses {
+    /// The API.
+    pub api: SocketAddr,
+    /// xDS.
+    pub xds: SocketAddr,
+    /// Health and metrics.
+    pub admin: SocketAddr,
+}
+
+impl Running {
+    /// Where it serves.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Waits until `shutdown` begins, and then until everything has ended.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        Ok(self.shutdown.run_until_drained(DRAIN_DEADLINE).await?)
+    }
+
+    /// Stops it.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        Ok(self.shutdown.drained(DRAIN_DEADLINE).await?)
+    }
+}
+
+/// Runs a control plane until a signal, or until an essential part fails.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let running = start(settings, Shutdown::new()).await?;
+    telemetry::ready_line(&running.addresses())?;
+    running.finished().await
+}
+
+/// Starts a control plane; it serves when this returns.
+pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
+    chancery_runtime::tls::install_crypto_provider();
+    let prometheus = telemetry::metrics()?;
+    metrics::describe();
+    std::fs::create_dir_all(&settings.data_dir)
+        .with_context(|| format!("cannot create the data folder {}", settings.data_dir.display()))?;
+    let admin_token = AdminToken::load_or_create(&settings.admin_token_path(), &mut rand::rng())?;
+    let tls = ServerTls::load(settings.tls_files())?;
+
+    let readiness = Readiness::new();
+    let loaded = readiness.condition("catalog loaded");
+    let admin_listener = bind(settings.admin_addr, "health and metrics", "--admin-addr").await?;
+    let api_listener = bind(settings.api_addr, "the API", "--api-addr").await?;
+    let xds_listener = bind(settings.xds_addr, "xDS", "--xds-addr").await?;
+    let addresses = Addresses {
+        api: api_listener.local_addr()?,
+        xds: xds_listener.local_addr()?,
+        admin: admin_listener.local_addr()?,
+    };
+    let admin = Admin { readiness, metrics: prometheus, stopping: shutdown.token() };
+    // The last to go: it says that the others are going.
+    let parts_ended = CancellationToken::new();
+    shutdown.spawn_essential("admin", admin::serve(admin_listener, admin, parts_ended.clone()));
+
+    let store = open_store(&settings.database_url(), &shutdown.token()).await?;
+    let publisher = Arc::new(Publisher::new());
+    let replica = Arc::new(load_replica(&store, &publisher, &shutdown.token()).await?);
+    let proxies = Arc::new(Proxies::new());
+    let streams = TaskTracker::new();
+    let commits = TaskTracker::new();
+    let commit = Commit::new(replica.clone(), commits.clone());
+
+    let stop = shutdown.token();
+    let admission = FleetAdmission::new(publisher, proxies.clone(), settings.trust_domain);
+    let xds = XdsServer::new(Arc::new(admission), StreamSettings::default(), stop.clone(), streams.clone());
+    shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
+    let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
+    shutdown.spawn_essential("xDS", serve_xds(xds, incoming, stop.clone()));
+    let api = Api { replica: replica.clone(), commit, proxies, admin_token: Arc::new(admin_token) };
+    shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
+    let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
+    shutdown.spawn("store", async move {
+        stop.cancelled().await;
+        for tasks in [&streams, &commits] {
+            tasks.close();
+            tasks.wait().await;
+        }
+        // What it returned was logged where it was spawned.
+        let _ = following.await;
+        store.close().await;
+        parts_ended.cancel();
+    });
+    loaded.met();
+    Ok(Running { addresses, shutdown })
+}
+
+async fn bind(address: SocketAddr, what: &str, flag: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on {address} for {what}; choose another address with {flag}"))
+}
+
+/// Opens the store, however long the database takes to come up.
+async fn open_store(url: &str, stop: &CancellationToken) -> anyhow::Result<Arc<dyn Store>> {
+    until_available(stop, async || store::open(url).await).await.context("cannot open the store")
+}
+
+async fn load_replica(
+    store: &Arc<dyn Store>,
+    publisher: &Arc<Publisher>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Replica> {
+    let load = async || match Replica::load(store.clone(), publisher.clone()).await {
+        Ok(replica) => Ok(Ok(replica)),
+        Err(ReplicaError::Store(error)) => Err(error),
+        Err(error @ ReplicaError::Unreadable { .. }) => Ok(Err(error)),
+    };
+    Ok(until_available(stop, load).await.context("cannot load the catalog")??)
+}
+
+/// Tries until the database is there, or the program is told to stop.
+async fn until_available<T>(
+    stop: &CancellationToken,
+    mut attempt: impl AsyncFnMut() -> Result<T, StoreError>,
+) -> anyhow::Result<T> {
+    let mut wait = RETRY.0;
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error @ StoreError::Unavailable(_)) => {
+                tracing::warn!(error = chain(&error), retry_in = ?wait, "waiting for the database");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = stop.cancelled() => anyhow::bail!("stopped before the database was there"),
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY.1),
+        }
+    }
+}
+
+async fn serve_xds(
+    xds: XdsServer<FleetAdmission>,
+    incoming: TlsListener,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .add_routes(xds.into_routes());
+    server.serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await }).await
+}
+
+async fn serve_api(api: Api, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+    axum::serve(listener, api::router(api)).with_graceful_shutdown(async move { stop.cancelled().await }).await
+}

@@ -1,0 +1,261 @@
+//! What a proxy starts with: who it is, where its control plane is, and how the two trust each other. Pure.
+//!
+//! Everything else comes over the stream. The result is JSON, Envoy's own form for this file, so
+//! that people can read it and add to it; it holds paths of keys and certificates, never the keys.
+//!
+//! Envoy reads the certificate of a static cluster once, when it starts: a proxy whose certificate was
+//! renewed has to be restarted (hot restart keeps its connections) before the old one expires.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::{Value, json};
+
+use crate::model::{Name, re2};
+
+/// The cluster of the control plane; it also stands in Envoy's statistics and logs.
+pub const XDS_CLUSTER: &str = "chancery-xds";
+
+/// How many client connections a proxy takes unless it is told otherwise (the number in Envoy's guide for edges).
+pub const DEFAULT_MAX_CONNECTIONS: u64 = 50_000;
+
+/// Ten times Envoy's default. The model estimates the size of a pattern and refuses it at that default, so that any
+/// Envoy takes it; one that Envoy counts differently must still not cost a whole route configuration.
+const REGEX_PROGRAM_SIZE: u32 = 10 * re2::MAX_PROGRAM_SIZE;
+
+/// Which form of xDS the proxy speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Only what changed travels; routes one host at a time.
+    #[default]
+    Delta,
+    /// Everything of a type travels with every change of the type.
+    StateOfTheWorld,
+}
+
+/// What the bootstrap file of one proxy depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// The fleet; must be the one in the certificate.
+    pub fleet: Name,
+    /// The proxy's id; must be the one in the certificate.
+    pub id: Name,
+    /// Host name or IP address of the control plane.
+    pub xds_host: String,
+    /// Its xDS port.
+    pub xds_port: u16,
+    /// The name or IP address its certificate must be for; `xds_host` unless it is reached by another name.
+    pub server_name: Option<String>,
+    /// Path of the CA certificates that the control plane's certificate must lead to (PEM), as the proxy sees it.
+    pub ca_file: String,
+    /// Path of the proxy's certificate chain (PEM).
+    pub certificate_file: String,
+    /// Path of the proxy's private key (PEM).
+    pub private_key_file: String,
+    /// Where Envoy's admin interface listens, if anywhere. Whoever reaches it owns the proxy.
+    pub admin: Option<SocketAddr>,
+    /// Which form of xDS is spoken.
+    pub protocol: Protocol,
+    /// Client connections above this number are refused.
+    pub max_connections: u64,
+    /// The heap at which Envoy gives memory back (at 95 %) and turns requests away (at 98 %).
+    pub max_heap_bytes: Option<u64>,
+}
+
+impl Bootstrap {
+    /// The bootstrap as Envoy reads it.
+    pub fn to_json(&self) -> Value {
+        let from_ads = json!({ "ads": {}, "resource_api_version": "V3" });
+        let mut bootstrap = json!({
+            "node": { "id": self.id.as_str(), "cluster": self.fleet.as_str() },
+            "dynamic_resources": {
+                "ads_config": self.ads_config(),
+                "cds_config": from_ads,
+                "lds_config": from_ads,
+            },
+            "static_resources": { "clusters": [self.xds_cluster()] },
+            "layered_runtime": {
+                "layers": [
+                    {
+                        "name": "chancery",
+                        "static_layer": { "re2": { "max_program_size": { "error_level": REGEX_PROGRAM_SIZE } } },
+                    },
+                    { "name": "admin", "admin_layer": {} },
+                ],
+            },
+            "overload_manager": self.overload_manager(),
+        });
+        if let Some(admin) = self.admin {
+            bootstrap["admin"] = json!({
+                "address": socket_address(&admin.ip().to_string(), admin.port()),
+                // An operator must get in when clients do not.
+                "ignore_global_conn_limit": true,
+            });
+        }
+        bootstrap
+    }
+
+    fn ads_config(&self) -> Value {
+        json!({
+            "api_type": match self.protocol {
+                Protocol::Delta => "DELTA_GRPC",
+                Protocol::StateOfTheWorld => "GRPC",
+            },
+            "transport_api_version": "V3",
+            "set_node_on_first_message_only": true,
+            "grpc_services": [{
+                "envoy_grpc": {
+                    "cluster_name": XDS_CLUSTER,
+                    // Jittered between zero and a bound that doubles; the default upper bound of 30 s
+                    // would leave a proxy behind for longer than a restart of the control plane takes.
+                    "retry_policy": { "retry_back_off": { "base_interval": "0.5s", "max_interval": "10s" } },
+                },
+            }],
+        })
+    }
+
+    fn xds_cluster(&self) -> Value {
+        json!({
+            "name": XDS_CLUSTER,
+            "type": if self.xds_host.parse::<IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" },
+            // Envoy's default prefers IPv6, which many networks hand out and do not route.
+            "dns_lookup_family": "V4_PREFERRED",
+            "connect_timeout": "5s",
+            "load_assignment": {
+                "cluster_name": XDS_CLUSTER,
+                "endpoints": [{
+                    "lb_endpoints": [{
+                        "endpoint": { "address": socket_address(&self.xds_host, self.xds_port) },
+                    }],
+                }],
+            },
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {
+                        "http2_protocol_options": {
+                            // The stream may be silent for days; without pings nobody notices that it is dead.
+                            "connection_keepalive": { "interval": "30s", "timeout": "10s" },
+                        },
+                    },
+                },
+            },
+            "transport_socket": {
+                "name": "envoy.transport_sockets.tls",
+                "typed_config": self.tls_context(),
+            },
+        })
+    }
+
+    fn tls_context(&self) -> Value {
+        let server = self.server_name.as_deref().unwrap_or(&self.xds_host);
+        let is_address = server.parse::<IpAddr>().is_ok();
+        let mut context = json!({
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": { "tls_minimum_protocol_version": "TLSv1_2" },
+                "alpn_protocols": ["h2"],
+                "tls_certificates": [{
+                    "certificate_chain": { "filename": self.certificate_file },
+                    "private_key": { "filename": self.private_key_file },
+                }],
+                "validation_context": {
+                    "trusted_ca": { "filename": self.ca_file },
+                    // Without this, Envoy would take any certificate of that CA, that of another proxy included.
+                    "match_typed_subject_alt_names": [{
+                        "san_type": if is_address { "IP_ADDRESS" } else { "DNS" },
+                        "matcher": { "exact": server },
+                    }],
+                },
+            },
+        });
+        if !is_address {
+            context["sni"] = json!(server);
+        }
+        context
+    }
+
+    fn overload_manager(&self) -> Value {
+        let mut monitors = vec![json!({
+            "name": "envoy.resource_monitors.global_downstream_max_connections",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                "max_active_downstream_connections": self.max_connections,
+            },
+        })];
+        let mut actions = Vec::new();
+        if let Some(bytes) = self.max_heap_bytes {
+            let heap = "envoy.resource_monitors.fixed_heap";
+            monitors.push(json!({
+                "name": heap,
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                    "max_heap_size_bytes": bytes,
+                },
+            }));
+            let above = |action: &str, share: f64| {
+                json!({
+                    "name": format!("envoy.overload_actions.{action}"),
+                    "triggers": [{ "name": heap, "threshold": { "value": share } }],
+                })
+            };
+            actions = vec![above("shrink_heap", 0.95), above("stop_accepting_requests", 0.98)];
+        }
+        json!({ "refresh_interval": "0.25s", "resource_monitors": monitors, "actions": actions })
+    }
+}
+
+fn socket_address(host: &str, port: u16) -> Value {
+    json!({ "socket_address": { "address": host, "port_value": port } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bootstrap() -> Bootstrap {
+        Bootstrap {
+            fleet: "edge".parse().expect("a name"),
+            id: "edge-1".parse().expect("a name"),
+            xds_host: "chancery.example.com".into(),
+            xds_port: 18000,
+            server_name: None,
+            ca_file: "/etc/chancery/ca.pem".into(),
+            certificate_file: "/etc/chancery/proxy.pem".into(),
+            private_key_file: "/etc/chancery/proxy.key".into(),
+            admin: Some("127.0.0.1:9901".parse().expect("an address")),
+            protocol: Protocol::Delta,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_heap_bytes: Some(2 << 30),
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_finds_its_control_plane_by_name() {
+        insta::assert_json_snapshot!(bootstrap().to_json());
+    }
+
+    #[test]
+    fn an_address_is_neither_resolved_nor_sent_as_server_name() {
+        let by_address = Bootstrap { xds_host: "127.0.0.1".into(), ..bootstrap() };
+        let cluster = by_address.xds_cluster();
+        assert_eq!(cluster["type"], "STATIC");
+        let context = by_address.tls_context();
+        assert_eq!(context["sni"], Value::Null);
+        let sans = &context["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"];
+        assert_eq!(*sans, json!([{ "san_type": "IP_ADDRESS", "matcher": { "exact": "127.0.0.1" } }]));
+    }
+
+    #[test]
+    fn the_server_name_may_differ_from_the_address() {
+        let tunnelled =
+            Bootstrap { xds_host: "127.0.0.1".into(), server_name: Some("chancery.example.com".into()), ..bootstrap() };
+        assert_eq!(tunnelled.tls_context()["sni"], "chancery.example.com");
+    }
+
+    #[test]
+    fn without_admin_and_heap_limit_neither_is_there() {
+        let plain = Bootstrap { admin: None, max_heap_bytes: None, ..bootstrap() }.to_json();
+        assert_eq!(plain["admin"], Value::Null);
+        assert_eq!(plain["overload_manager"]["actions"], json!([]));
+    }
+}

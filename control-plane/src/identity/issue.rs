@@ -1,0 +1,148 @@
+//! An identity as files, as `chancery cert issue` leaves them: `tls.crt`, `tls.key`, `ca.crt`.
+//!
+//! The names are those of a Kubernetes TLS secret, so the folder can stand in for a mounted one.
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chancery_runtime::file;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::authority::{Authority, AuthorityError, Issued};
+use crate::model::Name;
+
+/// Where the CA comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaSource {
+    /// A folder that holds one.
+    Existing(PathBuf),
+    /// A folder that holds one, or shall.
+    ExistingOrNew(PathBuf),
+    /// Two files, PEM.
+    Brought {
+        /// The certificate, and those of the CAs above it.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+}
+
+/// For whom a certificate is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A proxy of a fleet.
+    Proxy {
+        /// The fleet.
+        fleet: Name,
+        /// The proxy's id.
+        id: Name,
+    },
+    /// A control plane, reached under these names and addresses.
+    ControlPlane {
+        /// DNS names.
+        dns_names: Vec<String>,
+        /// IP addresses.
+        addresses: Vec<IpAddr>,
+    },
+}
+
+/// What is to be issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The CA.
+    pub ca: CaSource,
+    /// The trust domain.
+    pub trust_domain: String,
+    /// For whom.
+    pub holder: Holder,
+    /// How long it is valid.
+    pub life: Duration,
+    /// The folder for the files; made if it is missing.
+    pub out: PathBuf,
+}
+
+/// The files of an identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityFiles {
+    /// The certificate and its intermediates.
+    pub certificate: PathBuf,
+    /// The key; readable for the owner only.
+    pub private_key: PathBuf,
+    /// The CA that both ends trust.
+    pub ca: PathBuf,
+}
+
+/// Why nothing was issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The CA cannot be used.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The files cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl IdentityFiles {
+    /// The files of an identity in `dir`.
+    pub fn within(dir: &Path) -> Self {
+        Self { certificate: dir.join("tls.crt"), private_key: dir.join("tls.key"), ca: dir.join("ca.crt") }
+    }
+}
+
+/// Issues a certificate and writes it.
+///
+/// # Errors
+/// Names the file that cannot be used or written, and why.
+pub fn issue(request: &Request, now: OffsetDateTime) -> Result<(Issued, IdentityFiles), IssueError> {
+    let trust_domain = &request.trust_domain;
+    let authority = match &request.ca {
+        CaSource::Existing(dir) => Authority::load_from(dir, trust_domain, now)?,
+        CaSource::ExistingOrNew(dir) => Authority::load_or_create(dir, trust_domain, now)?,
+        CaSource::Brought { certificate, key } => Authority::load(certificate, key, trust_domain, now)?,
+    };
+    let issued = match &request.holder {
+        Holder::Proxy { fleet, id } => authority.issue_proxy(fleet, id, request.life, now)?,
+        Holder::ControlPlane { dns_names, addresses } => {
+            authority.issue_server(dns_names, addresses, request.life, now)?
+        }
+    };
+    let files = write(&request.out, &issued)?;
+    Ok((issued, files))
+}
+
+/// Writes an identity into `dir`, each file in one step. Makes the folder if it is missing.
+///
+/// The key goes before its certificate: a server that reloads in between finds a pair that does not
+/// match and keeps its old one.
+///
+/// # Errors
+/// Names the file.
+pub fn write(dir: &Path, issued: &Issued) -> Result<IdentityFiles, IssueError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| IssueError::Write { path, source }
+    };
+    fs::create_dir_all(dir).map_err(failed(dir))?;
+    let files = IdentityFiles::within(dir);
+    for (path, contents, mode) in [
+        (&files.ca, issued.ca_pem.as_str(), file::PUBLIC),
+        (&files.private_key, issued.private_key_pem.expose().as_str(), file::PRIVATE),
+        (&files.certificate, issued.certificate_pem.as_str(), file::PUBLIC),
+    ] {
+        file::replace(path, contents.as_bytes(), mode).map_err(failed(path))?;
+    }
+    Ok(files)
+}

@@ -1,0 +1,30 @@
+//! `chancery-control-plane`: parses settings, runs until told to stop, drains.
+
+use std::process::ExitCode;
+
+use chancery_control_plane::{app, settings::Flags};
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Flags::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: Flags) -> anyhow::Result<()> {
+    let settings = chancery_runtime::settings::load(&flags, std::env::vars(), flags.config.as_deref())?;
+    if flags.print_settings {
+        print!("{}", chancery_runtime::settings::print::<app::Settings>(&settings)?);
+        return Ok(());
+    }
+    chancery_runtime::telemetry::init_logs(&chancery_runtime::telemetry::log_filter(
+        |name| std::env::var(name).ok(),
+        "info",
+    ))?;
+    app::run(settings).await
+}

@@ -1,0 +1,124 @@
+//! The relations between the resources of a catalog, kept current change by change.
+//!
+//! A relation is one flat ordered map of pairs: most resources are related to very few others, for which a
+//! collection of their own would cost far more than the pairs. Pairs are counted, so that one of them stays
+//! as long as any resource gives rise to it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use imbl::OrdMap;
+
+use crate::model::{
+    Name, Resource,
+    listener::Listener,
+    route::{HostPattern, Match, Route},
+};
+
+/// Whether a resource comes or goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Add,
+    Remove,
+}
+
+/// Which `B`s belong to an `A`, in order.
+///
+/// `None` is no member: it sorts before every `Some`, so a range that starts there holds all of an `A`.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::model) struct Relation<A: Ord + Clone, B: Ord + Clone>(OrdMap<(A, Option<B>), u32>);
+
+impl<A: Ord + Clone, B: Ord + Clone> Default for Relation<A, B> {
+    fn default() -> Self {
+        Self(OrdMap::new())
+    }
+}
+
+impl<A: Ord + Clone, B: Ord + Clone> Relation<A, B> {
+    fn step(&mut self, a: &A, b: &B, step: Step) {
+        let key = (a.clone(), Some(b.clone()));
+        let count = self.0.get(&key).copied().unwrap_or(0);
+        match (step, count) {
+            (Step::Add, _) => self.0.insert(key, count + 1),
+            (Step::Remove, 0 | 1) => self.0.remove(&key),
+            (Step::Remove, _) => self.0.insert(key, count - 1),
+        };
+    }
+
+    /// All that belong to `a`.
+    pub(in crate::model) fn of<'a>(&'a self, a: &A) -> impl Iterator<Item = &'a B> + use<'a, A, B> {
+        let a = a.clone();
+        self.0
+            .range((a.clone(), None)..)
+            .take_while(move |((other, _), _)| *other == a)
+            .filter_map(|((_, b), _)| b.as_ref())
+    }
+
+    /// Whether `b` belongs to `a`.
+    pub(in crate::model) fn contains(&self, a: &A, b: &B) -> bool {
+        self.0.contains_key(&(a.clone(), Some(b.clone())))
+    }
+}
+
+/// Every relation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::model) struct Indexes {
+    /// Fleet to listeners.
+    pub(in crate::model) listeners_of: Relation<Name, Name>,
+    /// Fleet and port to listeners.
+    pub(in crate::model) binds: Relation<(Name, u16), Name>,
+    /// Listener to routes.
+    pub(in crate::model) routes_on: Relation<Name, Name>,
+    /// Service to routes.
+    pub(in crate::model) routes_to: Relation<Name, Name>,
+    /// Fleet to services.
+    pub(in crate::model) services_of: Relation<Name, Name>,
+    /// Listener to hosts.
+    pub(in crate::model) hosts_on: Relation<Name, HostPattern>,
+    /// Listener and host to routes.
+    pub(in crate::model) claims: Relation<(Name, HostPattern), Name>,
+    /// Digest of listener, host and match to the rules (route, index) that have them; see [`digest`].
+    pub(in crate::model) matches: Relation<u64, (Name, usize)>,
+}
+
+impl Indexes {
+    pub(super) fn step(&mut self, resource: &Resource, step: Step) {
+        match resource {
+            Resource::Fleet(_) | Resource::Service(_) => {}
+            Resource::Listener(listener) => self.listener(listener, step),
+            Resource::Route(route) => self.route(route, step),
+        }
+    }
+
+    fn listener(&mut self, listener: &Listener, step: Step) {
+        self.listeners_of.step(&listener.fleet, &listener.name, step);
+        self.binds.step(&(listener.fleet.clone(), listener.port), &listener.name, step);
+    }
+
+    fn route(&mut self, route: &Route, step: Step) {
+        let services = route.services();
+        for service in &services {
+            self.routes_to.step(service, &route.name, step);
+        }
+        for place in &route.listeners {
+            self.routes_on.step(&place.listener, &route.name, step);
+            for service in &services {
+                self.services_of.step(&place.fleet, service, step);
+            }
+            for host in &route.hosts {
+                self.hosts_on.step(&place.listener, host, step);
+                self.claims.step(&(place.listener.clone(), host.clone()), &route.name, step);
+                for (index, rule) in route.rules.iter().enumerate() {
+                    let digest = digest(&place.listener, host, &rule.matches);
+                    self.matches.step(&digest, &(route.name.clone(), index), step);
+                }
+            }
+        }
+    }
+}
+
+/// Stands for a listener, a host and a match. Different ones may share a digest, so what it finds is to be compared.
+pub(in crate::model) fn digest(listener: &Name, host: &HostPattern, matches: &Match) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (listener, host, matches).hash(&mut hasher);
+    hasher.finish()
+}

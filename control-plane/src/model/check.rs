@@ -1,0 +1,197 @@
+//! Whether a changed catalog is consistent, with everything that is not.
+//!
+//! The catalog before the change was, so only what the change touches is looked at: the references of what was put, those to
+//! what was deleted or moved, and what claims the same as what was put. A fault is reported on a resource
+//! that is part of the change, for that is what its author can mend.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    Catalog, Key, Kind, Name, Problems, Resource,
+    catalog::digest,
+    listener::Listener,
+    route::{Action, HostPattern, ListenerRef, Route},
+};
+
+/// How many resources a reason names.
+const NAMED: usize = 5;
+
+/// Reports what is inconsistent in `next` because of the `changed` resources.
+///
+/// Resources that are `unread` belong to the change too, but could not be parsed: what refers to them is
+/// given the benefit of the doubt.
+pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<Key>, problems: &mut Problems) {
+    for key in changed {
+        let mut problems = problems.about(key.to_string());
+        match next.entry(key).map(|entry| &entry.resource) {
+            None => deleted(next, changed, key, &mut problems),
+            Some(Resource::Fleet(_) | Resource::Service(_)) => {}
+            Some(Resource::Listener(listener)) => {
+                put_listener(next, changed, unread, listener, &mut problems.at("spec"));
+            }
+            Some(Resource::Route(route)) => put_route(next, unread, route, &mut problems.at("spec")),
+        }
+    }
+}
+
+/// Whether nothing is, or will be, called so.
+pub(super) fn is_missing(next: &Catalog, unread: &BTreeSet<Key>, key: &Key) -> bool {
+    next.entry(key).is_none() && !unread.contains(key)
+}
+
+/// What is said of a reference to nothing.
+pub(super) fn missing(key: &Key) -> String {
+    format!("{key} does not exist")
+}
+
+/// Nothing may refer to what is gone; what is part of the change reports its own references.
+fn deleted(next: &Catalog, changed: &BTreeSet<Key>, key: &Key, problems: &mut Problems) {
+    let unchanged = |kind: Kind, names: &mut dyn Iterator<Item = &Name>| {
+        let keys = names.map(|name| Key::new(kind, name.clone()));
+        keys.filter(|key| !changed.contains(key)).collect::<Vec<_>>()
+    };
+    let referrers = match key.kind {
+        Kind::Fleet => unchanged(Kind::Listener, &mut next.listeners_of(&key.name)),
+        Kind::Listener => unchanged(Kind::Route, &mut next.routes_on(&key.name)),
+        Kind::Service => unchanged(Kind::Route, &mut next.routes_to(&key.name)),
+        Kind::Route => Vec::new(),
+    };
+    if !referrers.is_empty() {
+        problems.report(format!("is deleted, but used by {}", list(&referrers)));
+    }
+}
+
+fn put_listener(
+    next: &Catalog,
+    changed: &BTreeSet<Key>,
+    unread: &BTreeSet<Key>,
+    listener: &Listener,
+    problems: &mut Problems,
+) {
+    let fleet = Key::new(Kind::Fleet, listener.fleet.clone());
+    if is_missing(next, unread, &fleet) {
+        problems.at("fleet").report(missing(&fleet));
+    }
+    let bound: Vec<Key> = next
+        .indexes()
+        .binds
+        .of(&(listener.fleet.clone(), listener.port))
+        .filter_map(|name| next.listener(name))
+        .filter(|other| other.name != listener.name && overlap(other.address, listener.address))
+        .map(|other| Key::new(Kind::Listener, other.name.clone()))
+        .collect();
+    if !bound.is_empty() {
+        problems.at("port").report(format!(
+            "{} port {} of fleet {} is bound by {}",
+            listener.address,
+            listener.port,
+            listener.fleet,
+            list(&bound)
+        ));
+    }
+    // Routes name the fleet too; those that are not part of the change now name the wrong one.
+    let astray: Vec<Key> = next
+        .routes_on(&listener.name)
+        .filter_map(|name| next.route(name))
+        .filter(|route| {
+            let names_other = |place: &ListenerRef| place.listener == listener.name && place.fleet != listener.fleet;
+            route.listeners.iter().any(names_other)
+        })
+        .map(|route| Key::new(Kind::Route, route.name.clone()))
+        .filter(|key| !changed.contains(key))
+        .collect();
+    if !astray.is_empty() {
+        problems.at("fleet").report(format!("is not the fleet by which it is used by {}", list(&astray)));
+    }
+}
+
+/// Whether a socket on one address is in the way of one on the other.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
+}
+
+fn put_route(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &mut Problems) {
+    for (index, place) in route.listeners.iter().enumerate() {
+        let mut problems = problems.at("listeners");
+        let mut problems = problems.index(index);
+        let key = Key::new(Kind::Listener, place.listener.clone());
+        match next.listener(&place.listener) {
+            _ if unread.contains(&key) => {}
+            None => problems.report(missing(&key)),
+            Some(listener) if listener.fleet != place.fleet => {
+                problems.report(format!("Listener/{} belongs to fleet {}", place.listener, listener.fleet));
+            }
+            Some(_) => {}
+        }
+    }
+    for (index, rule) in route.rules.iter().enumerate() {
+        let Action::Forward(forward) = &rule.action else { continue };
+        let mut problems = problems.at("rules");
+        let mut problems = problems.index(index);
+        for (index, target) in forward.to.iter().enumerate() {
+            let service = Key::new(Kind::Service, target.service.clone());
+            if is_missing(next, unread, &service) {
+                problems.at("to").index(index).at("service").report(missing(&service));
+            }
+        }
+    }
+    for (conflict, claims) in conflicts(next, route) {
+        let (listener, host) = claims[0];
+        let elsewhere = match claims.len() {
+            1 => String::new(),
+            claims => format!(" and {} more", claims - 1),
+        };
+        problems.at("rules").index(conflict.rule).at("match").report(format!(
+            "is the same as that of spec.rules[{}] of Route/{}, which also claims {host} on {listener}{elsewhere}",
+            conflict.other_rule, conflict.other
+        ));
+    }
+}
+
+/// A rule for the same requests as one of another route.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Conflict<'a> {
+    rule: usize,
+    other: &'a Name,
+    other_rule: usize,
+}
+
+/// The rules of other routes that are for the same requests as one of `route`, and on which listeners and hosts.
+fn conflicts<'a>(
+    next: &'a Catalog,
+    route: &'a Route,
+) -> BTreeMap<Conflict<'a>, Vec<(&'a ListenerRef, &'a HostPattern)>> {
+    let mut conflicts: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for place in &route.listeners {
+        for host in &route.hosts {
+            for (index, rule) in route.rules.iter().enumerate() {
+                for (name, other_rule) in next.indexes().matches.of(&digest(&place.listener, host, &rule.matches)) {
+                    let Some(other) = next.route(name).filter(|other| other.name != route.name) else { continue };
+                    let same = other.rules.get(*other_rule).is_some_and(|other| other.matches == rule.matches)
+                        && other.hosts.contains(host)
+                        && other.listeners.iter().any(|other| other.listener == place.listener);
+                    if same {
+                        let conflict = Conflict { rule: index, other: name, other_rule: *other_rule };
+                        conflicts.entry(conflict).or_default().push((place, host));
+                    }
+                }
+            }
+        }
+    }
+    conflicts
+}
+
+/// The first of them by name, and how many more.
+fn list(keys: &[Key]) -> String {
+    let named: Vec<String> = keys.iter().take(NAMED).map(Key::to_string).collect();
+    match keys.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use super::*;
+use crate::model::{
+    Entry, Problem,
+    catalog::tests::{entry, fleet, listener, route, service},
+};
+
+fn key(kind: Kind, name: &str) -> Key {
+    Key::new(kind, name.parse().unwrap())
+}
+
+fn put(resource: Resource) -> (Key, Option<Entry>) {
+    (resource.key(), Some(entry(resource)))
+}
+
+fn delete(kind: Kind, name: &str) -> (Key, Option<Entry>) {
+    (key(kind, name), None)
+}
+
+fn catalog() -> Catalog {
+    Catalog::load(
+        [
+            fleet("edge"),
+            fleet("lab"),
+            listener("web", "edge", "0.0.0.0", 80),
+            service("cart"),
+            route("shop", &["edge/web"], &["*", "a.example.com"], &[("/", "cart"), ("/status", "")]),
+        ]
+        .map(entry),
+    )
+    .unwrap()
+}
+
+fn refused(changes: Vec<(Key, Option<Entry>)>) -> Vec<String> {
+    catalog().apply(changes).expect_err("accepted").iter().map(Problem::to_string).collect()
+}
+
+#[test]
+fn what_is_used_cannot_be_deleted() {
+    assert_eq!(refused(vec![delete(Kind::Fleet, "edge")]), ["Fleet/edge: is deleted, but used by Listener/web"]);
+    assert_eq!(refused(vec![delete(Kind::Listener, "web")]), ["Listener/web: is deleted, but used by Route/shop"]);
+    assert_eq!(refused(vec![delete(Kind::Service, "cart")]), ["Service/cart: is deleted, but used by Route/shop"]);
+    let all = [(Kind::Fleet, "edge"), (Kind::Listener, "web"), (Kind::Service, "cart"), (Kind::Route, "shop")];
+    assert!(catalog().apply(all.map(|(kind, name)| delete(kind, name)).into()).is_ok());
+}
+
+#[test]
+fn who_uses_it_is_named_up_to_a_number() {
+    let routes = (0..8).map(|i| put(route(&format!("r{i}"), &["edge/web"], &[&format!("h{i}")], &[("/", "cart")])));
+    let full = catalog().apply(routes.collect()).unwrap();
+    let problems = full.apply(vec![delete(Kind::Service, "cart")]).unwrap_err();
+    assert_eq!(
+        problems[0].reason,
+        "is deleted, but used by Route/r0, Route/r1, Route/r2, Route/r3, Route/r4 and 4 more"
+    );
+}
+
+#[test]
+fn references_lead_somewhere() {
+    let changes = vec![
+        put(listener("tls", "egde", "0.0.0.0", 443)),
+        put(route("new", &["edge/wbe", "lab/web"], &["b.example.com"], &[("/", "crat"), ("/x", "cart")])),
+    ];
+    assert_eq!(
+        refused(changes),
+        [
+            "Listener/tls: spec.fleet: Fleet/egde does not exist",
+            "Route/new: spec.listeners[0]: Listener/wbe does not exist",
+            "Route/new: spec.listeners[1]: Listener/web belongs to fleet edge",
+            "Route/new: spec.rules[0].to[0].service: Service/crat does not exist",
+        ]
+    );
+}
+
+#[test]
+fn who_is_part_of_the_change_answers_for_its_own_references() {
+    let changes = vec![delete(Kind::Service, "cart"), put(route("shop", &["edge/web"], &["*"], &[("/x", "cart")]))];
+    assert_eq!(refused(changes), ["Route/shop: spec.rules[0].to[0].service: Service/cart does not exist"]);
+}
+
+#[test]
+fn a_listener_moves_with_its_routes() {
+    let moved = || put(listener("web", "lab", "0.0.0.0", 80));
+    assert_eq!(
+        refused(vec![moved()]),
+        ["Listener/web: spec.fleet: is not the fleet by which it is used by Route/shop"]
+    );
+    let both = vec![moved(), put(route("shop", &["lab/web"], &["*"], &[("/", "cart")]))];
+    let next = catalog().apply(both).unwrap();
+    assert!(next.fleet_uses(&"lab".parse().unwrap(), &"cart".parse().unwrap()));
+    assert!(!next.fleet_uses(&"edge".parse().unwrap(), &"cart".parse().unwrap()));
+}
+
+#[test]
+fn two_listeners_cannot_bind_the_same() {
+    assert_eq!(
+        refused(vec![put(listener("two", "edge", "10.0.0.1", 80))]),
+        ["Listener/two: spec.port: 10.0.0.1 port 80 of fleet edge is bound by Listener/web"]
+    );
+    for (fleet, address, port) in [("edge", "10.0.0.1", 81), ("lab", "0.0.0.0", 80), ("edge", "::", 80)] {
+        assert!(catalog().apply(vec![put(listener("two", fleet, address, port))]).is_ok(), "{address}:{port}");
+    }
+}
+
+#[test]
+fn two_routes_cannot_claim_the_same_requests() {
+    let other = |hosts: &[&str]| put(route("other", &["edge/web"], hosts, &[("/x", "cart"), ("/status", "cart")]));
+    assert_eq!(
+        refused(vec![other(&["*"])]),
+        ["Route/other: spec.rules[1].match: is the same as that of spec.rules[1] of Route/shop, \
+          which also claims * on edge/web"]
+    );
+    assert_eq!(
+        refused(vec![other(&["a.example.com", "*"])]),
+        ["Route/other: spec.rules[1].match: is the same as that of spec.rules[1] of Route/shop, \
+          which also claims a.example.com on edge/web and 1 more"]
+    );
+    assert!(catalog().apply(vec![other(&["b.example.com"])]).is_ok());
+    // Two that come together are both told.
+    let twins = ["one", "two"].map(|name| put(route(name, &["edge/web"], &["c.example.com"], &[("/", "cart")])));
+    assert_eq!(refused(twins.into()).len(), 2);
+}
+
+#[test]
+fn a_resource_is_changed_once() {
+    assert_eq!(refused(vec![put(fleet("new")), put(fleet("new"))]), ["Fleet/new: is changed more than once"]);
+}

@@ -1,0 +1,63 @@
+//! What a listener's spec means.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::text;
+use crate::model::{
+    Name,
+    listener::{Listener, ListenerProtocol, TlsFiles},
+    problem::{Problems, Quoted},
+    wire::{ListenerProtocolSpec, ListenerSpec, TlsFilesSpec},
+};
+
+/// The longest path of a file.
+const MAX_FILE_PATH: usize = 1024;
+
+pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems) -> Option<Listener> {
+    let ListenerSpec { fleet, address, port, protocol, tls } = spec;
+    let fleet = problems.at("fleet").ok(text::name(fleet));
+    let address = match address {
+        None => Some(Ipv4Addr::UNSPECIFIED.into()),
+        Some(address) => problems.at("address").ok(bind_address(address)),
+    };
+    let files = tls.as_ref().map(|tls| tls_files(tls, &mut problems.at("tls")));
+    let protocol = match (protocol, files) {
+        (ListenerProtocolSpec::Http, None) => Some(ListenerProtocol::Http),
+        (ListenerProtocolSpec::Https, Some(files)) => files.map(ListenerProtocol::Https),
+        (ListenerProtocolSpec::Http, Some(_)) => {
+            problems.at("tls").report("goes with protocol https only");
+            None
+        }
+        (ListenerProtocolSpec::Https, None) => {
+            problems.at("tls").report("is required with protocol https");
+            None
+        }
+        (ListenerProtocolSpec::Tcp, _) => {
+            problems.at("protocol").report("tcp is not supported yet");
+            None
+        }
+    };
+    Some(Listener { name, fleet: fleet?, address: address?, port: *port, protocol: protocol? })
+}
+
+fn bind_address(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|_| format!("{} is not an IP address", Quoted(text)))?;
+    if address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(format!("{address} is not the address of one machine"));
+    }
+    Ok(address)
+}
+
+fn tls_files(spec: &TlsFilesSpec, problems: &mut Problems) -> Option<TlsFiles> {
+    let TlsFilesSpec { certificate_file, private_key_file } = spec;
+    let certificate_file = problems.at("certificateFile").ok(file_path(certificate_file));
+    let private_key_file = problems.at("privateKeyFile").ok(file_path(private_key_file));
+    Some(TlsFiles { certificate_file: certificate_file?, private_key_file: private_key_file? })
+}
+
+fn file_path(path: &str) -> Result<String, String> {
+    if !path.starts_with('/') || path.len() > MAX_FILE_PATH || path.contains(char::is_control) {
+        return Err(format!("must be an absolute path of at most {MAX_FILE_PATH} printable characters"));
+    }
+    Ok(path.to_owned())
+}

@@ -1,0 +1,74 @@
+//! What a route's spec means: where it is served, and its rules together.
+
+use std::collections::HashMap;
+
+use super::{host, rule};
+use crate::model::{
+    Name,
+    problem::{Problems, Quoted},
+    route::{ListenerRef, Match, Route, Rule},
+    wire::RouteSpec,
+};
+
+/// How often the rules of one route may exist on a proxy: listeners × hosts × rules.
+///
+/// Envoy keeps the rules of a route once per host and listener, so each limit alone would allow millions.
+const MAX_EXPANSION: usize = 20_000;
+
+pub(super) fn route(name: Name, spec: &RouteSpec, problems: &mut Problems) -> Option<Route> {
+    let RouteSpec { listeners, hosts, rules } = spec;
+    let expansion = listeners.len() * hosts.len() * rules.len();
+    if expansion > MAX_EXPANSION {
+        problems.report(format!(
+            "listeners × hosts × rules must be at most {MAX_EXPANSION}, not {expansion}; split the route"
+        ));
+    }
+    let listeners = distinct(listeners, &mut problems.at("listeners"), listener_ref);
+    let hosts = distinct(hosts, &mut problems.at("hosts"), host::pattern);
+    let rules = {
+        let mut problems = problems.at("rules");
+        let parsed = problems.each(rules, rule::rule);
+        unambiguous(parsed.as_deref().unwrap_or_default(), &mut problems);
+        parsed
+    };
+    Some(Route { name, listeners: listeners?, hosts: hosts?, rules: rules? })
+}
+
+/// Parses every text of a list, none of which may mean the same as another.
+fn distinct<T: Clone + Eq + std::hash::Hash>(
+    texts: &[String],
+    problems: &mut Problems,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Option<Vec<T>> {
+    let mut first = HashMap::new();
+    let mut index = 0..;
+    problems.each(texts, |text, problems| {
+        let index = index.next()?;
+        let parsed = problems.ok(parse(text))?;
+        let earlier: usize = *first.entry(parsed.clone()).or_insert(index);
+        if earlier != index {
+            problems.report(format!("is the same as [{earlier}]"));
+            return None;
+        }
+        Some(parsed)
+    })
+}
+
+/// `fleet/listener`.
+fn listener_ref(text: &str) -> Result<ListenerRef, String> {
+    let parsed = text.split_once('/').and_then(|(fleet, listener)| {
+        Some(ListenerRef { fleet: fleet.parse().ok()?, listener: listener.parse().ok()? })
+    });
+    parsed.ok_or_else(|| format!("{} is not a reference of the form fleet/listener", Quoted(text)))
+}
+
+/// The first of two rules with the same match would hide the other.
+fn unambiguous(rules: &[Rule], problems: &mut Problems) {
+    let mut first: HashMap<&Match, usize> = HashMap::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let earlier = *first.entry(&rule.matches).or_insert(index);
+        if earlier != index {
+            problems.index(index).at("match").report(format!("is the same as that of rules[{earlier}]"));
+        }
+    }
+}

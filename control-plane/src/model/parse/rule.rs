@@ -1,0 +1,215 @@
+//! What one rule of a route means.
+
+use super::{host, path, text};
+use crate::model::{
+    problem::Problems,
+    route::{Action, Backoff, Forward, HeaderChanges, PathMatch, Redirect, Respond, Retry, Rule, Target},
+    wire::{
+        BackoffSpec, HeaderChangesSpec, HeaderSpec, RedirectSchemeSpec, RedirectSpec, RespondSpec, RetrySpec,
+        RewriteSpec, RuleSpec, TargetSpec,
+    },
+};
+
+mod matches;
+
+/// The longest body of a fixed answer: Envoy's limit.
+const MAX_BODY: usize = 4096;
+
+/// What a redirect may answer with.
+const REDIRECT_STATUS: [u16; 5] = [301, 302, 303, 307, 308];
+
+const DEFAULT_REDIRECT_STATUS: u16 = 301;
+const DEFAULT_WEIGHT: u32 = 1;
+const DEFAULT_ATTEMPTS: u32 = 1;
+
+/// The longest wait of a backoff that sets only the first one, as a multiple of that: Envoy's default.
+const DEFAULT_BACKOFF_FACTOR: u32 = 10;
+
+pub(super) fn rule(spec: &RuleSpec, problems: &mut Problems) -> Option<Rule> {
+    let headers = spec.headers.clone().unwrap_or_default();
+    let matches = matches::matches(spec.r#match.as_ref(), &mut problems.at("match"));
+    // Without a known path condition, nothing is said about what goes with it.
+    let path = matches.as_ref().map(|matches| &matches.path);
+    let action = action(spec, path, problems);
+    let mut place = problems.at("headers");
+    let request_headers = header_changes(headers.request, &mut place.at("request"));
+    let response_headers = header_changes(headers.response, &mut place.at("response"));
+    drop(place);
+    Some(Rule {
+        matches: matches?,
+        action: action?,
+        request_headers: request_headers?,
+        response_headers: response_headers?,
+    })
+}
+
+/// Exactly one of the three, each parsed if it is given.
+fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Action> {
+    let RuleSpec { r#match: _, to, redirect: other, respond: answer, rewrite, timeout, retry, headers: _ } = spec;
+    let before = problems.count();
+    let forward = to.as_ref().map(|to| forward(to, spec, path, problems).map(Action::Forward));
+    let redirect = other.as_ref().map(|spec| redirect(spec, path, &mut problems.at("redirect")).map(Action::Redirect));
+    let respond = answer.as_ref().map(|spec| respond(spec, &mut problems.at("respond")).map(Action::Respond));
+    if forward.is_none() {
+        let useless = [("rewrite", rewrite.is_some()), ("timeout", timeout.is_some()), ("retry", retry.is_some())];
+        for (field, _) in useless.iter().filter(|(_, given)| *given) {
+            problems.at(field).report("goes with to only");
+        }
+    }
+    let mut actions = [forward, redirect, respond].into_iter().flatten();
+    match (actions.next(), actions.next()) {
+        (Some(action), None) => action.filter(|_| problems.count() == before),
+        (None, _) => {
+            problems.report("needs one of to, redirect and respond");
+            None
+        }
+        (Some(_), Some(_)) => {
+            problems.report("can have only one of to, redirect and respond");
+            None
+        }
+    }
+}
+
+fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Forward> {
+    let targets = targets(to, &mut problems.at("to"));
+    let (rewrite_prefix, rewrite_host) = match &spec.rewrite {
+        None => (None, None),
+        Some(spec) => rewrite(spec, path, &mut problems.at("rewrite")),
+    };
+    let timeout =
+        spec.timeout.as_ref().and_then(|timeout| problems.at("timeout").ok(text::duration(timeout, text::DAY)));
+    let retry = spec.retry.as_ref().and_then(|spec| retry(spec, &mut problems.at("retry")));
+    if let (Some(timeout), Some(per_try)) = (timeout, retry.as_ref().and_then(|retry| retry.per_try_timeout))
+        && per_try > timeout
+    {
+        problems.at("retry").at("perTryTimeout").report("must not be above the rule's timeout");
+    }
+    Some(Forward { to: targets?, rewrite_prefix, rewrite_host, timeout, retry })
+}
+
+fn targets(to: &[TargetSpec], problems: &mut Problems) -> Option<Vec<Target>> {
+    let targets: Vec<Target> = problems.each(to, |spec, problems| {
+        let TargetSpec { service, weight } = spec;
+        let service = problems.at("service").ok(text::name(service))?;
+        Some(Target { service, weight: weight.unwrap_or(DEFAULT_WEIGHT) })
+    })?;
+    for (index, target) in targets.iter().enumerate() {
+        if let Some(earlier) = targets[..index].iter().position(|earlier| earlier.service == target.service) {
+            problems.index(index).at("service").report(format!("is the same as that of [{earlier}]"));
+        }
+    }
+    // The number of targets and each weight are bounded by the shape, so the sum is far below Envoy's limit.
+    if targets.iter().all(|target| target.weight == 0) {
+        problems.report("needs a weight above 0");
+    }
+    Some(targets)
+}
+
+fn rewrite(spec: &RewriteSpec, path: Option<&PathMatch>, problems: &mut Problems) -> (Option<String>, Option<String>) {
+    let RewriteSpec { prefix, host } = spec;
+    if prefix.is_none() && host.is_none() {
+        problems.report("needs prefix or host");
+    }
+    let prefix = prefix.as_ref().and_then(|prefix| replacement(prefix, path, &mut problems.at("prefix")));
+    let host = host.as_ref().and_then(|host| problems.at("host").ok(host::exact(host)));
+    (prefix, host)
+}
+
+/// What stands in the place of the matched part of a path; with a regex, no part is marked off.
+fn replacement(prefix: &str, path: Option<&PathMatch>, problems: &mut Problems) -> Option<String> {
+    if matches!(path, Some(PathMatch::Regex(_))) {
+        problems.report("replaces a matched prefix or exact path; it does not go with match.path.regex");
+    }
+    problems.ok(path::plain(prefix))
+}
+
+fn redirect(spec: &RedirectSpec, matched: Option<&PathMatch>, problems: &mut Problems) -> Option<Redirect> {
+    let RedirectSpec { scheme, host, port, path, prefix, status, strip_query } = spec;
+    if scheme.is_none() && host.is_none() && port.is_none() && path.is_none() && prefix.is_none() {
+        problems.report("needs at least one of scheme, host, port, path and prefix, or it leads back to itself");
+    }
+    if path.is_some() && prefix.is_some() {
+        problems.report("can have only one of path and prefix");
+    }
+    let status = status.unwrap_or(DEFAULT_REDIRECT_STATUS);
+    if !REDIRECT_STATUS.contains(&status) {
+        let known = REDIRECT_STATUS.map(|status| status.to_string()).join(", ");
+        problems.at("status").report(format!("must be one of {known}, not {status}"));
+    }
+    Some(Redirect {
+        scheme: scheme.map(|scheme| {
+            match scheme {
+                RedirectSchemeSpec::Http => "http",
+                RedirectSchemeSpec::Https => "https",
+            }
+            .to_owned()
+        }),
+        host: host.as_ref().and_then(|host| problems.at("host").ok(host::exact(host))),
+        port: *port,
+        path: path.as_ref().and_then(|path| problems.at("path").ok(path::plain(path))),
+        prefix: prefix.as_ref().and_then(|prefix| replacement(prefix, matched, &mut problems.at("prefix"))),
+        status,
+        strip_query: strip_query.unwrap_or(false),
+    })
+}
+
+fn respond(spec: &RespondSpec, problems: &mut Problems) -> Option<Respond> {
+    let RespondSpec { status, body } = spec;
+    let body = body.clone().unwrap_or_default();
+    if body.len() > MAX_BODY {
+        problems.at("body").report(format!("must have at most {MAX_BODY} bytes, not {}", body.len()));
+        return None;
+    }
+    Some(Respond { status: *status, body })
+}
+
+fn retry(spec: &RetrySpec, problems: &mut Problems) -> Option<Retry> {
+    let RetrySpec { on, attempts, per_try_timeout, backoff: waits } = spec;
+    let mut conditions: Vec<_> = on.iter().map(|on| on.0).collect();
+    for (index, condition) in conditions.iter().enumerate() {
+        if conditions[..index].contains(condition) {
+            problems.at("on").index(index).report("is given twice");
+        }
+    }
+    conditions.sort_unstable();
+    let per_try_timeout =
+        per_try_timeout.as_ref().and_then(|time| problems.at("perTryTimeout").ok(text::duration(time, text::DAY)));
+    let backoff = waits.as_ref().and_then(|spec| backoff(spec, &mut problems.at("backoff")));
+    Some(Retry { on: conditions, attempts: attempts.unwrap_or(DEFAULT_ATTEMPTS), per_try_timeout, backoff })
+}
+
+fn backoff(spec: &BackoffSpec, problems: &mut Problems) -> Option<Backoff> {
+    let BackoffSpec { base, max } = spec;
+    let base = problems.at("base").ok(text::duration(base, text::HOUR));
+    let max = match max {
+        None => base.map(|base| base.saturating_mul(DEFAULT_BACKOFF_FACTOR).min(text::HOUR)),
+        Some(max) => problems.at("max").ok(text::duration(max, text::HOUR)),
+    };
+    let backoff = Backoff { base: base?, max: max? };
+    if backoff.max < backoff.base {
+        problems.at("max").report("must not be below base");
+    }
+    Some(backoff)
+}
+
+fn header_changes(spec: Option<HeaderChangesSpec>, problems: &mut Problems) -> Option<HeaderChanges> {
+    let HeaderChangesSpec { set, add, remove } = spec.unwrap_or_default();
+    let header = |spec: &HeaderSpec, problems: &mut Problems| {
+        let HeaderSpec { name, value } = spec;
+        let name = problems.at("name").ok(text::changeable_header_name(name));
+        let value = problems.at("value").ok(text::header_value(value));
+        Some((name?, value?))
+    };
+    let set = problems.at("set").each(&set.unwrap_or_default(), header);
+    let add = problems.at("add").each(&add.unwrap_or_default(), header);
+    let remove = problems
+        .at("remove")
+        .each(&remove.unwrap_or_default(), |name, problems| problems.ok(text::changeable_header_name(name)));
+    let changes = HeaderChanges { set: set?, add: add?, remove: remove? };
+    for (index, (name, _)) in changes.set.iter().enumerate() {
+        if changes.set[..index].iter().any(|(earlier, _)| earlier == name) {
+            problems.at("set").index(index).at("name").report("is set twice");
+        }
+    }
+    Some(changes)
+}

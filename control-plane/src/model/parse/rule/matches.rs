@@ -1,0 +1,131 @@
+//! Which requests a rule is for.
+//!
+//! Conditions come out sorted, so that two rules for the same requests have equal matches however they were written.
+
+use super::super::{path, text};
+use crate::model::{
+    problem::{Problems, Quoted},
+    re2,
+    route::{Match, NamedMatch, PathMatch, ValueMatch},
+    wire::{HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec},
+};
+
+/// The longest name of a query parameter.
+const MAX_PARAMETER_NAME: usize = 256;
+
+pub(super) fn matches(spec: Option<&MatchSpec>, problems: &mut Problems) -> Option<Match> {
+    let MatchSpec { path, methods, headers, query } = spec.cloned().unwrap_or_default();
+    let path = match path {
+        None => Some(PathMatch::Prefix("/".to_owned())),
+        Some(spec) => path_match(spec, &mut problems.at("path")),
+    };
+    let methods = sorted(methods, &mut problems.at("methods"), |method, problems| problems.ok(text::method(&method)));
+    let headers = sorted(headers, &mut problems.at("headers"), header_match);
+    let query = sorted(query, &mut problems.at("query"), query_match);
+    Some(Match { path: path?, methods: methods?, headers: headers?, query: query? })
+}
+
+/// Parses every entry, none of which may mean the same as another, and sorts them.
+fn sorted<S, T: Ord + Clone>(
+    specs: Option<Vec<S>>,
+    problems: &mut Problems,
+    mut parse: impl FnMut(S, &mut Problems) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut seen: Vec<T> = Vec::new();
+    let mut parsed = problems.each(specs.unwrap_or_default(), |spec, problems| {
+        let parsed = parse(spec, problems)?;
+        if seen.contains(&parsed) {
+            problems.report("is given twice");
+        }
+        seen.push(parsed.clone());
+        Some(parsed)
+    })?;
+    parsed.sort_unstable();
+    Some(parsed)
+}
+
+fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch> {
+    let PathMatchSpec { exact, prefix, regex } = spec;
+    let mut given: Vec<Option<PathMatch>> = Vec::new();
+    if let Some(text) = exact {
+        given.push(problems.at("exact").ok(path::plain(&text)).map(PathMatch::Exact));
+    }
+    if let Some(text) = prefix {
+        given.push(problems.at("prefix").ok(path::plain(&text)).map(PathMatch::Prefix));
+    }
+    if let Some(text) = regex {
+        given.push(problems.at("regex").ok(re2::check(&text)).map(|()| PathMatch::Regex(text)));
+    }
+    if given.len() != 1 {
+        problems.report("needs exactly one of exact, prefix and regex");
+        return None;
+    }
+    given.pop().flatten()
+}
+
+fn header_match(spec: HeaderMatchSpec, problems: &mut Problems) -> Option<NamedMatch> {
+    let HeaderMatchSpec { name, exact, prefix, suffix, contains, regex, present, invert } = spec;
+    let name = problems.at("name").ok(text::header_name(&name));
+    let value = value_match([exact, prefix, suffix, contains, regex], present, problems);
+    Some(NamedMatch { name: name?, value: value?, invert: invert.unwrap_or(false) })
+}
+
+fn query_match(spec: QueryMatchSpec, problems: &mut Problems) -> Option<NamedMatch> {
+    let QueryMatchSpec { name, exact, prefix, suffix, contains, regex, present } = spec;
+    let name = problems.at("name").ok(parameter_name(name));
+    let value = value_match([exact, prefix, suffix, contains, regex], present, problems);
+    Some(NamedMatch { name: name?, value: value?, invert: false })
+}
+
+fn parameter_name(text: String) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_graphic() && !b"&=#?".contains(&b);
+    if text.is_empty() || text.len() > MAX_PARAMETER_NAME || !text.bytes().all(allowed) {
+        return Err(format!(
+            "{} is not the name of a parameter: 1 to {MAX_PARAMETER_NAME} printable ASCII characters without &=#?",
+            Quoted(&text)
+        ));
+    }
+    Ok(text)
+}
+
+/// Exactly one condition on a value; the texts in the order of [`VALUE_FIELDS`].
+fn value_match(texts: [Option<String>; 5], present: Option<bool>, problems: &mut Problems) -> Option<ValueMatch> {
+    let mut given: Vec<Option<ValueMatch>> = Vec::new();
+    for ((field, kind), text) in VALUE_FIELDS.into_iter().zip(texts) {
+        let Some(text) = text else { continue };
+        let mut problems = problems.at(field);
+        given.push(match field {
+            "regex" => problems.ok(re2::check(&text)).map(|()| kind(text)),
+            "exact" => problems.ok(text::header_value(&text)).map(kind),
+            _ if text.is_empty() => {
+                problems.report("must not be empty");
+                None
+            }
+            _ => problems.ok(text::header_value(&text)).map(kind),
+        });
+    }
+    match present {
+        None => {}
+        Some(true) => given.push(Some(ValueMatch::Present)),
+        Some(false) => {
+            problems.at("present").report("can only be true");
+            given.push(None);
+        }
+    }
+    if given.len() != 1 {
+        problems.report("needs exactly one of exact, prefix, suffix, contains, regex and present");
+        return None;
+    }
+    given.pop().flatten()
+}
+
+/// A field, and the condition it stands for.
+type ValueField = (&'static str, fn(String) -> ValueMatch);
+
+const VALUE_FIELDS: [ValueField; 5] = [
+    ("exact", ValueMatch::Exact),
+    ("prefix", ValueMatch::Prefix),
+    ("suffix", ValueMatch::Suffix),
+    ("contains", ValueMatch::Contains),
+    ("regex", ValueMatch::Regex),
+];

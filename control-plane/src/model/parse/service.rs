@@ -1,0 +1,152 @@
+//! What a service's spec means.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use super::{host, path, text};
+use crate::model::{
+    Name,
+    problem::{Problems, Quoted},
+    service::{Address, Breaker, Endpoint, HealthCheck, LoadBalancing, OutlierDetection, Service, ServiceProtocol},
+    wire::{
+        BreakerSpec, DurationText, EndpointSpec, HealthCheckSpec, LoadBalancingSpec, OutlierDetectionSpec,
+        ServiceProtocolSpec, ServiceSpec,
+    },
+};
+
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(600);
+const DEFAULT_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_UNHEALTHY_AFTER: u32 = 3;
+const DEFAULT_HEALTHY_AFTER: u32 = 2;
+
+pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -> Option<Service> {
+    let ServiceSpec {
+        endpoints,
+        protocol,
+        connect_timeout,
+        load_balancing,
+        health_check: check,
+        breaker: limits,
+        outlier_detection: outliers,
+    } = spec;
+    let endpoints = {
+        let mut problems = problems.at("endpoints");
+        let parsed = problems.each(endpoints, endpoint);
+        distinct(parsed.as_deref().unwrap_or_default(), &mut problems);
+        parsed
+    };
+    let connect_timeout = match connect_timeout {
+        None => Some(DEFAULT_CONNECT_TIMEOUT),
+        Some(timeout) => problems.at("connectTimeout").ok(text::duration(timeout, MAX_CONNECT_TIMEOUT)),
+    };
+    let check = check.as_ref().map(|check| health_check(check, &mut problems.at("healthCheck")));
+    let outliers = outliers.as_ref().map(|spec| outlier_detection(spec, &mut problems.at("outlierDetection")));
+    Some(Service {
+        name,
+        endpoints: endpoints?,
+        protocol: match protocol {
+            None | Some(ServiceProtocolSpec::Http1) => ServiceProtocol::Http1,
+            Some(ServiceProtocolSpec::Http2) => ServiceProtocol::Http2,
+        },
+        connect_timeout: connect_timeout?,
+        load_balancing: match load_balancing {
+            None | Some(LoadBalancingSpec::RoundRobin) => LoadBalancing::RoundRobin,
+            Some(LoadBalancingSpec::LeastRequest) => LoadBalancing::LeastRequest,
+        },
+        health_check: all(check)?,
+        breaker: limits.as_ref().map(breaker).unwrap_or_default(),
+        outlier_detection: all(outliers)?,
+    })
+}
+
+/// `None` if something is given but bad.
+fn all<T>(given: Option<Option<T>>) -> Option<Option<T>> {
+    match given {
+        None => Some(None),
+        Some(parsed) => parsed.map(Some),
+    }
+}
+
+fn endpoint(spec: &EndpointSpec, problems: &mut Problems) -> Option<Endpoint> {
+    let EndpointSpec { address, port, dns, weight } = spec;
+    let address = problems.at("address").ok(match dns {
+        Some(true) => match address.parse::<IpAddr>() {
+            Ok(_) => Err(format!("{} is an IP address; leave out dns: true", Quoted(address))),
+            Err(_) => host::dns_name(address).map(Address::Dns),
+        },
+        None | Some(false) => ip_address(address).map(Address::Ip),
+    });
+    Some(Endpoint { address: address?, port: *port, weight: weight.unwrap_or(1) })
+}
+
+fn ip_address(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text
+        .parse()
+        .map_err(|_| format!("{} is not an IP address; set dns: true to have the proxy resolve it", Quoted(text)))?;
+    if address.is_unspecified() || address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(format!("{address} is not the address of one machine"));
+    }
+    Ok(address)
+}
+
+fn distinct(endpoints: &[Endpoint], problems: &mut Problems) {
+    let mut first = BTreeMap::new();
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let earlier = *first.entry((&endpoint.address, endpoint.port)).or_insert(index);
+        if earlier != index {
+            problems.index(index).report(format!("is the same endpoint as [{earlier}]"));
+        }
+    }
+}
+
+fn health_check(spec: &HealthCheckSpec, problems: &mut Problems) -> Option<HealthCheck> {
+    let HealthCheckSpec { path, host, interval, timeout, unhealthy_after, healthy_after } = spec;
+    let path = problems.at("path").ok(path::with_query(path));
+    let host = host.as_ref().map(|host| problems.at("host").ok(host::exact(host)));
+    let interval = or_default(interval.as_ref(), DEFAULT_CHECK_INTERVAL, &mut problems.at("interval"));
+    let timeout = or_default(timeout.as_ref(), DEFAULT_CHECK_TIMEOUT, &mut problems.at("timeout"));
+    Some(HealthCheck {
+        path: path?,
+        host: all(host)?,
+        interval: interval?,
+        timeout: timeout?,
+        unhealthy_after: unhealthy_after.unwrap_or(DEFAULT_UNHEALTHY_AFTER),
+        healthy_after: healthy_after.unwrap_or(DEFAULT_HEALTHY_AFTER),
+    })
+}
+
+fn or_default(given: Option<&DurationText>, default: Duration, problems: &mut Problems) -> Option<Duration> {
+    match given {
+        None => Some(default),
+        Some(given) => problems.ok(text::duration(given, text::HOUR)),
+    }
+}
+
+fn breaker(spec: &BreakerSpec) -> Breaker {
+    let BreakerSpec { max_connections, max_requests, max_pending, max_retries } = *spec;
+    Breaker { max_connections, max_requests, max_pending, max_retries }
+}
+
+fn outlier_detection(spec: &OutlierDetectionSpec, problems: &mut Problems) -> Option<OutlierDetection> {
+    let OutlierDetectionSpec {
+        consecutive_5xx,
+        consecutive_gateway_failures,
+        interval,
+        eject_for,
+        max_ejected_percent,
+    } = spec;
+    let interval = interval.as_ref().map(|given| problems.at("interval").ok(text::duration(given, text::HOUR)));
+    let eject_for = eject_for.as_ref().map(|given| problems.at("ejectFor").ok(text::duration(given, text::DAY)));
+    Some(OutlierDetection {
+        consecutive_5xx: *consecutive_5xx,
+        consecutive_gateway_failures: *consecutive_gateway_failures,
+        interval: all(interval)?,
+        eject_for: all(eject_for)?,
+        max_ejected_percent: *max_ejected_percent,
+    })
+}

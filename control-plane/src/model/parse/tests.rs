@@ -1,0 +1,210 @@
+use std::{net::IpAddr, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::{
+    Problem,
+    listener::ListenerProtocol,
+    route::{Action, HostPattern, PathMatch, ValueMatch},
+    service::Address,
+};
+
+fn yaml(text: &str) -> Value {
+    serde_norway::from_str(text).unwrap()
+}
+
+fn problems_of(value: &Value) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    if let Some(document) = parse_document(value, "resources[0]", &mut problems) {
+        let parsed = parse(&document, &mut problems);
+        assert_eq!(parsed.is_some(), problems.is_empty(), "{value}");
+    }
+    problems.into_vec()
+}
+
+fn good(text: &str) -> Resource {
+    let value = yaml(text);
+    let mut problems = Problems::default();
+    let resource = parse_document(&value, "", &mut problems).and_then(|document| parse(&document, &mut problems));
+    resource.unwrap_or_else(|| panic!("{:#?}", problems.into_vec()))
+}
+
+/// Every refusal, as data: a document, and what is said of it.
+#[test]
+fn refusals() {
+    let cases = yaml(include_str!("refusals.yaml"));
+    let mut wrong = String::new();
+    for case in cases.as_array().unwrap() {
+        let expected: Vec<&str> = case["problems"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
+        let found: Vec<String> = problems_of(&case["document"]).iter().map(Problem::to_string).collect();
+        assert!(!found.is_empty(), "accepted: {}", case["document"]);
+        if found != expected {
+            wrong += &format!("{}\n", case["document"]);
+            wrong += &found.iter().map(|line| format!("    - {line:?}\n")).collect::<String>();
+        }
+    }
+    assert!(wrong.is_empty(), "found other problems than expected:\n{wrong}");
+}
+
+#[test]
+fn limits_are_refused_with_their_bound() {
+    let rule = json!({ "respond": { "status": 200 } });
+    let route = |listeners: usize, hosts: usize, rules: usize| {
+        let listeners: Vec<_> = (0..listeners).map(|i| format!("edge/web-{i}")).collect();
+        let hosts: Vec<_> = (0..hosts).map(|i| format!("host-{i}.example.com")).collect();
+        let rules: Vec<_> = (0..rules)
+            .map(|i| json!({ "match": { "path": { "exact": format!("/{i}") } }, "respond": { "status": 200 } }))
+            .collect();
+        json!({ "kind": "Route", "name": "r",
+                "spec": { "listeners": listeners, "hosts": hosts, "rules": rules } })
+    };
+    let first = |value: &Value| problems_of(value).first().map(Problem::to_string).unwrap_or_default();
+    assert_eq!(first(&route(1, 1, 500)), "");
+    assert_eq!(first(&route(1, 100, 200)), "");
+    assert_eq!(first(&route(1, 1, 501)), "Route/r: spec.rules: must have at most 500 entries, not 501");
+    assert_eq!(first(&route(1, 101, 1)), "Route/r: spec.hosts: must have at most 100 entries, not 101");
+    assert_eq!(first(&route(0, 1, 1)), "Route/r: spec.listeners: must not be empty");
+    assert_eq!(
+        first(&route(2, 100, 101)),
+        "Route/r: spec: listeners × hosts × rules must be at most 20000, not 20200; split the route"
+    );
+
+    let mut long = route(1, 1, 1);
+    long["spec"]["rules"][0] = json!({ "respond": { "status": 200, "body": "é".repeat(2049) } });
+    assert_eq!(first(&long), "Route/r: spec.rules[0].respond.body: must have at most 4096 bytes, not 4098");
+    long["spec"]["rules"][0] =
+        json!({ "match": { "path": { "prefix": "/".repeat(1025) } }, "respond": rule["respond"] });
+    assert!(first(&long).ends_with("it must have at most 1024 characters"), "{}", first(&long));
+
+    let labels: Value = (0..65).map(|i| (format!("k{i}"), json!(""))).collect::<serde_json::Map<_, _>>().into();
+    let labelled = json!({ "kind": "Fleet", "name": "f", "labels": labels, "spec": {} });
+    assert_eq!(first(&labelled), "Fleet/f: labels: must have at most 64 entries, not 65");
+}
+
+#[test]
+fn a_flood_of_problems_is_cut() {
+    let fields: serde_json::Map<_, _> = (0..10_000).map(|i| (format!("field-{i}"), Value::Null)).collect();
+    let found = problems_of(&json!({ "kind": "Fleet", "name": "f", "spec": fields }));
+    assert_eq!(found.len(), Problems::LIMIT + 1);
+}
+
+#[test]
+fn a_fleet_with_nothing_set() {
+    let Resource::Fleet(fleet) = good("{kind: Fleet, name: edge, spec: {}}") else { panic!() };
+    assert_eq!((fleet.default_timeout, fleet.trusted_hops), (Duration::from_secs(15), 0));
+}
+
+#[test]
+fn a_fleet_with_everything_set() {
+    let text =
+        "{kind: Fleet, name: edge, team: ops, labels: {env: prod}, spec: {defaults: {timeout: 3s}, trustedHops: 2}}";
+    let Resource::Fleet(fleet) = good(text) else { panic!() };
+    assert_eq!((fleet.default_timeout, fleet.trusted_hops), (Duration::from_secs(3), 2));
+}
+
+#[test]
+fn listeners() {
+    let Resource::Listener(web) = good("{kind: Listener, name: web, spec: {fleet: edge, port: 10000, protocol: http}}")
+    else {
+        panic!()
+    };
+    assert_eq!(web.address, "0.0.0.0".parse::<IpAddr>().unwrap());
+    assert_eq!((web.fleet.as_str(), web.port, &web.protocol), ("edge", 10000, &ListenerProtocol::Http));
+
+    let Resource::Listener(tls) = good(
+        "{kind: Listener, name: tls, spec: {fleet: edge, address: '::', port: 443, protocol: https,
+          tls: {certificateFile: /tls/a.crt, privateKeyFile: /tls/a.key}}}",
+    ) else {
+        panic!()
+    };
+    assert!(matches!(&tls.protocol, ListenerProtocol::Https(files) if files.certificate_file == "/tls/a.crt"));
+}
+
+#[test]
+fn the_service_of_the_design() {
+    let Resource::Service(service) = good(
+        "
+kind: Service
+name: checkout
+team: payments
+spec:
+  endpoints: [{ address: 10.0.0.7, port: 8080 }, { address: Checkout.internal, port: 8080, dns: true, weight: 3 }]
+  protocol: http2
+  connectTimeout: 250ms
+  healthCheck: { path: /healthz, interval: 5s, unhealthyAfter: 3 }
+  breaker: { maxRequests: 1000, maxPending: 200 }
+  outlierDetection: { consecutive5xx: 5, ejectFor: 30s }
+",
+    ) else {
+        panic!()
+    };
+    assert_eq!(service.endpoints[1].address, Address::Dns("checkout.internal".to_owned()));
+    assert_eq!((service.endpoints[0].weight, service.endpoints[1].weight), (1, 3));
+    let check = service.health_check.as_ref().unwrap();
+    assert_eq!((check.timeout, check.healthy_after), (Duration::from_secs(2), 2));
+    assert_eq!((service.breaker.max_requests, service.breaker.max_retries), (Some(1000), None));
+    assert_eq!(service.outlier_detection.as_ref().unwrap().consecutive_5xx, Some(5));
+
+    let Resource::Service(zero) = good("{kind: Service, name: zero, spec: {endpoints: []}}") else { panic!() };
+    assert_eq!((zero.endpoints.len(), zero.connect_timeout), (0, Duration::from_secs(5)));
+}
+
+#[test]
+fn the_route_of_the_design() {
+    let Resource::Route(route) = good(
+        r#"
+kind: Route
+name: checkout
+team: payments
+spec:
+  listeners: [edge/web]
+  hosts: [Checkout.example.com, "*.shop.example.com", "[::1]"]
+  rules:
+    - match: { path: { prefix: /api }, methods: [POST, GET], headers: [{ name: X-Beta, exact: "1" }] }
+      to: [{ service: checkout-v2, weight: 10 }, { service: checkout, weight: 90 }]
+      rewrite: { prefix: / }
+      timeout: 2s
+      retry: { on: [5xx, reset, connect-failure], attempts: 2, perTryTimeout: 500ms, backoff: { base: 25ms, max: 250ms } }
+    - match: { path: { exact: /old } }
+      redirect: { path: /api, status: 308 }
+    - match: { path: { regex: "/v[0-9]+/ping" } }
+      respond: { status: 200, body: pong }
+    - to: [{ service: checkout }]
+      headers:
+        request: { set: [{ name: X-From, value: "100% edge" }], remove: [x-debug] }
+        response: { add: [{ name: vary, value: accept }] }
+"#,
+    ) else {
+        panic!()
+    };
+    assert_eq!(route.hosts[0], HostPattern::Exact("checkout.example.com".to_owned()));
+    assert_eq!(route.hosts[1], HostPattern::Suffix("shop.example.com".to_owned()));
+    assert_eq!(route.listeners[0].to_string(), "edge/web");
+    let first = &route.rules[0];
+    assert_eq!(first.matches.methods, ["GET", "POST"]);
+    assert_eq!(first.matches.headers[0].name, "x-beta");
+    assert_eq!(first.matches.headers[0].value, ValueMatch::Exact("1".to_owned()));
+    let Action::Forward(forward) = &first.action else { panic!() };
+    assert_eq!((forward.to[0].weight, forward.timeout), (10, Some(Duration::from_secs(2))));
+    let retry = forward.retry.as_ref().unwrap();
+    assert_eq!(retry.on.iter().map(|on| on.as_str()).collect::<Vec<_>>(), ["5xx", "reset", "connect-failure"]);
+    assert!(matches!(&route.rules[1].action, Action::Redirect(redirect) if redirect.status == 308));
+    assert!(matches!(&route.rules[2].action, Action::Respond(respond) if respond.body == "pong"));
+    assert_eq!(route.rules[3].matches.path, PathMatch::Prefix("/".to_owned()));
+    assert_eq!(route.rules[3].request_headers.set[0].0, "x-from");
+}
+
+#[test]
+fn what_the_server_adds_is_dropped() {
+    let value =
+        yaml("{kind: Fleet, name: edge, spec: {}, revision: 7, updatedAt: '2026-01-01T00:00:00Z', updatedBy: someone}");
+    let mut problems = Problems::default();
+    let document = parse_document(&value, "", &mut problems).unwrap();
+    assert_eq!(serde_json::to_value(document).unwrap(), json!({ "kind": "Fleet", "name": "edge", "spec": {} }));
+}
+
+#[test]
+fn null_is_as_good_as_absent_where_a_field_is_optional() {
+    good("{kind: Fleet, name: edge, team: null, labels: null, spec: {defaults: null, trustedHops: null}}");
+}

@@ -1,0 +1,130 @@
+//! Names, durations, header names and values: texts that stand in several kinds.
+
+use std::time::Duration;
+
+use crate::model::{
+    Name,
+    problem::Quoted,
+    wire::{DurationText, NameText},
+};
+
+/// The longest duration of what happens again and again.
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+
+/// The longest duration of all.
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest name of a header.
+pub(super) const MAX_HEADER_NAME: usize = 256;
+
+/// The longest value of a header, in bytes.
+pub(super) const MAX_HEADER_VALUE: usize = 4096;
+
+/// The name of a resource.
+pub(super) fn name(text: &NameText) -> Result<Name, String> {
+    text.0.parse().map_err(|error| format!("{} is not a name: it {error}", Quoted(&text.0)))
+}
+
+/// A duration of 1 ms to `most`.
+pub(super) fn duration(text: &DurationText, most: Duration) -> Result<Duration, String> {
+    let text = text.0.as_str();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60 * 1000),
+        "h" => Some(3600 * 1000),
+        _ => None,
+    };
+    let (Some(unit), false) = (unit, number.is_empty()) else {
+        return Err(format!("{} is not a duration such as 250ms, 10s, 5m or 1h", Quoted(text)));
+    };
+    // A number that does not fit is longer than any bound.
+    let milliseconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).unwrap_or(u64::MAX);
+    let duration = Duration::from_millis(milliseconds);
+    if duration.is_zero() || duration > most {
+        return Err(format!("must be between 1ms and {}, not {}", whole(most), Quoted(text)));
+    }
+    Ok(duration)
+}
+
+/// A bound as it is written in a document.
+fn whole(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
+/// The name of a header, in lower case.
+pub(super) fn header_name(text: &str) -> Result<String, String> {
+    if text.starts_with(':') {
+        return Err(format!(
+            "{} is a pseudo header; match or change method, path and host by their own fields",
+            Quoted(text)
+        ));
+    }
+    if text.is_empty() || text.len() > MAX_HEADER_NAME || !text.bytes().all(is_token) {
+        return Err(format!(
+            "{} is not the name of a header: 1 to {MAX_HEADER_NAME} letters, digits and !#$%&'*+-.^_`|~",
+            Quoted(text)
+        ));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// The name of a header that may be changed, in lower case.
+pub(super) fn changeable_header_name(text: &str) -> Result<String, String> {
+    let name = header_name(text)?;
+    match name.as_str() {
+        "host" => Err("host cannot be changed here; use rewrite.host".to_owned()),
+        "connection" | "content-length" | "transfer-encoding" | "upgrade" => {
+            Err(format!("{name} belongs to the connection and cannot be changed"))
+        }
+        _ => Ok(name),
+    }
+}
+
+/// The value of a header, as it is.
+pub(super) fn header_value(text: &str) -> Result<String, String> {
+    if text.len() > MAX_HEADER_VALUE || text.contains(char::is_control) {
+        return Err(format!("must have at most {MAX_HEADER_VALUE} bytes and no control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A request method.
+pub(super) fn method(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 32 || !text.bytes().all(|b| is_token(b) && !b.is_ascii_lowercase()) {
+        return Err(format!("{} is not a method in upper case, such as GET", Quoted(text)));
+    }
+    Ok(text.to_owned())
+}
+
+/// A character of an HTTP token (RFC 9110, section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let parse = |text: &str| duration(&DurationText(text.to_owned()), HOUR);
+        assert_eq!(parse("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(parse("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse("010s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse("60m"), Ok(HOUR));
+        assert_eq!(parse("1h"), Ok(HOUR));
+        for text in ["", "5", "s", "-1s", "+1s", "1.5s", "1 s", "1S", "1us", "1d", "1s ", "１s"] {
+            assert!(parse(text).unwrap_err().contains("is not a duration"), "{text}");
+        }
+        for text in ["0s", "0ms", "61m", "3601s", "99999999999999999999h", "18446744073709551615h"] {
+            assert!(parse(text).unwrap_err().starts_with("must be between 1ms and 1h"), "{text}");
+        }
+    }
+}

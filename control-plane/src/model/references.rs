@@ -1,0 +1,40 @@
+//! What a document refers to, read without parsing it. Pure.
+//!
+//! A document that cannot be parsed is still checked for references to nothing, so that its author hears of them
+//! in the same answer. What does not even look like a reference is left to the parser to complain about.
+
+use serde_json::Value;
+
+use super::{Document, Key, Kind};
+
+/// The resources that `document` refers to, each with the path of the reference.
+pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
+    let spec = &document.spec;
+    let mut found = Vec::new();
+    let mut note = |path: String, kind: Kind, name: Option<&str>| {
+        if let Some(name) = name.and_then(|name| name.parse().ok()) {
+            found.push((path, Key::new(kind, name)));
+        }
+    };
+    match document.kind {
+        Kind::Fleet | Kind::Service => {}
+        Kind::Listener => note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str()),
+        Kind::Route => {
+            for (index, place) in list(&spec["listeners"]) {
+                let listener = place.as_str().and_then(|place| place.split_once('/')).map(|(_, listener)| listener);
+                note(format!("spec.listeners[{index}]"), Kind::Listener, listener);
+            }
+            for (rule, value) in list(&spec["rules"]) {
+                for (target, value) in list(&value["to"]) {
+                    let path = format!("spec.rules[{rule}].to[{target}].service");
+                    note(path, Kind::Service, value["service"].as_str());
+                }
+            }
+        }
+    }
+    found
+}
+
+fn list(value: &Value) -> impl Iterator<Item = (usize, &Value)> {
+    value.as_array().into_iter().flatten().enumerate()
+}

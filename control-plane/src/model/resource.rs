@@ -1,0 +1,45 @@
+//! A parsed resource of any kind.
+
+use std::sync::Arc;
+
+use super::{Key, Kind, Name, fleet::Fleet, listener::Listener, route::Route, service::Service};
+
+/// A parsed resource; cloning shares it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    /// A group of Envoys with one configuration.
+    Fleet(Arc<Fleet>),
+    /// A port of a fleet.
+    Listener(Arc<Listener>),
+    /// An upstream.
+    Service(Arc<Service>),
+    /// Hosts and ordered rules on listeners.
+    Route(Arc<Route>),
+}
+
+impl Resource {
+    /// What kind it is of.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Fleet(_) => Kind::Fleet,
+            Self::Listener(_) => Kind::Listener,
+            Self::Service(_) => Kind::Service,
+            Self::Route(_) => Kind::Route,
+        }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Fleet(fleet) => &fleet.name,
+            Self::Listener(listener) => &listener.name,
+            Self::Service(service) => &service.name,
+            Self::Route(route) => &route.name,
+        }
+    }
+
+    /// What identifies it.
+    pub fn key(&self) -> Key {
+        Key::new(self.kind(), self.name().clone())
+    }
+}

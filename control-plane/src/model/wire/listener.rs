@@ -1,0 +1,48 @@
+//! A listener as it is written.
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::NameText;
+
+/// A port of a fleet. Routes refer to it as `fleet/listener`.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerSpec {
+    /// The fleet whose proxies listen.
+    pub fleet: NameText,
+    /// The IP address to bind.
+    #[schema(default = "0.0.0.0")]
+    pub address: Option<String>,
+    /// The port to bind.
+    #[schema(minimum = 1, maximum = 65535)]
+    pub port: u16,
+    /// What is spoken on it.
+    pub protocol: ListenerProtocolSpec,
+    /// The certificate to present; given exactly when the protocol is `https`.
+    pub tls: Option<TlsFilesSpec>,
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerProtocolSpec {
+    /// HTTP/1.1, and HTTP/2 with prior knowledge, in the clear.
+    Http,
+    /// HTTP/1.1 and HTTP/2 over TLS.
+    Https,
+    /// Bytes. Not supported yet.
+    Tcp,
+}
+
+/// A certificate on the disk of the proxies.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsFilesSpec {
+    /// Absolute path of the PEM certificate chain, as a proxy sees it.
+    #[schema(examples("/etc/envoy/tls/server.crt"))]
+    pub certificate_file: String,
+    /// Absolute path of the PEM private key, as a proxy sees it.
+    #[schema(examples("/etc/envoy/tls/server.key"))]
+    pub private_key_file: String,
+}

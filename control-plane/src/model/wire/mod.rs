@@ -1,0 +1,70 @@
+//! What users write: the documents' shapes, as serde reads them and OpenAPI shows them.
+//!
+//! The types here are plain data with a doc comment per field, which is the reference documentation and goes into the
+//! JSON Schema. The same schema drives the structural check (`shape`), so what is documented and what is
+//! accepted cannot drift apart. What the values mean is the business of `parse`.
+
+mod envelope;
+mod fleet;
+mod listener;
+mod route;
+mod scalar;
+mod schema;
+mod service;
+mod shape;
+
+pub use envelope::Envelope;
+pub use fleet::{FleetDefaultsSpec, FleetSpec};
+pub use listener::{ListenerProtocolSpec, ListenerSpec, TlsFilesSpec};
+pub use route::{
+    BackoffSpec, HeaderChangesSpec, HeaderMatchSpec, HeaderSpec, HeadersSpec, MatchSpec, PathMatchSpec, QueryMatchSpec,
+    RedirectSchemeSpec, RedirectSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec,
+    TargetSpec,
+};
+pub use scalar::{DurationText, NameText};
+pub use schema::schema;
+pub use service::{
+    BreakerSpec, EndpointSpec, HealthCheckSpec, LoadBalancingSpec, OutlierDetectionSpec, ServiceProtocolSpec,
+    ServiceSpec,
+};
+pub(in crate::model) use shape::Shape;
+
+use serde::de::DeserializeOwned;
+
+use super::problem::Problems;
+
+/// Something that has a shape: an envelope, or the `spec` of a kind.
+pub(in crate::model) trait Wire: DeserializeOwned + utoipa::ToSchema {
+    /// Its shape, worked out once.
+    fn shape() -> &'static Shape;
+
+    /// Reads `value`, or reports every place where it does not have this shape.
+    fn read(value: &serde_json::Value, problems: &mut Problems) -> Option<Self> {
+        let before = problems.count();
+        Self::shape().check(value, problems);
+        if problems.count() > before {
+            return None;
+        }
+        // The shape has said yes, so this fails only where serde is stricter than the schema.
+        serde_path_to_error::deserialize(value)
+            .map_err(|error| problems.report(format!("{}: {}", error.path(), error.inner())))
+            .ok()
+    }
+}
+
+/// Gives types their [`Wire::shape`].
+macro_rules! wire {
+    ($($type:ty),*) => {$(
+        impl Wire for $type {
+            fn shape() -> &'static Shape {
+                static SHAPE: std::sync::LazyLock<Shape> = std::sync::LazyLock::new(Shape::of::<$type>);
+                &SHAPE
+            }
+        }
+    )*};
+}
+
+wire!(Envelope, FleetSpec, ListenerSpec, ServiceSpec, RouteSpec);
+
+#[cfg(test)]
+mod tests;

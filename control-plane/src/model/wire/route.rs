@@ -1,0 +1,283 @@
+//! A route as it is written.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr, Schema,
+        schema::{ObjectBuilder, Type},
+    },
+};
+
+use super::{DurationText, NameText};
+use crate::model::route::RetryCondition;
+
+/// Hosts and ordered rules on one or more listeners.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Where it is served, each as `fleet/listener`.
+    #[schema(min_items = 1, max_items = 50, examples(json!(["edge/web"])))]
+    pub listeners: Vec<String>,
+    /// The hosts it claims: `checkout.example.com`, `*.example.com` for every host below, `*` for every host, or an IP
+    /// address (IPv6 in brackets); without a port.
+    #[schema(min_items = 1, max_items = 100, examples(json!(["checkout.example.com", "*.example.com"])))]
+    pub hosts: Vec<String>,
+    /// The rules; the first that matches decides.
+    #[schema(min_items = 1, max_items = 500)]
+    pub rules: Vec<RuleSpec>,
+}
+
+/// One rule: which requests it is for, and what becomes of them. It has exactly one of `to`, `redirect` and `respond`.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleSpec {
+    /// Which requests it is for; all if it is not given.
+    pub r#match: Option<MatchSpec>,
+    /// Forwards to services, by weight.
+    #[schema(min_items = 1, max_items = 50)]
+    pub to: Option<Vec<TargetSpec>>,
+    /// Sends the client elsewhere.
+    pub redirect: Option<RedirectSpec>,
+    /// Answers at once.
+    pub respond: Option<RespondSpec>,
+    /// Changes to path and host before forwarding; only with `to`.
+    pub rewrite: Option<RewriteSpec>,
+    /// The time for the whole answer, retries included, 1ms to 24h; only with `to`; the fleet's default if it is not given.
+    pub timeout: Option<DurationText>,
+    /// When and how a request is tried again; only with `to`; never if it is not given.
+    pub retry: Option<RetrySpec>,
+    /// Changes to headers.
+    pub headers: Option<HeadersSpec>,
+}
+
+/// Which requests a rule is for: all parts must hold.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MatchSpec {
+    /// A condition on the path; every path if it is not given.
+    pub path: Option<PathMatchSpec>,
+    /// The methods, in upper case; every method if it is not given.
+    #[schema(min_items = 1, max_items = 20, examples(json!(["GET", "POST"])))]
+    pub methods: Option<Vec<String>>,
+    /// Conditions on headers.
+    #[schema(max_items = 30)]
+    pub headers: Option<Vec<HeaderMatchSpec>>,
+    /// Conditions on query parameters.
+    #[schema(max_items = 30)]
+    pub query: Option<Vec<QueryMatchSpec>>,
+}
+
+/// A condition on the path, without the query: exactly one of these.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathMatchSpec {
+    /// The whole path.
+    #[schema(examples("/cart"))]
+    pub exact: Option<String>,
+    /// The start of the path.
+    #[schema(examples("/api"))]
+    pub prefix: Option<String>,
+    /// A regular expression (RE2) for the whole path.
+    #[schema(examples("/v[0-9]+/ping"))]
+    pub regex: Option<String>,
+}
+
+/// A condition on a header: exactly one of `exact`, `prefix`, `suffix`, `contains`, `regex` and `present`.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderMatchSpec {
+    /// The name of the header.
+    #[schema(examples("x-beta"))]
+    pub name: String,
+    /// The whole value.
+    pub exact: Option<String>,
+    /// The start of the value.
+    pub prefix: Option<String>,
+    /// The end of the value.
+    pub suffix: Option<String>,
+    /// A part of the value.
+    pub contains: Option<String>,
+    /// A regular expression (RE2) for the whole value.
+    pub regex: Option<String>,
+    /// `true`: it is there, with any value.
+    pub present: Option<bool>,
+    /// Whether the condition must not hold.
+    #[schema(default = false)]
+    pub invert: Option<bool>,
+}
+
+/// A condition on a query parameter: exactly one of `exact`, `prefix`, `suffix`, `contains`, `regex` and `present`.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QueryMatchSpec {
+    /// The name of the parameter.
+    #[schema(examples("version"))]
+    pub name: String,
+    /// The whole value.
+    pub exact: Option<String>,
+    /// The start of the value.
+    pub prefix: Option<String>,
+    /// The end of the value.
+    pub suffix: Option<String>,
+    /// A part of the value.
+    pub contains: Option<String>,
+    /// A regular expression (RE2) for the whole value.
+    pub regex: Option<String>,
+    /// `true`: it is there, with any value.
+    pub present: Option<bool>,
+}
+
+/// One target and its share.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TargetSpec {
+    /// The service.
+    pub service: NameText,
+    /// The share relative to the other targets; 0 sends nothing.
+    #[schema(maximum = 1000000, default = 1)]
+    pub weight: Option<u32>,
+}
+
+/// Changes to path and host before forwarding: at least one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RewriteSpec {
+    /// Replaces what the path condition matched (`prefix` or `exact`).
+    #[schema(examples("/"))]
+    pub prefix: Option<String>,
+    /// Replaces the host.
+    #[schema(examples("checkout.internal"))]
+    pub host: Option<String>,
+}
+
+/// Where a client is sent: at least one of `scheme`, `host`, `port`, `path` and `prefix`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedirectSpec {
+    /// The new scheme.
+    pub scheme: Option<RedirectSchemeSpec>,
+    /// The new host.
+    pub host: Option<String>,
+    /// The new port.
+    #[schema(minimum = 1, maximum = 65535)]
+    pub port: Option<u16>,
+    /// The new path; not with `prefix`.
+    pub path: Option<String>,
+    /// Replaces what the path condition matched (`prefix` or `exact`); not with `path`.
+    pub prefix: Option<String>,
+    /// The status: 301, 302, 303, 307 or 308.
+    #[schema(minimum = 301, maximum = 308, default = 301)]
+    pub status: Option<u16>,
+    /// Whether the query is dropped.
+    #[schema(default = false)]
+    pub strip_query: Option<bool>,
+}
+
+/// The scheme of a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RedirectSchemeSpec {
+    /// In the clear.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RespondSpec {
+    /// The status.
+    #[schema(minimum = 200, maximum = 599)]
+    pub status: u16,
+    /// The body, at most 4096 bytes; empty if it is not given.
+    pub body: Option<String>,
+}
+
+/// When and how a request is tried again.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetrySpec {
+    /// The conditions, one of which must hold.
+    #[schema(min_items = 1, max_items = 20)]
+    pub on: Vec<RetryOnSpec>,
+    /// How often it is tried again after the first try.
+    #[schema(minimum = 1, maximum = 10, default = 1)]
+    pub attempts: Option<u32>,
+    /// The time for one try, 1ms to 24h, not above the rule's timeout; the rule's timeout if it is not given.
+    pub per_try_timeout: Option<DurationText>,
+    /// The time between tries; Envoy's default (25ms to 250ms) if it is not given.
+    pub backoff: Option<BackoffSpec>,
+}
+
+/// A condition on which a request is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryOnSpec(pub RetryCondition);
+
+impl<'de> Deserialize<'de> for RetryOnSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        let condition = RetryCondition::ALL.into_iter().find(|condition| condition.as_str() == text);
+        condition.map(Self).ok_or_else(|| serde::de::Error::custom("is not a condition for a retry"))
+    }
+}
+
+impl PartialSchema for RetryOnSpec {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A condition on which a request is tried again, by Envoy's name."))
+            .enum_values(Some(RetryCondition::ALL.map(RetryCondition::as_str)))
+            .into()
+    }
+}
+
+impl ToSchema for RetryOnSpec {}
+
+/// Exponential backoff with full jitter.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackoffSpec {
+    /// The longest first wait, 1ms to 1h.
+    pub base: DurationText,
+    /// The longest wait of all, `base` to 1h; ten times `base` if it is not given.
+    pub max: Option<DurationText>,
+}
+
+/// Changes to headers.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeadersSpec {
+    /// Changes to the request before it is forwarded.
+    pub request: Option<HeaderChangesSpec>,
+    /// Changes to the response.
+    pub response: Option<HeaderChangesSpec>,
+}
+
+/// Changes to headers: removals first, then `set`, then `add`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderChangesSpec {
+    /// Replaces a header or adds it.
+    #[schema(max_items = 50)]
+    pub set: Option<Vec<HeaderSpec>>,
+    /// Adds a header beside those there are.
+    #[schema(max_items = 50)]
+    pub add: Option<Vec<HeaderSpec>>,
+    /// Names of headers to remove.
+    #[schema(max_items = 50)]
+    pub remove: Option<Vec<String>>,
+}
+
+/// A header and its value.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderSpec {
+    /// The name.
+    pub name: String,
+    /// The value, taken literally.
+    pub value: String,
+}

@@ -1,0 +1,74 @@
+//! Texts with a meaning of their own, and what the schema says of them.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr, Schema,
+        schema::{ObjectBuilder, Type},
+    },
+};
+
+use crate::model::Kind;
+
+/// The name of a resource as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NameText(pub String);
+
+impl PartialSchema for NameText {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A name: 1 to 63 of a-z, 0-9 and '-', neither first nor last a hyphen."))
+            .pattern(Some("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))
+            .examples(["checkout"])
+            .into()
+    }
+}
+
+impl ToSchema for NameText {
+    fn name() -> Cow<'static, str> {
+        "Name".into()
+    }
+}
+
+/// A duration as it is written: `250ms`, `10s`, `5m`, `1h`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DurationText(pub String);
+
+impl PartialSchema for DurationText {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A duration: an integer and one of the units ms, s, m and h."))
+            .pattern(Some("^[0-9]+(ms|s|m|h)$"))
+            .examples(["250ms", "10s", "5m", "1h"])
+            .into()
+    }
+}
+
+impl ToSchema for DurationText {
+    fn name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+}
+
+impl PartialSchema for Kind {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("The kind of a resource."))
+            .enum_values(Some(Kind::ALL.map(Kind::as_str)))
+            .into()
+    }
+}
+
+impl ToSchema for Kind {
+    fn name() -> Cow<'static, str> {
+        "Kind".into()
+    }
+}

@@ -1,0 +1,255 @@
+//! This process's catalog, kept current by revision number.
+//!
+//! Local commits and those of other replicas take the same way: revisions above the one held are applied
+//! in order, each to the catalog and then to the caches of the fleets. A notification from the store only
+//! wakes; what was committed is read by number, also every few seconds and after every
+//! reconnect, so a lost notification costs seconds and never a change.
+//!
+//! A revision that this program cannot read (a newer replica wrote it) stops the replica where it is: it
+//! goes on serving the last revision it understands, says so in `/readyz`, and refuses writes.
+//!
+//! Invariant: the catalog, its revision and what is published move together, under `advancing`.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::{sync::Mutex, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    model::{Catalog, Entry, Key, Name, Problem, Problems, parse},
+    publish::Publisher,
+    store::{Loaded, Revision, Store, StoreError, Stored, Write},
+    translate::snapshot::{self, FleetChanges},
+};
+
+/// How often the store is asked for its newest revision, whatever was notified.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long one look at the store may take.
+const STORE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The catalog at a revision.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// The revision; 0 before the first.
+    pub revision: u64,
+    /// All resources at that revision.
+    pub catalog: Catalog,
+}
+
+/// This process's view of what is committed.
+pub struct Replica {
+    store: Arc<dyn Store>,
+    publisher: Arc<Publisher>,
+    current: ArcSwap<Current>,
+    advancing: Mutex<()>,
+    stuck: ArcSwap<Option<String>>,
+}
+
+/// A revision whose effect is already known.
+pub struct Prepared {
+    /// Its number.
+    pub revision: u64,
+    /// The catalog after it.
+    pub catalog: Catalog,
+    /// What it changes for each fleet.
+    pub changes: BTreeMap<Name, FleetChanges>,
+}
+
+/// Why a replica is not current.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A revision cannot be read by this program.
+    #[error("revision {revision} cannot be applied by this version of the program: {reason}")]
+    Unreadable {
+        /// Which revision.
+        revision: u64,
+        /// The first problem.
+        reason: String,
+    },
+}
+
+impl Replica {
+    /// Loads everything from the store and publishes it.
+    pub async fn load(store: Arc<dyn Store>, publisher: Arc<Publisher>) -> Result<Self, ReplicaError> {
+        let Loaded { revision, resources } = within_deadline(store.load()).await?;
+        let unreadable = |problems: Vec<Problem>| ReplicaError::Unreadable { revision, reason: first(&problems) };
+        let mut problems = Problems::default();
+        let entries: Vec<Entry> = resources.into_iter().filter_map(|stored| entry(stored, &mut problems)).collect();
+        if !problems.is_empty() {
+            return Err(unreadable(problems.into_vec()));
+        }
+        let catalog = Catalog::load(entries).map_err(unreadable)?;
+        publisher.publish(revision, snapshot::full(&catalog));
+        Ok(Self {
+            store,
+            publisher,
+            current: ArcSwap::from_pointee(Current { revision, catalog }),
+            advancing: Mutex::new(()),
+            stuck: ArcSwap::default(),
+        })
+    }
+
+    /// The catalog and its revision.
+    pub fn current(&self) -> Arc<Current> {
+        self.current.load_full()
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Why this replica cannot go on, if it cannot.
+    pub fn stuck(&self) -> Option<String> {
+        self.stuck.load().as_ref().clone()
+    }
+
+    /// Applies what was committed since, if anything.
+    pub async fn catch_up(&self) -> Result<(), ReplicaError> {
+        let _advancing = self.advancing.lock().await;
+        let held = self.current.load().revision;
+        if within_deadline(self.store.head()).await? == held {
+            return Ok(());
+        }
+        let revisions = within_deadline(self.store.revisions_after(held)).await?;
+        self.apply_all(revisions)
+    }
+
+    /// As [`Replica::catch_up`], under the writers' lock.
+    pub async fn catch_up_with(&self, write: &mut dyn Write) -> Result<Arc<Current>, ReplicaError> {
+        let _advancing = self.advancing.lock().await;
+        let held = self.current.load().revision;
+        if write.head() != held {
+            let revisions = within_deadline(write.revisions_after(held)).await?;
+            self.apply_all(revisions)?;
+        }
+        Ok(self.current())
+    }
+
+    /// Moves to a revision that was just committed here.
+    pub async fn advance(&self, prepared: Prepared) {
+        let _advancing = self.advancing.lock().await;
+        // The poll may have been faster.
+        if self.current.load().revision + 1 == prepared.revision {
+            self.move_to(prepared);
+        }
+    }
+
+    /// Keeps the replica current until `shutdown`.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut wakeups = self.store.wakeups();
+        let mut away = false;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                woken = wakeups.changed() => if woken.is_err() { return },
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
+            }
+            match self.catch_up().await {
+                Ok(()) if away => {
+                    away = false;
+                    tracing::info!(revision = self.current().revision, "the database is back");
+                }
+                Ok(()) => {}
+                Err(error @ ReplicaError::Unreadable { .. }) => {
+                    tracing::error!(error = chain(&error), "this replica stays at its revision");
+                }
+                Err(error) if !away => {
+                    away = true;
+                    tracing::warn!(error = chain(&error), "cannot follow the database; serving the last revision");
+                }
+                Err(_) => {}
+            }
+            metrics::gauge!(crate::metrics::REVISION).set(self.current().revision as f64);
+        }
+    }
+
+    fn apply_all(&self, revisions: Vec<Revision>) -> Result<(), ReplicaError> {
+        for revision in revisions {
+            let number = revision.summary.number;
+            let current = self.current.load_full();
+            if number <= current.revision {
+                continue;
+            }
+            match prepare(&current.catalog, revision) {
+                Ok(prepared) => self.move_to(prepared),
+                Err(problems) => {
+                    let error = ReplicaError::Unreadable { revision: number, reason: first(&problems) };
+                    self.stuck.store(Arc::new(Some(error.to_string())));
+                    return Err(error);
+                }
+            }
+        }
+        self.stuck.store(Arc::new(None));
+        Ok(())
+    }
+
+    fn move_to(&self, Prepared { revision, catalog, changes }: Prepared) {
+        self.current.store(Arc::new(Current { revision, catalog }));
+        self.publisher.publish(revision, changes);
+    }
+}
+
+/// What a committed revision makes of `catalog`.
+fn prepare(catalog: &Catalog, revision: Revision) -> Result<Prepared, Vec<Problem>> {
+    let summary = revision.summary;
+    let mut problems = Problems::default();
+    let mut changes = Vec::with_capacity(revision.changes.len());
+    for change in revision.changes {
+        let next = change.after.map(|document| {
+            let stored = Stored {
+                document,
+                revision: summary.number,
+                updated_at: summary.at,
+                updated_by: summary.author.clone(),
+            };
+            entry(stored, &mut problems)
+        });
+        match next {
+            Some(Some(entry)) => changes.push((change.key, Some(entry))),
+            Some(None) => {}
+            None => changes.push((change.key, None)),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems.into_vec());
+    }
+    let keys: Vec<Key> = changes.iter().map(|(key, _)| key.clone()).collect();
+    let next = catalog.apply(changes)?;
+    let changes = snapshot::changes(catalog, &next, &keys);
+    Ok(Prepared { revision: summary.number, catalog: next, changes })
+}
+
+fn entry(stored: Stored, problems: &mut Problems) -> Option<Entry> {
+    let Stored { document, revision, updated_at, updated_by } = stored;
+    let resource = parse(&document, problems)?;
+    Some(Entry { document, resource, revision, updated_at, updated_by })
+}
+
+fn first(problems: &[Problem]) -> String {
+    problems.first().map(ToString::to_string).unwrap_or_default()
+}
+
+async fn within_deadline<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match timeout(STORE_DEADLINE, answer).await {
+        Ok(result) => result,
+        Err(elapsed) => Err(StoreError::Unavailable(elapsed.into())),
+    }
+}
+
+/// An error with its causes, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

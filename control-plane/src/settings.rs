@@ -1,0 +1,128 @@
+//! What can be set about a control plane, and the flags that set it.
+//!
+//! One struct is the file, the environment (`CHANCERY_…`) and the flags at once; what is left out follows from
+//! the data folder, so that the shortest command line is a working one.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use chancery_runtime::{SecretString, tls::ServerTlsFiles};
+use serde::{Deserialize, Serialize};
+
+/// The settings of a control plane.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where state is kept that is not in the database; the defaults below lie in it.
+    pub data_dir: PathBuf,
+    /// `sqlite://PATH` or `postgres://…`; not set: `chancery.db` in the data folder.
+    pub database: Option<SecretString>,
+    /// Where the API listens.
+    pub api_addr: SocketAddr,
+    /// Where xDS listens.
+    pub xds_addr: SocketAddr,
+    /// Where health and metrics listen.
+    pub admin_addr: SocketAddr,
+    /// Certificate chain of the xDS server, PEM; empty: `tls/tls.crt` in the data folder.
+    pub tls_cert: PathBuf,
+    /// Its private key, PEM; empty: `tls/tls.key` in the data folder.
+    pub tls_key: PathBuf,
+    /// The CA of client certificates, PEM; empty: `tls/ca.crt` in the data folder.
+    pub client_ca: PathBuf,
+    /// The trust domain of client certificates.
+    pub trust_domain: String,
+    /// File with the admin's token, made if it does not exist; empty: `admin-token` in the data folder.
+    pub admin_token_file: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            data_dir: PathBuf::from("chancery-data"),
+            database: None,
+            api_addr: local(8080),
+            xds_addr: local(18000),
+            admin_addr: local(9900),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            client_ca: PathBuf::new(),
+            trust_domain: crate::identity::DEFAULT_TRUST_DOMAIN.to_owned(),
+            admin_token_file: PathBuf::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// The URL of the database.
+    pub fn database_url(&self) -> String {
+        match &self.database {
+            Some(url) => url.expose().clone(),
+            None => format!("sqlite://{}", self.data_dir.join("chancery.db").display()),
+        }
+    }
+
+    /// The files of the xDS server's identity.
+    pub fn tls_files(&self) -> ServerTlsFiles {
+        ServerTlsFiles {
+            certificate: self.or_in_data_dir(&self.tls_cert, "tls/tls.crt"),
+            private_key: self.or_in_data_dir(&self.tls_key, "tls/tls.key"),
+            client_ca: self.or_in_data_dir(&self.client_ca, "tls/ca.crt"),
+        }
+    }
+
+    /// The file with the admin's token.
+    pub fn admin_token_path(&self) -> PathBuf {
+        self.or_in_data_dir(&self.admin_token_file, "admin-token")
+    }
+
+    fn or_in_data_dir(&self, path: &Path, default: &str) -> PathBuf {
+        if path.as_os_str().is_empty() { self.data_dir.join(default) } else { path.to_owned() }
+    }
+}
+
+/// The flags: each setting under its own name, and three that act at once.
+#[derive(Clone, Debug, Default, clap::Parser, Serialize)]
+#[command(name = "chancery-control-plane", version, about = "Instructs and credentials fleets of Envoy proxies")]
+pub struct Flags {
+    /// Folder for state that is not in the database [default: chancery-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE [default: chancery.db in the data folder]
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
+    /// Address of the API [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub api_addr: Option<SocketAddr>,
+    /// Address of xDS [default: 127.0.0.1:18000]
+    #[arg(long, value_name = "ADDR")]
+    pub xds_addr: Option<SocketAddr>,
+    /// Address of health and metrics [default: 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDR")]
+    pub admin_addr: Option<SocketAddr>,
+    /// Certificate chain of the xDS server, PEM [default: tls/tls.crt in the data folder]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the xDS server, PEM [default: tls/tls.key in the data folder]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// CA of client certificates, PEM [default: tls/ca.crt in the data folder]
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
+    /// Trust domain of client certificates [default: chancery.local]
+    #[arg(long, value_name = "DOMAIN")]
+    pub trust_domain: Option<String>,
+    /// File with the admin's token, made if it does not exist [default: admin-token in the data folder]
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Settings file, TOML
+    #[arg(long, value_name = "FILE", env = "CHANCERY_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Print the settings, secrets hidden, and exit
+    #[arg(long)]
+    #[serde(skip)]
+    pub print_settings: bool,
+}

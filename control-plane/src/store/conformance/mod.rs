@@ -1,0 +1,120 @@
+//! What every store must do, whatever is below it: one suite, run over each back end.
+//!
+//! It is compiled into two crates, here for SQLite and, by path, into the end-to-end tests for
+//! Postgres. So it uses public interfaces only, and the product carries none of it.
+//!
+//! A case takes the URL of a fresh database. Those of [`basic`] open one store on it, those of
+//! [`shared`] several, which an in-memory database cannot offer.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report of a failed test")]
+#![allow(clippy::needless_pass_by_value, reason = "`json!` at the call is easier to read")]
+#![allow(missing_docs, unreachable_pub, reason = "test code, compiled into two crates")]
+
+pub mod basic;
+pub mod shared;
+
+use std::sync::Arc;
+
+use chancery_control_plane::{
+    model::{Document, Key, Kind},
+    store::{NewChange, NewRevision, Revision, Store, StoreError},
+};
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+
+/// Declares a test per case. `$fresh` is an async function that answers with a guard and the URL of a
+/// fresh database, or with `None` to skip.
+macro_rules! conformance_tests {
+    ($fresh:path, $suite:ident: $($case:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let Some((_guard, url)) = $fresh().await else { return };
+                conformance::$suite::$case(&url).await;
+            }
+        )*
+    };
+}
+
+/// Every case that opens one store.
+macro_rules! basic_conformance_tests {
+    ($fresh:path) => {
+        conformance_tests!($fresh, basic:
+            an_empty_store_is_at_revision_zero,
+            revisions_are_numbered_from_one,
+            what_is_committed_is_read_back,
+            a_dropped_write_leaves_nothing,
+            a_commit_that_is_dropped_midway_is_whole_or_nothing,
+            a_failed_commit_leaves_nothing,
+            what_was_deleted_can_be_created_again,
+            history_is_filtered_and_paged,
+            unusual_text_survives,
+            a_large_document_survives,
+            a_thousand_changes_are_one_revision,
+            a_second_writer_waits_for_the_first,
+            waiting_for_the_lock_has_a_deadline,
+            a_held_write_sees_what_came_before_it,
+            reads_go_on_while_a_write_is_held,
+        );
+    };
+}
+
+/// Every case that opens several stores.
+macro_rules! shared_conformance_tests {
+    ($fresh:path) => {
+        conformance_tests!($fresh, shared:
+            what_is_committed_outlives_the_store,
+            two_stores_see_each_others_revisions,
+            the_lock_is_shared,
+            stores_can_start_at_the_same_instant,
+            concurrent_writers_leave_no_gap_and_a_reader_misses_none,
+        );
+    };
+}
+
+/// Opens the store at `url`.
+pub async fn open(url: &str) -> Arc<dyn Store> {
+    chancery_control_plane::store::open(url).await.unwrap()
+}
+
+/// A service called `name`.
+pub fn service(name: &str, spec: Value) -> Arc<Document> {
+    let document = json!({ "kind": "Service", "name": name, "spec": spec });
+    Arc::new(serde_json::from_value(document).unwrap())
+}
+
+/// The key of the service called `name`.
+pub fn key(name: &str) -> Key {
+    Key::new(Kind::Service, name.parse().unwrap())
+}
+
+/// `name` goes from `before` to `after`.
+pub fn change(name: &str, before: Option<&Arc<Document>>, after: Option<&Arc<Document>>) -> NewChange {
+    NewChange { key: key(name), before: before.cloned(), after: after.cloned() }
+}
+
+/// A revision of `changes`, committed at a time that is told apart from others by `message`'s length.
+pub fn new_revision(message: &str, changes: Vec<NewChange>) -> NewRevision {
+    let at = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000) + Duration::microseconds(message.len() as i64);
+    NewRevision { author: "ada".to_owned(), message: message.to_owned(), at, changes }
+}
+
+/// Commits `changes` as one revision.
+pub async fn commit(store: &Arc<dyn Store>, message: &str, changes: Vec<NewChange>) -> Revision {
+    try_commit(store, message, changes).await.unwrap()
+}
+
+/// As [`commit`], if the store is there.
+pub async fn try_commit(
+    store: &Arc<dyn Store>,
+    message: &str,
+    changes: Vec<NewChange>,
+) -> Result<Revision, StoreError> {
+    store.begin().await?.commit(new_revision(message, changes)).await
+}
+
+/// Creates the service `name`.
+pub async fn create(store: &Arc<dyn Store>, name: &str) -> Revision {
+    let document = service(name, json!({ "endpoints": [{ "address": "10.0.0.1", "port": 80 }] }));
+    commit(store, &format!("create {name}"), vec![change(name, None, Some(&document))]).await
+}

@@ -1,0 +1,63 @@
+//! The statements of the Postgres back end.
+
+/// Takes the writers' lock and answers, in its last row, the head: one round trip.
+///
+/// Each statement of a `READ COMMITTED` transaction sees what was committed before it, so the head
+/// is read after the previous writer's commit. Everything `LOCAL` ends with the transaction. The
+/// number is this lock's name among all advisory locks of the database ("chancery" in ASCII).
+pub(super) const BEGIN: &str = "
+    BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL lock_timeout = '5s';
+    SET LOCAL statement_timeout = '10s';
+    SET LOCAL idle_in_transaction_session_timeout = '10s';
+    SELECT pg_advisory_xact_lock(7163082334074663545);
+    SELECT coalesce(max(number), 0) FROM revisions";
+
+pub(super) const HEAD: &str = "SELECT coalesce(max(number), 0) FROM revisions";
+
+pub(super) const LOAD: &str = "
+    SELECT h.head, r.document::text, r.revision, r.updated_at, r.updated_by
+    FROM (SELECT coalesce(max(number), 0) AS head FROM revisions) AS h LEFT JOIN resources AS r ON true";
+
+pub(super) const REVISIONS_AFTER: &str = "
+    SELECT r.number, r.author, r.message, r.at, r.change_count, c.kind, c.name, c.before::text, c.after::text
+    FROM revisions AS r LEFT JOIN changes AS c ON c.revision = r.number
+    WHERE r.number > $1 ORDER BY r.number";
+
+pub(super) const REVISION: &str = "
+    SELECT r.number, r.author, r.message, r.at, r.change_count, c.kind, c.name, c.before::text, c.after::text
+    FROM revisions AS r LEFT JOIN changes AS c ON c.revision = r.number
+    WHERE r.number = $1";
+
+pub(super) const HISTORY: &str = "
+    SELECT r.number, r.author, r.message, r.at, r.change_count
+    FROM revisions AS r WHERE r.number < $1 ORDER BY r.number DESC LIMIT $2";
+
+pub(super) const HISTORY_OF_RESOURCE: &str = "
+    SELECT r.number, r.author, r.message, r.at, r.change_count
+    FROM changes AS c JOIN revisions AS r ON r.number = c.revision
+    WHERE c.kind = $3 AND c.name = $4 AND c.revision < $1 ORDER BY c.revision DESC LIMIT $2";
+
+/// A whole revision, and the notification of it: one round trip, however many resources are changed.
+/// The notification is delivered when the transaction commits, and not at all if it does not.
+pub(super) const WRITE: &str = "
+    WITH change AS (
+        SELECT * FROM unnest($6::text[], $7::text[], $8::text[], $9::text[]) AS c (kind, name, before, after)
+    ), revision AS (
+        INSERT INTO revisions (number, author, message, at, change_count)
+        VALUES ($1::bigint, $2::text, $3::text, $4::bigint, $5::bigint)
+    ), log AS (
+        INSERT INTO changes (revision, kind, name, before, after)
+        SELECT $1::bigint, c.kind, c.name, c.before::json, c.after::json FROM change AS c
+    ), removed AS (
+        DELETE FROM resources AS r USING change AS c
+        WHERE r.kind = c.kind AND r.name = c.name AND c.after IS NULL
+    ), written AS (
+        INSERT INTO resources (kind, name, document, revision, updated_at, updated_by)
+        SELECT c.kind, c.name, c.after::json, $1::bigint, $4::bigint, $2::text
+        FROM change AS c WHERE c.after IS NOT NULL
+        ON CONFLICT (kind, name) DO UPDATE SET
+            document = excluded.document, revision = excluded.revision,
+            updated_at = excluded.updated_at, updated_by = excluded.updated_by
+    )
+    SELECT pg_notify('chancery_revision', $1::bigint::text)";

@@ -1,0 +1,284 @@
+//! A service as an Envoy `Cluster`.
+//!
+//! Envoy replaces a cluster whose message changed by a new one, with new connections and new health checks;
+//! so what changes often must not be in here. Endpoints are not ([`endpoint`]), unless the
+//! proxy resolves one of them: Envoy takes the endpoints of a DNS cluster only inline.
+//!
+//! Values that the language of the users does not have follow Envoy's advice for edge proxies, or
+//! are explained where they stand.
+
+use std::time::Duration;
+
+use chancery_proto::{
+    any,
+    envoy::{
+        cluster::{
+            CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlierDetection, UpstreamConnectionOptions,
+            circuit_breakers::Thresholds,
+            cluster::{
+                ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
+            },
+        },
+        core::{
+            HealthCheck as EnvoyHealthCheck, Http1ProtocolOptions, Http2ProtocolOptions,
+            HttpProtocolOptions as CommonHttpOptions, KeepaliveSettings, TcpKeepalive,
+            health_check::{HealthChecker, HttpHealthCheck},
+        },
+        dns_cluster::DnsCluster,
+        dns_lookup::DnsLookupFamily,
+        http_options::{
+            HttpProtocolOptions,
+            http_protocol_options::{
+                ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+            },
+        },
+        types::CodecClientType,
+    },
+};
+
+use super::{
+    endpoint,
+    value::{ads, duration, flag, number},
+};
+use crate::model::service::{Breaker, HealthCheck, LoadBalancing, OutlierDetection, Service, ServiceProtocol};
+
+/// Under this key Envoy looks for the HTTP options of a cluster.
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// What Envoy buffers for a connection before it stops reading (Envoy's advice for edges: 32 KiB).
+const CONNECTION_BUFFER: u32 = 32 * 1024;
+
+/// An idle connection is closed by us, not by the server in the moment we use it: below the 75 s
+/// and 60 s that common servers and load balancers keep one. Envoy's default is an hour.
+const IDLE_CONNECTION: Duration = Duration::from_secs(50);
+
+/// A dead HTTP/2 connection carries every request into its timeout; a ping finds it.
+const HTTP2_PING_EVERY: Duration = Duration::from_secs(30);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Weight and health changes within this time reach the workers together. Envoy's default of
+/// 1 s would let a new weight take effect long after it was acknowledged.
+const MERGE_WINDOW: Duration = Duration::from_millis(100);
+
+/// The cluster of `service`.
+pub fn cluster(service: &Service) -> Cluster {
+    let mut cluster = Cluster {
+        name: service.name.to_string(),
+        connect_timeout: Some(duration(service.connect_timeout)),
+        per_connection_buffer_limit_bytes: Some(number(CONNECTION_BUFFER)),
+        lb_policy: lb_policy(service.load_balancing).into(),
+        typed_extension_protocol_options: std::iter::once((
+            HTTP_OPTIONS.to_owned(),
+            any::pack_typed(&http_options(service.protocol)),
+        ))
+        .collect(),
+        circuit_breakers: circuit_breakers(&service.breaker),
+        outlier_detection: service.outlier_detection.as_ref().map(outlier_detection),
+        health_checks: service.health_check.iter().map(|check| health_check(check, service)).collect(),
+        // Whoever takes an endpoint out of a service wants no more requests there, healthy or not.
+        ignore_health_on_host_removal: true,
+        common_lb_config: Some(CommonLbConfig {
+            update_merge_window: Some(duration(MERGE_WINDOW)),
+            // An endpoint that was never checked says nothing about how many are unhealthy.
+            ignore_new_hosts_until_first_hc: service.health_check.is_some(),
+            ..CommonLbConfig::default()
+        }),
+        // Finds endpoints that vanished without closing (also HTTP/1.1 ones, which have no ping).
+        upstream_connection_options: Some(UpstreamConnectionOptions {
+            tcp_keepalive: Some(TcpKeepalive {
+                keepalive_time: Some(number(30)),
+                keepalive_interval: Some(number(10)),
+                keepalive_probes: Some(number(3)),
+            }),
+            ..UpstreamConnectionOptions::default()
+        }),
+        ..Cluster::default()
+    };
+    if endpoint::is_discovered(service) {
+        cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()));
+        cluster.eds_cluster_config = Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() });
+    } else {
+        cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+            name: "envoy.cluster.dns".to_owned(),
+            typed_config: Some(any::pack_typed(&dns())),
+        }));
+        cluster.load_assignment = Some(endpoint::load_assignment(service));
+    }
+    cluster
+}
+
+/// Every address of a name is an endpoint of its own ("strict DNS"), looked up again when its TTL is over.
+///
+/// `V4_PREFERRED` and not Envoy's default, which prefers IPv6: many networks hand out AAAA records
+/// and do not route them. A name that has only IPv6 addresses works all the same.
+pub(super) fn dns() -> DnsCluster {
+    DnsCluster {
+        respect_dns_ttl: true,
+        // A TTL of zero would make the proxy ask without pause.
+        dns_min_refresh_rate: Some(duration(Duration::from_secs(1))),
+        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        ..DnsCluster::default()
+    }
+}
+
+fn lb_policy(load_balancing: LoadBalancing) -> LbPolicy {
+    match load_balancing {
+        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
+    }
+}
+
+/// What is spoken to the endpoints, without negotiation.
+pub(super) fn http_options(protocol: ServiceProtocol) -> HttpProtocolOptions {
+    let protocol = match protocol {
+        ServiceProtocol::Http1 => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
+        ServiceProtocol::Http2 => ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions {
+            initial_stream_window_size: Some(number(64 * 1024)),
+            initial_connection_window_size: Some(number(1024 * 1024)),
+            connection_keepalive: Some(KeepaliveSettings {
+                interval: Some(duration(HTTP2_PING_EVERY)),
+                timeout: Some(duration(HTTP2_PING_TIMEOUT)),
+                ..KeepaliveSettings::default()
+            }),
+            ..Http2ProtocolOptions::default()
+        }),
+    };
+    HttpProtocolOptions {
+        common_http_protocol_options: Some(CommonHttpOptions {
+            idle_timeout: Some(duration(IDLE_CONNECTION)),
+            ..CommonHttpOptions::default()
+        }),
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(protocol),
+        })),
+        ..HttpProtocolOptions::default()
+    }
+}
+
+fn circuit_breakers(breaker: &Breaker) -> Option<CircuitBreakers> {
+    if *breaker == Breaker::default() {
+        return None;
+    }
+    let Breaker { max_connections, max_requests, max_pending, max_retries } = breaker;
+    let thresholds = Thresholds {
+        max_connections: max_connections.map(number),
+        max_requests: max_requests.map(number),
+        max_pending_requests: max_pending.map(number),
+        max_retries: max_retries.map(number),
+        ..Thresholds::default()
+    };
+    Some(CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() })
+}
+
+fn outlier_detection(detection: &OutlierDetection) -> EnvoyOutlierDetection {
+    let OutlierDetection { consecutive_5xx, consecutive_gateway_failures, interval, eject_for, max_ejected_percent } =
+        detection;
+    EnvoyOutlierDetection {
+        consecutive_5xx: consecutive_5xx.map(number),
+        consecutive_gateway_failure: consecutive_gateway_failures.map(number),
+        // Envoy counts gateway failures but ejects for none of them unless it is told to.
+        enforcing_consecutive_gateway_failure: consecutive_gateway_failures.map(|_| number(100)),
+        interval: interval.map(duration),
+        base_ejection_time: eject_for.map(duration),
+        max_ejection_percent: max_ejected_percent.map(number),
+        // Otherwise Envoy's default of 10 % ejects nobody from a service with fewer than ten endpoints.
+        always_eject_one_host: Some(flag(*max_ejected_percent != Some(0))),
+        ..EnvoyOutlierDetection::default()
+    }
+}
+
+fn health_check(check: &HealthCheck, service: &Service) -> EnvoyHealthCheck {
+    let HealthCheck { path, host, interval, timeout, unhealthy_after, healthy_after } = check;
+    let codec = match service.protocol {
+        ServiceProtocol::Http1 => CodecClientType::Http1,
+        ServiceProtocol::Http2 => CodecClientType::Http2,
+    };
+    EnvoyHealthCheck {
+        interval: Some(duration(*interval)),
+        timeout: Some(duration(*timeout)),
+        unhealthy_threshold: Some(number(*unhealthy_after)),
+        healthy_threshold: Some(number(*healthy_after)),
+        // Envoy checks a service without traffic once a minute; the first request should find it known.
+        no_traffic_interval: Some(duration(*interval)),
+        // So that the proxies of a fleet do not all ask at once.
+        interval_jitter_percent: 10,
+        health_checker: Some(HealthChecker::HttpHealthCheck(HttpHealthCheck {
+            path: path.clone(),
+            host: host.clone().unwrap_or_else(|| service.name.to_string()),
+            codec_client_type: codec.into(),
+            ..HttpHealthCheck::default()
+        })),
+        ..EnvoyHealthCheck::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::service::{Address, Endpoint},
+        translate::testing::{ip, service, snapshot},
+    };
+
+    #[test]
+    fn a_plain_service_is_discovered_over_ads() {
+        insta::assert_snapshot!(snapshot(&cluster(&service("checkout"))));
+    }
+
+    #[test]
+    fn http2_is_spoken_without_negotiation_and_pinged() {
+        insta::assert_snapshot!(snapshot(&http_options(ServiceProtocol::Http2)));
+    }
+
+    #[test]
+    fn every_setting_has_its_place() {
+        let checkout = Service {
+            protocol: ServiceProtocol::Http2,
+            load_balancing: LoadBalancing::LeastRequest,
+            connect_timeout: Duration::from_millis(250),
+            health_check: Some(HealthCheck {
+                path: "/healthz".into(),
+                host: Some("internal.example.com".into()),
+                interval: Duration::from_secs(5),
+                timeout: Duration::from_secs(1),
+                unhealthy_after: 3,
+                healthy_after: 2,
+            }),
+            breaker: Breaker {
+                max_connections: Some(10),
+                max_requests: Some(1000),
+                max_pending: Some(200),
+                max_retries: Some(20),
+            },
+            outlier_detection: Some(OutlierDetection {
+                consecutive_5xx: Some(5),
+                consecutive_gateway_failures: Some(4),
+                interval: Some(Duration::from_secs(2)),
+                eject_for: Some(Duration::from_secs(30)),
+                max_ejected_percent: Some(40),
+            }),
+            ..service("checkout")
+        };
+        insta::assert_snapshot!(snapshot(&cluster(&checkout)));
+    }
+
+    #[test]
+    fn a_name_to_resolve_makes_the_endpoints_inline() {
+        let resolved = Endpoint { address: Address::Dns("checkout.internal".into()), port: 8080, weight: 1 };
+        let checkout = Service { endpoints: vec![resolved, ip("10.0.0.1", 80)], ..service("checkout") };
+        insta::assert_snapshot!(snapshot(&cluster(&checkout)));
+        insta::assert_snapshot!(snapshot(&dns()));
+    }
+
+    #[test]
+    fn endpoints_do_not_change_a_discovered_cluster() {
+        let more = Service { endpoints: vec![ip("10.0.0.1", 80), ip("10.0.0.2", 80)], ..service("checkout") };
+        assert_eq!(cluster(&service("checkout")), cluster(&more));
+    }
+
+    #[test]
+    fn a_share_of_zero_ejects_nobody() {
+        let never = outlier_detection(&OutlierDetection { max_ejected_percent: Some(0), ..Default::default() });
+        assert_eq!(never.always_eject_one_host, Some(flag(false)));
+    }
+}

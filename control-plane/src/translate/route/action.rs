@@ -1,0 +1,139 @@
+//! What becomes of a request: forwarded, redirected or answered.
+
+use std::time::Duration;
+
+use chancery_proto::{
+    any,
+    envoy::{
+        core::{DataSource, data_source},
+        previous_hosts::PreviousHostsPredicate,
+        route::{
+            DirectResponseAction, RedirectAction, RetryPolicy, RouteAction, WeightedCluster,
+            redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
+            retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
+            route_action::{ClusterSpecifier, HostRewriteSpecifier},
+            weighted_cluster::ClusterWeight,
+        },
+    },
+};
+
+use super::rewrite::{PathRewrite, replace_matched};
+use crate::{
+    model::{
+        fleet::Fleet,
+        route::{Forward, PathMatch, Redirect, Respond, Retry, RetryCondition, Target},
+    },
+    translate::{
+        listener::STREAM_IDLE,
+        value::{duration, number},
+    },
+};
+
+/// How often Envoy draws again for an endpoint that was not tried yet, before it takes one that was.
+const OTHER_HOST_DRAWS: i64 = 5;
+
+/// Forwarding to services.
+pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
+    let Forward { to, rewrite_prefix, rewrite_host, timeout, retry } = forward;
+    let timeout = timeout.unwrap_or(fleet.default_timeout);
+    let mut action = RouteAction {
+        cluster_specifier: Some(cluster_specifier(to)),
+        host_rewrite_specifier: rewrite_host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
+        timeout: Some(duration(timeout)),
+        idle_timeout: idle_timeout(timeout).map(duration),
+        retry_policy: retry.as_ref().map(retry_policy),
+        ..RouteAction::default()
+    };
+    match rewrite_prefix.as_ref().map(|with| replace_matched(path, with)) {
+        Some(PathRewrite::Prefix(with)) => action.prefix_rewrite = with,
+        Some(PathRewrite::Regex(rewrite)) => action.regex_rewrite = Some(rewrite),
+        None => {}
+    }
+    action
+}
+
+/// A rule that grants a service more time than the listener grants a silent stream means it.
+fn idle_timeout(timeout: Duration) -> Option<Duration> {
+    (timeout > STREAM_IDLE).then_some(timeout)
+}
+
+fn cluster_specifier(to: &[Target]) -> ClusterSpecifier {
+    if let [Target { service, weight: _ }] = to {
+        return ClusterSpecifier::Cluster(service.to_string());
+    }
+    let weighted = |target: &Target| ClusterWeight {
+        name: target.service.to_string(),
+        weight: Some(number(target.weight)),
+        ..ClusterWeight::default()
+    };
+    ClusterSpecifier::WeightedClusters(WeightedCluster {
+        clusters: to.iter().map(weighted).collect(),
+        ..WeightedCluster::default()
+    })
+}
+
+fn retry_policy(retry: &Retry) -> RetryPolicy {
+    let Retry { on, attempts, per_try_timeout, backoff } = retry;
+    let conditions: Vec<_> = on.iter().copied().map(RetryCondition::as_str).collect();
+    RetryPolicy {
+        retry_on: conditions.join(","),
+        num_retries: Some(number(*attempts)),
+        per_try_timeout: per_try_timeout.map(duration),
+        retry_back_off: backoff.map(|backoff| RetryBackOff {
+            base_interval: Some(duration(backoff.base)),
+            max_interval: Some(duration(backoff.max)),
+        }),
+        // The endpoint that just failed is the least likely to succeed.
+        retry_host_predicate: vec![RetryHostPredicate {
+            name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any::pack_typed(
+                &PreviousHostsPredicate::default(),
+            ))),
+        }],
+        host_selection_retry_max_attempts: OTHER_HOST_DRAWS,
+        ..RetryPolicy::default()
+    }
+}
+
+/// Sending the client elsewhere.
+pub(super) fn redirect(redirect: &Redirect, matched: &PathMatch) -> RedirectAction {
+    let Redirect { scheme, host, port, path, prefix, status, strip_query } = redirect;
+    let path = path.clone().map(PathRewriteSpecifier::PathRedirect);
+    let prefix = prefix.as_ref().map(|with| match replace_matched(matched, with) {
+        PathRewrite::Prefix(with) => PathRewriteSpecifier::PrefixRewrite(with),
+        PathRewrite::Regex(rewrite) => PathRewriteSpecifier::RegexRewrite(rewrite),
+    });
+    RedirectAction {
+        scheme_rewrite_specifier: scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),
+        host_redirect: host.clone().unwrap_or_default(),
+        port_redirect: port.map_or(0, u32::from),
+        path_rewrite_specifier: path.or(prefix),
+        response_code: redirect_code(*status).into(),
+        strip_query: *strip_query,
+    }
+}
+
+/// Envoy knows these five; the model holds no other.
+fn redirect_code(status: u16) -> RedirectResponseCode {
+    match status {
+        302 => RedirectResponseCode::Found,
+        303 => RedirectResponseCode::SeeOther,
+        307 => RedirectResponseCode::TemporaryRedirect,
+        308 => RedirectResponseCode::PermanentRedirect,
+        _ => RedirectResponseCode::MovedPermanently,
+    }
+}
+
+/// Answering from the proxy.
+pub(super) fn respond(respond: &Respond) -> DirectResponseAction {
+    let Respond { status, body } = respond;
+    let inline = |body: &String| DataSource {
+        specifier: Some(data_source::Specifier::InlineString(body.clone())),
+        ..DataSource::default()
+    };
+    DirectResponseAction {
+        status: u32::from(*status),
+        body: (!body.is_empty()).then(|| inline(body)),
+        ..DirectResponseAction::default()
+    }
+}

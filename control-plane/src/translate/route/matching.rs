@@ -1,0 +1,118 @@
+//! The conditions of a rule as Envoy's `RouteMatch`.
+//!
+//! Regular expressions are RE2 and match the whole value, in Envoy as in the language of the users,
+//! so they are passed on as they are.
+
+use chancery_proto::envoy::{
+    matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+    route::{
+        HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier,
+        query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
+    },
+};
+
+use crate::model::route::{Match, NamedMatch, PathMatch, ValueMatch};
+
+/// Envoy refuses a pattern whose compiled program is too large (100 instructions unless its runtime says otherwise).
+/// Alternatives of so many characters stay far below.
+const METHODS_IN_A_PATTERN: usize = 60;
+
+/// The conditions of one rule: several if it is for more methods than fit into a pattern.
+pub(super) fn route_matches(matches: &Match) -> impl Iterator<Item = RouteMatch> {
+    let Match { path, methods, headers, query } = matches;
+    method_conditions(methods).into_iter().map(move |method| RouteMatch {
+        path_specifier: Some(path_specifier(path)),
+        headers: method.into_iter().chain(headers.iter().map(header)).collect(),
+        query_parameters: query.iter().map(query_parameter).collect(),
+        ..RouteMatch::default()
+    })
+}
+
+fn path_specifier(path: &PathMatch) -> PathSpecifier {
+    match path {
+        PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
+        PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern.clone())),
+        PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
+    }
+}
+
+/// Conditions one of which must hold; a single one that is always met if every method will do.
+fn method_conditions(methods: &[String]) -> Vec<Option<HeaderMatcher>> {
+    if methods.is_empty() {
+        return vec![None];
+    }
+    let mut conditions = Vec::new();
+    let mut rest = methods;
+    while !rest.is_empty() {
+        let mut length = 0;
+        let fitting = rest.iter().take_while(|method| {
+            length += method.len();
+            length <= METHODS_IN_A_PATTERN
+        });
+        let (now, later) = rest.split_at(fitting.count().max(1));
+        conditions.push(Some(method_condition(now)));
+        rest = later;
+    }
+    conditions
+}
+
+/// Envoy has no condition on the method; to it the method is the header `:method`.
+fn method_condition(methods: &[String]) -> HeaderMatcher {
+    let pattern = if let [one] = methods {
+        MatchPattern::Exact(one.clone())
+    } else {
+        let alternatives: Vec<_> = methods.iter().map(|method| regex_syntax::escape(method)).collect();
+        MatchPattern::SafeRegex(regex(alternatives.join("|")))
+    };
+    HeaderMatcher {
+        name: ":method".to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(string_matcher(pattern))),
+        ..HeaderMatcher::default()
+    }
+}
+
+fn header(condition: &NamedMatch) -> HeaderMatcher {
+    let NamedMatch { name, value, invert } = condition;
+    let specifier = match value_pattern(value) {
+        Some(pattern) => HeaderMatchSpecifier::StringMatch(string_matcher(pattern)),
+        None => HeaderMatchSpecifier::PresentMatch(true),
+    };
+    HeaderMatcher {
+        name: name.clone(),
+        invert_match: *invert,
+        // To Envoy a condition on a missing header fails even when it is inverted; to whoever writes "not
+        // x-beta: 1", a request without x-beta is meant.
+        treat_missing_header_as_empty: *invert && *value != ValueMatch::Present,
+        header_match_specifier: Some(specifier),
+    }
+}
+
+fn query_parameter(condition: &NamedMatch) -> QueryParameterMatcher {
+    let NamedMatch { name, value, invert: _ } = condition;
+    let specifier = match value_pattern(value) {
+        Some(pattern) => QueryParameterMatchSpecifier::StringMatch(string_matcher(pattern)),
+        None => QueryParameterMatchSpecifier::PresentMatch(true),
+    };
+    QueryParameterMatcher { name: name.clone(), query_parameter_match_specifier: Some(specifier) }
+}
+
+/// The pattern of a condition on a value, none if any value will do.
+fn value_pattern(value: &ValueMatch) -> Option<MatchPattern> {
+    match value {
+        ValueMatch::Present => None,
+        ValueMatch::Exact(text) => Some(MatchPattern::Exact(text.clone())),
+        ValueMatch::Prefix(text) => Some(MatchPattern::Prefix(text.clone())),
+        ValueMatch::Suffix(text) => Some(MatchPattern::Suffix(text.clone())),
+        ValueMatch::Contains(text) => Some(MatchPattern::Contains(text.clone())),
+        ValueMatch::Regex(pattern) => Some(MatchPattern::SafeRegex(regex(pattern.clone()))),
+    }
+}
+
+fn string_matcher(pattern: MatchPattern) -> StringMatcher {
+    StringMatcher { match_pattern: Some(pattern), ignore_case: false }
+}
+
+/// RE2, the only engine; Envoy anchors it at both ends.
+fn regex(pattern: String) -> RegexMatcher {
+    RegexMatcher { regex: pattern, engine_type: None }
+}

@@ -1,0 +1,71 @@
+//! Routes as Envoy sees them: per listener one `RouteConfiguration`, in it one `VirtualHost` per host.
+//!
+//! Envoy chooses a virtual host by the host of the request and then takes the first of its routes that matches.
+//! Several routes of several teams may claim one host, so [`virtual_host`] has to put their rules
+//! into one order (`order`), which does not depend on when each was created.
+//!
+//! A virtual host is the unit in which changes travel: it is a resource of its own (VHDS) for
+//! proxies that speak delta xDS, and a fragment of bytes in the whole `RouteConfiguration` for the others.
+
+mod action;
+mod configuration;
+mod headers;
+mod matching;
+mod order;
+mod rewrite;
+
+use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Action as EnvoyAction};
+
+pub use configuration::{placeholder, route_configuration, route_configuration_by_host};
+use order::Claim;
+
+use crate::model::{
+    Name,
+    fleet::Fleet,
+    route::{Action, HostPattern, Route, Rule},
+};
+
+/// The name of the virtual host of `host` on `listener`, as a resource and in the message alike.
+///
+/// Envoy finds the route configuration of a virtual host by what stands before the slash, and looks for
+/// the one to remove by the *resource* name among the names *in the messages*: the two must agree.
+pub fn virtual_host_name(listener: &Name, host: &HostPattern) -> String {
+    format!("{listener}/{host}")
+}
+
+/// Everything that the routes `claims` do with the requests for `host` on a listener of `fleet`.
+pub fn virtual_host<'a>(
+    listener: &Name,
+    host: &HostPattern,
+    claims: impl IntoIterator<Item = &'a Route>,
+    fleet: &Fleet,
+) -> VirtualHost {
+    VirtualHost {
+        name: virtual_host_name(listener, host),
+        domains: vec![host.to_string()],
+        routes: order::merge(claims).flat_map(|claim| envoy_routes(claim, fleet)).collect(),
+        ..VirtualHost::default()
+    }
+}
+
+/// One rule; Envoy logs it as `<route>/<index>`.
+fn envoy_routes<'a>(claim: Claim<'a>, fleet: &'a Fleet) -> impl Iterator<Item = EnvoyRoute> + 'a {
+    let Claim { route, index, rule: Rule { matches, action, request_headers, response_headers } } = claim;
+    matching::route_matches(matches).map(move |route_match| EnvoyRoute {
+        name: format!("{}/{index}", route.name),
+        r#match: Some(route_match),
+        action: Some(match action {
+            Action::Forward(forward) => EnvoyAction::Route(action::forward(forward, &matches.path, fleet)),
+            Action::Redirect(redirect) => EnvoyAction::Redirect(action::redirect(redirect, &matches.path)),
+            Action::Respond(respond) => EnvoyAction::DirectResponse(action::respond(respond)),
+        }),
+        request_headers_to_add: headers::to_add(request_headers),
+        request_headers_to_remove: request_headers.remove.clone(),
+        response_headers_to_add: headers::to_add(response_headers),
+        response_headers_to_remove: response_headers.remove.clone(),
+        ..EnvoyRoute::default()
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! One order for the rules of several routes that claim the same host.
+//!
+//! Within a route the rules stay as they were written: the first that matches decides, and its author
+//! relied on that. Between routes the more specific rule goes first, so that one team's `/` does not
+//! hide another's `/api`. Both at once is a merge: whichever route's next rule is the most specific goes next.
+//!
+//! More specific is: an exact path, then a pattern, then a prefix; the longer one; the one with more
+//! conditions. What is left is decided by the route's name, so that the order depends on nothing but the rules.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
+
+use crate::model::route::{Match, PathMatch, Route, Rule};
+
+/// A rule and where it came from.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'a> {
+    /// The route it stands in.
+    pub(super) route: &'a Route,
+    /// Which of the route's rules it is.
+    pub(super) index: usize,
+    /// The rule.
+    pub(super) rule: &'a Rule,
+}
+
+/// The rules of all `routes` in the order in which Envoy is to try them.
+pub(super) fn merge<'a>(routes: impl IntoIterator<Item = &'a Route>) -> impl Iterator<Item = Claim<'a>> {
+    let mut next: BinaryHeap<Candidate<'a>> = routes.into_iter().filter_map(|route| Candidate::new(route, 0)).collect();
+    std::iter::from_fn(move || {
+        let Candidate { claim, .. } = next.pop()?;
+        next.extend(Candidate::new(claim.route, claim.index + 1));
+        Some(claim)
+    })
+}
+
+/// How specific a match is; the greater goes first.
+type Specificity = (Reverse<u8>, usize, usize);
+
+fn specificity(matches: &Match) -> Specificity {
+    let Match { path, methods, headers, query } = matches;
+    let (rank, length) = match path {
+        PathMatch::Exact(path) => (0, path.len()),
+        PathMatch::Regex(pattern) => (1, pattern.len()),
+        PathMatch::Prefix(prefix) => (2, prefix.len()),
+    };
+    (Reverse(rank), length, usize::from(!methods.is_empty()) + headers.len() + query.len())
+}
+
+/// A route's next rule.
+struct Candidate<'a> {
+    specificity: Specificity,
+    claim: Claim<'a>,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(route: &'a Route, index: usize) -> Option<Self> {
+        let rule = route.rules.get(index)?;
+        Some(Self { specificity: specificity(&rule.matches), claim: Claim { route, index, rule } })
+    }
+}
+
+impl Ord for Candidate<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_name = || other.claim.route.name.cmp(&self.claim.route.name);
+        self.specificity.cmp(&other.specificity).then_with(by_name)
+    }
+}
+
+impl PartialOrd for Candidate<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Candidate<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate::testing::{exact, matches, prefix, respond, route, rule};
+
+    fn with_methods(matches: Match, methods: &[&str]) -> Match {
+        Match { methods: methods.iter().map(|&method| method.to_owned()).collect(), ..matches }
+    }
+
+    fn order(routes: &[Route]) -> Vec<String> {
+        merge(routes).map(|claim| format!("{}/{}", claim.route.name, claim.index)).collect()
+    }
+
+    fn one_rule(name: &str, matches: Match) -> Route {
+        route(name, vec![rule(matches, respond(200))])
+    }
+
+    #[test]
+    fn the_more_specific_rule_of_another_route_goes_first() {
+        let regex = matches(PathMatch::Regex("/api/[0-9]+".into()));
+        let routes = [
+            one_rule("a", prefix("/")),
+            one_rule("b", prefix("/api")),
+            one_rule("c", regex),
+            one_rule("d", exact("/a")),
+            one_rule("e", exact("/api")),
+            one_rule("f", with_methods(prefix("/api"), &["GET"])),
+        ];
+        assert_eq!(order(&routes), ["e/0", "d/0", "c/0", "f/0", "b/0", "a/0"]);
+    }
+
+    #[test]
+    fn rules_of_one_route_stay_as_written() {
+        let stubborn = route("b", vec![rule(prefix("/"), respond(200)), rule(exact("/very/long/path"), respond(200))]);
+        let other = route("a", vec![rule(exact("/x"), respond(200)), rule(prefix("/api"), respond(200))]);
+        assert_eq!(order(&[stubborn, other]), ["a/0", "a/1", "b/0", "b/1"]);
+    }
+
+    #[test]
+    fn equals_go_by_route_name_however_they_are_given() {
+        let (a, b) = (one_rule("a", prefix("/x")), one_rule("b", prefix("/y")));
+        assert_eq!(order(&[a.clone(), b.clone()]), ["a/0", "b/0"]);
+        assert_eq!(order(&[b, a]), ["a/0", "b/0"]);
+    }
+}

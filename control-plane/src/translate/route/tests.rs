@@ -1,0 +1,127 @@
+//! Virtual hosts of representative rules, as Envoy gets them.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    model::route::{
+        Backoff, Forward, HeaderChanges, Match, NamedMatch, PathMatch, Redirect, Respond, Retry, RetryCondition,
+        Target, ValueMatch,
+    },
+    translate::testing::{exact, fleet, matches, name, prefix, respond, route, rule, snapshot, to},
+};
+
+fn shop() -> HostPattern {
+    HostPattern::Exact("shop.example.com".into())
+}
+
+fn translated(rules: Vec<Rule>) -> VirtualHost {
+    virtual_host(&name("web"), &shop(), [&route("shop", rules)], &fleet("edge"))
+}
+
+#[test]
+fn a_plain_rule_takes_the_timeout_of_the_fleet() {
+    let host = translated(vec![rule(prefix("/"), Action::Forward(to("shop")))]);
+    insta::assert_snapshot!(snapshot(&host));
+}
+
+#[test]
+fn conditions_on_everything() {
+    let condition = |name: &str, value, invert| NamedMatch { name: name.into(), value, invert };
+    let matches = Match {
+        path: PathMatch::Regex("/v[0-9]+/ping".into()),
+        methods: vec!["GET".into(), "M-SEARCH".into()],
+        headers: vec![
+            condition("x-any", ValueMatch::Present, false),
+            condition("x-beta", ValueMatch::Exact("1".into()), true),
+            condition("x-none", ValueMatch::Present, true),
+            condition("x-pattern", ValueMatch::Regex("a+".into()), false),
+        ],
+        query: vec![
+            condition("page", ValueMatch::Present, false),
+            condition("sort", ValueMatch::Prefix("name".into()), false),
+        ],
+    };
+    insta::assert_snapshot!(snapshot(&translated(vec![rule(matches, respond(204))])));
+}
+
+#[test]
+fn forwarding_with_everything() {
+    let forward = Forward {
+        to: vec![Target { service: name("checkout-v2"), weight: 10 }, Target { service: name("checkout"), weight: 90 }],
+        rewrite_prefix: Some("/".into()),
+        rewrite_host: Some("checkout.internal".into()),
+        timeout: Some(Duration::from_secs(600)),
+        retry: Some(Retry {
+            on: vec![RetryCondition::ServerError, RetryCondition::Reset, RetryCondition::GrpcUnavailable],
+            attempts: 2,
+            per_try_timeout: Some(Duration::from_millis(500)),
+            backoff: Some(Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250) }),
+        }),
+    };
+    let changes = HeaderChanges {
+        set: vec![("x-share".into(), "100%".into()), ("x-empty".into(), String::new())],
+        add: vec![("x-via".into(), "edge".into())],
+        remove: vec!["x-debug".into()],
+    };
+    let everything = Rule {
+        request_headers: changes.clone(),
+        response_headers: changes,
+        ..rule(prefix("/api"), Action::Forward(forward))
+    };
+    insta::assert_snapshot!(snapshot(&translated(vec![everything])));
+}
+
+#[test]
+fn redirects_and_fixed_answers() {
+    let unchanged =
+        Redirect { scheme: None, host: None, port: None, path: None, prefix: None, status: 301, strip_query: false };
+    let elsewhere = Redirect {
+        scheme: Some("https".into()),
+        host: Some("www.example.com".into()),
+        port: Some(8443),
+        path: Some("/new".into()),
+        status: 308,
+        strip_query: true,
+        ..unchanged.clone()
+    };
+    let moved = Redirect { prefix: Some("/new".into()), status: 302, ..unchanged };
+    let pong = Respond { status: 200, body: "pong".into() };
+    insta::assert_snapshot!(snapshot(&translated(vec![
+        rule(exact("/old"), Action::Redirect(elsewhere)),
+        rule(prefix("/old"), Action::Redirect(moved)),
+        rule(matches(PathMatch::Exact("/ping".into())), Action::Respond(pong)),
+    ])));
+}
+
+#[test]
+fn every_redirect_status_is_kept() {
+    let code = |status| {
+        let redirect = Redirect {
+            scheme: Some("https".into()),
+            host: None,
+            port: None,
+            path: None,
+            prefix: None,
+            status,
+            strip_query: false,
+        };
+        action::redirect(&redirect, &PathMatch::Prefix("/".into())).response_code
+    };
+    assert_eq!([301, 302, 303, 307, 308].map(code), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn names_tell_listener_host_route_and_rule() {
+    let host = translated(vec![rule(prefix("/a"), respond(200)), rule(prefix("/b"), respond(200))]);
+    assert_eq!(host.name, "web/shop.example.com");
+    assert_eq!(host.routes.iter().map(|route| route.name.as_str()).collect::<Vec<_>>(), ["shop/0", "shop/1"]);
+}
+
+#[test]
+fn methods_that_fit_no_pattern_make_several_entries() {
+    let many = (0..20).map(|number| format!("{number:A>20}")).collect();
+    let host = translated(vec![rule(Match { methods: many, ..prefix("/") }, respond(200))]);
+    assert_eq!(host.routes.len(), 7);
+    assert!(host.routes.iter().all(|route| route.name == "shop/0"));
+}

@@ -1,0 +1,282 @@
+//! What a fleet gets, and what an edit changes about it.
+//!
+//! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these routes send to;
+//! not the services of others. [`full`] is all of that. [`changes`] is the difference that some changed
+//! resources make, found by following the catalog's relations from just these resources: the work is
+//! that of the edit, however much else there is. Applying one after the other gives the same as translating anew.
+//!
+//! Everything comes encoded, once, for every proxy and every stream. Routes come in the form for delta xDS, host by
+//! host; a cache for state-of-the-world xDS keeps the encoded hosts and joins them
+//! ([`route_configuration`](super::route::route_configuration)) whenever one of a listener's changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use chancery_proto::{Message, type_url};
+
+use super::{cluster, endpoint, listener, route};
+use crate::model::{
+    Catalog, Key, Kind, Name,
+    fleet::Fleet,
+    listener::Listener,
+    route::{HostPattern, Route},
+    service::Service,
+};
+
+/// Which resource of a fleet. The order is the one in which Envoy wants them: what is referred to first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceId {
+    /// The cluster of a service.
+    Cluster(Name),
+    /// The endpoints of a service, unless the proxy resolves them.
+    Endpoints(Name),
+    /// A listener.
+    Listener(Name),
+    /// The route configuration of a listener, which says where its virtual hosts come from.
+    RouteConfiguration(Name),
+    /// What happens to the requests for a host on a listener.
+    VirtualHost(Name, HostPattern),
+}
+
+impl ResourceId {
+    /// Its type.
+    pub fn type_url(&self) -> &'static str {
+        match self {
+            Self::Cluster(_) => type_url::CLUSTER,
+            Self::Endpoints(_) => type_url::ENDPOINT,
+            Self::Listener(_) => type_url::LISTENER,
+            Self::RouteConfiguration(_) => type_url::ROUTE,
+            Self::VirtualHost(..) => type_url::VIRTUAL_HOST,
+        }
+    }
+
+    /// Its name among the resources of its type.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Cluster(name) | Self::Endpoints(name) | Self::Listener(name) | Self::RouteConfiguration(name) => {
+                name.to_string()
+            }
+            Self::VirtualHost(listener, host) => route::virtual_host_name(listener, host),
+        }
+    }
+
+    /// The listener whose routes it is, or is among.
+    pub fn routes_of(&self) -> Option<&Name> {
+        match self {
+            Self::RouteConfiguration(listener) | Self::VirtualHost(listener, _) => Some(listener),
+            Self::Cluster(_) | Self::Endpoints(_) | Self::Listener(_) => None,
+        }
+    }
+}
+
+/// What became of the fleet itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FleetChange {
+    /// It is new.
+    Created,
+    /// It was there and still is.
+    #[default]
+    Kept,
+    /// It is gone, and all its resources with it.
+    Deleted,
+}
+
+/// What an edit changes about what a fleet gets. Nothing is both put and removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FleetChanges {
+    /// Whether the fleet came or went.
+    pub fleet: FleetChange,
+    /// New and changed resources, encoded, without the `Any` around them.
+    pub put: BTreeMap<ResourceId, Bytes>,
+    /// Resources that the fleet no longer gets.
+    pub removed: BTreeSet<ResourceId>,
+}
+
+impl FleetChanges {
+    /// The listeners whose whole route configuration is another one now, or is gone.
+    pub fn routes_changed(&self) -> BTreeSet<&Name> {
+        self.put.keys().chain(&self.removed).filter_map(ResourceId::routes_of).collect()
+    }
+}
+
+/// Everything, for a start: what leads from nothing to `catalog`.
+pub fn full(catalog: &Catalog) -> BTreeMap<Name, FleetChanges> {
+    let created = |fleet: &Arc<Fleet>| FleetChanges {
+        fleet: FleetChange::Created,
+        put: of_fleet(catalog, &fleet.name),
+        removed: BTreeSet::new(),
+    };
+    catalog.fleets().map(|fleet| (fleet.name.clone(), created(fleet))).collect()
+}
+
+/// Everything that `fleet` gets; nothing if there is no such fleet.
+pub fn of_fleet(catalog: &Catalog, fleet: &Name) -> BTreeMap<ResourceId, Bytes> {
+    let ids = everything(catalog, fleet).into_iter();
+    ids.filter_map(|id| Source::of(&id, catalog, fleet).map(|source| source.encode()).map(|bytes| (id, bytes)))
+        .collect()
+}
+
+/// What the changes to the resources `changed`, which lead from `before` to `after`, mean for each fleet.
+///
+/// A fleet for which nothing changes is left out, and so is a resource that stays what it was; only
+/// a virtual host may, rarely, be put with the bytes it had.
+pub fn changes(before: &Catalog, after: &Catalog, changed: &[Key]) -> BTreeMap<Name, FleetChanges> {
+    let mut fleets = came_and_went(before, after, changed);
+    let mut touched = BTreeSet::new();
+    for key in changed {
+        for catalog in [before, after] {
+            touch(key, catalog, &mut touched);
+        }
+    }
+    for (fleet, id) in touched {
+        let old = Source::of(&id, before, &fleet);
+        let Some(new) = Source::of(&id, after, &fleet) else {
+            if old.is_some() {
+                fleets.entry(fleet).or_default().removed.insert(id);
+            }
+            continue;
+        };
+        if old.as_ref().is_some_and(|old| old.is_same(&new)) {
+            continue;
+        }
+        let bytes = new.encode();
+        // Other sources can translate to the same bytes. Where routes differ they hardly do, and a host can have
+        // thousands of them: not worth translating twice.
+        let unchanged = |old: &Source<'_>| !matches!(old, Source::Claims { .. }) && old.encode() == bytes;
+        if !old.as_ref().is_some_and(unchanged) {
+            fleets.entry(fleet).or_default().put.insert(id, bytes);
+        }
+    }
+    fleets
+}
+
+/// The fleets that were created or deleted, without their resources.
+fn came_and_went(before: &Catalog, after: &Catalog, changed: &[Key]) -> BTreeMap<Name, FleetChanges> {
+    let change = |name: &Name| match (before.fleet(name), after.fleet(name)) {
+        (None, Some(_)) => Some(FleetChange::Created),
+        (Some(_), None) => Some(FleetChange::Deleted),
+        _ => None,
+    };
+    let fleets = changed.iter().filter(|key| key.kind == Kind::Fleet).map(|key| &key.name);
+    fleets
+        .filter_map(|name| Some((name.clone(), FleetChanges { fleet: change(name)?, ..FleetChanges::default() })))
+        .collect()
+}
+
+/// Adds to `touched` what depends on the resource `key` in `catalog`.
+fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)>) {
+    let name = &key.name;
+    match key.kind {
+        Kind::Fleet => touched.extend(everything(catalog, name).into_iter().map(|id| (name.clone(), id))),
+        // A listener comes and goes together with the routes on it, or its name would lead nowhere.
+        Kind::Listener => {
+            if let Some(listener) = catalog.listener(name) {
+                let ids = [ResourceId::Listener(name.clone()), ResourceId::RouteConfiguration(name.clone())];
+                touched.extend(ids.map(|id| (listener.fleet.clone(), id)));
+            }
+        }
+        Kind::Service => {
+            for fleet in catalog.fleets().filter(|fleet| catalog.fleet_uses(&fleet.name, name)) {
+                touched.extend(of_service(name).map(|id| (fleet.name.clone(), id)));
+            }
+        }
+        Kind::Route => {
+            let Some(route) = catalog.route(name) else { return };
+            for place in &route.listeners {
+                let listener = &place.listener;
+                let hosts = route.hosts.iter().map(|host| ResourceId::VirtualHost(listener.clone(), host.clone()));
+                let services = route.services().into_iter().flat_map(of_service);
+                let ids = hosts.chain(services).chain([ResourceId::RouteConfiguration(listener.clone())]);
+                touched.extend(ids.map(|id| (place.fleet.clone(), id)));
+            }
+        }
+    }
+}
+
+/// The ids of all that `fleet` could get; services that the proxy resolves have no endpoints.
+fn everything(catalog: &Catalog, fleet: &Name) -> BTreeSet<ResourceId> {
+    let mut ids: BTreeSet<ResourceId> = catalog.services_of(fleet).flat_map(of_service).collect();
+    for listener in catalog.listeners_of(fleet) {
+        ids.insert(ResourceId::Listener(listener.clone()));
+        ids.insert(ResourceId::RouteConfiguration(listener.clone()));
+        ids.extend(catalog.hosts_on(listener).map(|host| ResourceId::VirtualHost(listener.clone(), host.clone())));
+    }
+    ids
+}
+
+fn of_service(service: &Name) -> [ResourceId; 2] {
+    [ResourceId::Cluster(service.clone()), ResourceId::Endpoints(service.clone())]
+}
+
+/// All that a resource is made from.
+enum Source<'a> {
+    Cluster(&'a Service),
+    Endpoints(&'a Service),
+    Listener(&'a Listener, &'a Fleet),
+    Routes(&'a Name),
+    Claims { listener: &'a Name, host: &'a HostPattern, claims: Vec<&'a Arc<Route>>, fleet: &'a Fleet },
+}
+
+impl<'a> Source<'a> {
+    /// What the resource `id` of `fleet` is made from, none if the fleet does not get it.
+    fn of(id: &'a ResourceId, catalog: &'a Catalog, fleet: &Name) -> Option<Self> {
+        let listener = |name| catalog.listener(name).filter(|listener| listener.fleet == *fleet);
+        let service = |name| catalog.service(name).filter(|_| catalog.fleet_uses(fleet, name));
+        match id {
+            ResourceId::Cluster(name) => service(name).map(|service| Self::Cluster(service)),
+            ResourceId::Endpoints(name) => {
+                service(name).filter(|service| endpoint::is_discovered(service)).map(|service| Self::Endpoints(service))
+            }
+            ResourceId::Listener(name) => Some(Self::Listener(listener(name)?, catalog.fleet(fleet)?)),
+            ResourceId::RouteConfiguration(name) => Some(Self::Routes(&listener(name)?.name)),
+            ResourceId::VirtualHost(name, host) => {
+                let (listener, fleet) = (&listener(name)?.name, catalog.fleet(fleet)?);
+                let claims = catalog.routes_claiming(listener, host).filter_map(|route| catalog.route(route));
+                let claims: Vec<_> = claims.collect();
+                (!claims.is_empty()).then_some(Self::Claims { listener, host, claims, fleet })
+            }
+        }
+    }
+
+    /// Whether the resource made from `other` is certain to be the same, found without making it.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cluster(a), Self::Cluster(b)) | (Self::Endpoints(a), Self::Endpoints(b)) => a == b,
+            (Self::Listener(a, in_a), Self::Listener(b, in_b)) => (a, in_a) == (b, in_b),
+            (Self::Routes(a), Self::Routes(b)) => a == b,
+            (Self::Claims { claims: a, fleet: in_a, .. }, Self::Claims { claims: b, fleet: in_b, .. }) => {
+                in_a.default_timeout == in_b.default_timeout
+                    && a.len() == b.len()
+                    && a.iter().zip(b).all(|(a, b)| same_rules(a, b))
+            }
+            _ => false,
+        }
+    }
+
+    fn encode(&self) -> Bytes {
+        match self {
+            Self::Cluster(service) => encode(&cluster::cluster(service)),
+            Self::Endpoints(service) => encode(&endpoint::load_assignment(service)),
+            Self::Listener(listener, fleet) => encode(&listener::listener(listener, fleet)),
+            Self::Routes(listener) => encode(&route::route_configuration_by_host(listener)),
+            Self::Claims { listener, host, claims, fleet } => {
+                encode(&route::virtual_host(listener, host, claims.iter().map(|&route| &**route), fleet))
+            }
+        }
+    }
+}
+
+/// A route that was not changed is the same allocation; of one that was, only name and rules stand in a virtual host.
+fn same_rules(a: &Arc<Route>, b: &Arc<Route>) -> bool {
+    Arc::ptr_eq(a, b) || (a.name == b.name && a.rules == b.rules)
+}
+
+fn encode(message: &impl Message) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! What fleets get: by example, and as a law over random edits.
+
+use proptest::{collection, prelude::*, sample};
+use time::OffsetDateTime;
+
+use super::*;
+use crate::{
+    model::{
+        Document, Entry, Resource,
+        route::{Action, Forward, ListenerRef, Rule, Target},
+        service::{Address, Endpoint},
+    },
+    translate::testing::{fleet, http_listener, ip, name, prefix, respond, route as route_of, rule, service, to},
+};
+
+/// Resources by key: what a catalog is made from.
+type Resources = BTreeMap<Key, Resource>;
+
+fn put(resources: &mut Resources, resource: Resource) {
+    resources.insert(resource.key(), resource);
+}
+
+fn entry(resource: &Resource) -> Entry {
+    let key = resource.key();
+    let document =
+        Document { kind: key.kind, name: key.name, team: None, labels: BTreeMap::new(), spec: serde_json::Value::Null };
+    Entry {
+        document: Arc::new(document),
+        resource: resource.clone(),
+        revision: 1,
+        updated_at: OffsetDateTime::UNIX_EPOCH,
+        updated_by: "test".into(),
+    }
+}
+
+/// The catalog of `after`, made by changing `catalog`, which is that of `before`; and what was changed.
+fn edit(catalog: &Catalog, before: &Resources, after: &Resources) -> (Catalog, Vec<Key>) {
+    let keys: BTreeSet<&Key> = before.keys().chain(after.keys()).collect();
+    let changed: Vec<Key> = keys.into_iter().filter(|key| before.get(key) != after.get(key)).cloned().collect();
+    let changes = changed.iter().map(|key| (key.clone(), after.get(key).map(entry))).collect();
+    (catalog.apply(changes).expect("a consistent catalog"), changed)
+}
+
+/// A shop: fleet `edge` with listener `web`, and two services, of which one is used.
+fn shop() -> Resources {
+    let mut resources = Resources::new();
+    put(&mut resources, Resource::Fleet(Arc::new(fleet("edge"))));
+    put(&mut resources, Resource::Listener(Arc::new(http_listener("web", "edge"))));
+    put(&mut resources, Resource::Service(Arc::new(service("shop"))));
+    put(&mut resources, Resource::Service(Arc::new(service("spare"))));
+    let rules = vec![rule(prefix("/"), Action::Forward(to("shop")))];
+    put(&mut resources, Resource::Route(Arc::new(route_of("shop", rules))));
+    resources
+}
+
+fn loaded(resources: &Resources) -> Catalog {
+    edit(&Catalog::empty(), &Resources::new(), resources).0
+}
+
+/// What an edit of the shop changes for `edge`: what is put, what is removed.
+fn effect(change: impl FnOnce(&mut Resources)) -> (Vec<String>, Vec<String>) {
+    let before = shop();
+    let mut after = before.clone();
+    change(&mut after);
+    let catalog = loaded(&before);
+    let (next, changed) = edit(&catalog, &before, &after);
+    let FleetChanges { put, removed, .. } =
+        changes(&catalog, &next, &changed).remove(&name("edge")).unwrap_or_default();
+    (put.keys().map(described).collect(), removed.iter().map(described).collect())
+}
+
+fn described(id: &ResourceId) -> String {
+    format!("{} {}", type_url::short_name(id.type_url()), id.name())
+}
+
+#[test]
+fn a_fleet_gets_its_listeners_routes_and_the_services_they_use() {
+    let everything = of_fleet(&loaded(&shop()), &name("edge"));
+    assert_eq!(
+        everything.keys().map(described).collect::<Vec<_>>(),
+        ["cluster shop", "endpoint shop", "listener web", "route web", "virtualHost web/shop.example.com"]
+    );
+    assert!(of_fleet(&loaded(&shop()), &name("other")).is_empty());
+}
+
+#[test]
+fn new_endpoints_change_the_endpoints_alone() {
+    let (put, removed) = effect(|resources| {
+        let moved = Service { endpoints: vec![ip("10.9.9.9", 80)], ..service("shop") };
+        self::put(resources, Resource::Service(Arc::new(moved)));
+    });
+    assert_eq!((put, removed), (vec!["endpoint shop".to_owned()], vec![]));
+}
+
+#[test]
+fn another_target_brings_its_service_and_drops_the_old_one() {
+    let (put, removed) = effect(|resources| {
+        let rules = vec![rule(prefix("/"), Action::Forward(to("spare")))];
+        self::put(resources, Resource::Route(Arc::new(route_of("shop", rules))));
+    });
+    assert_eq!(put, ["cluster spare", "endpoint spare", "virtualHost web/shop.example.com"]);
+    assert_eq!(removed, ["cluster shop", "endpoint shop"]);
+}
+
+#[test]
+fn a_service_that_nobody_uses_changes_nothing() {
+    let (put, removed) = effect(|resources| {
+        let slow = Service { endpoints: vec![ip("10.9.9.9", 80)], ..service("spare") };
+        self::put(resources, Resource::Service(Arc::new(slow)));
+    });
+    assert_eq!((put, removed), (vec![], vec![]));
+}
+
+#[test]
+fn the_last_route_takes_hosts_and_services_with_it() {
+    let (put, removed) = effect(|resources| {
+        resources.remove(&Key::new(Kind::Route, name("shop")));
+    });
+    assert!(put.is_empty(), "{put:?}");
+    assert_eq!(removed, ["cluster shop", "endpoint shop", "virtualHost web/shop.example.com"]);
+}
+
+#[test]
+fn a_name_to_resolve_moves_endpoints_into_the_cluster() {
+    let (put, removed) = effect(|resources| {
+        let resolved = Endpoint { address: Address::Dns("shop.internal".into()), port: 80, weight: 1 };
+        let shop = Service { endpoints: vec![resolved], ..service("shop") };
+        self::put(resources, Resource::Service(Arc::new(shop)));
+    });
+    assert_eq!((put, removed), (vec!["cluster shop".to_owned()], vec!["endpoint shop".to_owned()]));
+}
+
+/// One edit of a random catalog; what does not exist is left out of it.
+#[derive(Clone, Debug)]
+enum Edit {
+    Fleet { number: usize, timeout: u64, hops: u32 },
+    Listener { number: usize, fleet: usize, port: u16 },
+    Service { number: usize, weight: u32, resolved: bool },
+    Route { number: usize, listeners: Vec<usize>, hosts: Vec<HostPattern>, rules: Vec<Vec<usize>> },
+    Delete { kind: Kind, number: usize },
+}
+
+const FLEETS: usize = 2;
+const LISTENERS: usize = 3;
+const SERVICES: usize = 4;
+const ROUTES: usize = 4;
+
+fn any_edit() -> impl Strategy<Value = Edit> {
+    let hosts = vec![
+        HostPattern::Any,
+        HostPattern::Suffix("example.com".into()),
+        HostPattern::Exact("a.example.com".into()),
+        HostPattern::Exact("b.example.com".into()),
+    ];
+    prop_oneof![
+        1 => (0..FLEETS, 1..3_u64, 0..2_u32)
+            .prop_map(|(number, timeout, hops)| Edit::Fleet { number, timeout, hops }),
+        2 => (0..LISTENERS, 0..FLEETS, 1..3_u16)
+            .prop_map(|(number, fleet, port)| Edit::Listener { number, fleet, port }),
+        3 => (0..SERVICES, 1..4_u32, any::<bool>())
+            .prop_map(|(number, weight, resolved)| Edit::Service { number, weight, resolved }),
+        6 => (
+            0..ROUTES,
+            sample::subsequence((0..LISTENERS).collect::<Vec<_>>(), 1..=2),
+            sample::subsequence(hosts, 1..=3),
+            collection::vec(sample::subsequence((0..SERVICES).collect::<Vec<_>>(), 0..=2), 1..3),
+        )
+            .prop_map(|(number, listeners, hosts, rules)| Edit::Route { number, listeners, hosts, rules }),
+        2 => (sample::select(Kind::ALL.to_vec()), 0..4_usize)
+            .prop_map(|(kind, number)| Edit::Delete { kind, number }),
+    ]
+}
+
+fn numbered(kind: Kind, number: usize) -> Name {
+    name(&format!("{}-{number}", kind.as_str().to_lowercase()))
+}
+
+fn make(edit: Edit, resources: &mut Resources) {
+    match edit {
+        Edit::Fleet { number, timeout, hops } => {
+            let fleet = Fleet {
+                name: numbered(Kind::Fleet, number),
+                default_timeout: std::time::Duration::from_secs(timeout),
+                trusted_hops: hops,
+            };
+            put(resources, Resource::Fleet(Arc::new(fleet)));
+        }
+        Edit::Listener { number, fleet, port } => {
+            let (fleet, own) = (numbered(Kind::Fleet, fleet), numbered(Kind::Listener, number));
+            let port = port * 100 + u16::try_from(number).expect("a small number");
+            let listener = Listener { port, ..http_listener(own.as_str(), fleet.as_str()) };
+            put(resources, Resource::Listener(Arc::new(listener)));
+        }
+        Edit::Service { number, weight, resolved } => {
+            let address = Address::Dns("example.com".into());
+            let endpoint =
+                if resolved { Endpoint { address, port: 80, weight } } else { Endpoint { weight, ..ip("::1", 80) } };
+            let service = Service { endpoints: vec![endpoint], ..service(numbered(Kind::Service, number).as_str()) };
+            put(resources, Resource::Service(Arc::new(service)));
+        }
+        Edit::Route { number, listeners, hosts, rules } => {
+            let name = numbered(Kind::Route, number);
+            let listeners = listeners.into_iter().map(|listener| ListenerRef {
+                // `mend` knows the fleet.
+                fleet: numbered(Kind::Fleet, 0),
+                listener: numbered(Kind::Listener, listener),
+            });
+            // The route's number in the path keeps routes from claiming the same.
+            let rules = rules.into_iter().enumerate().map(|(index, services)| {
+                let to =
+                    services.into_iter().map(|service| Target { service: numbered(Kind::Service, service), weight: 1 });
+                let action = Action::Forward(Forward { to: to.collect(), ..self::to("none") });
+                rule(prefix(&format!("/{number}/{index}")), action)
+            });
+            let route = Route { name, listeners: listeners.collect(), hosts, rules: rules.collect() };
+            put(resources, Resource::Route(Arc::new(route)));
+        }
+        Edit::Delete { kind, number } => {
+            resources.remove(&Key::new(kind, numbered(kind, number)));
+        }
+    }
+}
+
+/// Makes `resources` consistent: takes out what leads nowhere.
+fn mend(resources: &mut Resources) {
+    let before = resources.clone();
+    let exists = |kind, name: &Name| before.contains_key(&Key::new(kind, name.clone()));
+    resources.retain(|_, resource| match resource {
+        Resource::Listener(listener) => exists(Kind::Fleet, &listener.fleet),
+        _ => true,
+    });
+    let fleet_of: BTreeMap<Name, Name> = resources
+        .values()
+        .filter_map(|resource| match resource {
+            Resource::Listener(listener) => Some((listener.name.clone(), listener.fleet.clone())),
+            _ => None,
+        })
+        .collect();
+    resources.retain(|_, resource| {
+        let Resource::Route(route) = resource else { return true };
+        let mut mended = Route::clone(route);
+        mended.listeners.retain_mut(|place| match fleet_of.get(&place.listener) {
+            Some(fleet) => {
+                place.fleet = fleet.clone();
+                true
+            }
+            None => false,
+        });
+        for Rule { action, .. } in &mut mended.rules {
+            if let Action::Forward(forward) = action {
+                forward.to.retain(|target| exists(Kind::Service, &target.service));
+                if forward.to.is_empty() {
+                    *action = respond(404);
+                }
+            }
+        }
+        let somewhere = !mended.listeners.is_empty();
+        *resource = Resource::Route(Arc::new(mended));
+        somewhere
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn change_after_change_gives_what_translating_anew_gives(
+        first in collection::vec(any_edit(), 10..30),
+        steps in collection::vec(collection::vec(any_edit(), 1..4), 1..12),
+    ) {
+        let mut resources = Resources::new();
+        let mut catalog = Catalog::empty();
+        let mut held: BTreeMap<Name, BTreeMap<ResourceId, Bytes>> = BTreeMap::new();
+        for edits in std::iter::once(first).chain(steps) {
+            let mut after = resources.clone();
+            for edit in edits {
+                make(edit, &mut after);
+            }
+            mend(&mut after);
+            let (next, changed) = edit(&catalog, &resources, &after);
+            for (name, FleetChanges { fleet, put, removed }) in changes(&catalog, &next, &changed) {
+                let nothing = fleet == FleetChange::Kept && put.is_empty() && removed.is_empty();
+                prop_assert!(!nothing, "an empty change");
+                prop_assert_eq!(fleet == FleetChange::Created, !held.contains_key(&name));
+                let resources = held.entry(name.clone()).or_default();
+                for (id, bytes) in put {
+                    let old = resources.insert(id.clone(), bytes.clone());
+                    let may_be_the_same = matches!(id, ResourceId::VirtualHost(..));
+                    prop_assert!(may_be_the_same || old != Some(bytes), "{:?} is put as it was", id);
+                }
+                for id in removed {
+                    prop_assert!(resources.remove(&id).is_some(), "{:?} was not there", id);
+                }
+                if fleet == FleetChange::Deleted {
+                    prop_assert_eq!(held.remove(&name), Some(BTreeMap::new()));
+                }
+            }
+            let anew: BTreeMap<_, _> = full(&next).into_iter().map(|(name, fleet)| (name, fleet.put)).collect();
+            prop_assert_eq!(&held, &anew);
+            (catalog, resources) = (next, after);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Small model values, and messages as readable text, for the tests of the translations.
+
+use std::{fmt::Debug, time::Duration};
+
+use crate::model::{
+    Name,
+    fleet::Fleet,
+    listener::{Listener, ListenerProtocol},
+    route::{Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Route, Rule, Target},
+    service::{Address, Breaker, Endpoint, LoadBalancing, Service, ServiceProtocol},
+};
+
+/// A message as text, without the fields that are not set.
+///
+/// The packed bytes of an `Any` are left out: what is packed has a snapshot of its own.
+pub(crate) fn snapshot(message: &impl Debug) -> String {
+    let mut text = String::new();
+    let mut skip_to: Option<String> = None;
+    for line in format!("{message:#?}").lines() {
+        if let Some(end) = &skip_to {
+            if line == end {
+                skip_to = None;
+            }
+            continue;
+        }
+        let trimmed = line.trim_start();
+        let indent = &line[..line.len() - trimmed.len()];
+        if trimmed == "value: [" {
+            skip_to = Some(format!("{indent}],"));
+            continue;
+        }
+        let unset = [": None,", ": [],", ": {},", ": false,", ": 0,", ": \"\",", ": Unspecified,"];
+        if !unset.iter().any(|end| trimmed.ends_with(end)) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().expect("a valid name")
+}
+
+pub(crate) fn fleet(text: &str) -> Fleet {
+    Fleet { name: name(text), default_timeout: Duration::from_secs(15), trusted_hops: 0 }
+}
+
+pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
+    let address = "0.0.0.0".parse().expect("an address");
+    Listener { name: name(text), fleet: name(fleet), address, port: 10000, protocol: ListenerProtocol::Http }
+}
+
+pub(crate) fn ip(address: &str, port: u16) -> Endpoint {
+    Endpoint { address: Address::Ip(address.parse().expect("an address")), port, weight: 1 }
+}
+
+pub(crate) fn service(text: &str) -> Service {
+    Service {
+        name: name(text),
+        endpoints: vec![ip("10.0.0.1", 8080)],
+        protocol: ServiceProtocol::Http1,
+        connect_timeout: Duration::from_secs(5),
+        load_balancing: LoadBalancing::RoundRobin,
+        health_check: None,
+        breaker: Breaker::default(),
+        outlier_detection: None,
+    }
+}
+
+pub(crate) fn matches(path: PathMatch) -> Match {
+    Match { path, methods: vec![], headers: vec![], query: vec![] }
+}
+
+pub(crate) fn prefix(path: &str) -> Match {
+    matches(PathMatch::Prefix(path.into()))
+}
+
+pub(crate) fn exact(path: &str) -> Match {
+    matches(PathMatch::Exact(path.into()))
+}
+
+pub(crate) fn rule(matches: Match, action: Action) -> Rule {
+    Rule { matches, action, request_headers: HeaderChanges::default(), response_headers: HeaderChanges::default() }
+}
+
+pub(crate) fn to(service: &str) -> Forward {
+    Forward {
+        to: vec![Target { service: name(service), weight: 1 }],
+        rewrite_prefix: None,
+        rewrite_host: None,
+        timeout: None,
+        retry: None,
+    }
+}
+
+pub(crate) fn respond(status: u16) -> Action {
+    Action::Respond(Respond { status, body: String::new() })
+}
+
+/// A route on `edge/web` for `shop.example.com`.
+pub(crate) fn route(text: &str, rules: Vec<Rule>) -> Route {
+    Route {
+        name: name(text),
+        listeners: vec![ListenerRef { fleet: name("edge"), listener: name("web") }],
+        hosts: vec![HostPattern::Exact("shop.example.com".into())],
+        rules,
+    }
+}

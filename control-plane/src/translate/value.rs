@@ -1,0 +1,56 @@
+//! Rust's values as the wrapper messages that Envoy's fields hold, and the ADS config source.
+
+use std::time::Duration;
+
+use chancery_proto::{
+    envoy::core::{
+        Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
+        config_source::ConfigSourceSpecifier, socket_address::PortSpecifier,
+    },
+    google::protobuf::{self, BoolValue, UInt32Value},
+};
+
+/// How long Envoy waits for a resource it asked for before it goes on without it.
+///
+/// Zero would mean for ever: a listener would never open, and a cluster never replace its old version, if
+/// one response got lost. This is Envoy's default, written down because we rely on it.
+const FIRST_FETCH: Duration = Duration::from_secs(15);
+
+/// A duration; what does not fit into the 64 bits of Envoy's seconds is as good as for ever.
+pub(super) fn duration(value: Duration) -> protobuf::Duration {
+    protobuf::Duration {
+        seconds: i64::try_from(value.as_secs()).unwrap_or(i64::MAX),
+        nanos: value.subsec_nanos().cast_signed(),
+    }
+}
+
+/// A number that is there, as opposed to one left at Envoy's default.
+pub(super) fn number(value: u32) -> UInt32Value {
+    UInt32Value { value }
+}
+
+/// A flag that is there, as opposed to one left at Envoy's default.
+pub(super) fn flag(value: bool) -> BoolValue {
+    BoolValue { value }
+}
+
+/// "Ask for it on the stream you have": the source of everything that refers to another resource.
+pub(super) fn ads() -> ConfigSource {
+    ConfigSource {
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        resource_api_version: ApiVersion::V3.into(),
+        initial_fetch_timeout: Some(duration(FIRST_FETCH)),
+        ..ConfigSource::default()
+    }
+}
+
+/// A TCP address; `host` is an IP address, or a name where Envoy resolves names.
+pub(super) fn socket_address(host: String, port: u16) -> Address {
+    Address {
+        address: Some(address::Address::SocketAddress(SocketAddress {
+            address: host,
+            port_specifier: Some(PortSpecifier::PortValue(port.into())),
+            ..SocketAddress::default()
+        })),
+    }
+}

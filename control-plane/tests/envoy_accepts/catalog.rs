@@ -1,0 +1,256 @@
+//! Services and routes that together use every setting, each at its limits.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use chancery_control_plane::model::{
+    Name, re2,
+    route::{
+        Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, NamedMatch, PathMatch, Redirect,
+        Respond, Retry, RetryCondition, Route, Rule, Target, ValueMatch,
+    },
+    service::{Address, Breaker, Endpoint, HealthCheck, LoadBalancing, OutlierDetection, Service, ServiceProtocol},
+};
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+pub(crate) fn service(text: &str) -> Service {
+    Service {
+        name: name(text),
+        endpoints: vec![Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 8080, weight: 1 }],
+        protocol: ServiceProtocol::Http1,
+        connect_timeout: Duration::from_secs(1),
+        load_balancing: LoadBalancing::RoundRobin,
+        health_check: None,
+        breaker: Breaker::default(),
+        outlier_detection: None,
+    }
+}
+
+/// Services that together use every setting.
+pub(crate) fn every_service() -> Vec<Service> {
+    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 80, weight: 128 };
+    let full = Service {
+        endpoints: vec![
+            Endpoint { address: Address::Ip(Ipv6Addr::LOCALHOST.into()), port: 65535, weight: 128 },
+            Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 1, weight: 1 },
+        ],
+        protocol: ServiceProtocol::Http2,
+        connect_timeout: Duration::from_millis(1),
+        load_balancing: LoadBalancing::LeastRequest,
+        health_check: Some(HealthCheck {
+            path: "/healthz?deep=1".into(),
+            host: Some("internal.example.com".into()),
+            interval: Duration::from_millis(1),
+            timeout: Duration::from_millis(1),
+            unhealthy_after: 1,
+            healthy_after: 1,
+        }),
+        breaker: Breaker {
+            max_connections: Some(0),
+            max_requests: Some(u32::MAX),
+            max_pending: Some(1),
+            max_retries: Some(1),
+        },
+        outlier_detection: Some(OutlierDetection {
+            consecutive_5xx: Some(1),
+            consecutive_gateway_failures: Some(1),
+            interval: Some(Duration::from_millis(1)),
+            eject_for: Some(Duration::from_secs(3600)),
+            max_ejected_percent: Some(100),
+        }),
+        ..service("full")
+    };
+    let mixed = Service { endpoints: vec![resolved("a.example.com"), full.endpoints[0].clone()], ..full.clone() };
+    vec![
+        service("checkout"),
+        Service { endpoints: vec![], ..service("empty") },
+        Service { name: name("mixed"), ..mixed },
+        Service { endpoints: vec![resolved("localhost")], ..service("resolved") },
+        Service { outlier_detection: Some(OutlierDetection::default()), ..service("passive") },
+        full,
+    ]
+}
+
+pub(crate) fn route_named(text: &str) -> Route {
+    Route {
+        name: name(text),
+        listeners: vec![ListenerRef { fleet: name("edge"), listener: name("web") }],
+        hosts: vec![],
+        rules: vec![],
+    }
+}
+
+pub(crate) fn route(text: &str) -> Route {
+    let hosts = vec![
+        HostPattern::Any,
+        HostPattern::Suffix("example.com".into()),
+        HostPattern::Exact("shop.example.com".into()),
+        HostPattern::Exact("10.0.0.1".into()),
+        HostPattern::Exact("[::1]".into()),
+    ];
+    Route { hosts, ..route_named(text) }
+}
+
+pub(crate) fn rule(path: PathMatch, action: Action) -> Rule {
+    Rule {
+        matches: Match { path, methods: vec![], headers: vec![], query: vec![] },
+        action,
+        request_headers: HeaderChanges::default(),
+        response_headers: HeaderChanges::default(),
+    }
+}
+
+pub(crate) fn respond(body: &str) -> Action {
+    Action::Respond(Respond { status: 200, body: body.into() })
+}
+
+pub(crate) fn forward(service: &str) -> Forward {
+    Forward {
+        to: vec![Target { service: name(service), weight: 1 }],
+        rewrite_prefix: None,
+        rewrite_host: None,
+        timeout: None,
+        retry: None,
+    }
+}
+
+/// Rules that together use every setting, each at its limits.
+pub(crate) fn every_rule() -> Vec<Rule> {
+    let prefix = |path: &str| PathMatch::Prefix(path.into());
+    let mut rules = vec![
+        rule(PathMatch::Exact("/ping".into()), respond("pong")),
+        rule(PathMatch::Exact("/full".into()), respond(&"x".repeat(4096))),
+        rule(PathMatch::Exact("/empty".into()), Action::Respond(Respond { status: 599, body: String::new() })),
+    ];
+    rules.extend(PATTERNS.map(|pattern| {
+        assert_eq!(re2::check(pattern), Ok(()), "{pattern}");
+        rule(PathMatch::Regex(pattern.into()), respond("matched"))
+    }));
+    rules.extend(every_condition());
+    rules.extend(every_redirect());
+    for (from, with) in [("/api", "/"), ("/api/", "/v2"), ("/", "/v2"), ("/a.b+c", "/\\1/"), ("/%41", "/")] {
+        let forward = Forward {
+            rewrite_prefix: Some(with.into()),
+            rewrite_host: Some("internal.example.com".into()),
+            ..forward("checkout")
+        };
+        rules.push(rule(prefix(from), Action::Forward(forward)));
+    }
+    let retry = |on: Vec<RetryCondition>, backoff| Retry {
+        on,
+        attempts: 10,
+        per_try_timeout: Some(Duration::from_millis(1)),
+        backoff,
+    };
+    let steep = Backoff { base: Duration::from_millis(1), max: Duration::from_secs(60) };
+    let flat = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(1) };
+    for (on, backoff) in [
+        (RetryCondition::ALL.to_vec(), Some(steep)),
+        (vec![RetryCondition::Reset], Some(flat)),
+        (vec![RetryCondition::GrpcCancelled], None),
+    ] {
+        let forward = Forward {
+            to: vec![
+                Target { service: name("checkout"), weight: 0 },
+                Target { service: name("full"), weight: 1_000_000 },
+            ],
+            timeout: Some(Duration::from_secs(24 * 3600)),
+            retry: Some(retry(on, backoff)),
+            ..forward("checkout")
+        };
+        rules.push(rule(prefix("/"), Action::Forward(forward)));
+    }
+    let changes = HeaderChanges {
+        set: vec![
+            ("x-literal".into(), "100% %START_TIME% %%".into()),
+            ("x-empty".into(), String::new()),
+            ("x-quote".into(), "\"a\\b\" ü".into()),
+        ],
+        add: vec![("set-cookie".into(), "a=b; Path=/".into()), ("x!#$%&'*+-.^_`|~".into(), "token".into())],
+        remove: vec!["server".into(), "user-agent".into()],
+    };
+    for action in [Action::Forward(forward("checkout")), respond("changed"), every_redirect()[0].action.clone()] {
+        let (request_headers, response_headers) = (changes.clone(), changes.clone());
+        rules.push(Rule { request_headers, response_headers, ..rule(prefix("/"), action) });
+    }
+    rules
+}
+
+/// One rule for every kind of condition, and one with many of them.
+fn every_condition() -> Vec<Rule> {
+    let values = [
+        ValueMatch::Present,
+        ValueMatch::Exact("1".into()),
+        ValueMatch::Prefix("v".into()),
+        ValueMatch::Suffix(".example".into()),
+        ValueMatch::Contains("beta".into()),
+        ValueMatch::Regex("[a-z]+(,[a-z]+)*".into()),
+    ];
+    let conditions = |inverts: &[bool]| -> Vec<NamedMatch> {
+        let both = inverts.iter().flat_map(|invert| values.iter().map(|value| (*invert, value.clone())));
+        both.map(|(invert, value)| NamedMatch { name: "x-condition".into(), value, invert }).collect()
+    };
+    let methods: Vec<Vec<String>> = vec![
+        vec!["GET".into()],
+        ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"].map(String::from).into(),
+        (0..20).map(|number| format!("{:*>30}{number:02}", "A!#$%&'*+-.^_`|~")).collect(),
+    ];
+    methods
+        .into_iter()
+        .map(|methods| {
+            let mut rule = rule(PathMatch::Prefix("/conditions".into()), respond("held"));
+            rule.matches.methods = methods;
+            rule.matches.headers = conditions(&[false, true]);
+            rule.matches.query = conditions(&[false]);
+            rule
+        })
+        .collect()
+}
+
+fn every_redirect() -> Vec<Rule> {
+    let here =
+        Redirect { scheme: None, host: None, port: None, path: None, prefix: None, status: 301, strip_query: false };
+    let elsewhere = Redirect {
+        scheme: Some("https".into()),
+        host: Some("www.example.com".into()),
+        port: Some(8443),
+        strip_query: true,
+        ..here.clone()
+    };
+    let mut redirects = vec![
+        elsewhere.clone(),
+        Redirect { path: Some("/new?a=b".into()), ..elsewhere.clone() },
+        Redirect { prefix: Some("/new".into()), ..elsewhere.clone() },
+        Redirect { prefix: Some("/".into()), ..elsewhere },
+    ];
+    redirects.extend([301, 302, 303, 307, 308].map(|status| Redirect {
+        status,
+        path: Some("/n".into()),
+        ..here.clone()
+    }));
+    redirects.into_iter().map(|redirect| rule(PathMatch::Prefix("/old".into()), Action::Redirect(redirect))).collect()
+}
+
+/// Patterns that a user may write.
+const PATTERNS: [&str; 15] = [
+    "/v[0-9]+/ping",
+    "/[^/]+/orders(/[0-9]{1,9})?",
+    "/(a|b|c)/.*",
+    "/users/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+    r"/files/.*\.(png|jpe?g|gif|svg)",
+    "(?i)/CaseLess/.*",
+    r"/\w+/\d+/\s?",
+    "/[[:alpha:]]+/[[:digit:]]*",
+    "^/anchored$",
+    "/lazy.*?/end",
+    r"/escaped\.\*\+\?\(\)\[\]\{\}\|\^\$\\",
+    "/(?P<name>[a-z]+)/(?:group)",
+    r"/\x41/\x{42}",
+    "/.{0,30}",
+    "//",
+];

@@ -1,0 +1,98 @@
+//! Bootstraps for the Envoys of tests: one that takes everything from a control plane, one that needs none.
+
+use std::{net::SocketAddr, path::Path};
+
+use anyhow::Result;
+use chancery_control_plane::bootstrap::{Bootstrap, DEFAULT_MAX_CONNECTIONS};
+pub use chancery_control_plane::bootstrap::{Protocol, XDS_CLUSTER};
+use serde_json::{Value, json};
+
+use crate::certificates::Identity;
+
+/// Who a proxy is and whom it asks.
+#[derive(Clone, Debug)]
+pub struct Proxy<'a> {
+    /// The fleet, as `node.cluster`.
+    pub fleet: &'a str,
+    /// The proxy, as `node.id`.
+    pub id: &'a str,
+    /// The protocol it speaks.
+    pub protocol: Protocol,
+    /// Where the control plane serves xDS.
+    pub xds: SocketAddr,
+    /// Its certificate and key.
+    pub identity: &'a Identity,
+    /// File of the authority that vouches for the control plane.
+    pub trusted: &'a Path,
+}
+
+/// Listeners and clusters come by aggregated xDS over mTLS: the bootstrap that the product generates.
+pub fn dynamic(proxy: &Proxy<'_>) -> Result<Value> {
+    let text = |path: &Path| path.display().to_string();
+    let bootstrap = Bootstrap {
+        fleet: proxy.fleet.parse()?,
+        id: proxy.id.parse()?,
+        xds_host: proxy.xds.ip().to_string(),
+        xds_port: proxy.xds.port(),
+        server_name: None,
+        ca_file: text(proxy.trusted),
+        certificate_file: text(&proxy.identity.certificate),
+        private_key_file: text(&proxy.identity.key),
+        admin: Some(([127, 0, 0, 1], 0).into()),
+        protocol: proxy.protocol,
+        max_connections: DEFAULT_MAX_CONNECTIONS,
+        max_heap_bytes: None,
+    };
+    Ok(bootstrap.to_json())
+}
+
+/// One listener that sends everything to one upstream.
+pub fn fixed(listen: SocketAddr, upstream: SocketAddr) -> Value {
+    json!({
+        "node": { "id": "fixed", "cluster": "fixed" },
+        "admin": admin(),
+        "static_resources": {
+            "listeners": [{
+                "name": "web",
+                "address": socket(listen),
+                "filter_chains": [{ "filters": [{
+                    "name": "envoy.filters.network.http_connection_manager",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                        "stat_prefix": "web",
+                        "route_config": { "virtual_hosts": [{
+                            "name": "all",
+                            "domains": ["*"],
+                            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "upstream" } }],
+                        }] },
+                        "http_filters": [{
+                            "name": "envoy.filters.http.router",
+                            "typed_config": {
+                                "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+                            },
+                        }],
+                    },
+                }] }],
+            }],
+            "clusters": [{
+                "name": "upstream",
+                "type": "STATIC",
+                "connect_timeout": "1s",
+                "load_assignment": assignment("upstream", upstream),
+            }],
+        },
+    })
+}
+
+fn admin() -> Value {
+    json!({ "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } })
+}
+
+fn socket(address: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
+}
+
+fn assignment(cluster: &str, endpoint: SocketAddr) -> Value {
+    let endpoints = json!([{ "lb_endpoints": [{ "endpoint": { "address": socket(endpoint) } }] }]);
+    json!({ "cluster_name": cluster, "endpoints": endpoints })
+}

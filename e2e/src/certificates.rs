@@ -1,0 +1,103 @@
+//! An authority of our own for tests, independent of the one in the product: what it issues is what an operator
+//! would bring, or what an attacker would.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
+};
+
+/// An authority, with its certificate in a file.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    name: String,
+    folder: PathBuf,
+}
+
+/// A certificate and its key, in files.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The PEM certificate.
+    pub certificate: PathBuf,
+    /// The PEM key.
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// Creates one; its files in `folder` start with `name`.
+    pub fn create(folder: &Path, name: &str) -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let authority = Self { issuer, name: name.to_owned(), folder: folder.to_owned() };
+        fs::write(authority.file(), authority.issuer.pem())?;
+        fs::write(authority.key_file(), authority.issuer.key().serialize_pem())?;
+        Ok(authority)
+    }
+
+    /// File of its certificate.
+    pub fn file(&self) -> PathBuf {
+        self.folder.join(format!("{}.pem", self.name))
+    }
+
+    /// File of its key.
+    pub fn key_file(&self) -> PathBuf {
+        self.folder.join(format!("{}.key", self.name))
+    }
+
+    /// For a server on this machine.
+    pub fn server(&self) -> Result<Identity> {
+        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue("server", &params)
+    }
+
+    /// For a proxy of a fleet.
+    pub fn proxy(&self, fleet: &str, id: &str) -> Result<Identity> {
+        self.issue(&format!("{fleet}-{id}"), &client(&proxy_uri(fleet, id))?)
+    }
+
+    /// As [`Authority::proxy`], but it ended years ago.
+    pub fn expired_proxy(&self, fleet: &str, id: &str) -> Result<Identity> {
+        let mut params = client(&proxy_uri(fleet, id))?;
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+        self.issue(&format!("{fleet}-{id}-expired"), &params)
+    }
+
+    /// For a client with another identity than a proxy's.
+    pub fn client(&self, label: &str, uri: &str) -> Result<Identity> {
+        self.issue(label, &client(uri)?)
+    }
+
+    fn issue(&self, label: &str, params: &CertificateParams) -> Result<Identity> {
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let file = |end: &str| self.folder.join(format!("{}-{label}.{end}", self.name));
+        let identity = Identity { certificate: file("pem"), key: file("key") };
+        fs::write(&identity.certificate, certificate.pem())?;
+        fs::write(&identity.key, key.serialize_pem())?;
+        Ok(identity)
+    }
+}
+
+/// The SPIFFE identity of a proxy.
+pub fn proxy_uri(fleet: &str, id: &str) -> String {
+    format!("spiffe://chancery.local/fleet/{fleet}/proxy/{id}")
+}
+
+fn client(uri: &str) -> Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(params)
+}

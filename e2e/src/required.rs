@@ -1,0 +1,47 @@
+//! Programs from outside that a test needs: absent, they fail it in CI, and skip it loudly elsewhere.
+
+use std::{
+    env,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The Envoy series these tests are about.
+const ENVOY_SERIES: &str = "/1.40.";
+
+/// `found`, or `None` after saying so, which asks the test to return at once.
+///
+/// # Panics
+/// When nothing was found and this is CI (`CI` is set): a test that did not run must not count as passed there.
+pub fn required<T>(what: &str, found: Option<T>) -> Option<T> {
+    if found.is_none() {
+        let message = format!("{what} is not on this machine; `scripts/setup test` gets it");
+        assert!(!in_ci(), "{message}");
+        // Not `eprintln!`, whose output of a passing test is not shown. Nothing helps if this cannot be written.
+        let _ = writeln!(io::stderr(), "SKIPPED: {message}");
+    }
+    found
+}
+
+/// A real Envoy: `CHANCERY_ENVOY`, `PATH`, then `.dev/envoy` of this repository.
+pub fn envoy() -> Option<PathBuf> {
+    let named = env::var_os("CHANCERY_ENVOY").map(PathBuf::from);
+    let on_path = env::split_paths(&env::var_os("PATH").unwrap_or_default())
+        .map(|folder| folder.join("envoy"))
+        .find(|path| path.is_file());
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join(".dev/envoy/bin/envoy"));
+    let found = [named, on_path, own].into_iter().flatten().find(|path| is_wanted_envoy(path));
+    required("Envoy 1.40", found)
+}
+
+fn is_wanted_envoy(path: &Path) -> bool {
+    Command::new(path)
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(ENVOY_SERIES))
+}
+
+fn in_ci() -> bool {
+    env::var("CI").is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()))
+}

@@ -1,0 +1,176 @@
+//! A service behind the proxy: answers with its name and with what reached it, counts, and can be slow or ill.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::Result;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, task::JoinSet};
+
+/// Path of the health check, which is not counted as a request.
+pub const HEALTH_PATH: &str = "/healthz";
+
+/// What an upstream answers with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// Name of the upstream.
+    pub upstream: String,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub version: String,
+    /// The method.
+    pub method: String,
+    /// The path as it arrived.
+    pub path: String,
+    /// The query, empty when there is none.
+    pub query: String,
+    /// The host, from `:authority` or `Host`.
+    pub host: String,
+    /// The headers, values of one name joined by a comma.
+    pub headers: BTreeMap<String, String>,
+    /// Length of the body.
+    pub body_bytes: usize,
+}
+
+/// A server on a port of its own, HTTP/1.1 and HTTP/2 with prior knowledge. Dropping it closes every connection.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    state: Arc<State>,
+    // Aborts the acceptor, which owns the connections.
+    _acceptor: JoinSet<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    name: String,
+    requests: AtomicU64,
+    health_checks: AtomicU64,
+    delay_ms: AtomicU64,
+    status: AtomicU16,
+    health_status: AtomicU16,
+}
+
+impl Upstream {
+    /// Starts one on a free port of the loopback interface.
+    pub async fn start(name: &str) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State {
+            name: name.to_owned(),
+            status: AtomicU16::new(200),
+            health_status: AtomicU16::new(200),
+            ..State::default()
+        });
+        let mut acceptor = JoinSet::new();
+        acceptor.spawn(accept(listener, state.clone()));
+        Ok(Self { address, state, _acceptor: acceptor })
+    }
+
+    /// How many requests it got, health checks aside.
+    pub fn requests(&self) -> u64 {
+        self.state.requests.load(Relaxed)
+    }
+
+    /// How many health checks it got.
+    pub fn health_checks(&self) -> u64 {
+        self.state.health_checks.load(Relaxed)
+    }
+
+    /// Makes it wait before each answer from now on.
+    pub fn answer_after(&self, delay: Duration) {
+        self.state.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Makes it answer with this status from now on.
+    pub fn answer_with(&self, status: u16) {
+        self.state.status.store(status, Relaxed);
+    }
+
+    /// Makes it answer health checks with this status from now on.
+    pub fn answer_health_checks_with(&self, status: u16) {
+        self.state.health_status.store(status, Relaxed);
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        // A client that is gone before it was accepted is no reason to stop.
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        let state = state.clone();
+        connections.spawn(async move {
+            let service = service_fn(move |request| answer(request, state.clone()));
+            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() == HEALTH_PATH {
+        state.health_checks.fetch_add(1, Relaxed);
+        return Ok(respond(state.health_status.load(Relaxed), &state.name, Bytes::new()));
+    }
+    state.requests.fetch_add(1, Relaxed);
+    let (parts, body) = request.into_parts();
+    let body_bytes = body.collect().await.map_or(0, |body| body.to_bytes().len());
+    let delay = state.delay_ms.load(Relaxed);
+    if delay > 0 {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    let echo = echo(&state.name, &parts, body_bytes);
+    let json = serde_json::to_vec(&echo).unwrap_or_default();
+    Ok(respond(state.status.load(Relaxed), &state.name, json.into()))
+}
+
+fn echo(name: &str, parts: &http::request::Parts, body_bytes: usize) -> Echo {
+    let mut headers = BTreeMap::<String, String>::new();
+    for (name, value) in &parts.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        headers
+            .entry(name.to_string())
+            .and_modify(|all| {
+                all.push(',');
+                all.push_str(&value);
+            })
+            .or_insert_with(|| value.to_string());
+    }
+    let host = parts.uri.authority().map(ToString::to_string).or_else(|| headers.get("host").cloned());
+    Echo {
+        upstream: name.to_owned(),
+        version: format!("{:?}", parts.version),
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        host: host.unwrap_or_default(),
+        headers,
+        body_bytes,
+    }
+}
+
+fn respond(status: u16, name: &str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(value) = name.parse() {
+        response.headers_mut().insert("x-upstream", value);
+    }
+    response
+}
