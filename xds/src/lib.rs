@@ -5,6 +5,63 @@
 //! clients that your [`Admit`] lets in. What a resource means is not its business.
 //!
 //! The decisions (`subscription`, `session`, `order`) are pure and can be read without the rest.
+//!
+//! # Use outside Chancery
+//!
+//! Nothing here knows Chancery: the only other crate of it that is needed, `chancery-proto`, gives names to Envoy's
+//! messages. `examples/static_snapshot.rs` is a whole server. Four things are yours:
+//!
+//! 1. **Resources.** Encode a message, name it, and put it into an [`Update`]. Equal messages must have equal
+//!    bytes, wherever they are made: the bytes are the version, and a client that comes from another
+//!    replica is sent nothing that it has. (Sort what a map holds.)
+//! 2. **Sequence.** [`Cache::apply`] takes the changes of one step together, under a number that only grows: a
+//!    revision, say. What refers to each other belongs into one step. What has not changed may be in it.
+//! 3. **Admission.** [`Admit`] is asked once per stream, with the node and what the transport knows of the
+//!    client, and answers with its cache. Limits on connections and on their age are the transport's.
+//! 4. **Status.** The [`StreamStatus`] that you gave to a stream says what was sent, acknowledged and
+//!    rejected; [`StreamStatus::watch_settled`] waits until a sequence has arrived.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use chancery_xds::{Admission, Admit, Cache, Hello, Resource, StreamSettings, Update, XdsServer};
+//!
+//! struct Everyone(Arc<Cache>);
+//!
+//! impl Admit for Everyone {
+//!     fn admit(&self, _: Hello<'_>) -> Result<Admission, tonic::Status> {
+//!         Ok(Admission {
+//!             cache: self.0.clone(),
+//!             status: Default::default(),
+//!             ended: Default::default(),
+//!             guard: Box::new(()),
+//!         })
+//!     }
+//! }
+//!
+//! let cache = Arc::new(Cache::new());
+//! let mut update = Update::default();
+//! update.upsert("type.example/Greeting", Resource::new("type.example/Greeting", "hello", b"world"));
+//! cache.apply(1, update);
+//!
+//! let server = XdsServer::new(
+//!     Arc::new(Everyone(cache)), StreamSettings::default(), Default::default(), Default::default(),
+//! );
+//! let routes = server.into_routes(); // for `tonic::transport::Server::builder().add_routes(…)`
+//! # let _ = routes;
+//! ```
+//!
+//! # What a client can count on
+//!
+//! - *Make before break.* Clusters and endpoints come before the listeners and routes that refer to them, and go
+//!   after these are applied. A client that does not answer is waited for as long as
+//!   [`StreamSettings::order_timeout`], no longer.
+//! - *One response at a time per type.* What changes before it is answered is one response afterwards. A client
+//!   that does not read costs one response per type.
+//! - *No response without a change* or a question. A rejected resource is not sent again until it changes.
+//! - *Endpoints after every change of their cluster*, asked for or not: Envoy waits for them and does not ask.
+//!
+//! What it does not do yet: time-to-live, the REST variant, glob subscriptions of `xdstp://` names, and services of
+//! their own for types other than CDS, EDS, LDS and RDS; over ADS any type is served.
 
 pub mod cache;
 mod codec;

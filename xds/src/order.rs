@@ -63,9 +63,9 @@ impl Held {
         }
     }
 
-    /// Whether something of `progress` is not sent, and has not waited for as long as `patience`.
-    pub(crate) fn holds(&self, progress: &Progress, now: Instant, patience: Duration) -> bool {
-        progress.has_unsent_additions() && !over(self.additions, now, patience)
+    /// Whether changes of `progress` up to `sequence` are not sent, and have not waited for as long as `patience`.
+    pub(crate) fn holds(&self, progress: &Progress, sequence: u64, now: Instant, patience: Duration) -> bool {
+        progress.sent_through() < sequence && !over(self.additions, now, patience)
             || progress.has_unsent_removals() && !over(self.removals, now, patience)
     }
 
@@ -74,7 +74,7 @@ impl Held {
     pub(crate) fn update(&mut self, progress: &Progress, now: Instant, free: bool) {
         let waiting = progress.outstanding().is_some();
         self.additions = (progress.has_unsent_additions() && !waiting).then(|| self.additions.unwrap_or(now));
-        let begins = (free && !progress.has_additions()).then_some(now);
+        let begins = (free && progress.additions_through() >= progress.removals_since()).then_some(now);
         self.removals = progress.has_unsent_removals().then(|| self.removals.or(begins)).flatten();
     }
 

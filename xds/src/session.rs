@@ -116,9 +116,11 @@ impl<S: Subscription> Session<S> {
                 self.park_virtual_hosts(at, tables.table(type_url::ROUTE));
             }
             let gate = self.gate(&self.types[at], tables, now);
+            let since = self.types[at].subscription.progress().removals_since();
             let free = order::removals_wait_for(&self.types[at].type_url).iter().all(|other| {
-                let other = self.position(other).map(|at| &self.types[at]);
-                other.is_none_or(|other| !other.held.holds(other.subscription.progress(), now, self.rules.patience))
+                let other =
+                    self.position(other).map(|at| (&self.types[at].held, self.types[at].subscription.progress()));
+                other.is_none_or(|(held, progress)| !held.holds(progress, since, now, self.rules.patience))
             });
             let typed = &mut self.types[at];
             let gate = typed.held.relent(gate, now, self.rules.patience);

@@ -67,6 +67,27 @@ fn a_client_that_asks_for_no_clusters_is_not_held_up() {
 }
 
 #[test]
+fn routes_of_a_reconnected_client_wait_until_it_asks_for_clusters() {
+    // One that was warming when its stream broke asks for clusters last.
+    let cache = Cache::new();
+    apply(&cache, 1, &[type_url::CLUSTER, type_url::LISTENER, type_url::ROUTE], &[]);
+    let now = Instant::now();
+    let mut session = session::<Delta>(now);
+    let held = DeltaDiscoveryRequest {
+        initial_resource_versions: [("x".to_owned(), "old".to_owned())].into(),
+        ..Default::default()
+    };
+    session.on_request(&type_url::LISTENER.into(), held, &cache.read()).unwrap();
+    ask(&mut session, &cache, type_url::ROUTE).unwrap();
+    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), [""; 0]);
+    ask(&mut session, &cache, type_url::CLUSTER).unwrap();
+    let turn = session.turn(&cache.read(), now).unwrap();
+    assert_eq!(names(&turn), ["cluster"]);
+    answer(&mut session, &cache, &turn.replies[0]);
+    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), ["listener", "route"]);
+}
+
+#[test]
 fn routes_wait_for_clusters_no_longer_than_the_patience_lasts() {
     let cache = Cache::new();
     apply(&cache, 1, &[type_url::CLUSTER, type_url::ROUTE], &[]);
@@ -144,11 +165,17 @@ fn removals_wait_no_longer_than_the_patience_lasts_whatever_is_added_meanwhile()
     let now = Instant::now();
     let mut session = session::<Delta>(now);
     ask(&mut session, &cache, type_url::CLUSTER).unwrap();
-    let turn = session.turn(&cache.read(), now).unwrap();
-    answer(&mut session, &cache, &turn.replies[0]);
-    apply(&cache, 2, &[], &[type_url::CLUSTER]);
-    let held = session.turn(&cache.read(), now).unwrap();
-    assert_eq!(names(&held), [""; 0], "routes were not asked for");
+    ask(&mut session, &cache, type_url::ROUTE).unwrap();
+    ask(&mut session, &cache, type_url::LISTENER).unwrap();
+    for _ in 0..2 {
+        for reply in session.turn(&cache.read(), now).unwrap().replies {
+            answer(&mut session, &cache, &reply);
+        }
+    }
+    // The client never answers for the routes that lead away from the cluster.
+    apply(&cache, 2, &[type_url::ROUTE], &[type_url::CLUSTER]);
+    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), ["route"]);
+    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), [""; 0]);
     let mut removed = 0;
     for second in 1..=6 {
         let mut update = Update::default();
@@ -157,6 +184,7 @@ fn removals_wait_no_longer_than_the_patience_lasts_whatever_is_added_meanwhile()
         let now = now + Duration::from_secs(second);
         let turn = session.turn(&cache.read(), now).unwrap();
         removed += turn.replies[0].2.removed.len();
+        assert!(removed == 0 || second >= 5, "not before its time");
         answer(&mut session, &cache, &turn.replies[0]);
     }
     assert_eq!(removed, 1);

@@ -207,19 +207,22 @@ impl Progress {
         if self.doomed.is_empty() { 0 } else { self.doomed_span.newest }
     }
 
+    /// The sequence up to which additions were sent.
+    pub fn sent_through(&self) -> u64 {
+        if self.has_unsent_additions() { self.seen.min(self.dirty_span.oldest.saturating_sub(1)) } else { self.seen }
+    }
+
     /// The sequence up to which additions were sent, and answered or no longer waited for.
     pub fn additions_through(&self) -> u64 {
-        let unsent = if self.has_unsent_additions() { self.dirty_span.oldest } else { u64::MAX };
-        let sent = self.unanswered.back().filter(|_| self.waiting).map_or(u64::MAX, |(oldest, _)| *oldest);
-        self.seen.min(unsent.min(sent).saturating_sub(1))
+        let waited_for = self.unanswered.back().filter(|_| self.waiting);
+        self.sent_through().min(waited_for.map_or(u64::MAX, |(oldest, _)| oldest.saturating_sub(1)))
     }
 
     /// The sequence up to which everything was sent and answered.
     pub fn settled_through(&self) -> u64 {
-        let additions = if self.has_unsent_additions() { self.dirty_span.oldest } else { u64::MAX };
         let removals = if self.doomed.is_empty() { u64::MAX } else { self.doomed_span.oldest };
-        let sent = self.unanswered.iter().map(|(oldest, _)| *oldest).min().unwrap_or(u64::MAX);
-        self.seen.min(additions.min(removals).min(sent).saturating_sub(1))
+        let pending = self.unanswered.iter().map(|(oldest, _)| *oldest).fold(removals, u64::min);
+        self.sent_through().min(pending.saturating_sub(1))
     }
 
     /// Whether the client had resources of this type from an earlier stream.

@@ -3,9 +3,9 @@ use chancery_proto::{envoy::discovery::DeltaDiscoveryRequest, google::rpc::Statu
 use super::*;
 use crate::subscription::delta::{Delta, DeltaReply};
 
-type Request = DeltaDiscoveryRequest;
+pub(super) type Request = DeltaDiscoveryRequest;
 
-fn subscribe(names: &[&str]) -> Request {
+pub(super) fn subscribe(names: &[&str]) -> Request {
     Request { resource_names_subscribe: strings(names), ..Request::default() }
 }
 
@@ -13,18 +13,17 @@ fn unsubscribe(names: &[&str]) -> Request {
     Request { resource_names_unsubscribe: strings(names), ..Request::default() }
 }
 
-fn ack(sent: &Sent) -> Request {
+pub(super) fn ack(sent: &Sent) -> Request {
     Request { response_nonce: sent.nonce.clone(), ..Request::default() }
 }
 
-fn nack(sent: &Sent, message: &str) -> Request {
+pub(super) fn nack(sent: &Sent, message: &str) -> Request {
     let error_detail = Some(Status { message: message.into(), ..Status::default() });
     Request { error_detail, ..ack(sent) }
 }
 
 /// The first request of a client that has `held`.
-fn back_with(bench: &Bench<Delta>, names: &[&str], held: &[(&str, &str)]) -> Request {
-    let _ = bench;
+fn back_with(names: &[&str], held: &[(&str, &str)]) -> Request {
     let version = |body: &str| crate::Version::of(body.as_bytes()).to_string();
     let initial_resource_versions = held.iter().map(|(name, body)| ((*name).to_owned(), version(body))).collect();
     Request { initial_resource_versions, ..subscribe(names) }
@@ -37,7 +36,7 @@ fn content(reply: &DeltaReply) -> (Vec<String>, Vec<String>) {
 
 /// The next reply must be exactly this.
 #[track_caller]
-fn expect(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) -> Sent {
+pub(super) fn expect(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) -> Sent {
     let (sent, reply) = bench.reply().expect("a response");
     assert_eq!(content(&reply), (strings(set), strings(removed)));
     sent
@@ -50,7 +49,7 @@ fn expect_and_ack(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) {
     assert_eq!(bench.ask(ack(&sent)), Verdict::Acknowledged(sent));
 }
 
-fn bench(rules: TypeRules, resources: &[(&str, &str)], request: Request) -> Bench<Delta> {
+pub(super) fn bench(rules: TypeRules, resources: &[(&str, &str)], request: Request) -> Bench<Delta> {
     let mut bench = Bench::new(rules, resources);
     assert_eq!(bench.ask(request), Verdict::None);
     bench
@@ -165,9 +164,10 @@ fn the_legacy_wildcard_stays_when_names_join_it() {
 fn what_was_in_flight_when_the_wildcard_came_and_is_gone_is_removed() {
     let mut bench = bench(NAMED, &[("a", "1")], subscribe(&["a"]));
     let sent = expect(&mut bench, &["a"], &[]);
-    bench.remove("a");
     // The client reads the response after these, and takes what is in it for part of the wildcard.
     bench.ask(unsubscribe(&["a"]));
+    bench.remove("a");
+    bench.absorb().unwrap();
     bench.ask(subscribe(&["*"]));
     bench.ask(ack(&sent));
     expect_and_ack(&mut bench, &[], &["a"]);
@@ -230,13 +230,11 @@ fn an_unsubscribed_name_is_not_sent() {
 #[test]
 fn what_a_client_has_is_not_sent_again() {
     let mut bench = Bench::new(FULL, &[("a", "1"), ("b", "2")]);
-    let request = back_with(&bench, &[], &[("a", "1"), ("b", "1"), ("gone", "1")]);
-    bench.ask(request);
+    bench.ask(back_with(&[], &[("a", "1"), ("b", "1"), ("gone", "1")]));
     expect_and_ack(&mut bench, &["b"], &["gone"]);
 
     bench.reconnect(FULL);
-    let request = back_with(&bench, &["*"], &[("a", "1"), ("b", "2")]);
-    bench.ask(request);
+    bench.ask(back_with(&["*"], &[("a", "1"), ("b", "2")]));
     assert_silent(&mut bench);
     assert_eq!(bench.settled_through(), 2, "it has everything");
 }
@@ -244,8 +242,7 @@ fn what_a_client_has_is_not_sent_again() {
 #[test]
 fn what_a_client_has_and_lost_meanwhile_is_a_removal_that_may_be_held_back() {
     let mut bench = Bench::new(FULL, &[("a", "1")]);
-    let request = back_with(&bench, &[], &[("gone", "1")]);
-    bench.ask(request);
+    bench.ask(back_with(&[], &[("gone", "1")]));
     let (sent, reply) = bench.reply_through(Gate::Additions).unwrap();
     assert_eq!((content(&reply), sent.complete), ((strings(["a"]), vec![]), false));
     bench.ask(ack(&sent));
@@ -258,8 +255,7 @@ fn what_a_client_has_and_lost_meanwhile_is_a_removal_that_may_be_held_back() {
 #[test]
 fn versions_of_what_is_not_asked_for_are_ignored() {
     let mut bench = Bench::new(NAMED, &[("a", "1"), ("b", "1")]);
-    let request = back_with(&bench, &["a"], &[("b", "0"), ("gone", "1")]);
-    bench.ask(request);
+    bench.ask(back_with(&["a"], &[("b", "0"), ("gone", "1")]));
     expect_and_ack(&mut bench, &["a"], &[]);
     let late = Request { initial_resource_versions: [("a".into(), "0".into())].into(), ..Request::default() };
     bench.ask(late);
@@ -269,9 +265,39 @@ fn versions_of_what_is_not_asked_for_are_ignored() {
 #[test]
 fn endpoints_are_sent_to_a_client_that_has_them() {
     let mut bench = Bench::new(RESENT, &[("a", "1")]);
-    let request = back_with(&bench, &["a"], &[("a", "1")]);
-    bench.ask(request);
+    bench.ask(back_with(&["a"], &[("a", "1")]));
     expect_and_ack(&mut bench, &["a"], &[]);
+}
+
+#[test]
+fn endpoints_that_are_about_to_go_are_still_sent_to_a_cluster_that_waits_for_them() {
+    let mut bench = bench(RESENT, &[("a", "1")], subscribe(&["a"]));
+    let sent = expect(&mut bench, &["a"], &[]);
+    bench.subscription.progress_mut().touch(&"a".into());
+    bench.remove("a");
+    bench.ask(ack(&sent));
+    let (sent, reply) = bench.reply_through(Gate::Additions).unwrap();
+    assert_eq!(content(&reply), (strings(["a"]), vec![]));
+    bench.ask(ack(&sent));
+    expect_and_ack(&mut bench, &[], &["a"]);
+
+    // And so are those that went while the client was away.
+    bench.reconnect(RESENT);
+    bench.ask(back_with(&["a"], &[("a", "1")]));
+    let (_, reply) = bench.reply_through(Gate::Additions).unwrap();
+    assert_eq!(content(&reply), (strings(["a"]), vec![]));
+}
+
+#[test]
+fn what_was_made_and_unmade_before_it_was_sent_is_not_spoken_of() {
+    let mut bench = bench(FULL, &[("a", "1")], Request::default());
+    let sent = expect(&mut bench, &["a"], &[]);
+    bench.set("b", "1");
+    assert_silent(&mut bench);
+    bench.remove("b");
+    bench.ask(ack(&sent));
+    assert_silent(&mut bench);
+    assert_eq!(bench.settled_through(), bench.sequence);
 }
 
 #[test]
@@ -334,60 +360,4 @@ fn no_name_stands_twice_in_a_response() {
     bench.subscription.progress_mut().touch(&"a".into());
     expect_and_ack(&mut bench, &[], &["a"]);
     assert_silent(&mut bench);
-}
-
-#[test]
-fn an_answer_that_comes_after_the_patience_has_ended_still_counts() {
-    let mut bench = bench(FULL, &[("a", "1")], Request::default());
-    let first = expect(&mut bench, &["a"], &[]);
-    bench.subscription.progress_mut().give_up_waiting();
-    assert!(!bench.subscription.progress().is_settled(), "silence is not consent");
-    assert_eq!(bench.subscription.progress().additions_through(), 1, "but nobody is held back for it");
-    bench.set("a", "2");
-    let second = expect(&mut bench, &["a"], &[]);
-    assert_eq!(bench.ask(nack(&first, "bad")), Verdict::Rejected(first, "bad".into()));
-    assert_eq!(bench.settled_through(), 1);
-    assert_eq!(bench.ask(ack(&second)), Verdict::Acknowledged(second));
-    assert_eq!(bench.settled_through(), 2);
-}
-
-#[test]
-fn a_client_that_never_answers_costs_no_more_with_time() {
-    let mut bench = bench(FULL, &[], Request::default());
-    for change in 0..1000 {
-        bench.set("a", &change.to_string());
-        bench.reply();
-        bench.subscription.progress_mut().give_up_waiting();
-        bench.later(Duration::from_secs(1));
-    }
-    assert!(!bench.subscription.progress().is_settled());
-    let (last, _) = {
-        bench.set("a", "last");
-        bench.reply().unwrap()
-    };
-    assert_eq!(bench.ask(ack(&last)), Verdict::Acknowledged(last));
-    assert!(bench.subscription.progress().is_settled());
-}
-
-#[test]
-fn the_mark_of_what_is_settled_moves_under_steady_changes() {
-    let mut bench = bench(FULL, &[("a", "0")], Request::default());
-    let mut sent = expect(&mut bench, &["a"], &[]);
-    for change in 1..10 {
-        bench.set("a", &change.to_string());
-        let before = sent.sequence;
-        bench.ask(ack(&sent));
-        sent = expect(&mut bench, &["a"], &[]);
-        assert_eq!(bench.settled_through(), before);
-    }
-}
-
-#[test]
-fn a_stream_that_slept_too_long_is_told_to_start_over() {
-    let mut bench = bench(FULL, &[], Request::default());
-    for i in 0..5000 {
-        bench.set(&format!("n{i}"), "1");
-        bench.remove(&format!("n{i}"));
-    }
-    assert_eq!(bench.absorb(), Err(FellBehind));
 }

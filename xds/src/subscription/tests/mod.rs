@@ -3,6 +3,7 @@
 mod delta;
 mod laws;
 mod model;
+mod progress;
 mod sotw;
 
 use std::{

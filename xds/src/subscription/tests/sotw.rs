@@ -74,6 +74,17 @@ fn a_request_with_a_stale_nonce_is_dropped() {
 }
 
 #[test]
+fn a_list_in_a_stale_request_does_not_count() {
+    let mut bench = bench(NAMED, &[("a", "1"), ("b", "1")], &["a", "b"]);
+    let first = expect_and_ack(&mut bench, &["a", "b"], &["a", "b"]);
+    bench.set("a", "2");
+    let second = expect(&mut bench, &["a"]);
+    bench.ask(ack(&first, &["a"]));
+    bench.ask(ack(&second, &["a", "b"]));
+    assert_silent(&mut bench);
+}
+
+#[test]
 fn requests_before_the_first_response_all_count() {
     let mut bench = bench(NAMED, &[("a", "1"), ("b", "1")], &["a"]);
     bench.ask(request(&["a", "b"]));
@@ -103,6 +114,26 @@ fn a_name_without_resource_is_remembered() {
     assert_eq!(bench.settled_through(), 2, "there is no way to say that it was removed");
     bench.set("a", "1");
     expect_and_ack(&mut bench, &["a"], &["a"]);
+}
+
+#[test]
+fn a_removal_that_cannot_be_said_settles_when_it_could_have_been() {
+    let mut bench = bench(NAMED, &[("a", "1")], &["a"]);
+    expect_and_ack(&mut bench, &["a"], &["a"]);
+    bench.remove("a");
+    assert!(bench.reply_through(Gate::Additions).is_none());
+    assert_eq!(bench.settled_through(), 1, "what it refers to has to stay");
+    assert_silent(&mut bench);
+    assert_eq!(bench.settled_through(), 2);
+}
+
+#[test]
+fn endpoints_that_are_gone_are_still_sent_to_a_cluster_that_waits_for_them() {
+    let mut bench = bench(RESENT, &[("a", "1")], &["b"]);
+    assert_silent(&mut bench);
+    bench.remove("a");
+    bench.ask(request(&["a", "b"]));
+    expect_and_ack(&mut bench, &["a"], &["a", "b"]);
 }
 
 #[test]
