@@ -150,7 +150,9 @@ impl Served {
     }
 
     pub(crate) async fn channel(&self) -> Channel {
-        tonic::transport::Endpoint::new(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
+        let endpoint = tonic::transport::Endpoint::new(format!("http://{}", self.address)).unwrap();
+        // A client that does not read takes this much, and no more.
+        endpoint.initial_stream_window_size(65_535).connect().await.unwrap()
     }
 
     pub(crate) async fn delta(&self) -> Delta {

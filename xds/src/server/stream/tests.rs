@@ -1,0 +1,62 @@
+//! What the tests over TCP meet only by chance.
+
+use super::*;
+use crate::{Resource, Update};
+
+struct Nobody;
+
+impl Admit for Nobody {
+    fn admit(&self, _: Hello<'_>) -> Result<Admission, Status> {
+        Err(Status::permission_denied("nobody"))
+    }
+}
+
+fn stream(cache: &Arc<Cache>) -> Stream<Delta> {
+    let context = Context {
+        admit: Arc::new(Nobody),
+        settings: StreamSettings::default(),
+        shutdown: CancellationToken::new(),
+        only: None,
+    };
+    Stream::new(cache.clone(), SharedStatus::default(), &context, ("id".into(), "fleet".into()))
+}
+
+fn all_of(type_url: &str) -> DeltaDiscoveryRequest {
+    let resource_names_subscribe = vec!["*".to_owned()];
+    DeltaDiscoveryRequest { type_url: type_url.into(), resource_names_subscribe, ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_change_that_comes_while_the_connection_takes_the_last_reply_is_looked_at() {
+    let cache = Arc::new(Cache::new());
+    let mut stream = stream(&cache);
+    let (responses, mut taken) = mpsc::channel(1);
+    stream.on_request(all_of("c")).unwrap();
+    stream.pump(&responses).unwrap();
+    let nonce = taken.recv().await.unwrap().nonce;
+    let ack = DeltaDiscoveryRequest { type_url: "c".into(), response_nonce: nonce, ..Default::default() };
+    stream.on_request(ack).unwrap();
+
+    stream.on_request(all_of("a")).unwrap();
+    stream.on_request(all_of("b")).unwrap();
+    stream.pump(&responses).unwrap();
+    assert_eq!(stream.queue.len(), 1, "the connection takes one");
+    let mut update = Update::default();
+    update.upsert("c", Resource::new("c", "name", b"body"));
+    cache.apply(1, update);
+    assert_eq!(&*taken.recv().await.unwrap().type_url, "a");
+    stream.pump(&responses).unwrap();
+    assert_eq!(&*taken.recv().await.unwrap().type_url, "b");
+    assert_eq!(stream.queue.iter().map(|response| &*response.type_url).collect::<Vec<_>>(), ["c"]);
+}
+
+#[test]
+fn a_client_cannot_make_up_labels() {
+    let cache = Cache::new();
+    let mut update = Update::default();
+    update.upsert("type.googleapis.com/ours", Resource::new("type.googleapis.com/ours", "name", b"body"));
+    cache.apply(1, update);
+    let tables = cache.read();
+    let label = |type_url| label(type_url, &tables);
+    assert_eq!([type_url::CLUSTER, "type.googleapis.com/ours", "anything"].map(label), ["cluster", "ours", "other"]);
+}
