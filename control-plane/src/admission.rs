@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use chancery_proto::envoy::core::{Node, node::UserAgentVersionType};
-use chancery_runtime::tls::PeerInfo;
+use chancery_runtime::{telemetry, tls::PeerInfo};
 use chancery_xds::{Admission, Admit, Hello, Protocol, SharedStatus};
 use tonic::Status;
 
@@ -73,7 +73,7 @@ impl Admit for FleetAdmission {
             Ok((identity, served))
         });
         let (identity, served) = admitted.map_err(|refused| {
-            let error = crate::replica::chain(&refused);
+            let error = telemetry::chain(&refused);
             tracing::warn!(?address, proxy = hello.node.id, fleet = hello.node.cluster, error, "stream refused");
             Status::permission_denied(refused.to_string())
         })?;

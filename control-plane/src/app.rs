@@ -27,7 +27,7 @@ use crate::{
     metrics,
     proxies::Proxies,
     publish::Publisher,
-    replica::{Replica, ReplicaError, chain},
+    replica::{Replica, ReplicaError},
     store::{self, Store, StoreError},
 };
 
@@ -171,7 +171,7 @@ async fn until_available<T>(
         match attempt().await {
             Ok(done) => return Ok(done),
             Err(error @ StoreError::Unavailable(_)) => {
-                tracing::warn!(error = chain(&error), retry_in = ?wait, "waiting for the database");
+                tracing::warn!(error = telemetry::chain(&error), retry_in = ?wait, "waiting for the database");
             }
             Err(error) => return Err(error.into()),
         }

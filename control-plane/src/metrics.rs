@@ -2,15 +2,12 @@
 
 /// Gauge: the revision this replica serves.
 pub const REVISION: &str = "chancery_revision";
-/// Gauge: proxies connected to this replica, by `fleet`.
-pub const PROXIES: &str = "chancery_proxies_connected";
 /// Histogram: how long an API request takes, in seconds, by `route`, `method` and `status`.
 pub const API_REQUEST_DURATION: &str = "chancery_api_request_duration_seconds";
 
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
     metrics::describe_gauge!(REVISION, "Revision of the configuration that this replica serves");
-    metrics::describe_gauge!(PROXIES, "Proxies connected to this replica");
     metrics::describe_histogram!(API_REQUEST_DURATION, metrics::Unit::Seconds, "Time an API request takes");
     chancery_xds::metrics::describe();
 }

@@ -2,12 +2,13 @@
 //!
 //! Inside, the whole chain of causes is logged; outside, there is what the caller can act on.
 
-use std::{error::Error, fmt::Write as _, sync::Arc};
+use std::{error::Error, sync::Arc};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use chancery_runtime::telemetry;
 
 use super::{problem::ProblemDetails, text::TextError, view::ResourceView};
 use crate::{
@@ -139,7 +140,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, slug) = self.status();
         if status.is_server_error() {
-            tracing::error!(error = %chain(&self), "request failed");
+            tracing::error!(error = telemetry::chain(&self), "request failed");
         }
         let mut details = ProblemDetails::new(status, slug, self.detail());
         let mut challenge = None;
@@ -167,16 +168,4 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-/// An error and everything that caused it, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a String cannot fail.
-        let _ = write!(line, ": {error}");
-        cause = error.source();
-    }
-    line
 }
