@@ -11,6 +11,7 @@ pub use envoy_types::pb::envoy::{
     extensions::{
         access_loggers::{file::v3 as file_access_log, stream::v3 as stream_access_log},
         clusters::{common::dns::v3 as dns_lookup, dns::v3 as dns_cluster},
+        common::ratelimit::v3 as descriptor,
         filters::{http::router::v3 as router, network::http_connection_manager::v3 as hcm},
         retry::host::previous_hosts::v3 as previous_hosts,
         transport_sockets::tls::v3 as tls,
@@ -19,8 +20,9 @@ pub use envoy_types::pb::envoy::{
     r#type::{matcher::v3 as matcher, v3 as types},
 };
 
-/// The services of xDS: clients and servers, requests and responses.
+/// The services: clients and servers, requests and responses.
 pub use envoy_types::pb::envoy::service::{
     cluster::v3 as cds, discovery::v3 as discovery, endpoint::v3 as eds, extension::v3 as ecds, listener::v3 as lds,
-    load_stats::v3 as load_stats, route::v3 as rds, runtime::v3 as runtime, secret::v3 as sds, status::v3 as status,
+    load_stats::v3 as load_stats, ratelimit::v3 as ratelimit, route::v3 as rds, runtime::v3 as runtime,
+    secret::v3 as sds, status::v3 as status,
 };
