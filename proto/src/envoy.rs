@@ -24,3 +24,6 @@ pub use envoy_types::pb::envoy::service::{
     cluster::v3 as cds, discovery::v3 as discovery, endpoint::v3 as eds, extension::v3 as ecds, listener::v3 as lds,
     load_stats::v3 as load_stats, route::v3 as rds, runtime::v3 as runtime, secret::v3 as sds, status::v3 as status,
 };
+
+/// Rules of envoyproxy/ratelimit, as its management servers send them.
+pub use envoy_types::pb::ratelimit::config::ratelimit::v3 as limit_config;
