@@ -3,7 +3,7 @@
 //! The same rules as in its YAML, less what the message has no field for (`value_to_metric`, `share_threshold`). Its
 //! `metadata` is ignored, as envoyproxy/ratelimit itself does.
 
-use chancery_proto::envoy::limit_config::{
+use chancery_proto::envoy::rate_limit_config::{
     RateLimitConfig, RateLimitDescriptor, RateLimitPolicy, RateLimitReplace, RateLimitUnit,
 };
 
