@@ -260,6 +260,53 @@ fn each_mistake_is_told_with_its_place() {
 }
 
 #[test]
+fn what_is_wrong_with_the_rules_is_told_on_its_line() {
+    let limit = "rate_limit: {unit: day, requests_per_unit: 1";
+    let cases: &[(&str, &[&str])] = &[
+        ("descriptors:\n", &["limits.yaml:1:1: domain: the domain must not be empty"]),
+        ("domain: ''\n", &["limits.yaml:1:9: domain: the domain must not be empty"]),
+        // What follows from a slip is not told beside it.
+        ("domian: d\n", &["limits.yaml:1:1: unknown key \"domian\": did you mean \"domain\"?"]),
+        ("domain: [d]\n", &["limits.yaml:1:9: domain: expected a text, found a list"]),
+        (
+            "domain: d\ndescriptors:\n- kye: k\n",
+            &["limits.yaml:3:3: descriptors[0]: unknown key \"kye\": did you mean \"key\"?"],
+        ),
+        (
+            "domain: d\ndescriptors:\n- value: v\n- nope\n",
+            &[
+                "limits.yaml:3:3: descriptors[0]: the key must not be empty",
+                "limits.yaml:4:3: descriptors[1]: expected a mapping, found a scalar",
+            ],
+        ),
+        (
+            "domain: d\ndescriptors:\n- key: k\n  value: v\n- key: k\n- {key: k, value: v, nope: 1}\n",
+            &[
+                "limits.yaml:6:3: descriptors[2]: has the same key and value as descriptors[0] beside it",
+                "limits.yaml:6:22: descriptors[2]: unknown key \"nope\": known here are key, value, rate_limit, descriptors, \
+                 shadow_mode, quota_mode, detailed_metric, value_to_metric, share_threshold",
+            ],
+        ),
+        (
+            &format!(
+                "domain: d\ndescriptors:\n- key: a\n  descriptors:\n  - key: b\n    share_threshold: true\n    {limit}, name: me, \
+                 replaces: [{{name: me}}, {{name: }}]}}\n"
+            ),
+            &[
+                "limits.yaml:5:5: descriptors[0].descriptors[0]: share_threshold needs a value that ends in *",
+                "limits.yaml:7:71: descriptors[0].descriptors[0].rate_limit.replaces[0]: a limit cannot replace itself",
+                "limits.yaml:7:83: descriptors[0].descriptors[0].rate_limit.replaces[1]: the name must not be empty",
+            ],
+        ),
+        ("domain: d\n---\ndomain: d\n", &["limits.yaml:3:9: domain: domain \"d\" is already in limits.yaml#1"]),
+    ];
+    for (text, expected) in cases {
+        let told = read(text).err().unwrap_or_default();
+        assert_eq!(told, *expected, "{text}");
+    }
+}
+
+#[test]
 fn text_that_is_not_yaml_is_refused_where_it_breaks() {
     for (text, place) in
         [("domain: 'd\n", "limits.yaml:"), ("a: b: c\n", "limits.yaml:1:"), ("domain: *x\n", "limits.yaml:1:")]
