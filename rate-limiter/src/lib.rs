@@ -5,5 +5,6 @@
 
 pub mod config;
 pub mod decide;
+pub mod metrics;
 pub mod model;
 pub mod store;
