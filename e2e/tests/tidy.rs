@@ -30,6 +30,10 @@ const LOWER_MODULES: &[(&str, &[&str])] = &[("model", &[]), ("translate", &["mod
 const PURE: &[(&str, &[&str])] = &[
     ("control-plane/src/model", &["Instant", "SystemTime"]),
     ("control-plane/src/translate", &["Instant", "SystemTime"]),
+    ("xds/src/client/backoff.rs", &[]),
+    ("xds/src/client/delta.rs", &[]),
+    ("xds/src/client/session.rs", &[]),
+    ("xds/src/client/sotw.rs", &[]),
     ("xds/src/order.rs", &[]),
     ("xds/src/session.rs", &[]),
     ("xds/src/subscription", &[]),
