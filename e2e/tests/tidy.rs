@@ -20,7 +20,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("control-plane", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
     ("cli", &["chancery-control-plane", "chancery-runtime"]),
     ("e2e", &["chancery-control-plane", "chancery-proto", "chancery-xds"]),
-    ("benches", &["chancery-e2e"]),
+    ("benches", &["chancery-e2e", "chancery-proto"]),
 ];
 
 /// Which modules of the control plane each of its lower modules may use, itself aside.
