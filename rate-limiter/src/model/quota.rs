@@ -56,11 +56,9 @@ pub fn split(limit: &Limit, demands: &[f64]) -> Vec<Assignment> {
             let burst = (f64::from(limit.burst()) * share).floor();
             match tokens as u32 {
                 0 => Assignment::Nothing,
-                tokens_per_fill => Assignment::Bucket {
-                    max_tokens: (burst as u32).max(1),
-                    tokens_per_fill,
-                    fill_interval: interval,
-                },
+                tokens_per_fill => {
+                    Assignment::Bucket { max_tokens: (burst as u32).max(1), tokens_per_fill, fill_interval: interval }
+                }
             }
         })
         .collect()
