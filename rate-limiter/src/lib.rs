@@ -4,5 +4,6 @@
 //! planning half of `decide` are pure.
 
 pub mod decide;
+pub mod metrics;
 pub mod model;
 pub mod store;

@@ -1,7 +1,11 @@
+//! Whose rule a descriptor falls under, and what is refused when rules are built.
+
 use std::time::Duration;
 
 use super::*;
 use crate::model::limit::{Algorithm, Limit};
+
+type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 fn spec(key: &str, value: &str) -> DescriptorSpec {
     DescriptorSpec { key: key.into(), value: value.into(), ..DescriptorSpec::default() }
@@ -34,7 +38,7 @@ impl DescriptorSpec {
         self
     }
 
-    fn to_metric(mut self) -> Self {
+    fn metric(mut self) -> Self {
         self.value_to_metric = true;
         self
     }
@@ -59,7 +63,7 @@ fn domain(name: &str, descriptors: impl IntoIterator<Item = DescriptorSpec>) -> 
     }
 }
 
-fn entries<'a>(pairs: &[(&'a str, &'a str)]) -> Vec<Entry<'a>> {
+fn entries<'a>(pairs: Pairs<'a>) -> Vec<Entry<'a>> {
     pairs.iter().map(|&(key, value)| Entry { key, value }).collect()
 }
 
@@ -110,7 +114,7 @@ fn examples() -> Rules {
 #[test]
 fn precedence_is_exact_then_wildcard_then_bare_key() {
     let rules = examples();
-    let table: &[(&str, &[(&str, &str)], Option<&str>)] = &[
+    let table: &[(&str, Pairs<'_>, Option<&str>)] = &[
         ("db", &[("pool", "users")], Some("db.pool_users")),
         ("db", &[("pool", "orders")], Some("db.pool_orders")),
         ("db", &[("pool", "none")], None),
@@ -199,7 +203,7 @@ fn shared_values_are_one_cell_and_others_are_not() {
         ],
     )])
     .unwrap();
-    let cell = |pairs: &[(&str, &str)]| {
+    let cell = |pairs: Pairs<'_>| {
         let entries = entries(pairs);
         let rule = rules.domain("d").unwrap().find(&entries).unwrap();
         rule.cell(&entries).map(|entry| format!("{}={}", entry.key, entry.value)).collect::<Vec<_>>().join(" ")
@@ -219,20 +223,17 @@ fn metrics_name_values_where_asked() {
         [
             spec("plain", "").limited(1),
             spec("all", "").detailed().limited(1),
-            spec("route", "").to_metric().over([
-                spec("method", "").to_metric().over([spec("id", "").limited(1)]),
-                spec("act", "read*").to_metric().over([spec("id", "").limited(1)]),
+            spec("route", "").metric().over([
+                spec("method", "").metric().over([spec("id", "").limited(1)]),
+                spec("act", "read*").metric().over([spec("id", "").limited(1)]),
                 spec("raw", "read*").over([spec("id", "").limited(1)]),
             ]),
-            spec("api", "v/*")
-                .shared()
-                .to_metric()
-                .over([spec("m", "").limited(1), spec("n", "").detailed().limited(1)]),
-            spec("fixed", "x").to_metric().limited(1),
+            spec("api", "v/*").shared().metric().over([spec("m", "").limited(1), spec("n", "").detailed().limited(1)]),
+            spec("fixed", "x").metric().limited(1),
         ],
     )])
     .unwrap();
-    let table: &[(&[(&str, &str)], Option<&str>)] = &[
+    let table: &[(Pairs<'_>, Option<&str>)] = &[
         (&[("plain", "x")], None),
         (&[("all", "x")], Some("d.all_x")),
         (&[("all", "")], Some("d.all")),
