@@ -3,6 +3,7 @@
 //! [`plan`] and [`conclude`] are pure; [`Limiter::decide`] puts the store between them. Where the store answers at
 //! once nothing is allocated and no task is switched.
 
+pub mod explain;
 mod plan;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -107,6 +108,17 @@ pub enum Deciding {
     Waiting(Pin<Box<dyn Future<Output = Verdict> + Send>>),
 }
 
+impl Caller {
+    /// Whether this domain is open to the caller.
+    pub fn may_use(&self, domain: &Domain) -> bool {
+        match self {
+            Self::Trusted => true,
+            Self::Anonymous | Self::Certified => domain.admits(None),
+            Self::Fleet(fleet) => domain.admits(Some(fleet)),
+        }
+    }
+}
+
 impl Ruleset {
     /// Puts `rules` in force. Limits that requests bring along are token buckets unless a rule in their place says otherwise.
     pub fn new(rules: Rules) -> Self {
@@ -172,12 +184,11 @@ impl Parts {
 }
 
 fn admit(domain: Option<&Domain>, request: &Request<'_>, caller: &Caller) -> Result<(), Refused> {
-    let open = domain.is_none_or(|domain| match caller {
-        Caller::Trusted => true,
-        Caller::Anonymous | Caller::Certified => domain.admits(None),
-        Caller::Fleet(fleet) => domain.admits(Some(fleet)),
-    });
-    if open { Ok(()) } else { Err(Refused::NotForCaller { domain: request.domain.to_owned() }) }
+    if domain.is_none_or(|domain| caller.may_use(domain)) {
+        Ok(())
+    } else {
+        Err(Refused::NotForCaller { domain: request.domain.to_owned() })
+    }
 }
 
 fn check(request: &Request<'_>) -> Result<(), Refused> {

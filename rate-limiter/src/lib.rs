@@ -7,4 +7,5 @@ pub mod config;
 pub mod decide;
 pub mod metrics;
 pub mod model;
+pub mod serve;
 pub mod store;

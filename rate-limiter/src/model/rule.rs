@@ -83,6 +83,7 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Domain {
     name: Arc<str>,
+    origin: String,
     fleets: Option<BTreeSet<String>>,
     root: Node,
 }
@@ -116,6 +117,16 @@ impl Domain {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it was read from: a file, or a resource.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Fleets whose proxies may ask; `None`: every client that may connect.
+    pub fn fleets(&self) -> Option<&BTreeSet<String>> {
+        self.fleets.as_ref()
     }
 
     /// The rule that a descriptor of these entries falls under. At each level the exact value comes first, then the
