@@ -133,6 +133,13 @@ impl Domain {
         node.rule.as_ref()
     }
 
+    /// Puts entries that came in no order (RLQS names a bucket by a map) into one that leads to a rule, if there is one.
+    /// Entries are tried in the order of their keys, so that the answer does not depend on how they came.
+    pub fn arrange(&self, entries: &mut [Entry<'_>]) -> bool {
+        entries.sort_unstable_by(|a, b| a.key.cmp(b.key));
+        self.root.arrange(entries)
+    }
+
     /// Whether proxies of `fleet` may ask. `None` is a client without a fleet.
     pub fn admits(&self, fleet: Option<&str>) -> bool {
         self.fleets.as_ref().is_none_or(|fleets| fleet.is_some_and(|fleet| fleets.contains(fleet)))

@@ -22,10 +22,7 @@ pub use sweep::{CELLS, CELLS_EVICTED, describe, tend};
 use table::{Charge, Table};
 
 use super::{Ask, Charging, Clock, Outcome, Source, Store};
-use crate::model::{
-    cell::{Charged, Meter},
-    limit::{Algorithm, Limit},
-};
+use crate::model::cell::{Charged, Meter};
 
 /// Cells that a limiter keeps unless told otherwise.
 pub const CAPACITY: usize = 1_000_000;
@@ -70,7 +67,12 @@ impl Memory {
 
     #[inline]
     fn charge_one(&self, ask: &Ask, now: u64) -> Outcome {
-        let charge = Charge { meter: Meter::in_nanoseconds(&ask.limit), hits: ask.hits, debt: ask.policy.debt, clock: &self.clock };
+        let charge = Charge {
+            meter: Meter::in_nanoseconds(&ask.limit),
+            hits: ask.hits,
+            debt: ask.policy.debt,
+            clock: &self.clock,
+        };
         let charged = match charge.meter {
             Meter::Never => charge.meter.charge(0, now, ask.hits, false),
             Meter::Bucket { .. } | Meter::Window { .. } => self.table.charge(ask.key, now, charge),
