@@ -157,10 +157,7 @@ impl Client {
 /// A request with these descriptors.
 pub fn request(domain: &str, descriptors: &[&[(&str, &str)]]) -> RateLimitRequest {
     let descriptor = |entries: &&[(&str, &str)]| RateLimitDescriptor {
-        entries: entries
-            .iter()
-            .map(|&(key, value)| Entry { key: key.to_owned(), value: value.to_owned() })
-            .collect(),
+        entries: entries.iter().map(|&(key, value)| Entry { key: key.to_owned(), value: value.to_owned() }).collect(),
         ..RateLimitDescriptor::default()
     };
     RateLimitRequest {

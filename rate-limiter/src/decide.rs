@@ -21,7 +21,7 @@ use crate::{
         rule::{Domain, Rules},
         verdict::Verdict,
     },
-    store::{Charging, Outcome, Source, Store},
+    store::{Charging, Outcome, SaltCell, Source, Store},
 };
 
 /// Descriptors of a request, and entries of a descriptor. Envoy sends a handful.
@@ -48,7 +48,7 @@ pub struct Limiter {
 struct Parts {
     rules: Arc<ArcSwap<Ruleset>>,
     store: Arc<dyn Store>,
-    salt: Salt,
+    salt: SaltCell,
     requests: Requests,
 }
 
@@ -129,7 +129,7 @@ impl Ruleset {
 
 impl Limiter {
     /// Decides by `rules` on `store`. The metrics recorder must be installed before.
-    pub fn new(rules: Arc<ArcSwap<Ruleset>>, store: Arc<dyn Store>, salt: Salt) -> Self {
+    pub fn new(rules: Arc<ArcSwap<Ruleset>>, store: Arc<dyn Store>, salt: SaltCell) -> Self {
         Self { parts: Arc::new(Parts { rules, store, salt, requests: Requests::new() }) }
     }
 
@@ -145,7 +145,7 @@ impl Limiter {
         if domain.is_none() {
             requests.unknown_domain.increment(1);
         }
-        let plan = plan(domain, rules.overrides, request, salt);
+        let plan = plan(domain, rules.overrides, request, &salt.current());
         if plan.asks.is_empty() {
             return Ok(Deciding::Done(self.parts.finish(&rules, plan, &[])));
         }
@@ -159,6 +159,16 @@ impl Limiter {
                 }))
             }
         })
+    }
+
+    /// Where its cells are kept.
+    pub fn store(&self) -> &dyn Store {
+        &*self.parts.store
+    }
+
+    /// How its cells are named now.
+    pub fn salt(&self) -> Salt {
+        self.parts.salt.current()
     }
 
     /// The rules in force.

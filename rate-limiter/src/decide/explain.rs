@@ -75,7 +75,7 @@ impl Limiter {
         let domain = rules.rules.domain(request.domain);
         check(request)?;
         admit(domain, request, caller)?;
-        let plan = plan(domain, rules.overrides, request, &parts.salt);
+        let plan = plan(domain, rules.overrides, request, &parts.salt.current());
         let looks: Vec<Ask> = plan.asks.iter().map(|ask| Ask { hits: Hits::Take(0), ..*ask }).collect();
         let outcomes = match parts.store.charge(&looks) {
             _ if looks.is_empty() => Outcomes::new(),

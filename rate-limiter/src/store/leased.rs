@@ -36,8 +36,8 @@ use super::{
     without_redis::Fallback,
 };
 use crate::model::descriptor::Hits;
-pub(crate) use table::Leases;
 use table::Decision;
+pub(crate) use table::Leases;
 
 /// A worker's store.
 pub(crate) struct Leased {

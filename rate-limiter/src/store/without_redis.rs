@@ -70,7 +70,7 @@ fn refused(ask: &Ask) -> Outcome {
 }
 
 /// What one of `replicas` may admit.
-fn share(limit: &Limit, replicas: u32) -> Limit {
+pub(crate) fn share(limit: &Limit, replicas: u32) -> Limit {
     if replicas <= 1 || limit.requests() == 0 {
         return *limit;
     }
@@ -78,7 +78,8 @@ fn share(limit: &Limit, replicas: u32) -> Limit {
     let fewer = || Limit::new((limit.requests() / replicas).max(1), limit.per(), burst, limit.algorithm());
     let shared = match limit.algorithm() {
         Algorithm::TokenBucket => {
-            Limit::new(limit.requests(), limit.per().saturating_mul(replicas), burst, limit.algorithm()).or_else(|_| fewer())
+            Limit::new(limit.requests(), limit.per().saturating_mul(replicas), burst, limit.algorithm())
+                .or_else(|_| fewer())
         }
         Algorithm::FixedWindow => fewer(),
     };

@@ -56,7 +56,7 @@ use crate::{
         quota::Assignment,
         rule::{Amount, Policy},
     },
-    store::{Ask, Charging},
+    store::{Ask, Charging, without_redis::share},
 };
 
 /// How long an assignment holds. Envoy drops one without a lifetime at once, and reports every five seconds.
@@ -192,7 +192,7 @@ impl QuotaStream {
                 charging.await;
             }
         }
-        let share = limit.divided((self.service.replicas)());
+        let share = share(&limit, (self.service.replicas)());
         let usage =
             Usage { allowed: usage.num_requests_allowed, denied: usage.num_requests_denied, elapsed };
         let answer = self.service.shared.ledger.lock().report(self.id, key, share, usage, Instant::now());
@@ -218,7 +218,7 @@ impl QuotaStream {
     fn find(&self, domain: &str, bucket: &BucketId) -> Result<Option<(CellKey, Limit, Policy)>, Status> {
         let ruleset = self.service.limiter.rules();
         let Some(rules) = ruleset.rules.domain(domain) else { return Ok(None) };
-        if !self.caller.may_ask(rules) {
+        if !self.caller.may_use(rules) {
             let refused = Refused::NotForCaller { domain: domain.to_owned() };
             return Err(Status::permission_denied(refused.to_string()));
         }
