@@ -2,7 +2,7 @@
 //!
 //! [`DomainSpec`] is what every form of configuration (YAML, RateLimitConfig, Chancery's own) is read into;
 //! [`Rules::build`] checks it and makes the tree, or reports every problem with its path. Precedence is that
-//! of envoyproxy/ratelimit; see [`Domain::find`] for the two places where ours is stricter.
+//! of envoyproxy/ratelimit; see [`Domain::find`] for where ours is stricter.
 
 mod build;
 mod spec;
@@ -135,7 +135,8 @@ impl Domain {
     ///
     /// envoyproxy/ratelimit joins key and value with `_` before it compares. Here they are compared apart: there, a
     /// rule for the key `a_b` also takes entries of key `a` and value `b`, and `a_b`, `c` cannot stand beside
-    /// `a`, `b_c`. A key that ends in `*` without a value matches entries whose key begins so, as there.
+    /// `a`, `b_c`. Nor can a client choose among wildcards by sending the pattern itself as a value. A key
+    /// that ends in `*` without a value matches entries whose key begins so, as there.
     pub fn find(&self, entries: &[Entry<'_>]) -> Option<&Arc<Rule>> {
         let mut node = &self.root;
         for entry in entries {
