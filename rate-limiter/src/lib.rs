@@ -3,6 +3,9 @@
 //! A request goes `serve/wire` → [`decide`] → [`model`]'s rules → [`store`] → [`model`]'s cells → answer. `model` and the
 //! planning half of `decide` are pure.
 
+pub mod app;
 pub mod decide;
 pub mod model;
+pub mod serve;
+pub mod settings;
 pub mod store;
