@@ -17,6 +17,7 @@ pub mod load;
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod redis;
 pub mod required;
 pub mod scene;
 pub mod story;

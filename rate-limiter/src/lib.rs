@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod decide;
+pub mod metrics;
 pub mod model;
 pub mod serve;
 pub mod settings;
