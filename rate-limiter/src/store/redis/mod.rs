@@ -40,6 +40,7 @@ use connect::Connector;
 pub use connect::{ConnectError, InvalidTls, TlsFiles};
 use link::{Link, LinkOptions, Settle};
 use metrics::StoreMetrics;
+pub use metrics::describe;
 use presence::Presence;
 pub use salt::SaltCell;
 pub use script::Unexpected;
