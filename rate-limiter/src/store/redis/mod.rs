@@ -17,6 +17,8 @@ mod presence;
 mod queue;
 mod salt;
 pub(crate) mod script;
+#[cfg(test)]
+mod testing;
 mod ticket;
 
 use std::{
@@ -181,3 +183,6 @@ impl Drop for Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
