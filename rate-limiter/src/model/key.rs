@@ -48,3 +48,6 @@ fn spell<'a>(algorithm: Algorithm, domain: &str, entries: impl Iterator<Item = E
     }
     spelt
 }
+
+#[cfg(test)]
+mod tests;
