@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use chancery_runtime::{
     Shutdown,
-    admin::{Admin, Readiness},
+    admin::{Admin, Condition, Readiness},
     listen::bind_shared,
     telemetry,
     tls::{RELOAD_INTERVAL, ServerTls},
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::settings::Settings;
 use crate::{
     config::{
-        Problem,
+        Problem, ads,
         files::{self, Files},
         rulebook::{Rulebook, Source},
     },
@@ -108,7 +108,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let stop = shutdown.token();
     let rulebook = Arc::new(Rulebook::new(settings.algorithm.into()));
     load_files(&settings, &rulebook, &shutdown)?;
-    loaded.met();
+    follow_xds(&settings, &rulebook, loaded, &shutdown)?;
 
     let cells = Cells::open(&settings, &shutdown)?;
     let meters = Arc::new(Meters::default());
@@ -159,15 +159,27 @@ fn load_files(settings: &Settings, rulebook: &Arc<Rulebook>, shutdown: &Shutdown
         return Ok(());
     }
     let (files, specs) = Files::load(&settings.config, settings.algorithm.into()).map_err(all)?;
-    rulebook.set(Source::Files, specs).map_err(|problems| all(problems.into_iter().map(Problem::from).collect()))?;
+    rulebook.set(Source::Files, specs).map_err(all)?;
     let rulebook = rulebook.clone();
-    shutdown.spawn(
-        "configuration files",
-        files.watch(shutdown.token(), move |specs| {
-            let set = rulebook.set(Source::Files, specs);
-            set.map_err(|problems| problems.into_iter().map(Problem::from).collect())
-        }),
-    );
+    let take = move |specs| rulebook.set(Source::Files, specs);
+    shutdown.spawn("configuration files", files.watch(shutdown.token(), take));
+    Ok(())
+}
+
+/// Follows the xDS server, if there is one; `loaded` is met when its rules are there, or those it gave before.
+fn follow_xds(
+    settings: &Settings,
+    rulebook: &Arc<Rulebook>,
+    loaded: Condition,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let Some(ads) = settings.ads()? else {
+        loaded.met();
+        return Ok(());
+    };
+    let rulebook = rulebook.clone();
+    let take = move |specs| rulebook.set(Source::Xds, specs);
+    shutdown.spawn("configuration over xDS", ads::run(ads, take, loaded, shutdown.token()));
     Ok(())
 }
 

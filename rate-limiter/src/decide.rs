@@ -122,8 +122,13 @@ impl Caller {
 impl Ruleset {
     /// Puts `rules` in force. Limits that requests bring along are token buckets unless a rule in their place says otherwise.
     pub fn new(rules: Rules) -> Self {
+        Self::with(rules, Algorithm::default())
+    }
+
+    /// As [`Ruleset::new`], with limits that requests bring along counted by `overrides`.
+    pub fn with(rules: Rules, overrides: Algorithm) -> Self {
         let counts = ByRule::new(rules.all().len());
-        Self { rules, overrides: Algorithm::default(), counts }
+        Self { rules, overrides, counts }
     }
 }
 

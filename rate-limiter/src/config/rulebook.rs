@@ -8,11 +8,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::Problem;
 use crate::{
     decide::Ruleset,
     model::{
         limit::Algorithm,
-        rule::{DomainSpec, Problem, Rules},
+        rule::{DomainSpec, Rules},
     },
 };
 
@@ -35,7 +36,7 @@ pub struct Rulebook {
 impl Rulebook {
     /// No rules yet. Limits that requests bring along are counted by `overrides`.
     pub fn new(overrides: Algorithm) -> Self {
-        let current = Arc::new(ArcSwap::from_pointee(ruleset(Rules::default(), overrides)));
+        let current = Arc::new(ArcSwap::from_pointee(Ruleset::with(Rules::default(), overrides)));
         Self { current, overrides, given: Mutex::default() }
     }
 
@@ -55,20 +56,16 @@ impl Rulebook {
         let all: Vec<DomainSpec> = given.values().flatten().cloned().collect();
         match Rules::build(&all) {
             Ok(rules) => {
-                self.current.store(Arc::new(ruleset(rules, self.overrides)));
+                self.current.store(Arc::new(Ruleset::with(rules, self.overrides)));
                 Ok(())
             }
             Err(problems) => {
                 given.remove(&source);
                 given.extend(before.map(|specs| (source, specs)));
-                Err(problems)
+                Err(problems.into_iter().map(Problem::from).collect())
             }
         }
     }
-}
-
-fn ruleset(rules: Rules, overrides: Algorithm) -> Ruleset {
-    Ruleset { overrides, ..Ruleset::new(rules) }
 }
 
 #[cfg(test)]

@@ -111,8 +111,8 @@ impl Ledger {
         told.collect()
     }
 
-    /// Buckets that are shared now.
-    pub(super) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.buckets.len()
     }
 

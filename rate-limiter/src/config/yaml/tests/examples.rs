@@ -14,7 +14,7 @@ use crate::{
         limit::Algorithm,
         rule::Rules,
     },
-    store::{Clock, Memory},
+    store::{Clock, Memory, SaltCell},
 };
 
 /// Entries as `key=value`, descriptors apart by `|`, entries by a space.
@@ -41,7 +41,7 @@ impl Example {
         let domain = specs[0].name.clone();
         let rules = Arc::new(ArcSwap::from_pointee(Ruleset::new(Rules::build(&specs).unwrap())));
         let (clock, _) = Clock::by_hand(Duration::from_secs(1_700_000_000));
-        Self { limiter: Limiter::new(rules, Arc::new(Memory::new(1_000, clock)), Salt([3; 16])), domain }
+        Self { limiter: Limiter::new(rules, Arc::new(Memory::new(1_000, clock)), SaltCell::new(Salt([3; 16]))), domain }
     }
 
     /// The rule of each descriptor, by its path below the domain.
