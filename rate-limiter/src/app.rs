@@ -7,10 +7,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use chancery_runtime::{
     Shutdown,
-    admin::{self, Admin, Readiness},
+    admin::{Admin, Readiness},
     listen::bind_shared,
     telemetry,
     tls::{RELOAD_INTERVAL, ServerTls},
@@ -21,16 +20,22 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::settings::Settings;
 use crate::{
-    decide::{Limiter, Ruleset},
-    model::{key::Salt, rule::Rules},
+    config::{
+        Problem,
+        files::{self, Files},
+        rulebook::{Rulebook, Source},
+    },
+    decide::{Caller, Limiter},
     serve::{
         Service,
         answer::Answers,
         grpc,
+        http::{self, Http},
         meters::{self, Meters},
+        quota::{self, QuotaService},
         worker::{self, Plan},
     },
-    store::Store,
+    store::{Clock, Memory, SaltCell, Store, memory, redis},
 };
 
 /// How long the parts get to end once a stop was asked for.
@@ -83,6 +88,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     chancery_runtime::tls::install_crypto_provider();
     let prometheus = telemetry::metrics()?;
     meters::describe();
+    crate::metrics::describe();
+    files::describe_metrics();
+    memory::describe();
+    redis::describe();
     let tls = settings.tls_files()?.map(ServerTls::load).transpose()?;
 
     let sockets = bind_shared(settings.grpc_addr, settings.worker_count()).with_context(|| {
@@ -96,23 +105,25 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let readiness = Readiness::new();
     let loaded = readiness.condition("rules loaded");
-    let rules = Arc::new(ArcSwap::from_pointee(Ruleset { rules: Rules::default() }));
+    let stop = shutdown.token();
+    let rulebook = Arc::new(Rulebook::new(settings.algorithm.into()));
+    load_files(&settings, &rulebook, &shutdown)?;
     loaded.met();
 
+    let cells = Cells::open(&settings, &shutdown)?;
     let meters = Arc::new(Meters::default());
     let answers = Answers::new(settings.response_headers);
-    let salt = Salt(rand::random());
-    let store: Arc<dyn Store> = Arc::new(placeholder::Cells::default());
+    let quotas = Arc::new(quota::Shared::default());
     let open = {
-        let meters = meters.clone();
-        Arc::new(move || Service {
-            limiter: Limiter::new(rules.clone(), store.clone(), salt),
-            answers,
-            meters: meters.clone(),
+        let (cells, meters, rules) = (cells.clone(), meters.clone(), rulebook.current());
+        Arc::new(move || {
+            let limiter = Limiter::new(rules.clone(), cells.for_worker(), cells.salt.clone());
+            let quota = QuotaService::new(limiter.clone(), quotas.clone(), cells.replicas());
+            Service { limiter, answers, quota, meters: meters.clone() }
         })
     };
+    let limiter = Limiter::new(rulebook.current(), cells.for_worker(), cells.salt.clone());
 
-    let stop = shutdown.token();
     let (others, report_health) = grpc::health(readiness.clone(), stop.clone());
     shutdown.spawn("health", report_health);
     if let Some(tls) = &tls {
@@ -127,11 +138,99 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         server: settings.grpc_server,
         max_connections: settings.max_connections,
     };
-    worker::start(plan, &shutdown).context("cannot start the workers")?;
+    let workers = worker::start(plan, &shutdown).context("cannot start the workers")?;
     shutdown.spawn("durations", publish(meters, stop.clone()));
-    let admin = Admin { readiness, metrics: prometheus, stopping: stop.clone() };
-    shutdown.spawn_essential("HTTP", admin::serve(http_listener, admin, stop));
+    // The last to go: it says that the others are going.
+    let parts_ended = CancellationToken::new();
+    let admin = Admin { readiness, metrics: prometheus, stopping: stop };
+    let http = Http { limiter, caller: Caller::Trusted, admin };
+    shutdown.spawn_essential("HTTP", http::serve(http_listener, http, parts_ended.clone()));
+    shutdown.spawn("store", async move {
+        workers.await;
+        cells.close().await;
+        parts_ended.cancel();
+    });
     Ok(Running { addresses, shutdown })
+}
+
+/// Loads the files, which must be good at the start, and watches them from then on.
+fn load_files(settings: &Settings, rulebook: &Arc<Rulebook>, shutdown: &Shutdown) -> anyhow::Result<()> {
+    if settings.config.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let (files, specs) = Files::load(&settings.config, settings.algorithm.into()).map_err(all)?;
+    rulebook.set(Source::Files, specs).map_err(|problems| all(problems.into_iter().map(Problem::from).collect()))?;
+    let rulebook = rulebook.clone();
+    shutdown.spawn(
+        "configuration files",
+        files.watch(shutdown.token(), move |specs| {
+            let set = rulebook.set(Source::Files, specs);
+            set.map_err(|problems| problems.into_iter().map(Problem::from).collect())
+        }),
+    );
+    Ok(())
+}
+
+/// Every problem, one per line.
+fn all(problems: Vec<Problem>) -> anyhow::Error {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!("the configuration has problems:\n{}", lines.join("\n"))
+}
+
+/// Says what is wrong with the rules of `settings`, or what is in them.
+///
+/// # Errors
+/// Every problem.
+pub fn check(settings: &Settings) -> Result<files::Summary, Vec<Problem>> {
+    files::check(&settings.config, settings.algorithm.into())
+}
+
+/// Where cells are kept.
+#[derive(Clone)]
+struct Cells {
+    memory: Arc<Memory>,
+    redis: Option<Arc<redis::Shared>>,
+    salt: SaltCell,
+}
+
+impl Cells {
+    fn open(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        let memory = Arc::new(Memory::new(settings.max_cells, Clock::system()));
+        let stop = shutdown.token();
+        let tend = memory::tend(memory.clone());
+        shutdown.spawn("cells", async move {
+            tokio::select! {
+                () = tend => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        let salt = SaltCell::random();
+        let redis =
+            settings.redis()?.map(|redis| redis::Shared::start(redis, memory.clone(), salt.clone())).transpose()?;
+        Ok(Self { memory, redis, salt })
+    }
+
+    /// The store of a worker, on whose runtime this is called.
+    fn for_worker(&self) -> Arc<dyn Store> {
+        match &self.redis {
+            None => self.memory.clone(),
+            Some(redis) => redis.store_for_worker(),
+        }
+    }
+
+    /// How many limiters share the cells.
+    fn replicas(&self) -> Arc<dyn Fn() -> u32 + Send + Sync> {
+        let redis = self.redis.clone();
+        Arc::new(move || redis.as_ref().map_or(1, |redis| redis.replicas()))
+    }
+
+    async fn close(&self) {
+        if let Some(redis) = &self.redis
+            && let Err(error) = redis.close().await
+        {
+            tracing::warn!(error = telemetry::chain(&error), "leases could not be given back");
+        }
+    }
 }
 
 async fn publish(meters: Arc<Meters>, stop: CancellationToken) {
@@ -140,42 +239,6 @@ async fn publish(meters: Arc<Meters>, stop: CancellationToken) {
         tokio::select! {
             _ = ticks.tick() => meters.publish(),
             () = stop.cancelled() => return,
-        }
-    }
-}
-
-mod placeholder {
-    //! Cells without a bound, until the stores are there.
-
-    use std::{collections::HashMap, time::Duration, time::SystemTime};
-
-    use parking_lot::Mutex;
-
-    use crate::{
-        model::{cell::Meter, key::CellKey},
-        store::{Ask, Charging, Outcome, Source, Store},
-    };
-
-    #[derive(Default)]
-    pub(super) struct Cells(Mutex<HashMap<CellKey, u64>>);
-
-    impl Store for Cells {
-        fn charge(&self, asks: &[Ask]) -> Charging {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-            let mut cells = self.0.lock();
-            let outcomes = asks.iter().map(|ask| {
-                let cell = cells.entry(ask.key).or_default();
-                let charged = Meter::new(&ask.limit, 1_000_000_000).charge(*cell, now, ask.hits, ask.policy.debt);
-                *cell = charged.cell;
-                Outcome {
-                    admitted: charged.admitted,
-                    remaining: charged.remaining,
-                    reset: Duration::from_nanos(charged.reset),
-                    retry: Duration::from_nanos(charged.retry),
-                    source: Source::Memory,
-                }
-            });
-            Charging::Done(outcomes.collect())
         }
     }
 }

@@ -7,12 +7,20 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZero,
     path::PathBuf,
+    time::Duration,
 };
 
 use chancery_runtime::{SecretString, tls::ServerTlsFiles};
 use serde::{Deserialize, Serialize};
 
-use crate::serve::{answer::ResponseHeaders, worker::GrpcServer};
+use crate::{
+    model::limit::Algorithm,
+    serve::{answer::ResponseHeaders, worker::GrpcServer},
+    store::{
+        memory,
+        redis::{InvalidAddress, RedisSettings, TlsFiles},
+    },
+};
 
 /// The settings of a rate limiter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +30,18 @@ pub struct Settings {
     pub config: PathBuf,
     /// `memory`, or the URL of Redis; not set: `memory`.
     pub store: Option<SecretString>,
+    /// How long Redis may take to decide, in milliseconds, before a rule's policy without it answers.
+    pub redis_timeout_ms: u64,
+    /// CA of Redis's certificate, PEM; empty: those of the system.
+    pub redis_ca: PathBuf,
+    /// Our certificate for Redis, PEM; empty: none.
+    pub redis_cert: PathBuf,
+    /// Its private key, PEM.
+    pub redis_key: PathBuf,
+    /// Borrow tokens of hot keys from Redis, and remember refusals.
+    pub leases: bool,
+    /// Cells kept in memory at most.
+    pub max_cells: usize,
     /// Where rules come from over xDS; empty: from nowhere.
     pub xds: String,
     /// Where gRPC listens.
@@ -61,12 +81,27 @@ pub enum AlgorithmChoice {
     FixedWindow,
 }
 
+impl From<AlgorithmChoice> for Algorithm {
+    fn from(choice: AlgorithmChoice) -> Self {
+        match choice {
+            AlgorithmChoice::TokenBucket => Self::TokenBucket,
+            AlgorithmChoice::FixedWindow => Self::FixedWindow,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             config: PathBuf::new(),
             store: None,
+            redis_timeout_ms: 5,
+            redis_ca: PathBuf::new(),
+            redis_cert: PathBuf::new(),
+            redis_key: PathBuf::new(),
+            leases: true,
+            max_cells: memory::CAPACITY,
             xds: String::new(),
             grpc_addr: local(8081),
             http_addr: local(6070),
@@ -93,6 +128,9 @@ pub enum InvalidSettings {
     /// Both.
     #[error("--insecure and TLS files contradict each other")]
     InsecureWithCertificates,
+    /// Not a store.
+    #[error("--store is neither memory nor the URL of a Redis")]
+    Store(#[source] InvalidAddress),
 }
 
 impl Settings {
@@ -115,6 +153,25 @@ impl Settings {
         }
     }
 
+    /// Redis, and how to reach it; `None`: cells are kept in memory.
+    ///
+    /// # Errors
+    /// The store is neither.
+    pub fn redis(&self) -> Result<Option<RedisSettings>, InvalidSettings> {
+        let url = match &self.store {
+            None => return Ok(None),
+            Some(store) if store.expose() == "memory" => return Ok(None),
+            Some(url) => url.expose(),
+        };
+        let path = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
+        Ok(Some(RedisSettings {
+            tls: TlsFiles { ca: path(&self.redis_ca), certificate: path(&self.redis_cert), key: path(&self.redis_key) },
+            timeout: Duration::from_millis(self.redis_timeout_ms),
+            leases: self.leases,
+            ..RedisSettings::new(url.parse().map_err(InvalidSettings::Store)?)
+        }))
+    }
+
     /// Threads that serve gRPC.
     pub fn worker_count(&self) -> usize {
         if self.workers > 0 {
@@ -132,9 +189,27 @@ pub struct Flags {
     /// Rules: a file or folder of envoyproxy/ratelimit's YAML
     #[arg(long, value_name = "FILE|DIR")]
     pub config: Option<PathBuf>,
-    /// memory, redis://…, rediss://… [default: memory]
+    /// memory, redis://…, rediss://…, redis+cluster://…, redis+sentinel://… [default: memory]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// How long Redis may take to decide, in milliseconds [default: 5]
+    #[arg(long, value_name = "MS")]
+    pub redis_timeout_ms: Option<u64>,
+    /// CA of Redis's certificate, PEM [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// Our certificate for Redis, PEM
+    #[arg(long, value_name = "FILE")]
+    pub redis_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub redis_key: Option<PathBuf>,
+    /// Whether to borrow tokens of hot keys from Redis [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub leases: Option<bool>,
+    /// Cells kept in memory at most [default: 1000000]
+    #[arg(long, value_name = "N")]
+    pub max_cells: Option<usize>,
     /// Rules over xDS from this address
     #[arg(long, value_name = "ADDR")]
     pub xds: Option<String>,
@@ -174,7 +249,7 @@ pub struct Flags {
     /// What speaks HTTP/2, for comparison
     #[arg(long, hide = true)]
     pub grpc_server: Option<GrpcServer>,
-    /// Check the rules and exit
+    /// Check the rules of --config and exit: 0 if they are good, 2 if not
     #[arg(long)]
     #[serde(skip)]
     pub check: bool,

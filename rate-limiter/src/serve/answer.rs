@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chancery_proto::{
-    envoy::{core::HeaderValue, ratelimit as pb},
+    envoy::{core::HeaderValue, rls as pb},
     google,
 };
 use serde::{Deserialize, Serialize};

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
-use self::{answer::Answers, meters::Meters, wire::request::InvalidRequest};
+use self::{answer::Answers, meters::Meters, quota::QuotaService, wire::request::InvalidRequest};
 use crate::decide::{Limiter, Refused};
 
 /// What a call needs, whichever way it comes. One per worker.
@@ -32,6 +32,8 @@ pub struct Service {
     pub limiter: Limiter,
     /// Turns verdicts into answers.
     pub answers: Answers,
+    /// Assigns quotas.
+    pub quota: QuotaService,
     /// Counts.
     pub meters: Arc<Meters>,
 }
@@ -39,7 +41,9 @@ pub struct Service {
 /// The gRPC status of a request that cannot be decided. What is wrong with it is the caller's to know.
 pub fn refusal(refused: &Refused) -> Status {
     let code = match refused {
-        Refused::NoDomain | Refused::NoDescriptors | Refused::TooMany { .. } | Refused::TooLong { .. } => Code::InvalidArgument,
+        Refused::NoDomain | Refused::NoDescriptors | Refused::TooMany { .. } | Refused::TooLong { .. } => {
+            Code::InvalidArgument
+        }
         Refused::NotForCaller { .. } => Code::PermissionDenied,
     };
     Status::new(code, refused.to_string())

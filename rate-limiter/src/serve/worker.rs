@@ -75,14 +75,15 @@ pub struct Plan {
     pub max_connections: usize,
 }
 
-/// Starts the workers.
+/// Starts the workers. What it answers with ends when all of them have.
 ///
 /// # Errors
 /// A thread cannot be started.
-pub fn start(plan: Plan, shutdown: &Shutdown) -> io::Result<()> {
+pub fn start(plan: Plan, shutdown: &Shutdown) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     let places = Arc::new(Semaphore::new(plan.max_connections.max(1)));
     let (desks, inboxes): (Vec<_>, Vec<_>) = (0..plan.sockets.len()).map(Desk::new).unzip();
     let desks: Arc<[Desk]> = desks.into();
+    let mut running = Vec::new();
     for (index, (socket, inbox)) in plan.sockets.into_iter().zip(inboxes).enumerate() {
         let worker = Worker {
             index,
@@ -100,12 +101,17 @@ pub fn start(plan: Plan, shutdown: &Shutdown) -> io::Result<()> {
             // The receiver is gone if the program did not wait for this.
             let _ = ended.send(worker.run(socket, inbox));
         })?;
-        shutdown.spawn_essential("worker", async move {
+        running.push(shutdown.spawn_essential("worker", async move {
             // A thread that panicked sends nothing.
             end.await.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
-        });
+        }));
     }
-    Ok(())
+    Ok(async move {
+        for worker in running {
+            // What it returned was logged where it was spawned.
+            let _ = worker.await;
+        }
+    })
 }
 
 /// Where connections for a worker are put.
