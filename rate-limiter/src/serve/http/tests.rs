@@ -17,7 +17,7 @@ use crate::{
     config::yaml,
     decide::Ruleset,
     model::{key::Salt, limit::Algorithm, rule::Rules},
-    store::{SaltCell, Clock, Memory},
+    store::{Clock, Memory, SaltCell},
 };
 
 const RULES: &str = r#"
