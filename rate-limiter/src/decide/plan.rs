@@ -1,6 +1,6 @@
 //! What to charge for a request, and what the charges say about it. Pure: the store stands between the two halves.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 
@@ -192,7 +192,12 @@ fn limited(limit: Limit, rule: Option<Arc<Rule>>, decision: Decision, outcome: &
 
 fn tightest(statuses: &[Status]) -> Option<usize> {
     let limited = statuses.iter().enumerate().filter(|(_, status)| status.limit.is_some());
-    limited.min_by_key(|(_, status)| (status.admitted, status.remaining)).map(|(at, _)| at)
+    let tightness = |status: &Status| {
+        // Of those that refuse the longest: before that, asking again is in vain.
+        let wait = if status.admitted { Duration::ZERO } else { status.reset };
+        (status.admitted, Reverse(wait), status.remaining)
+    };
+    limited.min_by_key(|(_, status)| tightness(status)).map(|(at, _)| at)
 }
 
 fn charged_for_nothing(asks: &[Ask], outcomes: &[Outcome]) -> Vec<Ask> {

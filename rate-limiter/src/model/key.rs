@@ -45,8 +45,8 @@ fn spell<'a, T>(
     entries: impl Iterator<Item = Entry<'a>> + Clone,
     read: impl FnOnce(&[u8]) -> T,
 ) -> T {
-    let texts = || std::iter::once(domain).chain(entries.clone().flat_map(|entry| [entry.key, entry.value]));
-    let length = 1 + texts().map(|text| 8 + text.len()).sum::<usize>();
+    let texts = std::iter::once(domain).chain(entries.flat_map(|entry| [entry.key, entry.value]));
+    let length = 1 + texts.clone().map(|text| 8 + text.len()).sum::<usize>();
     // Most lists are short. Those that are not are worth an allocation.
     let (mut short, mut long);
     let spelt = if length <= SHORT {
@@ -65,7 +65,7 @@ fn spell<'a, T>(
         spelt[at..at + bytes.len()].copy_from_slice(bytes);
         at += bytes.len();
     };
-    for text in texts() {
+    for text in texts {
         put(&(text.len() as u64).to_le_bytes());
         put(text.as_bytes());
     }
