@@ -4,13 +4,15 @@
 //! readiness say whether the rules are there. Stop: not ready, then connections, then HTTP, so that metrics can be
 //! read until the end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod cells;
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use chancery_runtime::{
     Shutdown,
-    admin::{self, Admin, Readiness},
+    admin::{Admin, Readiness},
     listen::bind_shared,
     telemetry,
     tls::{RELOAD_INTERVAL, ServerTls},
@@ -19,18 +21,22 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::cells::Cells;
 pub use crate::settings::Settings;
 use crate::{
-    decide::{Limiter, Ruleset},
-    model::{key::Salt, rule::Rules},
+    config::{self, files::Files},
+    decide::{Caller, Limiter, Ruleset},
+    metrics,
+    model::rule::{DomainSpec, Rules},
     serve::{
         Service,
         answer::Answers,
         grpc,
+        http::{self, Http},
         meters::{self, Meters},
         worker::{self, Plan},
     },
-    store::Store,
+    store::SaltCell,
 };
 
 /// How long the parts get to end once a stop was asked for.
@@ -78,11 +84,27 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     running.finished().await
 }
 
+/// Says whether the rules are good, for `--check`.
+///
+/// # Errors
+/// Every problem, one a line.
+pub fn check(settings: &Settings) -> anyhow::Result<()> {
+    anyhow::ensure!(!settings.config.as_os_str().is_empty(), "--check needs --config");
+    let algorithm = settings.algorithm.into();
+    let summary = config::files::check(&settings.config, algorithm).map_err(|problems| several(&problems))?;
+    let specs = config::files::load(&settings.config, algorithm).map_err(|problems| several(&problems))?;
+    build(&specs).map_err(|problems| several(&problems))?;
+    println!("{summary}");
+    Ok(())
+}
+
 /// Starts a rate limiter; it serves when this returns.
 pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
     chancery_runtime::tls::install_crypto_provider();
     let prometheus = telemetry::metrics()?;
+    metrics::describe();
     meters::describe();
+    config::files::describe_metrics();
     let tls = settings.tls_files()?.map(ServerTls::load).transpose()?;
 
     let sockets = bind_shared(settings.grpc_addr, settings.worker_count()).with_context(|| {
@@ -96,42 +118,83 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let readiness = Readiness::new();
     let loaded = readiness.condition("rules loaded");
-    let rules = Arc::new(ArcSwap::from_pointee(Ruleset { rules: Rules::default() }));
+    let rules = load_rules(&settings, &shutdown)?;
     loaded.met();
 
+    let salt = SaltCell::random();
+    let cells = Cells::open(&settings, &salt, &shutdown)?;
     let meters = Arc::new(Meters::default());
     let answers = Answers::new(settings.response_headers);
-    let salt = Salt(rand::random());
-    let store: Arc<dyn Store> = Arc::new(placeholder::Cells::default());
-    let open = {
-        let meters = meters.clone();
-        Arc::new(move || Service {
-            limiter: Limiter::new(rules.clone(), store.clone(), salt),
-            answers,
-            meters: meters.clone(),
-        })
+    let limiter = {
+        let cells = cells.clone();
+        move || Limiter::new(rules.clone(), cells.for_worker(), salt.clone())
     };
 
     let stop = shutdown.token();
-    let (others, report_health) = grpc::health(readiness.clone(), stop.clone());
+    let http = Http {
+        limiter: limiter(),
+        caller: if settings.insecure { Caller::Trusted } else { Caller::Anonymous },
+        admin: Admin { readiness: readiness.clone(), metrics: prometheus, stopping: stop.clone() },
+    };
+    let (others, report_health) = grpc::health(readiness, stop.clone());
     shutdown.spawn("health", report_health);
     if let Some(tls) = &tls {
         shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     }
+    let opened = meters.clone();
     let plan = Plan {
         sockets,
-        open,
+        open: Arc::new(move || Service { limiter: limiter(), answers, meters: opened.clone() }),
         others,
         tls,
         trust_domain: settings.trust_domain.into(),
         server: settings.grpc_server,
         max_connections: settings.max_connections,
     };
-    worker::start(plan, &shutdown).context("cannot start the workers")?;
-    shutdown.spawn("durations", publish(meters, stop.clone()));
-    let admin = Admin { readiness, metrics: prometheus, stopping: stop.clone() };
-    shutdown.spawn_essential("HTTP", admin::serve(http_listener, admin, stop));
+    let workers = worker::start(plan, &shutdown).context("cannot start the workers")?;
+    shutdown.spawn("durations", publish(meters, stop));
+    // The last to go: it says that the others are going.
+    let parts_ended = CancellationToken::new();
+    shutdown.spawn_essential("HTTP", http::serve(http_listener, http, parts_ended.clone()));
+    shutdown.spawn("store", async move {
+        for worker in workers {
+            // What it returned was logged where it was spawned.
+            let _ = worker.await;
+        }
+        cells.close().await;
+        parts_ended.cancel();
+    });
     Ok(Running { addresses, shutdown })
+}
+
+/// The rules of the configuration, and the task that follows its changes.
+fn load_rules(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Arc<ArcSwap<Ruleset>>> {
+    if settings.config.as_os_str().is_empty() {
+        return Ok(Arc::new(ArcSwap::from_pointee(Ruleset::new(Rules::default()))));
+    }
+    let path: &Path = &settings.config;
+    let refused = |problems: Vec<_>| several(&problems).context("the rules cannot be used");
+    let (files, specs) = Files::load(path, settings.algorithm.into()).map_err(refused)?;
+    let rules = Arc::new(ArcSwap::from_pointee(build(&specs).map_err(refused)?));
+    let in_force = rules.clone();
+    shutdown.spawn(
+        "configuration files",
+        files.watch(shutdown.token(), move |specs| {
+            in_force.store(Arc::new(build(&specs)?));
+            Ok(())
+        }),
+    );
+    Ok(rules)
+}
+
+fn build(specs: &[DomainSpec]) -> Result<Ruleset, Vec<config::Problem>> {
+    let rules = Rules::build(specs).map_err(|problems| problems.into_iter().map(Into::into).collect::<Vec<_>>())?;
+    Ok(Ruleset::new(rules))
+}
+
+fn several(problems: &[config::Problem]) -> anyhow::Error {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!(lines.join("\n"))
 }
 
 async fn publish(meters: Arc<Meters>, stop: CancellationToken) {
@@ -140,42 +203,6 @@ async fn publish(meters: Arc<Meters>, stop: CancellationToken) {
         tokio::select! {
             _ = ticks.tick() => meters.publish(),
             () = stop.cancelled() => return,
-        }
-    }
-}
-
-mod placeholder {
-    //! Cells without a bound, until the stores are there.
-
-    use std::{collections::HashMap, time::Duration, time::SystemTime};
-
-    use parking_lot::Mutex;
-
-    use crate::{
-        model::{cell::Meter, key::CellKey},
-        store::{Ask, Charging, Outcome, Source, Store},
-    };
-
-    #[derive(Default)]
-    pub(super) struct Cells(Mutex<HashMap<CellKey, u64>>);
-
-    impl Store for Cells {
-        fn charge(&self, asks: &[Ask]) -> Charging {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-            let mut cells = self.0.lock();
-            let outcomes = asks.iter().map(|ask| {
-                let cell = cells.entry(ask.key).or_default();
-                let charged = Meter::new(&ask.limit, 1_000_000_000).charge(*cell, now, ask.hits, ask.policy.debt);
-                *cell = charged.cell;
-                Outcome {
-                    admitted: charged.admitted,
-                    remaining: charged.remaining,
-                    reset: Duration::from_nanos(charged.reset),
-                    retry: Duration::from_nanos(charged.retry),
-                    source: Source::Memory,
-                }
-            });
-            Charging::Done(outcomes.collect())
         }
     }
 }

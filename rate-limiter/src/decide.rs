@@ -3,6 +3,7 @@
 //! [`plan`] and [`conclude`] are pure; [`Limiter::decide`] puts the store between them. Where the store answers at
 //! once nothing is allocated and no task is switched.
 
+pub mod explain;
 mod plan;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -20,7 +21,7 @@ use crate::{
         rule::{Domain, Rules},
         verdict::Verdict,
     },
-    store::{Charging, Outcome, Source, Store},
+    store::{Charging, Outcome, SaltCell, Source, Store},
 };
 
 /// Descriptors of a request, and entries of a descriptor. Envoy sends a handful.
@@ -47,7 +48,7 @@ pub struct Limiter {
 struct Parts {
     rules: Arc<ArcSwap<Ruleset>>,
     store: Arc<dyn Store>,
-    salt: Salt,
+    salt: SaltCell,
     requests: Requests,
 }
 
@@ -107,6 +108,17 @@ pub enum Deciding {
     Waiting(Pin<Box<dyn Future<Output = Verdict> + Send>>),
 }
 
+impl Caller {
+    /// Whether this domain is open to the caller.
+    pub fn may_use(&self, domain: &Domain) -> bool {
+        match self {
+            Self::Trusted => true,
+            Self::Anonymous | Self::Certified => domain.admits(None),
+            Self::Fleet(fleet) => domain.admits(Some(fleet)),
+        }
+    }
+}
+
 impl Ruleset {
     /// Puts `rules` in force. Limits that requests bring along are token buckets unless a rule in their place says otherwise.
     pub fn new(rules: Rules) -> Self {
@@ -117,7 +129,7 @@ impl Ruleset {
 
 impl Limiter {
     /// Decides by `rules` on `store`. The metrics recorder must be installed before.
-    pub fn new(rules: Arc<ArcSwap<Ruleset>>, store: Arc<dyn Store>, salt: Salt) -> Self {
+    pub fn new(rules: Arc<ArcSwap<Ruleset>>, store: Arc<dyn Store>, salt: SaltCell) -> Self {
         Self { parts: Arc::new(Parts { rules, store, salt, requests: Requests::new() }) }
     }
 
@@ -133,7 +145,7 @@ impl Limiter {
         if domain.is_none() {
             requests.unknown_domain.increment(1);
         }
-        let plan = plan(domain, rules.overrides, request, salt);
+        let plan = plan(domain, rules.overrides, request, &salt.current());
         if plan.asks.is_empty() {
             return Ok(Deciding::Done(self.parts.finish(&rules, plan, &[])));
         }
@@ -147,6 +159,16 @@ impl Limiter {
                 }))
             }
         })
+    }
+
+    /// Where its cells are kept.
+    pub fn store(&self) -> &dyn Store {
+        &*self.parts.store
+    }
+
+    /// How its cells are named now.
+    pub fn salt(&self) -> Salt {
+        self.parts.salt.current()
     }
 
     /// The rules in force.
@@ -172,12 +194,11 @@ impl Parts {
 }
 
 fn admit(domain: Option<&Domain>, request: &Request<'_>, caller: &Caller) -> Result<(), Refused> {
-    let open = domain.is_none_or(|domain| match caller {
-        Caller::Trusted => true,
-        Caller::Anonymous | Caller::Certified => domain.admits(None),
-        Caller::Fleet(fleet) => domain.admits(Some(fleet)),
-    });
-    if open { Ok(()) } else { Err(Refused::NotForCaller { domain: request.domain.to_owned() }) }
+    if domain.is_none_or(|domain| caller.may_use(domain)) {
+        Ok(())
+    } else {
+        Err(Refused::NotForCaller { domain: request.domain.to_owned() })
+    }
 }
 
 fn check(request: &Request<'_>) -> Result<(), Refused> {

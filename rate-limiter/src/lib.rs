@@ -4,6 +4,7 @@
 //! planning half of `decide` are pure.
 
 pub mod app;
+pub mod config;
 pub mod decide;
 pub mod metrics;
 pub mod model;

@@ -26,6 +26,9 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         print!("{}", chancery_runtime::settings::print::<app::Settings>(&settings)?);
         return Ok(());
     }
+    if flags.check {
+        return app::check(&settings);
+    }
     chancery_runtime::telemetry::init_logs(&chancery_runtime::telemetry::log_filter(
         |name| std::env::var(name).ok(),
         "info",

@@ -7,12 +7,17 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZero,
     path::PathBuf,
+    time::Duration,
 };
 
 use chancery_runtime::{SecretString, tls::ServerTlsFiles};
 use serde::{Deserialize, Serialize};
 
-use crate::serve::{answer::ResponseHeaders, worker::GrpcServer};
+use crate::{
+    model::limit::Algorithm,
+    serve::{answer::ResponseHeaders, worker::GrpcServer},
+    store::memory,
+};
 
 /// The settings of a rate limiter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +43,18 @@ pub struct Settings {
     pub client_ca: PathBuf,
     /// The trust domain whose certificates speak for a fleet.
     pub trust_domain: String,
+    /// The CA of Redis's certificate, PEM; empty: the system's.
+    pub redis_ca: PathBuf,
+    /// The certificate chain to show Redis, PEM; empty: none.
+    pub redis_cert: PathBuf,
+    /// Its private key, PEM.
+    pub redis_key: PathBuf,
+    /// How long Redis may take over a decision.
+    pub redis_timeout: Milliseconds,
+    /// Whether tokens are borrowed from Redis and its refusals remembered; otherwise each decision is Redis's own.
+    pub leases: bool,
+    /// Cells kept in memory.
+    pub memory_cells: usize,
     /// How limits of the YAML are counted.
     pub algorithm: AlgorithmChoice,
     /// Which headers are added to responses.
@@ -48,6 +65,26 @@ pub struct Settings {
     pub max_connections: usize,
     /// What speaks HTTP/2.
     pub grpc_server: GrpcServer,
+}
+
+/// A time in whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Milliseconds(u32);
+
+impl From<Milliseconds> for Duration {
+    fn from(Milliseconds(milliseconds): Milliseconds) -> Self {
+        Self::from_millis(milliseconds.into())
+    }
+}
+
+impl From<AlgorithmChoice> for Algorithm {
+    fn from(choice: AlgorithmChoice) -> Self {
+        match choice {
+            AlgorithmChoice::TokenBucket => Self::TokenBucket,
+            AlgorithmChoice::FixedWindow => Self::FixedWindow,
+        }
+    }
 }
 
 /// How limits are counted that do not say so themselves.
@@ -75,6 +112,12 @@ impl Default for Settings {
             tls_key: PathBuf::new(),
             client_ca: PathBuf::new(),
             trust_domain: "chancery.local".to_owned(),
+            redis_ca: PathBuf::new(),
+            redis_cert: PathBuf::new(),
+            redis_key: PathBuf::new(),
+            redis_timeout: Milliseconds(5),
+            leases: true,
+            memory_cells: memory::CAPACITY,
             algorithm: AlgorithmChoice::default(),
             response_headers: ResponseHeaders::default(),
             workers: 0,
@@ -159,6 +202,24 @@ pub struct Flags {
     /// Trust domain whose certificates speak for a fleet [default: chancery.local]
     #[arg(long, value_name = "DOMAIN")]
     pub trust_domain: Option<String>,
+    /// CA of Redis's certificate, PEM [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// Certificate chain to show Redis, PEM
+    #[arg(long, value_name = "FILE")]
+    pub redis_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub redis_key: Option<PathBuf>,
+    /// How long Redis may take over a decision, in milliseconds [default: 5]
+    #[arg(long, value_name = "MS")]
+    pub redis_timeout: Option<u32>,
+    /// Whether tokens are borrowed from Redis and its refusals remembered [default: true]
+    #[arg(long, value_name = "true|false")]
+    pub leases: Option<bool>,
+    /// Cells kept in memory [default: 1000000]
+    #[arg(long, value_name = "N")]
+    pub memory_cells: Option<usize>,
     /// How limits of the YAML are counted [default: token-bucket]
     #[arg(long, value_name = "ALGORITHM")]
     pub algorithm: Option<AlgorithmChoice>,

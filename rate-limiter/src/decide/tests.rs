@@ -75,7 +75,7 @@ impl Bench {
         let store = Arc::new(store);
         *store.now.lock() = 1_000 * TICKS;
         let rules = Arc::new(ArcSwap::from_pointee(Ruleset::new(rules)));
-        Self { limiter: Limiter::new(rules, store.clone(), Salt([7; 16])), store }
+        Self { limiter: Limiter::new(rules, store.clone(), SaltCell::new(Salt([7; 16]))), store }
     }
 
     async fn ask(&self, descriptors: &[Descriptor<'_>]) -> Verdict {

@@ -73,11 +73,23 @@ impl Meter {
     pub fn new(limit: &Limit, ticks_per_second: u64) -> Self {
         let ticks = limit.per().as_nanos() * u128::from(ticks_per_second);
         let period = saturate(ticks.div_ceil(1_000_000_000)).max(1);
+        let interval = ticks.div_ceil(1_000_000_000 * u128::from(limit.requests().max(1)));
+        Self::of(limit, period, saturate(interval).max(1), ticks_per_second)
+    }
+
+    /// `limit` in nanoseconds, for whoever asks often: 64 bits hold every product.
+    #[inline]
+    pub fn in_nanoseconds(limit: &Limit) -> Self {
+        let period = limit.per().as_secs() * 1_000_000_000 + u64::from(limit.per().subsec_nanos());
+        Self::of(limit, period, period.div_ceil(limit.requests().max(1).into()), 1_000_000_000)
+    }
+
+    #[inline]
+    fn of(limit: &Limit, period: u64, interval: u64, ticks_per_second: u64) -> Self {
         match (limit.requests(), limit.algorithm()) {
             (0, _) => Self::Never,
             (requests, Algorithm::FixedWindow) => Self::Window { period, requests: requests.into() },
-            (requests, Algorithm::TokenBucket) => {
-                let interval = saturate(ticks.div_ceil(1_000_000_000 * u128::from(requests))).max(1);
+            (_, Algorithm::TokenBucket) => {
                 let tolerance = interval.saturating_mul(limit.burst().into());
                 let debt = tolerance.max(DEBT.as_secs().saturating_mul(ticks_per_second));
                 Self::Bucket { interval, tolerance, most: tolerance.saturating_add(debt) }

@@ -83,6 +83,7 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Domain {
     name: Arc<str>,
+    origin: String,
     fleets: Option<BTreeSet<String>>,
     root: Node,
 }
@@ -118,6 +119,16 @@ impl Domain {
         &self.name
     }
 
+    /// Where it was read from: a file, or a resource.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Fleets whose proxies may ask; `None`: every client that may connect.
+    pub fn fleets(&self) -> Option<&BTreeSet<String>> {
+        self.fleets.as_ref()
+    }
+
     /// The rule that a descriptor of these entries falls under. At each level the exact value comes first, then the
     /// first wildcard in the order of the file that matches, then the bare key. What was chosen is kept, even if it leads to
     /// no rule, and the rule must be exactly as deep as the descriptor.
@@ -131,6 +142,13 @@ impl Domain {
             node = node.child(entry)?;
         }
         node.rule.as_ref()
+    }
+
+    /// Puts entries that came in no order (RLQS names a bucket by a map) into one that leads to a rule, if there is one.
+    /// Entries are tried in the order of their keys, so that the answer does not depend on how they came.
+    pub fn arrange(&self, entries: &mut [Entry<'_>]) -> bool {
+        entries.sort_unstable_by(|a, b| a.key.cmp(b.key));
+        self.root.arrange(entries)
     }
 
     /// Whether proxies of `fleet` may ask. `None` is a client without a fleet.

@@ -1,15 +1,19 @@
-//! How requests come in: gRPC for Envoy.
+//! How requests come in: gRPC for Envoy, HTTP for people.
 //!
 //! - [`worker`]: threads, each with its own runtime, socket and limiter.
 //! - [`connection`]: a connection, plain or TLS, and who is at its other end.
 //! - [`wire`]: `ShouldRateLimit` on the `h2` crate, the short way that nearly every request goes.
 //! - [`grpc`]: the same and everything else as tonic services: health, reflection.
 //! - [`answer`]: a verdict as Envoy's message.
+//! - [`caller`]: who asks.
+//! - [`http`]: the same over HTTP and JSON, and questions about the rules.
 //! - [`meters`]: what is measured.
 
 pub mod answer;
+pub mod caller;
 pub mod connection;
 pub mod grpc;
+pub mod http;
 pub mod meters;
 pub mod wire;
 pub mod worker;
@@ -35,7 +39,9 @@ pub struct Service {
 /// The gRPC status of a request that cannot be decided. What is wrong with it is the caller's to know.
 pub fn refusal(refused: &Refused) -> Status {
     let code = match refused {
-        Refused::NoDomain | Refused::NoDescriptors => Code::InvalidArgument,
+        Refused::NoDomain | Refused::NoDescriptors | Refused::TooMany { .. } | Refused::TooLong { .. } => {
+            Code::InvalidArgument
+        }
         Refused::NotForCaller { .. } => Code::PermissionDenied,
     };
     Status::new(code, refused.to_string())

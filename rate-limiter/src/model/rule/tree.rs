@@ -67,6 +67,22 @@ impl Node {
         }
     }
 
+    /// Orders `entries` so that they lead from here to a rule. A level is left as soon as no entry fits, so only what rules
+    /// have in common is tried twice.
+    pub(super) fn arrange(&self, entries: &mut [Entry<'_>]) -> bool {
+        if entries.is_empty() {
+            return self.rule.is_some();
+        }
+        for first in 0..entries.len() {
+            entries[..=first].rotate_right(1);
+            if self.child(&entries[0]).is_some_and(|node| node.arrange(&mut entries[1..])) {
+                return true;
+            }
+            entries[..=first].rotate_left(1);
+        }
+        false
+    }
+
     /// Puts `node` below this one, the `order`th there. The same key and value must not be put twice.
     pub(super) fn put(&mut self, order: usize, key: &str, value: &str, node: Self) {
         let branch = self.below.get_or_insert_default();
