@@ -331,3 +331,50 @@ impl Slot<'_> {
         if self.tag.load(Ordering::Acquire) & WINDOW == 0 { cell } else { self.end.load(Ordering::Acquire) }
     }
 }
+
+/// What two threads may do to each other in between two steps, one step at a time.
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const FIRST: CellKey = CellKey(0x1111_1111_1111_1110);
+    const SECOND: CellKey = CellKey(0x2222_2222_2222_2220);
+    const METERS: [Meter; 2] =
+        [Meter::Bucket { interval: 10, tolerance: 100 }, Meter::Window { period: 100, requests: 10 }];
+
+    #[test]
+    fn who_found_a_slot_that_is_dying_charges_nothing() {
+        for meter in METERS {
+            let (table, clock) = (Table::new(8), Clock::by_hand(Duration::from_nanos(1_000)));
+            let charge = Charge { meter, hits: Hits::Take(1), debt: false, clock: &clock.0 };
+            table.charge(FIRST, 1_000, charge);
+            let place = table.place(FIRST, meter);
+            let slot = table.find(place).expect("it was inserted");
+            assert!(slot.bury(1_005) == Burial::Alive);
+            clock.1.advance(Duration::from_nanos(100));
+            assert!(slot.bury(1_100) == Burial::Expired);
+            assert_eq!(slot.charge(place.tag, 1_005, charge), None);
+            assert_eq!(slot.cell.load(Ordering::Relaxed), DEAD);
+        }
+    }
+
+    #[test]
+    fn who_found_a_slot_that_is_anothers_by_now_charges_nothing() {
+        for meter in METERS {
+            let (table, clock) = (Table::new(8), Clock::by_hand(Duration::from_nanos(1_000)));
+            let charge = Charge { meter, hits: Hits::Take(1), debt: false, clock: &clock.0 };
+            table.charge(FIRST, 1_000, charge);
+            let place = table.place(FIRST, meter);
+            let slot = table.find(place).expect("it was inserted");
+            clock.1.advance(Duration::from_nanos(100));
+            table.charge(SECOND, 1_100, charge);
+            let cell = slot.cell.load(Ordering::Relaxed);
+            assert_eq!(slot.tag.load(Ordering::Relaxed), table.place(SECOND, meter).tag, "it took the same slot");
+            assert_eq!(slot.charge(place.tag, 1_005, charge), None);
+            assert_eq!(slot.cell.load(Ordering::Relaxed), cell);
+            assert_eq!(table.charge(FIRST, 1_005, charge).remaining, 9, "and is found afresh");
+        }
+    }
+}
