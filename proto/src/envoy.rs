@@ -6,12 +6,19 @@ pub use envoy_types::pb::envoy::{
     admin::v3 as admin,
     config::{
         accesslog::v3 as accesslog, bootstrap::v3 as bootstrap, cluster::v3 as cluster, core::v3 as core,
-        endpoint::v3 as endpoint, listener::v3 as listener, route::v3 as route,
+        endpoint::v3 as endpoint, listener::v3 as listener, ratelimit::v3 as rate_limit_service, route::v3 as route,
     },
     extensions::{
         access_loggers::{file::v3 as file_access_log, stream::v3 as stream_access_log},
         clusters::{common::dns::v3 as dns_lookup, dns::v3 as dns_cluster},
-        filters::{http::router::v3 as router, network::http_connection_manager::v3 as hcm},
+        common::ratelimit::v3 as rate_limit_common,
+        filters::{
+            http::{
+                rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
+                router::v3 as router,
+            },
+            network::http_connection_manager::v3 as hcm,
+        },
         retry::host::previous_hosts::v3 as previous_hosts,
         transport_sockets::tls::v3 as tls,
         upstreams::http::v3 as http_options,
@@ -24,3 +31,9 @@ pub use envoy_types::pb::envoy::service::{
     cluster::v3 as cds, discovery::v3 as discovery, endpoint::v3 as eds, extension::v3 as ecds, listener::v3 as lds,
     load_stats::v3 as load_stats, route::v3 as rds, runtime::v3 as runtime, secret::v3 as sds, status::v3 as status,
 };
+
+/// The services of rate limiting: Envoy asks for each request, or reports its usage and is given quotas.
+pub use envoy_types::pb::envoy::service::{rate_limit_quota::v3 as rlqs, ratelimit::v3 as rls};
+
+/// The configuration of limiters as envoyproxy/ratelimit takes it over xDS.
+pub use envoy_types::pb::ratelimit::config::ratelimit::v3 as rate_limit_config;

@@ -2,13 +2,15 @@
 //!
 //! [`envoy`] gives Envoy's generated messages short names, so that a translation reads
 //! `cluster::Cluster` and not seven path segments; [`type_url`] names the types that travel over
-//! xDS, and [`any`] packs one message into another. Nothing here knows what the messages are for.
+//! xDS, and [`any`] packs one message into another. [`chancery`] has the messages that are our own. Nothing here knows
+//! what the messages are for.
 //!
-//! The generated code comes from the `envoy-types` crate and is compiled once, there. Its `Any`,
+//! Envoy's generated code comes from the `envoy-types` crate and is compiled once, there. Its `Any`,
 //! `Duration` and wrappers are its own types ([`google`]), not those of `prost-types`: use these
 //! wherever a message of Envoy holds one.
 
 pub mod any;
+pub mod chancery;
 pub mod envoy;
 pub mod type_url;
 

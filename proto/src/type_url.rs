@@ -21,9 +21,14 @@ pub const RUNTIME: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 /// The configuration of an extension (ECDS).
 pub const EXTENSION_CONFIG: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
-/// Every resource type of Envoy with its short name, in the order in which Envoy wants them: what is
-/// referred to comes before what refers to it.
-pub const ALL: [(&str, &str); 9] = [
+/// The limits of one domain, for a rate limiter; Chancery's own.
+pub const RATE_LIMIT_DOMAIN: &str = "type.googleapis.com/chancery.config.v1.RateLimitDomain";
+/// The limits of one domain, for a rate limiter, as envoyproxy/ratelimit takes them.
+pub const RATE_LIMIT_CONFIG: &str = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig";
+
+/// Every resource type with its short name: Envoy's in the order in which it wants them (what is referred to comes
+/// before what refers to it), then those of rate limiters.
+pub const ALL: [(&str, &str); 11] = [
     (CLUSTER, "cluster"),
     (ENDPOINT, "endpoint"),
     (LISTENER, "listener"),
@@ -33,6 +38,8 @@ pub const ALL: [(&str, &str); 9] = [
     (SECRET, "secret"),
     (RUNTIME, "runtime"),
     (EXTENSION_CONFIG, "extensionConfig"),
+    (RATE_LIMIT_DOMAIN, "rateLimitDomain"),
+    (RATE_LIMIT_CONFIG, "rateLimitConfig"),
 ];
 
 /// How a type is called in logs, metrics and answers: `cluster`, `endpoint`, `virtualHost` …
@@ -58,7 +65,10 @@ mod tests {
     use prost::Name;
 
     use super::*;
-    use crate::envoy::{cluster, core, endpoint, listener, route, runtime, tls};
+    use crate::{
+        chancery::RateLimitDomain,
+        envoy::{cluster, core, endpoint, listener, rate_limit_config, route, runtime, tls},
+    };
 
     #[test]
     fn constants_are_the_urls_of_the_messages() {
@@ -71,6 +81,8 @@ mod tests {
         assert_eq!(SECRET, tls::Secret::type_url());
         assert_eq!(RUNTIME, runtime::Runtime::type_url());
         assert_eq!(EXTENSION_CONFIG, core::TypedExtensionConfig::type_url());
+        assert_eq!(RATE_LIMIT_DOMAIN, RateLimitDomain::type_url());
+        assert_eq!(RATE_LIMIT_CONFIG, rate_limit_config::RateLimitConfig::type_url());
     }
 
     #[test]

@@ -22,10 +22,7 @@ pub use sweep::{CELLS, CELLS_EVICTED, describe, tend};
 use table::{Charge, Table};
 
 use super::{Ask, Charging, Clock, Outcome, Source, Store};
-use crate::model::{
-    cell::{Charged, Meter},
-    limit::{Algorithm, Limit},
-};
+use crate::model::cell::{Charged, Meter};
 
 /// Cells that a limiter keeps unless told otherwise.
 pub const CAPACITY: usize = 1_000_000;
@@ -71,7 +68,12 @@ impl Memory {
 
     #[inline]
     fn charge_one(&self, ask: &Ask, now: u64) -> Outcome {
-        let charge = Charge { meter: meter(&ask.limit), hits: ask.hits, debt: ask.policy.debt, clock: &self.clock };
+        let charge = Charge {
+            meter: Meter::in_nanoseconds(&ask.limit),
+            hits: ask.hits,
+            debt: ask.policy.debt,
+            clock: &self.clock,
+        };
         let charged = match charge.meter {
             Meter::Never => charge.meter.charge(0, now, ask.hits, false),
             Meter::Bucket { .. } | Meter::Window { .. } => self.table.charge(ask.key, now, charge),
@@ -84,21 +86,6 @@ impl Store for Memory {
     fn charge(&self, asks: &[Ask]) -> Charging {
         let now = self.clock.now();
         Charging::Done(asks.iter().map(|ask| self.charge_one(ask, now)).collect())
-    }
-}
-
-/// [`Meter::new`] in nanoseconds: here a period has as many ticks as nanoseconds, and 64 bits do.
-#[inline]
-fn meter(limit: &Limit) -> Meter {
-    let per = limit.per();
-    let period = per.as_secs() * 1_000_000_000 + u64::from(per.subsec_nanos());
-    match (limit.requests(), limit.algorithm()) {
-        (0, _) => Meter::Never,
-        (requests, Algorithm::FixedWindow) => Meter::Window { period, requests: requests.into() },
-        (requests, Algorithm::TokenBucket) => {
-            let interval = period.div_ceil(requests.into());
-            Meter::Bucket { interval, tolerance: interval.saturating_mul(limit.burst().into()) }
-        }
     }
 }
 

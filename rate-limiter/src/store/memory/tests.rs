@@ -1,6 +1,7 @@
 use std::sync::{Arc, Barrier, atomic::AtomicU64};
 
 use super::*;
+use crate::model::limit::{Algorithm, Limit};
 use crate::{
     model::{descriptor::Hits, key::CellKey, rule::Policy},
     store::{
@@ -25,7 +26,7 @@ fn the_short_way_to_a_meter_leads_to_the_same() {
         for requests in [0, 1, 3, 10, 999_983, u32::MAX] {
             for algorithm in [Algorithm::TokenBucket, Algorithm::FixedWindow] {
                 let limit = Limit::new(requests, per, None, algorithm).unwrap();
-                assert_eq!(meter(&limit), Meter::new(&limit, 1_000_000_000), "{limit:?}");
+                assert_eq!(Meter::in_nanoseconds(&limit), Meter::new(&limit, 1_000_000_000), "{limit:?}");
             }
         }
     }
