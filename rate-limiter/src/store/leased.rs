@@ -36,8 +36,8 @@ use super::{
     without_redis::Fallback,
 };
 use crate::model::descriptor::Hits;
-pub(crate) use table::Leases;
 use table::Decision;
+pub(crate) use table::Leases;
 
 /// A worker's store.
 pub(crate) struct Leased {
@@ -149,3 +149,6 @@ fn never(ask: &Ask) -> Outcome {
     let retry = if admitted { std::time::Duration::ZERO } else { std::time::Duration::MAX };
     Outcome { admitted, remaining: 0, reset: std::time::Duration::ZERO, retry, source: Source::Memory }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,8 @@ fn share(limit: &Limit, replicas: u32) -> Limit {
     let fewer = || Limit::new((limit.requests() / replicas).max(1), limit.per(), burst, limit.algorithm());
     let shared = match limit.algorithm() {
         Algorithm::TokenBucket => {
-            Limit::new(limit.requests(), limit.per().saturating_mul(replicas), burst, limit.algorithm()).or_else(|_| fewer())
+            Limit::new(limit.requests(), limit.per().saturating_mul(replicas), burst, limit.algorithm())
+                .or_else(|_| fewer())
         }
         Algorithm::FixedWindow => fewer(),
     };

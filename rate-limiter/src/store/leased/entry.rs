@@ -176,9 +176,7 @@ impl Entry {
             self.lease = Lease { left: reply.granted.into(), granted: reply.granted.into(), since: sent };
         }
         self.denial = match call.hits {
-            Hits::Take(hits) if !outcome.admitted => {
-                Some(Denial::new(hits, &outcome, self.handful(replicas), now))
-            }
+            Hits::Take(hits) if !outcome.admitted => Some(Denial::new(hits, &outcome, self.handful(replicas), now)),
             _ => None,
         };
     }

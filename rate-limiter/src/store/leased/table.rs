@@ -50,15 +50,9 @@ type Shard = HashMap<CellKey, Entry, BuildHasherDefault<Fingerprint>>;
 /// What the table says.
 pub(super) enum Decision {
     /// Decided; and with `refill`, so many tokens are to be fetched in the background.
-    Decided {
-        outcome: Outcome,
-        refill: Option<u32>,
-    },
+    Decided { outcome: Outcome, refill: Option<u32> },
     /// Redis decides, and is asked for so many tokens more. What is to go back of an earlier limit's lease.
-    Ask {
-        want: u32,
-        give_back: Option<Call>,
-    },
+    Ask { want: u32, give_back: Option<Call> },
 }
 
 impl Leases {

@@ -82,7 +82,8 @@ impl FromStr for Address {
             return Err(InvalidAddress::Parameters);
         }
         let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
-        let (credentials, hosts) = authority.rsplit_once('@').map_or((None, authority), |(some, hosts)| (Some(some), hosts));
+        let (credentials, hosts) =
+            authority.rsplit_once('@').map_or((None, authority), |(some, hosts)| (Some(some), hosts));
         let (topology, database, port) = match kind {
             "" => (Topology::Server, number(path, "the number of a database")?, 6379),
             "+cluster" if path.is_empty() => (Topology::Cluster, 0, 6379),
@@ -109,10 +110,9 @@ impl FromStr for Address {
 fn number(text: &str, expected: &'static str) -> Result<i64, InvalidAddress> {
     match text {
         "" => Ok(0),
-        text => text
-            .parse::<u16>()
-            .map(i64::from)
-            .map_err(|_| InvalidAddress::Path { path: text.to_owned(), expected }),
+        text => {
+            text.parse::<u16>().map(i64::from).map_err(|_| InvalidAddress::Path { path: text.to_owned(), expected })
+        }
     }
 }
 

@@ -155,7 +155,8 @@ impl Connector {
     }
 
     async fn open_cluster(&self) -> Result<Connection, RedisError> {
-        let nodes = self.address.hosts.iter().map(|(host, port)| self.info(host, *port)).collect::<Result<Vec<_>, _>>()?;
+        let nodes =
+            self.address.hosts.iter().map(|(host, port)| self.info(host, *port)).collect::<Result<Vec<_>, _>>()?;
         let mut builder = ClusterClient::builder(nodes)
             .use_protocol(ProtocolVersion::RESP3)
             .connection_timeout(Duration::from_secs(1))
@@ -175,12 +176,12 @@ impl Connector {
             .set_client_to_redis_db(self.address.database)
             .set_client_to_redis_protocol(ProtocolVersion::RESP3);
         if self.address.tls {
-            builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_sentinel_tls_mode(TlsMode::Secure);
+            builder =
+                builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_sentinel_tls_mode(TlsMode::Secure);
         }
         if let Some(tls) = &self.tls {
-            builder = builder
-                .set_client_to_redis_certificates(tls.clone())
-                .set_client_to_sentinel_certificates(tls.clone());
+            builder =
+                builder.set_client_to_redis_certificates(tls.clone()).set_client_to_sentinel_certificates(tls.clone());
         }
         if let Some(user) = &self.address.user {
             builder = builder.set_client_to_redis_username(user);
@@ -200,7 +201,8 @@ impl Connector {
     }
 
     fn info(&self, host: &str, port: u16) -> Result<ConnectionInfo, RedisError> {
-        let mut redis = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_db(self.address.database);
+        let mut redis =
+            RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_db(self.address.database);
         if let Some(user) = &self.address.user {
             redis = redis.set_username(user);
         }

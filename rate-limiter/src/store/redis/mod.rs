@@ -18,7 +18,7 @@ mod queue;
 mod salt;
 pub(crate) mod script;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod ticket;
 
 use std::{

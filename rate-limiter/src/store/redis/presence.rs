@@ -77,7 +77,12 @@ impl Presence {
     async fn count(&self, connection: &mut Connection, life: Duration) -> Result<u32, RedisError> {
         let mut cmd = Cmd::new();
         // Once a second: sending the text is simpler than keeping it loaded.
-        cmd.arg("EVAL").arg(include_str!("present.lua")).arg(1).arg(REPLICAS_KEY).arg(&self.id).arg(life.as_micros() as u64);
+        cmd.arg("EVAL")
+            .arg(include_str!("present.lua"))
+            .arg(1)
+            .arg(REPLICAS_KEY)
+            .arg(&self.id)
+            .arg(life.as_micros() as u64);
         match connection.ask(&cmd).await? {
             Value::Int(replicas) => Ok(u32::try_from(replicas).unwrap_or(1)),
             _ => Ok(1),

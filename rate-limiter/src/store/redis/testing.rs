@@ -53,7 +53,10 @@ impl RedisServer {
     /// Chooses a port, and starts nothing yet.
     pub(crate) fn prepare(arguments: &[&str]) -> Option<Self> {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
-            assert!(!std::env::var("CI").is_ok_and(|value| value == "true"), "redis-server is needed, and CI must not skip its tests");
+            assert!(
+                !std::env::var("CI").is_ok_and(|value| value == "true"),
+                "redis-server is needed, and CI must not skip its tests"
+            );
             eprintln!("SKIPPED: redis-server is not installed");
             return None;
         }
@@ -75,11 +78,8 @@ impl RedisServer {
     /// Starts it, on the port it has, and waits until it answers.
     pub(crate) async fn run(&mut self) {
         let port = self.port.to_string();
-        let listens: Vec<&str> = if self.arguments.iter().any(|argument| argument == "--tls-port") {
-            vec![]
-        } else {
-            vec!["--port", &port]
-        };
+        let listens: Vec<&str> =
+            if self.arguments.iter().any(|argument| argument == "--tls-port") { vec![] } else { vec!["--port", &port] };
         let process = Command::new("redis-server")
             .args(&self.arguments)
             .args(listens)
@@ -90,7 +90,10 @@ impl RedisServer {
             .unwrap();
         self.process = Some(process);
         let port = self.port;
-        until("redis-server listens", async || tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()).await;
+        until("redis-server listens", async || {
+            tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()
+        })
+        .await;
     }
 
     /// Ends it at once, as a crash would.

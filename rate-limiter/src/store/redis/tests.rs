@@ -86,7 +86,10 @@ async fn a_key_lives_until_its_cell_says_nothing() {
     let left = || -> i64 {
         let keys = server.cli(&["keys", "ch:?????????????????"]);
         assert_eq!(keys.lines().count(), 1, "{keys}");
-        server.cli(&["eval", "return redis.call('PTTL', redis.call('KEYS', 'ch:?????????????????')[1])", "0"]).parse().unwrap()
+        server
+            .cli(&["eval", "return redis.call('PTTL', redis.call('KEYS', 'ch:?????????????????')[1])", "0"])
+            .parse()
+            .unwrap()
     };
     // Ten seconds of a bucket's hundred are used; the rounding adds up to 525 ms.
     let limit = bucket(10, Duration::from_secs(100), 10);

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::{ask, bucket};
 use crate::store::redis::{
@@ -17,8 +17,25 @@ async fn a_user_with_no_more_than_it_needs() {
     let Some(server) = RedisServer::start(&[]).await else { return };
     // What docs say a limiter's user must be allowed.
     let set = server.cli(&[
-        "acl", "setuser", "limiter", "on", ">p@ss/word", "~ch:*", "+evalsha", "+eval", "+script|load", "+get", "+set", "+time",
-        "+zadd", "+zrem", "+zremrangebyscore", "+zcard", "+pexpire", "+info", "+hello",
+        "acl",
+        "setuser",
+        "limiter",
+        "on",
+        ">p@ss/word",
+        "~ch:*",
+        "+evalsha",
+        "+eval",
+        "+script|load",
+        "+get",
+        "+set",
+        "+time",
+        "+zadd",
+        "+zrem",
+        "+zremrangebyscore",
+        "+zcard",
+        "+pexpire",
+        "+info",
+        "+hello",
     ]);
     assert_eq!(set, "OK");
     server.cli(&["acl", "setuser", "default", "off"]);
@@ -37,6 +54,7 @@ async fn tls_with_certificates_on_both_sides() {
     let folder = server.folder().to_owned();
     let file = |name: &str| folder.join(name);
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.distinguished_name.push(DnType::CommonName, "the CA of this test");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
     fs::write(file("ca.crt"), ca.pem()).unwrap();
@@ -48,16 +66,23 @@ async fn tls_with_certificates_on_both_sides() {
     }
     let port = server.port.to_string();
     server.argue(&[
-        "--port", "0", "--tls-port", &port, "--tls-cert-file", "server.crt", "--tls-key-file", "server.key", "--tls-ca-cert-file",
-        "ca.crt", "--tls-auth-clients", "yes",
+        "--port",
+        "0",
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        "server.crt",
+        "--tls-key-file",
+        "server.key",
+        "--tls-ca-cert-file",
+        "ca.crt",
+        "--tls-auth-clients",
+        "yes",
     ]);
     server.run().await;
     let url = format!("rediss://127.0.0.1:{port}");
-    let tls = TlsFiles {
-        ca: Some(file("ca.crt")),
-        certificate: Some(file("client.crt")),
-        key: Some(file("client.key")),
-    };
+    let tls =
+        TlsFiles { ca: Some(file("ca.crt")), certificate: Some(file("client.crt")), key: Some(file("client.key")) };
     let secured = shared(RedisSettings { tls: tls.clone(), ..settings(&url) });
     let store = secured.store_for_worker();
     connected(&secured).await;
