@@ -59,6 +59,11 @@ impl Redis {
         Ok(redis)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)

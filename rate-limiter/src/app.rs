@@ -6,13 +6,12 @@
 
 mod cells;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use chancery_runtime::{
     Shutdown,
-    admin::{Admin, Readiness},
+    admin::{Admin, Condition, Readiness},
     listen::bind_shared,
     telemetry,
     tls::{RELOAD_INTERVAL, ServerTls},
@@ -24,16 +23,21 @@ use tokio_util::sync::CancellationToken;
 use self::cells::Cells;
 pub use crate::settings::Settings;
 use crate::{
-    config::{self, files::Files},
-    decide::{Caller, Limiter, Ruleset},
+    config::{
+        self, ads,
+        files::Files,
+        rulebook::{Rulebook, Source},
+    },
+    decide::{Caller, Limiter},
     metrics,
-    model::rule::{DomainSpec, Rules},
+    model::rule::Rules,
     serve::{
         Service,
         answer::Answers,
         grpc,
         http::{self, Http},
         meters::{self, Meters},
+        quota::{self, QuotaService},
         worker::{self, Plan},
     },
     store::SaltCell,
@@ -84,18 +88,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     running.finished().await
 }
 
-/// Says whether the rules are good, for `--check`.
+/// Says what is in the rules of the configuration, for `--check`.
 ///
 /// # Errors
-/// Every problem, one a line.
-pub fn check(settings: &Settings) -> anyhow::Result<()> {
-    anyhow::ensure!(!settings.config.as_os_str().is_empty(), "--check needs --config");
+/// Every problem.
+pub fn check(settings: &Settings) -> Result<config::files::Summary, Vec<config::Problem>> {
     let algorithm = settings.algorithm.into();
-    let summary = config::files::check(&settings.config, algorithm).map_err(|problems| several(&problems))?;
-    let specs = config::files::load(&settings.config, algorithm).map_err(|problems| several(&problems))?;
-    build(&specs).map_err(|problems| several(&problems))?;
-    println!("{summary}");
-    Ok(())
+    let specs = config::files::load(&settings.config, algorithm)?;
+    Rules::build(&specs).map_err(|problems| problems.into_iter().map(config::Problem::from).collect::<Vec<_>>())?;
+    config::files::check(&settings.config, algorithm)
 }
 
 /// Starts a rate limiter; it serves when this returns.
@@ -118,15 +119,16 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let readiness = Readiness::new();
     let loaded = readiness.condition("rules loaded");
-    let rules = load_rules(&settings, &shutdown)?;
-    loaded.met();
+    let rulebook = Arc::new(Rulebook::new(settings.algorithm.into()));
+    load_files(&settings, &rulebook, &shutdown)?;
+    follow_xds(&settings, &rulebook, loaded, &shutdown)?;
 
     let salt = SaltCell::random();
     let cells = Cells::open(&settings, &salt, &shutdown)?;
     let meters = Arc::new(Meters::default());
     let answers = Answers::new(settings.response_headers);
     let limiter = {
-        let cells = cells.clone();
+        let (cells, rules) = (cells.clone(), rulebook.current());
         move || Limiter::new(rules.clone(), cells.for_worker(), salt.clone())
     };
 
@@ -141,10 +143,17 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     if let Some(tls) = &tls {
         shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     }
-    let opened = meters.clone();
+    let open = {
+        let (meters, cells, quotas) = (meters.clone(), cells.clone(), Arc::new(quota::Shared::default()));
+        move || {
+            let limiter = limiter();
+            let quota = QuotaService::new(limiter.clone(), quotas.clone(), cells.replicas());
+            Service { limiter, answers, quota, meters: meters.clone() }
+        }
+    };
     let plan = Plan {
         sockets,
-        open: Arc::new(move || Service { limiter: limiter(), answers, meters: opened.clone() }),
+        open: Arc::new(open),
         others,
         tls,
         trust_domain: settings.trust_domain.into(),
@@ -167,32 +176,38 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     Ok(Running { addresses, shutdown })
 }
 
-/// The rules of the configuration, and the task that follows its changes.
-fn load_rules(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Arc<ArcSwap<Ruleset>>> {
+/// Loads the files, which must be good at the start, and watches them from then on.
+fn load_files(settings: &Settings, rulebook: &Arc<Rulebook>, shutdown: &Shutdown) -> anyhow::Result<()> {
     if settings.config.as_os_str().is_empty() {
-        return Ok(Arc::new(ArcSwap::from_pointee(Ruleset::new(Rules::default()))));
+        return Ok(());
     }
-    let path: &Path = &settings.config;
     let refused = |problems: Vec<_>| several(&problems).context("the rules cannot be used");
-    let (files, specs) = Files::load(path, settings.algorithm.into()).map_err(refused)?;
-    let rules = Arc::new(ArcSwap::from_pointee(build(&specs).map_err(refused)?));
-    let in_force = rules.clone();
-    shutdown.spawn(
-        "configuration files",
-        files.watch(shutdown.token(), move |specs| {
-            in_force.store(Arc::new(build(&specs)?));
-            Ok(())
-        }),
-    );
-    Ok(rules)
+    let (files, specs) = Files::load(&settings.config, settings.algorithm.into()).map_err(refused)?;
+    rulebook.set(Source::Files, specs).map_err(refused)?;
+    let rulebook = rulebook.clone();
+    let take = move |specs| rulebook.set(Source::Files, specs);
+    shutdown.spawn("configuration files", files.watch(shutdown.token(), take));
+    Ok(())
 }
 
-fn build(specs: &[DomainSpec]) -> Result<Ruleset, Vec<config::Problem>> {
-    let rules = Rules::build(specs).map_err(|problems| problems.into_iter().map(Into::into).collect::<Vec<_>>())?;
-    Ok(Ruleset::new(rules))
+/// Follows the xDS server, if there is one; `loaded` is met when its rules are there, or those it gave before.
+fn follow_xds(
+    settings: &Settings,
+    rulebook: &Arc<Rulebook>,
+    loaded: Condition,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let Some(ads) = settings.ads()? else {
+        loaded.met();
+        return Ok(());
+    };
+    let rulebook = rulebook.clone();
+    let take = move |specs| rulebook.set(Source::Xds, specs);
+    shutdown.spawn("configuration over xDS", ads::run(ads, take, loaded, shutdown.token()));
+    Ok(())
 }
 
-fn several(problems: &[config::Problem]) -> anyhow::Error {
+fn several<P: ToString>(problems: &[P]) -> anyhow::Error {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     anyhow::anyhow!(lines.join("\n"))
 }

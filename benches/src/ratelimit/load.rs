@@ -298,3 +298,49 @@ fn drain(shared: &[Mutex<Shared>]) -> u64 {
         thread::park_timeout(Duration::from_millis(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+    use super::*;
+    use crate::ratelimit::peers::{Limitador, limitador_on};
+
+    /// Serves until the test ends.
+    fn limiter(quota: &str) -> (SocketAddr, tokio::runtime::Runtime) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let limiter = Limitador::new(2, quota.parse().unwrap()).unwrap();
+        let address = runtime.block_on(limitador_on(limiter)).unwrap();
+        (address, runtime)
+    }
+
+    fn load(to: SocketAddr, pace: Pace, keys: Keys) -> Seen {
+        let (warm_up, measured) = (Duration::ZERO, Duration::from_millis(300));
+        exert(&Load { to, connections: 3, pace, keys, descriptors: 2, warm_up, measured }).unwrap()
+    }
+
+    #[test]
+    fn a_closed_loop_counts_what_was_admitted_and_what_was_not() {
+        let (to, _runtime) = limiter("5/3600");
+        let seen = load(to, Pace::Closed { in_flight: 4 }, Keys::Uniform(1));
+        assert_eq!((seen.admitted, seen.failed), (5, 0));
+        assert!(seen.refused > 10, "{seen:?}");
+        let recorded: u64 = seen.latencies.iter().map(|(_, count)| count).sum();
+        assert_eq!(recorded, seen.admitted + seen.refused);
+    }
+
+    #[test]
+    fn each_key_is_asked_for_once() {
+        let (to, _runtime) = limiter("1/3600");
+        let seen = load(to, Pace::Closed { in_flight: 4 }, Keys::Each(30));
+        // A request takes two keys, one per descriptor.
+        assert_eq!((seen.admitted, seen.refused, seen.answered), (15, 0, 15));
+    }
+
+    #[test]
+    fn an_open_loop_keeps_its_schedule() {
+        let (to, _runtime) = limiter("1000000/1");
+        let seen = load(to, Pace::Open { per_second: 1_000 }, Keys::Zipf(100));
+        assert_eq!((seen.answered, seen.unanswered, seen.failed), (300, 0, 0));
+    }
+}

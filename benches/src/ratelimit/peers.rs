@@ -78,10 +78,22 @@ impl RateLimitService for Floor {
     }
 }
 
-struct Limitador(Arc<RateLimiter>);
+/// Serves it on a free port, in the background.
+#[cfg(test)]
+pub(super) async fn limitador_on(limiter: Limitador) -> Result<SocketAddr> {
+    let incoming = tonic::transport::server::TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let address = incoming.local_addr()?;
+    let server = Server::builder().add_service(RateLimitServiceServer::new(limiter));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    Ok(address)
+}
+
+/// That library, as the service.
+pub(super) struct Limitador(Arc<RateLimiter>);
 
 impl Limitador {
-    fn new(descriptors: usize, quota: Quota) -> Result<Self> {
+    /// With one limit per descriptor, and one for the check.
+    pub(super) fn new(descriptors: usize, quota: Quota) -> Result<Self> {
         let limiter = RateLimiter::new(COUNTERS);
         let limit = |domain, descriptor: usize, key: String, quota: Quota| {
             let variable = format!("descriptors[{descriptor}]['{key}']");

@@ -1,23 +1,11 @@
-//! The Redis that servers count in: without persistence, on the load's core, and asked what it was asked.
+//! The Redis that servers count in: on the load's core, and asked what it was asked.
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::Path,
-    time::Duration,
-};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use chancery_e2e::{
-    port::free_port,
-    process::Process,
-    wait::{PATIENCE, until},
-};
+use chancery_e2e::redis::Redis as Process;
 
-use super::{
-    connection::SILENCE,
-    subject::{LOAD_CORE, on_core},
-};
+use super::subject::LOAD_CORE;
 use crate::usage;
 
 /// Commands that run others: with one of them, what it runs is not counted as well.
@@ -39,71 +27,41 @@ const ASIDE: [&str; 12] = [
     "function|load",
 ];
 
-/// A server of our own.
-pub(super) struct Redis {
-    process: Process,
-    address: SocketAddr,
-}
+/// A server of our own, without persistence.
+pub(super) struct Redis(Process);
 
 impl Redis {
     /// Starts one, pinned to the load's core if asked to be.
     pub(super) async fn start(pinned: bool, folder: &Path) -> Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let mut command = on_core(pinned.then_some(LOAD_CORE), Path::new("redis-server"));
-        command.args([
-            "--port",
-            &address.port().to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--appendonly",
-            "no",
-            "--save",
-            "",
-        ]);
-        let process = Process::spawn("redis", command, folder)?;
-        let redis = Self { process, address };
-        until("Redis answers", PATIENCE, async || redis.ask(&["PING"])).await?;
-        Ok(redis)
+        let redis = Process::start(folder).await?.context("redis-server is not on this machine")?;
+        if pinned {
+            let mut taskset = Command::new("taskset");
+            taskset.args(["--all-tasks", "--cpu-list", "--pid", LOAD_CORE, &redis.pid().to_string()]);
+            let output = taskset.output()?;
+            ensure!(output.status.success(), "cannot pin Redis: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(Self(redis))
     }
 
-    /// Where it serves.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    /// Host and port.
+    pub(super) fn address(&self) -> String {
+        self.0.address.to_string()
     }
 
     /// Forgets all keys and all counts.
     pub(super) fn clear(&self) -> Result<()> {
-        self.ask(&["FLUSHALL"])?;
-        self.ask(&["CONFIG", "RESETSTAT"]).map(drop)
+        self.0.cli(&["flushall"])?;
+        self.0.cli(&["config", "resetstat"]).map(drop)
     }
 
     /// CPU time it has used.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        usage::cpu(self.process.pid())
+        usage::cpu(self.0.pid())
     }
 
     /// How many commands came in since [`Self::clear`], as it was asked them: a script is one.
     pub(super) fn calls(&self) -> Result<u64> {
-        Ok(calls(&self.ask(&["INFO", "commandstats"])?))
-    }
-
-    /// One command on a connection of its own; a string, simple or bulk, is the answer.
-    fn ask(&self, command: &[&str]) -> Result<String> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(SILENCE))?;
-        let parts: String = command.iter().map(|part| format!("${}\r\n{part}\r\n", part.len())).collect();
-        stream.write_all(format!("*{}\r\n{parts}", command.len()).as_bytes())?;
-        let mut reader = BufReader::new(stream);
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let line = line.trim_end();
-        if let Some(length) = line.strip_prefix('$') {
-            let mut text = vec![0; length.parse::<usize>().context("no such string")?];
-            reader.read_exact(&mut text)?;
-            return Ok(String::from_utf8(text)?);
-        }
-        ensure!(line.starts_with('+'), "Redis answers {line:?} to {command:?}");
-        Ok(line[1..].to_owned())
+        Ok(calls(&self.0.cli(&["info", "commandstats"])?))
     }
 }
 

@@ -115,7 +115,7 @@ impl Subject {
                 command.env("GRPC_HOST", "127.0.0.1").env("GRPC_PORT", address.port().to_string());
                 command.env("HOST", "127.0.0.1").env("PORT", free_port().to_string());
                 command.env("DEBUG_HOST", "127.0.0.1").env("DEBUG_PORT", free_port().to_string());
-                command.env("REDIS_SOCKET_TYPE", "tcp").env("REDIS_URL", redis_address()?.to_string());
+                command.env("REDIS_SOCKET_TYPE", "tcp").env("REDIS_URL", redis_address()?);
             }
         }
         Ok(command)

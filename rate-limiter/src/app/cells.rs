@@ -35,7 +35,7 @@ impl Cells {
             }
         });
         let Some(address) = address(settings)? else { return Ok(Self::Memory(own)) };
-        redis::metrics::describe();
+        redis::describe();
         let some = |path: &std::path::PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
         let tls = TlsFiles {
             ca: some(&settings.redis_ca),
@@ -58,6 +58,15 @@ impl Cells {
             Self::Memory(memory) => memory.clone(),
             Self::Redis(shared) => shared.store_for_worker(),
         }
+    }
+
+    /// How many limiters share the cells.
+    pub(super) fn replicas(&self) -> Arc<dyn Fn() -> u32 + Send + Sync> {
+        let cells = self.clone();
+        Arc::new(move || match &cells {
+            Self::Memory(_) => 1,
+            Self::Redis(shared) => shared.replicas(),
+        })
     }
 
     /// Gives back what is borrowed, when no more requests come.

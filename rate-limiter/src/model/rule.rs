@@ -2,7 +2,7 @@
 //!
 //! [`DomainSpec`] is what every form of configuration (YAML, RateLimitConfig, Chancery's own) is read into;
 //! [`Rules::build`] checks it and makes the tree, or reports every problem with its path. Precedence is that
-//! of envoyproxy/ratelimit; see [`Domain::find`] for the two places where ours is stricter.
+//! of envoyproxy/ratelimit; see [`Domain::find`] for where ours is stricter.
 
 mod build;
 mod spec;
@@ -17,7 +17,7 @@ pub use self::{
     build::{MAX_DEPTH, MAX_RULES, Problem},
     spec::{Amount, DescriptorSpec, DomainSpec, LimitSpec, Policy, WithoutRedis},
 };
-use super::descriptor::Entry;
+use super::{descriptor::Entry, limit::Limit};
 
 /// A rule that was found.
 #[derive(Debug, PartialEq)]
@@ -135,7 +135,8 @@ impl Domain {
     ///
     /// envoyproxy/ratelimit joins key and value with `_` before it compares. Here they are compared apart: there, a
     /// rule for the key `a_b` also takes entries of key `a` and value `b`, and `a_b`, `c` cannot stand beside
-    /// `a`, `b_c`. A key that ends in `*` without a value matches entries whose key begins so, as there.
+    /// `a`, `b_c`. Nor can a client choose among wildcards by sending the pattern itself as a value. A key
+    /// that ends in `*` without a value matches entries whose key begins so, as there.
     pub fn find(&self, entries: &[Entry<'_>]) -> Option<&Arc<Rule>> {
         let mut node = &self.root;
         for entry in entries {
@@ -158,8 +159,16 @@ impl Domain {
 }
 
 impl Rule {
+    /// The limit, if there is one.
+    pub fn limit(&self) -> Option<Limit> {
+        match self.amount {
+            Amount::Limited(limit) => Some(limit),
+            Amount::Unlimited => None,
+        }
+    }
+
     /// The entries that name the cell: where values share one, the pattern stands for them.
-    pub fn cell<'a>(&'a self, entries: &'a [Entry<'a>]) -> impl Iterator<Item = Entry<'a>> {
+    pub fn cell<'a>(&'a self, entries: &'a [Entry<'a>]) -> impl Iterator<Item = Entry<'a>> + Clone {
         entries.iter().zip(&self.levels).map(|(entry, level)| match (level.shared, level.pattern()) {
             (true, Some(pattern)) => Entry { value: pattern, ..*entry },
             _ => *entry,

@@ -1,13 +1,16 @@
-//! The tonic services: `ShouldRateLimit` for whatever the short way leaves out, and health.
+//! The tonic services: `ShouldRateLimit` for whatever the short way leaves out, quotas, and health.
 //!
 //! [`wire`](super::wire) hands every call here that is not a plain, complete, well-formed `ShouldRateLimit`. So errors are
 //! told in one place, and the two ways cannot differ in them.
 
 use std::time::Instant;
 
-use chancery_proto::envoy::rls::{
-    RateLimitRequest, RateLimitResponse,
-    rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
+use chancery_proto::envoy::{
+    rlqs::rate_limit_quota_service_server::RateLimitQuotaServiceServer,
+    rls::{
+        RateLimitRequest, RateLimitResponse,
+        rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
+    },
 };
 use chancery_runtime::{admin::Readiness, telemetry::chain};
 use tokio_util::sync::CancellationToken;
@@ -23,10 +26,11 @@ pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 /// The largest request message, in bytes: tonic's own bound, said aloud.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
-/// `ShouldRateLimit` and `others` (health and the like) as one tonic service.
+/// `ShouldRateLimit`, quotas and `others` (health and the like) as one tonic service.
 pub fn routes(service: Service, others: Routes) -> Routes {
+    let quota = RateLimitQuotaServiceServer::new(service.quota.clone()).max_decoding_message_size(MAX_MESSAGE);
     let service = RateLimitServiceServer::new(RateLimit(service)).max_decoding_message_size(MAX_MESSAGE);
-    others.add_service(service)
+    others.add_service(service).add_service(quota)
 }
 
 /// `grpc.health.v1`, and the task that keeps it true: serving while `readiness` says so, until `stop`.

@@ -4,6 +4,7 @@
 //! - [`connection`]: a connection, plain or TLS, and who is at its other end.
 //! - [`wire`]: `ShouldRateLimit` on the `h2` crate, the short way that nearly every request goes.
 //! - [`grpc`]: the same and everything else as tonic services: health, reflection.
+//! - [`quota`]: limits that Envoy enforces itself.
 //! - [`answer`]: a verdict as Envoy's message.
 //! - [`caller`]: who asks.
 //! - [`http`]: the same over HTTP and JSON, and questions about the rules.
@@ -15,6 +16,7 @@ pub mod connection;
 pub mod grpc;
 pub mod http;
 pub mod meters;
+pub mod quota;
 pub mod wire;
 pub mod worker;
 
@@ -22,7 +24,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
-use self::{answer::Answers, meters::Meters, wire::request::InvalidRequest};
+use self::{answer::Answers, meters::Meters, quota::QuotaService, wire::request::InvalidRequest};
 use crate::decide::{Limiter, Refused};
 
 /// What a call needs, whichever way it comes. One per worker.
@@ -32,6 +34,8 @@ pub struct Service {
     pub limiter: Limiter,
     /// Turns verdicts into answers.
     pub answers: Answers,
+    /// Assigns quotas.
+    pub quota: QuotaService,
     /// Counts.
     pub meters: Arc<Meters>,
 }

@@ -70,7 +70,7 @@ fn refused(ask: &Ask) -> Outcome {
 }
 
 /// What one of `replicas` may admit.
-fn share(limit: &Limit, replicas: u32) -> Limit {
+pub(crate) fn share(limit: &Limit, replicas: u32) -> Limit {
     if replicas <= 1 || limit.requests() == 0 {
         return *limit;
     }

@@ -297,9 +297,10 @@ fn cell_dto(cell: Cell) -> CellDto {
 
 /// A duration in protobuf's JSON form: `1.250s`.
 fn seconds(duration: Duration) -> String {
-    match (duration.as_secs(), duration.subsec_millis()) {
-        (seconds, 0) if duration.subsec_nanos() == 0 => format!("{seconds}s"),
-        (seconds, millis) if duration.subsec_nanos() % 1_000_000 == 0 => format!("{seconds}.{millis:03}s"),
-        (seconds, _) => format!("{seconds}.{:09}s", duration.subsec_nanos()),
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    match (nanos, nanos.is_multiple_of(1_000_000)) {
+        (0, _) => format!("{seconds}s"),
+        (_, true) => format!("{seconds}.{:03}s", nanos / 1_000_000),
+        (_, false) => format!("{seconds}.{nanos:09}s"),
     }
 }

@@ -17,6 +17,8 @@ mod presence;
 mod queue;
 mod salt;
 pub(crate) mod script;
+#[cfg(test)]
+mod testing;
 mod ticket;
 
 use std::{
@@ -40,6 +42,7 @@ use connect::Connector;
 pub use connect::{ConnectError, InvalidTls, TlsFiles};
 use link::{Link, LinkOptions, Settle};
 use metrics::StoreMetrics;
+pub use metrics::describe;
 use presence::Presence;
 pub use salt::SaltCell;
 pub use script::Unexpected;
@@ -180,3 +183,6 @@ impl Drop for Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
