@@ -98,6 +98,11 @@ impl Meters {
         if begins { self.waiting.increment(1.0) } else { self.waiting.decrement(1.0) }
     }
 
+    /// How many calls were timed.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+
     /// Makes the durations visible. To be called every now and then.
     pub fn publish(&self) {
         let mut calls = 0;

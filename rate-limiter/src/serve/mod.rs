@@ -55,3 +55,6 @@ pub fn refusal(refused: &Refused) -> Status {
 pub fn invalid(error: InvalidRequest) -> Status {
     Status::invalid_argument(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;
