@@ -4,6 +4,8 @@
 //! readiness say whether the rules are there. Stop: not ready, then connections, then HTTP, so that metrics can be
 //! read until the end.
 
+mod cells;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
@@ -18,14 +20,17 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::cells::Cells;
 pub use crate::settings::Settings;
 use crate::{
     config::{
-        Problem, ads,
-        files::{self, Files},
+        self, ads,
+        files::Files,
         rulebook::{Rulebook, Source},
     },
     decide::{Caller, Limiter},
+    metrics,
+    model::rule::Rules,
     serve::{
         Service,
         answer::Answers,
@@ -35,7 +40,7 @@ use crate::{
         quota::{self, QuotaService},
         worker::{self, Plan},
     },
-    store::{Clock, Memory, SaltCell, Store, memory, redis},
+    store::SaltCell,
 };
 
 /// How long the parts get to end once a stop was asked for.
@@ -83,15 +88,24 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     running.finished().await
 }
 
+/// Says what is in the rules of the configuration, for `--check`.
+///
+/// # Errors
+/// Every problem.
+pub fn check(settings: &Settings) -> Result<config::files::Summary, Vec<config::Problem>> {
+    let algorithm = settings.algorithm.into();
+    let specs = config::files::load(&settings.config, algorithm)?;
+    Rules::build(&specs).map_err(|problems| problems.into_iter().map(config::Problem::from).collect::<Vec<_>>())?;
+    config::files::check(&settings.config, algorithm)
+}
+
 /// Starts a rate limiter; it serves when this returns.
 pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
     chancery_runtime::tls::install_crypto_provider();
     let prometheus = telemetry::metrics()?;
+    metrics::describe();
     meters::describe();
-    crate::metrics::describe();
-    files::describe_metrics();
-    memory::describe();
-    redis::describe();
+    config::files::describe_metrics();
     let tls = settings.tls_files()?.map(ServerTls::load).transpose()?;
 
     let sockets = bind_shared(settings.grpc_addr, settings.worker_count()).with_context(|| {
@@ -105,33 +119,41 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let readiness = Readiness::new();
     let loaded = readiness.condition("rules loaded");
-    let stop = shutdown.token();
     let rulebook = Arc::new(Rulebook::new(settings.algorithm.into()));
     load_files(&settings, &rulebook, &shutdown)?;
     follow_xds(&settings, &rulebook, loaded, &shutdown)?;
 
-    let cells = Cells::open(&settings, &shutdown)?;
+    let salt = SaltCell::random();
+    let cells = Cells::open(&settings, &salt, &shutdown)?;
     let meters = Arc::new(Meters::default());
     let answers = Answers::new(settings.response_headers);
-    let quotas = Arc::new(quota::Shared::default());
-    let open = {
-        let (cells, meters, rules) = (cells.clone(), meters.clone(), rulebook.current());
-        Arc::new(move || {
-            let limiter = Limiter::new(rules.clone(), cells.for_worker(), cells.salt.clone());
-            let quota = QuotaService::new(limiter.clone(), quotas.clone(), cells.replicas());
-            Service { limiter, answers, quota, meters: meters.clone() }
-        })
+    let limiter = {
+        let (cells, rules) = (cells.clone(), rulebook.current());
+        move || Limiter::new(rules.clone(), cells.for_worker(), salt.clone())
     };
-    let limiter = Limiter::new(rulebook.current(), cells.for_worker(), cells.salt.clone());
 
-    let (others, report_health) = grpc::health(readiness.clone(), stop.clone());
+    let stop = shutdown.token();
+    let http = Http {
+        limiter: limiter(),
+        caller: if settings.insecure { Caller::Trusted } else { Caller::Anonymous },
+        admin: Admin { readiness: readiness.clone(), metrics: prometheus, stopping: stop.clone() },
+    };
+    let (others, report_health) = grpc::health(readiness, stop.clone());
     shutdown.spawn("health", report_health);
     if let Some(tls) = &tls {
         shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     }
+    let open = {
+        let (meters, cells, quotas) = (meters.clone(), cells.clone(), Arc::new(quota::Shared::default()));
+        move || {
+            let limiter = limiter();
+            let quota = QuotaService::new(limiter.clone(), quotas.clone(), cells.replicas());
+            Service { limiter, answers, quota, meters: meters.clone() }
+        }
+    };
     let plan = Plan {
         sockets,
-        open,
+        open: Arc::new(open),
         others,
         tls,
         trust_domain: settings.trust_domain.into(),
@@ -139,14 +161,15 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         max_connections: settings.max_connections,
     };
     let workers = worker::start(plan, &shutdown).context("cannot start the workers")?;
-    shutdown.spawn("durations", publish(meters, stop.clone()));
+    shutdown.spawn("durations", publish(meters, stop));
     // The last to go: it says that the others are going.
     let parts_ended = CancellationToken::new();
-    let admin = Admin { readiness, metrics: prometheus, stopping: stop };
-    let http = Http { limiter, caller: Caller::Trusted, admin };
     shutdown.spawn_essential("HTTP", http::serve(http_listener, http, parts_ended.clone()));
     shutdown.spawn("store", async move {
-        workers.await;
+        for worker in workers {
+            // What it returned was logged where it was spawned.
+            let _ = worker.await;
+        }
         cells.close().await;
         parts_ended.cancel();
     });
@@ -158,8 +181,9 @@ fn load_files(settings: &Settings, rulebook: &Arc<Rulebook>, shutdown: &Shutdown
     if settings.config.as_os_str().is_empty() {
         return Ok(());
     }
-    let (files, specs) = Files::load(&settings.config, settings.algorithm.into()).map_err(all)?;
-    rulebook.set(Source::Files, specs).map_err(all)?;
+    let refused = |problems: Vec<_>| several(&problems).context("the rules cannot be used");
+    let (files, specs) = Files::load(&settings.config, settings.algorithm.into()).map_err(refused)?;
+    rulebook.set(Source::Files, specs).map_err(refused)?;
     let rulebook = rulebook.clone();
     let take = move |specs| rulebook.set(Source::Files, specs);
     shutdown.spawn("configuration files", files.watch(shutdown.token(), take));
@@ -183,66 +207,9 @@ fn follow_xds(
     Ok(())
 }
 
-/// Every problem, one per line.
-fn all(problems: Vec<Problem>) -> anyhow::Error {
+fn several<P: ToString>(problems: &[P]) -> anyhow::Error {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    anyhow::anyhow!("the configuration has problems:\n{}", lines.join("\n"))
-}
-
-/// Says what is wrong with the rules of `settings`, or what is in them.
-///
-/// # Errors
-/// Every problem.
-pub fn check(settings: &Settings) -> Result<files::Summary, Vec<Problem>> {
-    files::check(&settings.config, settings.algorithm.into())
-}
-
-/// Where cells are kept.
-#[derive(Clone)]
-struct Cells {
-    memory: Arc<Memory>,
-    redis: Option<Arc<redis::Shared>>,
-    salt: SaltCell,
-}
-
-impl Cells {
-    fn open(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let memory = Arc::new(Memory::new(settings.max_cells, Clock::system()));
-        let stop = shutdown.token();
-        let tend = memory::tend(memory.clone());
-        shutdown.spawn("cells", async move {
-            tokio::select! {
-                () = tend => {}
-                () = stop.cancelled() => {}
-            }
-        });
-        let salt = SaltCell::random();
-        let redis =
-            settings.redis()?.map(|redis| redis::Shared::start(redis, memory.clone(), salt.clone())).transpose()?;
-        Ok(Self { memory, redis, salt })
-    }
-
-    /// The store of a worker, on whose runtime this is called.
-    fn for_worker(&self) -> Arc<dyn Store> {
-        match &self.redis {
-            None => self.memory.clone(),
-            Some(redis) => redis.store_for_worker(),
-        }
-    }
-
-    /// How many limiters share the cells.
-    fn replicas(&self) -> Arc<dyn Fn() -> u32 + Send + Sync> {
-        let redis = self.redis.clone();
-        Arc::new(move || redis.as_ref().map_or(1, |redis| redis.replicas()))
-    }
-
-    async fn close(&self) {
-        if let Some(redis) = &self.redis
-            && let Err(error) = redis.close().await
-        {
-            tracing::warn!(error = telemetry::chain(&error), "leases could not be given back");
-        }
-    }
+    anyhow::anyhow!(lines.join("\n"))
 }
 
 async fn publish(meters: Arc<Meters>, stop: CancellationToken) {

@@ -27,6 +27,7 @@ async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if flags.check {
+        anyhow::ensure!(!settings.config.as_os_str().is_empty(), "--check needs --config");
         return Ok(check(&settings));
     }
     chancery_runtime::telemetry::init_logs(&chancery_runtime::telemetry::log_filter(

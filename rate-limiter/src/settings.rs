@@ -20,10 +20,7 @@ use crate::{
     config::ads::{self, AdsSettings, InvalidServer, NoIdentity},
     model::limit::Algorithm,
     serve::{answer::ResponseHeaders, worker::GrpcServer},
-    store::{
-        memory,
-        redis::{InvalidAddress, RedisSettings, TlsFiles},
-    },
+    store::memory,
 };
 
 /// The settings of a rate limiter.
@@ -34,18 +31,6 @@ pub struct Settings {
     pub config: PathBuf,
     /// `memory`, or the URL of Redis; not set: `memory`.
     pub store: Option<SecretString>,
-    /// How long Redis may take to decide, in milliseconds, before a rule's policy without it answers.
-    pub redis_timeout_ms: u64,
-    /// CA of Redis's certificate, PEM; empty: those of the system.
-    pub redis_ca: PathBuf,
-    /// Our certificate for Redis, PEM; empty: none.
-    pub redis_cert: PathBuf,
-    /// Its private key, PEM.
-    pub redis_key: PathBuf,
-    /// Borrow tokens of hot keys from Redis, and remember refusals.
-    pub leases: bool,
-    /// Cells kept in memory at most.
-    pub max_cells: usize,
     /// Where rules come from over xDS; empty: from nowhere.
     pub xds: String,
     /// Where rules that came over xDS are kept for a start without its server; empty: nowhere.
@@ -64,6 +49,18 @@ pub struct Settings {
     pub client_ca: PathBuf,
     /// The trust domain whose certificates speak for a fleet.
     pub trust_domain: String,
+    /// The CA of Redis's certificate, PEM; empty: the system's.
+    pub redis_ca: PathBuf,
+    /// The certificate chain to show Redis, PEM; empty: none.
+    pub redis_cert: PathBuf,
+    /// Its private key, PEM.
+    pub redis_key: PathBuf,
+    /// How long Redis may take over a decision.
+    pub redis_timeout: Milliseconds,
+    /// Whether tokens are borrowed from Redis and its refusals remembered; otherwise each decision is Redis's own.
+    pub leases: bool,
+    /// Cells kept in memory.
+    pub memory_cells: usize,
     /// How limits of the YAML are counted.
     pub algorithm: AlgorithmChoice,
     /// Which headers are added to responses.
@@ -74,6 +71,26 @@ pub struct Settings {
     pub max_connections: usize,
     /// What speaks HTTP/2.
     pub grpc_server: GrpcServer,
+}
+
+/// A time in whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Milliseconds(u32);
+
+impl From<Milliseconds> for Duration {
+    fn from(Milliseconds(milliseconds): Milliseconds) -> Self {
+        Self::from_millis(milliseconds.into())
+    }
+}
+
+impl From<AlgorithmChoice> for Algorithm {
+    fn from(choice: AlgorithmChoice) -> Self {
+        match choice {
+            AlgorithmChoice::TokenBucket => Self::TokenBucket,
+            AlgorithmChoice::FixedWindow => Self::FixedWindow,
+        }
+    }
 }
 
 /// How limits are counted that do not say so themselves.
@@ -87,27 +104,12 @@ pub enum AlgorithmChoice {
     FixedWindow,
 }
 
-impl From<AlgorithmChoice> for Algorithm {
-    fn from(choice: AlgorithmChoice) -> Self {
-        match choice {
-            AlgorithmChoice::TokenBucket => Self::TokenBucket,
-            AlgorithmChoice::FixedWindow => Self::FixedWindow,
-        }
-    }
-}
-
 impl Default for Settings {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             config: PathBuf::new(),
             store: None,
-            redis_timeout_ms: 5,
-            redis_ca: PathBuf::new(),
-            redis_cert: PathBuf::new(),
-            redis_key: PathBuf::new(),
-            leases: true,
-            max_cells: memory::CAPACITY,
             xds: String::new(),
             saved_rules: PathBuf::new(),
             grpc_addr: local(8081),
@@ -117,6 +119,12 @@ impl Default for Settings {
             tls_key: PathBuf::new(),
             client_ca: PathBuf::new(),
             trust_domain: "chancery.local".to_owned(),
+            redis_ca: PathBuf::new(),
+            redis_cert: PathBuf::new(),
+            redis_key: PathBuf::new(),
+            redis_timeout: Milliseconds(5),
+            leases: true,
+            memory_cells: memory::CAPACITY,
             algorithm: AlgorithmChoice::default(),
             response_headers: ResponseHeaders::default(),
             workers: 0,
@@ -141,9 +149,6 @@ pub enum InvalidSettings {
     /// The limiter's own certificate cannot be used with xDS.
     #[error("the certificate cannot be used for xDS")]
     Identity(#[source] NoIdentity),
-    /// Not a store.
-    #[error("--store is neither memory nor the URL of a Redis")]
-    Store(#[source] InvalidAddress),
 }
 
 impl Settings {
@@ -182,28 +187,9 @@ impl Settings {
         Ok(Some(AdsSettings {
             server: self.xds.parse().map_err(InvalidSettings::Xds)?,
             tls,
-            id: named.unwrap_or_else(|| "rate-limiter".to_owned()),
+            id: named.unwrap_or_else(|| ads::CLUSTER.to_owned()),
             saved: Some(self.saved_rules.clone()).filter(|path| !path.as_os_str().is_empty()),
             algorithm: self.algorithm.into(),
-        }))
-    }
-
-    /// Redis, and how to reach it; `None`: cells are kept in memory.
-    ///
-    /// # Errors
-    /// The store is neither.
-    pub fn redis(&self) -> Result<Option<RedisSettings>, InvalidSettings> {
-        let url = match &self.store {
-            None => return Ok(None),
-            Some(store) if store.expose() == "memory" => return Ok(None),
-            Some(url) => url.expose(),
-        };
-        let path = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
-        Ok(Some(RedisSettings {
-            tls: TlsFiles { ca: path(&self.redis_ca), certificate: path(&self.redis_cert), key: path(&self.redis_key) },
-            timeout: Duration::from_millis(self.redis_timeout_ms),
-            leases: self.leases,
-            ..RedisSettings::new(url.parse().map_err(InvalidSettings::Store)?)
         }))
     }
 
@@ -227,24 +213,6 @@ pub struct Flags {
     /// memory, redis://…, rediss://…, redis+cluster://…, redis+sentinel://… [default: memory]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// How long Redis may take to decide, in milliseconds [default: 5]
-    #[arg(long, value_name = "MS")]
-    pub redis_timeout_ms: Option<u64>,
-    /// CA of Redis's certificate, PEM [default: those of the system]
-    #[arg(long, value_name = "FILE")]
-    pub redis_ca: Option<PathBuf>,
-    /// Our certificate for Redis, PEM
-    #[arg(long, value_name = "FILE")]
-    pub redis_cert: Option<PathBuf>,
-    /// Its private key, PEM
-    #[arg(long, value_name = "FILE")]
-    pub redis_key: Option<PathBuf>,
-    /// Whether to borrow tokens of hot keys from Redis [default: true]
-    #[arg(long, value_name = "BOOL")]
-    pub leases: Option<bool>,
-    /// Cells kept in memory at most [default: 1000000]
-    #[arg(long, value_name = "N")]
-    pub max_cells: Option<usize>,
     /// Rules over xDS from this address
     #[arg(long, value_name = "ADDR")]
     pub xds: Option<String>,
@@ -272,6 +240,24 @@ pub struct Flags {
     /// Trust domain whose certificates speak for a fleet [default: chancery.local]
     #[arg(long, value_name = "DOMAIN")]
     pub trust_domain: Option<String>,
+    /// CA of Redis's certificate, PEM [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// Certificate chain to show Redis, PEM
+    #[arg(long, value_name = "FILE")]
+    pub redis_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub redis_key: Option<PathBuf>,
+    /// How long Redis may take over a decision, in milliseconds [default: 5]
+    #[arg(long, value_name = "MS")]
+    pub redis_timeout: Option<u32>,
+    /// Whether tokens are borrowed from Redis and its refusals remembered [default: true]
+    #[arg(long, value_name = "true|false")]
+    pub leases: Option<bool>,
+    /// Cells kept in memory [default: 1000000]
+    #[arg(long, value_name = "N")]
+    pub memory_cells: Option<usize>,
     /// How limits of the YAML are counted [default: token-bucket]
     #[arg(long, value_name = "ALGORITHM")]
     pub algorithm: Option<AlgorithmChoice>,
@@ -287,7 +273,7 @@ pub struct Flags {
     /// What speaks HTTP/2, for comparison
     #[arg(long, hide = true)]
     pub grpc_server: Option<GrpcServer>,
-    /// Check the rules of --config and exit: 0 if they are good, 2 if not
+    /// Check the rules and exit
     #[arg(long)]
     #[serde(skip)]
     pub check: bool,

@@ -46,7 +46,7 @@ enum Stream {
 }
 
 impl Connection {
-    /// A plaintext connection, which the operator has asked for: nobody says who it is.
+    /// A plaintext connection: nobody says who it is, and the operator said that this is fine.
     pub fn plain(stream: TcpStream, address: SocketAddr, place: Place) -> io::Result<Self> {
         // Answers are small and awaited; holding them back to fill a segment only delays them.
         stream.set_nodelay(true)?;

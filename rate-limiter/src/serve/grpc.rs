@@ -14,11 +14,11 @@ use chancery_proto::envoy::{
 };
 use chancery_runtime::{admin::Readiness, telemetry::chain};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{Service, connection::Peer, invalid, meters::Outcome, refusal, wire::request};
-use crate::decide::{Caller, Deciding};
+use super::{Service, caller::caller_of, invalid, refusal, wire::request};
+use crate::decide::Deciding;
 
 /// The name of the service, for health checks.
 pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -69,22 +69,17 @@ impl RateLimitService for RateLimit {
     ) -> Result<Response<RateLimitResponse>, Status> {
         let began = Instant::now();
         let answer = self.decide(&request).await;
-        let outcome = match &answer {
-            Ok(message) => Outcome::of(message.overall_code == 1),
-            Err(status) if status.code() == Code::PermissionDenied => Outcome::Forbidden,
-            Err(_) => Outcome::Invalid,
-        };
-        self.0.meters.ended(outcome, began.elapsed());
+        self.0.meters.answered(1, began.elapsed());
         answer.map(Response::new)
     }
 }
 
 impl RateLimit {
     async fn decide(&self, request: &Request<RateLimitRequest>) -> Result<RateLimitResponse, Status> {
-        let caller = request.extensions().get::<Peer>().map_or(&Caller::Anonymous, |peer| &peer.caller);
+        let caller = caller_of(request.extensions());
         let deciding = {
             let request = request::of_message(request.get_ref()).map_err(invalid)?;
-            self.0.limiter.decide(&request, caller).map_err(|refused| {
+            self.0.limiter.decide(&request, &caller).map_err(|refused| {
                 tracing::debug!(error = chain(&refused), "request refused");
                 refusal(&refused)
             })?

@@ -1,15 +1,17 @@
-//! How requests come in: gRPC for Envoy, HTTP for others and for people.
+//! How requests come in: gRPC for Envoy, HTTP for people.
 //!
 //! - [`worker`]: threads, each with its own runtime, socket and limiter.
 //! - [`connection`]: a connection, plain or TLS, and who is at its other end.
 //! - [`wire`]: `ShouldRateLimit` on the `h2` crate, the short way that nearly every request goes.
 //! - [`grpc`]: the same and everything else as tonic services: health, reflection.
 //! - [`quota`]: limits that Envoy enforces itself.
-//! - [`http`]: `/json`, `/limits`, health and metrics.
 //! - [`answer`]: a verdict as Envoy's message.
+//! - [`caller`]: who asks.
+//! - [`http`]: the same over HTTP and JSON, and questions about the rules.
 //! - [`meters`]: what is measured.
 
 pub mod answer;
+pub mod caller;
 pub mod connection;
 pub mod grpc;
 pub mod http;
@@ -53,3 +55,6 @@ pub fn refusal(refused: &Refused) -> Status {
 pub fn invalid(error: InvalidRequest) -> Status {
     Status::invalid_argument(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! Cells in Redis: one server, a master that sentinels name, or a cluster.
 //!
 //! [`Shared`] is what a process has once: the address, the leases, the number of replicas. Each worker has a store of
-//! its own over it, with a [`link`] (one connection, one task) on the worker's runtime.
+//! its own over it, with a link (one connection, one task) on the worker's runtime.
 //!
-//! A charge goes `leased` → [`link`] → [`script`] → Redis → [`script`] → answer. The arithmetic is
+//! A charge goes `leased` → `link` → `script` → Redis → `script` → answer. The arithmetic is
 //! the model's on both ends: the script computes the new cell, and the answer is what [`model::cell`](crate::model::cell) says of the old one.
 //!
 //! The clock is Redis's (`TIME`, once per call), so limiters whose clocks differ count alike.
@@ -18,7 +18,7 @@ mod queue;
 mod salt;
 pub(crate) mod script;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod ticket;
 
 use std::{

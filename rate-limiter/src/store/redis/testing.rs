@@ -144,17 +144,17 @@ pub(crate) fn cli(port: u16, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Three primaries that share the slots.
-pub(crate) async fn cluster() -> Option<Vec<RedisServer>> {
+/// Three primaries that share the slots, and so many replicas of each.
+pub(crate) async fn cluster(replicas: usize) -> Option<Vec<RedisServer>> {
     let mut nodes = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..3 * (1 + replicas) {
         nodes.push(RedisServer::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "500"]).await?);
     }
     let addresses: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     let created = Command::new("redis-cli")
         .args(["--cluster", "create"])
         .args(&addresses)
-        .arg("--cluster-yes")
+        .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
         .stdout(Stdio::null())
         .status()
         .unwrap();

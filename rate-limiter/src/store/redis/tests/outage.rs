@@ -11,7 +11,7 @@ use crate::{
         Ask, Charging, Source,
         redis::{
             RedisSettings, Shared,
-            testing::{RedisServer, by_redis, charge, connected, settings, shared, until},
+            testing::{RedisServer, by_redis, charge, cluster, connected, settings, shared, until},
         },
     },
 };
@@ -154,4 +154,39 @@ async fn who_waits_when_a_store_ends_is_answered() {
     let outcomes = tokio::time::timeout(Duration::from_secs(1), waiting).await.expect("an answer");
     assert_eq!(outcomes[0].source, Source::WithoutRedis);
     server.thaw();
+}
+
+#[tokio::test]
+async fn a_cluster_goes_on_without_a_primary_and_takes_its_replica() {
+    let Some(mut nodes) = cluster(1).await else { return };
+    for node in &nodes {
+        until("every replica follows its primary", async || {
+            let state = node.cli(&["info", "replication"]);
+            state.contains("role:master") && state.contains("connected_slaves:1")
+                || state.contains("role:slave") && state.contains("master_link_status:up")
+        })
+        .await;
+    }
+    let shared = shared(impatient(&nodes[0].url()));
+    let store = shared.store_for_worker();
+    connected(&shared).await;
+    let limit = bucket(1_000_000, HOUR, 1_000_000);
+    let by = async |key| by_redis(&*store, ask(key, limit)).await;
+    // A key of the node that will go, and one of another.
+    let mut keys = (None, None);
+    for key in 0..200 {
+        let before = nodes[1].cli(&["dbsize"]);
+        assert!(by(key).await);
+        let place = if nodes[1].cli(&["dbsize"]) == before { &mut keys.1 } else { &mut keys.0 };
+        place.get_or_insert(key);
+        if let (Some(_), Some(_)) = keys {
+            break;
+        }
+    }
+    let (Some(lost), Some(kept)) = keys else { panic!("200 keys lie on one node") };
+    nodes[1].kill();
+    until("the lost primary is noticed", async || !by(lost).await).await;
+    assert!(by(kept).await, "the others go on");
+    until("the replica has taken over", async || by(lost).await).await;
+    assert!(by(kept).await);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::{ask, bucket};
 use crate::store::redis::{
@@ -54,6 +54,7 @@ async fn tls_with_certificates_on_both_sides() {
     let folder = server.folder().to_owned();
     let file = |name: &str| folder.join(name);
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.distinguished_name.push(DnType::CommonName, "the CA of this test");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
     fs::write(file("ca.crt"), ca.pem()).unwrap();
