@@ -13,7 +13,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_stream::StreamExt as _;
 
 use super::*;
-use crate::identity::issue::{self, CaSource, Holder, IdentityFiles, Request};
+use crate::identity::{
+    issue::{self, CaSource, Holder, IdentityFiles, Request},
+    spiffe::Identity,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -77,7 +80,7 @@ async fn a_proxy_it_issued_is_accepted_and_known() {
         });
         let connection = listener.next().await.unwrap().unwrap();
         let PeerInfo { certificates, .. } = connection.peer();
-        let identity = ProxyIdentity::from_certificate(&certificates[0]).unwrap();
+        let identity = Identity::from_certificate(&certificates[0]).unwrap();
         assert_eq!(identity.to_string(), "spiffe://chancery.local/fleet/edge/proxy/edge-1");
         client.await.unwrap();
     }
