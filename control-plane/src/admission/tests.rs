@@ -82,10 +82,20 @@ fn a_claim_that_the_certificate_does_not_bear_out_is_refused() {
     for (certificate, cluster, id, reason) in [
         (proxy, "rate-limiter", "edge-1", "the certificate is of cluster \"edge\", the node claims \"rate-limiter\""),
         (limiter, "edge", "limiter-1", "the certificate is of cluster \"rate-limiter\", the node claims \"edge\""),
-        (limiter, "rate-limiter", "limiter-2", "the certificate is of \"limiter-1\", the node claims to be \"limiter-2\""),
+        (
+            limiter,
+            "rate-limiter",
+            "limiter-2",
+            "the certificate is of \"limiter-1\", the node claims to be \"limiter-2\"",
+        ),
         ("spiffe://other/rate-limiter/a", "rate-limiter", "a", "the certificate is of trust domain \"other\""),
         ("spiffe://chancery.local/fleet/core/proxy/a", "core", "a", "there is no fleet \"core\""),
-        ("spiffe://chancery.local/control-plane", "edge", "edge-1", "the client certificate names neither a proxy nor a rate limiter"),
+        (
+            "spiffe://chancery.local/control-plane",
+            "edge",
+            "edge-1",
+            "the client certificate names neither a proxy nor a rate limiter",
+        ),
     ] {
         let refused = desk.admit(certificate, cluster, id).err();
         assert_eq!(refused.as_deref(), Some(reason), "{certificate}");
@@ -109,8 +119,7 @@ async fn a_limiter_is_listed_and_waited_for_where_its_limits_change() {
 
     let waited = async |fleets: &[&str], limiters| {
         let fleets = fleets.iter().map(|fleet| name(fleet)).collect();
-        let committed =
-            Committed { revision: 1, changed: Vec::new(), fleets, limiters, published: Instant::now() };
+        let committed = Committed { revision: 1, changed: Vec::new(), fleets, limiters, published: Instant::now() };
         desk.proxies.wait_applied(&committed, Instant::now() + Duration::from_millis(1)).await.pending
     };
     assert_eq!(waited(&["edge"], false).await, ["edge-1"]);

@@ -87,6 +87,26 @@ async fn a_proxy_it_issued_is_accepted_and_known() {
 }
 
 #[tokio::test]
+async fn a_limiter_is_a_client_and_a_server() {
+    let dir = TempDir::new().unwrap();
+    let ca = authority(&dir.path().join("ca"));
+    let issued = ca.issue_limiter(&name("limiter-1"), &["localhost".to_owned()], &[], DAY, now()).unwrap();
+    assert_eq!(issued.uri, "spiffe://chancery.local/rate-limiter/limiter-1");
+    let files = issue::write(&dir.path().join("limiter"), &issued).unwrap();
+    let client = TlsConnector::from(client_of(&files.ca, &files).config());
+    let IdentityFiles { certificate, private_key, ca } = files;
+    let server = ServerTls::load(ServerTlsFiles { certificate, private_key, client_ca: ca }).unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut listener = TlsListener::new(socket, server, AcceptLimits::default()).unwrap();
+    let stream = TcpStream::connect(listener.local_addr()).await.unwrap();
+    let connecting = tokio::spawn(async move { client.connect("localhost".try_into().unwrap(), stream).await });
+    let connection = listener.next().await.unwrap().unwrap();
+    let identity = Identity::from_certificate(&connection.peer().certificates[0]).unwrap();
+    assert_eq!(identity.to_string(), issued.uri);
+    connecting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn expired_foreign_and_misused_certificates_are_refused() {
     let dir = TempDir::new().unwrap();
     let ca = authority(&dir.path().join("ca"));
