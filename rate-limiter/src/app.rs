@@ -4,13 +4,14 @@
 //! readiness say whether the rules are there. Stop: not ready, then connections, then HTTP, so that metrics can be
 //! read until the end.
 
+mod cells;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use chancery_runtime::{
     Shutdown,
-    admin::{self, Admin, Readiness},
+    admin::{Admin, Condition, Readiness},
     listen::bind_shared,
     telemetry,
     tls::{RELOAD_INTERVAL, ServerTls},
@@ -19,18 +20,27 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::cells::Cells;
 pub use crate::settings::Settings;
 use crate::{
-    decide::{Limiter, Ruleset},
-    model::{key::Salt, rule::Rules},
+    config::{
+        self, ads,
+        files::Files,
+        rulebook::{Rulebook, Source},
+    },
+    decide::{Caller, Limiter},
+    metrics,
+    model::rule::Rules,
     serve::{
         Service,
         answer::Answers,
         grpc,
+        http::{self, Http},
         meters::{self, Meters},
+        quota::{self, QuotaService},
         worker::{self, Plan},
     },
-    store::Store,
+    store::SaltCell,
 };
 
 /// How long the parts get to end once a stop was asked for.
@@ -78,11 +88,24 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     running.finished().await
 }
 
+/// Says what is in the rules of the configuration, for `--check`.
+///
+/// # Errors
+/// Every problem.
+pub fn check(settings: &Settings) -> Result<config::files::Summary, Vec<config::Problem>> {
+    let algorithm = settings.algorithm.into();
+    let specs = config::files::load(&settings.config, algorithm)?;
+    Rules::build(&specs).map_err(|problems| problems.into_iter().map(config::Problem::from).collect::<Vec<_>>())?;
+    config::files::check(&settings.config, algorithm)
+}
+
 /// Starts a rate limiter; it serves when this returns.
 pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
     chancery_runtime::tls::install_crypto_provider();
     let prometheus = telemetry::metrics()?;
+    metrics::describe();
     meters::describe();
+    config::files::describe_metrics();
     let tls = settings.tls_files()?.map(ServerTls::load).transpose()?;
 
     let sockets = bind_shared(settings.grpc_addr, settings.worker_count()).with_context(|| {
@@ -96,42 +119,97 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let readiness = Readiness::new();
     let loaded = readiness.condition("rules loaded");
-    let rules = Arc::new(ArcSwap::from_pointee(Ruleset { rules: Rules::default() }));
-    loaded.met();
+    let rulebook = Arc::new(Rulebook::new(settings.algorithm.into()));
+    load_files(&settings, &rulebook, &shutdown)?;
+    follow_xds(&settings, &rulebook, loaded, &shutdown)?;
 
+    let salt = SaltCell::random();
+    let cells = Cells::open(&settings, &salt, &shutdown)?;
     let meters = Arc::new(Meters::default());
     let answers = Answers::new(settings.response_headers);
-    let salt = Salt(rand::random());
-    let store: Arc<dyn Store> = Arc::new(placeholder::Cells::default());
-    let open = {
-        let meters = meters.clone();
-        Arc::new(move || Service {
-            limiter: Limiter::new(rules.clone(), store.clone(), salt),
-            answers,
-            meters: meters.clone(),
-        })
+    let limiter = {
+        let (cells, rules) = (cells.clone(), rulebook.current());
+        move || Limiter::new(rules.clone(), cells.for_worker(), salt.clone())
     };
 
     let stop = shutdown.token();
-    let (others, report_health) = grpc::health(readiness.clone(), stop.clone());
+    let http = Http {
+        limiter: limiter(),
+        caller: if settings.insecure { Caller::Trusted } else { Caller::Anonymous },
+        admin: Admin { readiness: readiness.clone(), metrics: prometheus, stopping: stop.clone() },
+    };
+    let (others, report_health) = grpc::health(readiness, stop.clone());
     shutdown.spawn("health", report_health);
     if let Some(tls) = &tls {
         shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     }
+    let open = {
+        let (meters, cells, quotas) = (meters.clone(), cells.clone(), Arc::new(quota::Shared::default()));
+        move || {
+            let limiter = limiter();
+            let quota = QuotaService::new(limiter.clone(), quotas.clone(), cells.replicas());
+            Service { limiter, answers, quota, meters: meters.clone() }
+        }
+    };
     let plan = Plan {
         sockets,
-        open,
+        open: Arc::new(open),
         others,
         tls,
         trust_domain: settings.trust_domain.into(),
         server: settings.grpc_server,
         max_connections: settings.max_connections,
     };
-    worker::start(plan, &shutdown).context("cannot start the workers")?;
-    shutdown.spawn("durations", publish(meters, stop.clone()));
-    let admin = Admin { readiness, metrics: prometheus, stopping: stop.clone() };
-    shutdown.spawn_essential("HTTP", admin::serve(http_listener, admin, stop));
+    let workers = worker::start(plan, &shutdown).context("cannot start the workers")?;
+    shutdown.spawn("durations", publish(meters, stop));
+    // The last to go: it says that the others are going.
+    let parts_ended = CancellationToken::new();
+    shutdown.spawn_essential("HTTP", http::serve(http_listener, http, parts_ended.clone()));
+    shutdown.spawn("store", async move {
+        for worker in workers {
+            // What it returned was logged where it was spawned.
+            let _ = worker.await;
+        }
+        cells.close().await;
+        parts_ended.cancel();
+    });
     Ok(Running { addresses, shutdown })
+}
+
+/// Loads the files, which must be good at the start, and watches them from then on.
+fn load_files(settings: &Settings, rulebook: &Arc<Rulebook>, shutdown: &Shutdown) -> anyhow::Result<()> {
+    if settings.config.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let refused = |problems: Vec<_>| several(&problems).context("the rules cannot be used");
+    let (files, specs) = Files::load(&settings.config, settings.algorithm.into()).map_err(refused)?;
+    rulebook.set(Source::Files, specs).map_err(refused)?;
+    let rulebook = rulebook.clone();
+    let take = move |specs| rulebook.set(Source::Files, specs);
+    shutdown.spawn("configuration files", files.watch(shutdown.token(), take));
+    Ok(())
+}
+
+/// Follows the xDS server, if there is one; `loaded` is met when its rules are there, or those it gave before.
+fn follow_xds(
+    settings: &Settings,
+    rulebook: &Arc<Rulebook>,
+    loaded: Condition,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let Some(ads) = settings.ads()? else {
+        loaded.met();
+        return Ok(());
+    };
+    let rulebook = rulebook.clone();
+    let take = move |specs| rulebook.set(Source::Xds, specs);
+    shutdown.spawn("configuration over xDS", ads::run(ads, take, loaded, shutdown.token()));
+    Ok(())
+}
+
+fn several<P: ToString>(problems: &[P]) -> anyhow::Error {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!(lines.join("\n"))
 }
 
 async fn publish(meters: Arc<Meters>, stop: CancellationToken) {
@@ -140,42 +218,6 @@ async fn publish(meters: Arc<Meters>, stop: CancellationToken) {
         tokio::select! {
             _ = ticks.tick() => meters.publish(),
             () = stop.cancelled() => return,
-        }
-    }
-}
-
-mod placeholder {
-    //! Cells without a bound, until the stores are there.
-
-    use std::{collections::HashMap, time::Duration, time::SystemTime};
-
-    use parking_lot::Mutex;
-
-    use crate::{
-        model::{cell::Meter, key::CellKey},
-        store::{Ask, Charging, Outcome, Source, Store},
-    };
-
-    #[derive(Default)]
-    pub(super) struct Cells(Mutex<HashMap<CellKey, u64>>);
-
-    impl Store for Cells {
-        fn charge(&self, asks: &[Ask]) -> Charging {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-            let mut cells = self.0.lock();
-            let outcomes = asks.iter().map(|ask| {
-                let cell = cells.entry(ask.key).or_default();
-                let charged = Meter::new(&ask.limit, 1_000_000_000).charge(*cell, now, ask.hits, ask.policy.debt);
-                *cell = charged.cell;
-                Outcome {
-                    admitted: charged.admitted,
-                    remaining: charged.remaining,
-                    reset: Duration::from_nanos(charged.reset),
-                    retry: Duration::from_nanos(charged.retry),
-                    source: Source::Memory,
-                }
-            });
-            Charging::Done(outcomes.collect())
         }
     }
 }

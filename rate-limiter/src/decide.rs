@@ -11,7 +11,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use arc_swap::ArcSwap;
 
 pub use self::plan::{Asks, Conclusion, Plan, conclude, plan};
-use self::plan::{Bound, Decision, Row, decision};
+use self::plan::{Bound, Decision, decision};
 use crate::{
     metrics::{ByRule, Requests},
     model::{
@@ -122,8 +122,13 @@ impl Caller {
 impl Ruleset {
     /// Puts `rules` in force. Limits that requests bring along are token buckets unless a rule in their place says otherwise.
     pub fn new(rules: Rules) -> Self {
+        Self::with(rules, Algorithm::default())
+    }
+
+    /// As [`Ruleset::new`], with limits that requests bring along counted by `overrides`.
+    pub fn with(rules: Rules, overrides: Algorithm) -> Self {
         let counts = ByRule::new(rules.all().len());
-        Self { rules, overrides: Algorithm::default(), counts }
+        Self { rules, overrides, counts }
     }
 }
 
@@ -145,17 +150,17 @@ impl Limiter {
         if domain.is_none() {
             requests.unknown_domain.increment(1);
         }
-        let plan = plan(domain, rules.overrides, request, &salt.current());
+        let mut plan = plan(domain, rules.overrides, request, &salt.current());
         if plan.asks.is_empty() {
-            return Ok(Deciding::Done(self.parts.finish(&rules, plan, &[])));
+            return Ok(Deciding::Done(self.parts.finish(&rules, &mut plan, &[])));
         }
         Ok(match store.charge(&plan.asks) {
-            Charging::Done(outcomes) => Deciding::Done(self.parts.finish(&rules, plan, &outcomes)),
+            Charging::Done(outcomes) => Deciding::Done(self.parts.finish(&rules, &mut plan, &outcomes)),
             Charging::Waiting(outcomes) => {
                 let (parts, rules) = (self.parts.clone(), Arc::clone(&rules));
                 Deciding::Waiting(Box::pin(async move {
                     let outcomes = outcomes.await;
-                    parts.finish(&rules, plan, &outcomes)
+                    parts.finish(&rules, &mut plan, &outcomes)
                 }))
             }
         })
@@ -178,8 +183,8 @@ impl Limiter {
 }
 
 impl Parts {
-    fn finish(&self, rules: &Ruleset, plan: Plan, outcomes: &[Outcome]) -> Verdict {
-        count(&rules.counts, &plan.rows, outcomes);
+    fn finish(&self, rules: &Ruleset, plan: &mut Plan, outcomes: &[Outcome]) -> Verdict {
+        count(&rules.counts, plan, outcomes);
         let Conclusion { verdict, give_back } = conclude(plan, outcomes);
         let requests = if verdict.admitted { &self.requests.ok } else { &self.requests.over_limit };
         requests.increment(1);
@@ -228,15 +233,15 @@ fn text(what: &'static str, text: &str) -> Result<(), Refused> {
     if text.len() > MAX_TEXT { Err(Refused::TooLong { what, length: text.len() }) } else { Ok(()) }
 }
 
-fn count(counts: &ByRule, rows: &[Row], outcomes: &[Outcome]) {
-    let mut outcomes = outcomes.iter();
-    for row in rows {
+fn count(counts: &ByRule, plan: &Plan, outcomes: &[Outcome]) {
+    let mut answers = plan.asks.iter().zip(outcomes);
+    for row in &plan.rows {
         let (decision, near) = match row.bound {
             Bound::None => continue,
             Bound::Unlimited => (Decision::Ok, false),
-            Bound::Limit(limit) => {
-                let Some(outcome) = outcomes.next() else { return };
-                (decision(row.rule.as_deref(), outcome), outcome.admitted && near(limit, outcome))
+            Bound::Limit => {
+                let Some((ask, outcome)) = answers.next() else { return };
+                (decision(row.rule.as_deref(), outcome), outcome.admitted && near(ask.limit, outcome))
             }
         };
         counts.count(row.rule.as_deref(), row.series.as_deref(), |tally| {

@@ -7,12 +7,21 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZero,
     path::PathBuf,
+    time::Duration,
 };
 
-use chancery_runtime::{SecretString, tls::ServerTlsFiles};
+use chancery_runtime::{
+    SecretString,
+    tls::{ClientTlsFiles, ServerTlsFiles},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::serve::{answer::ResponseHeaders, worker::GrpcServer};
+use crate::{
+    config::ads::{self, AdsSettings, InvalidServer, NoIdentity},
+    model::limit::Algorithm,
+    serve::{answer::ResponseHeaders, worker::GrpcServer},
+    store::memory,
+};
 
 /// The settings of a rate limiter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +33,8 @@ pub struct Settings {
     pub store: Option<SecretString>,
     /// Where rules come from over xDS; empty: from nowhere.
     pub xds: String,
+    /// Where rules that came over xDS are kept for a start without its server; empty: nowhere.
+    pub saved_rules: PathBuf,
     /// Where gRPC listens.
     pub grpc_addr: SocketAddr,
     /// Where HTTP (health, metrics, rules) listens.
@@ -38,6 +49,18 @@ pub struct Settings {
     pub client_ca: PathBuf,
     /// The trust domain whose certificates speak for a fleet.
     pub trust_domain: String,
+    /// The CA of Redis's certificate, PEM; empty: the system's.
+    pub redis_ca: PathBuf,
+    /// The certificate chain to show Redis, PEM; empty: none.
+    pub redis_cert: PathBuf,
+    /// Its private key, PEM.
+    pub redis_key: PathBuf,
+    /// How long Redis may take over a decision.
+    pub redis_timeout: Milliseconds,
+    /// Whether tokens are borrowed from Redis and its refusals remembered; otherwise each decision is Redis's own.
+    pub leases: bool,
+    /// Cells kept in memory.
+    pub memory_cells: usize,
     /// How limits of the YAML are counted.
     pub algorithm: AlgorithmChoice,
     /// Which headers are added to responses.
@@ -48,6 +71,26 @@ pub struct Settings {
     pub max_connections: usize,
     /// What speaks HTTP/2.
     pub grpc_server: GrpcServer,
+}
+
+/// A time in whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Milliseconds(u32);
+
+impl From<Milliseconds> for Duration {
+    fn from(Milliseconds(milliseconds): Milliseconds) -> Self {
+        Self::from_millis(milliseconds.into())
+    }
+}
+
+impl From<AlgorithmChoice> for Algorithm {
+    fn from(choice: AlgorithmChoice) -> Self {
+        match choice {
+            AlgorithmChoice::TokenBucket => Self::TokenBucket,
+            AlgorithmChoice::FixedWindow => Self::FixedWindow,
+        }
+    }
 }
 
 /// How limits are counted that do not say so themselves.
@@ -68,6 +111,7 @@ impl Default for Settings {
             config: PathBuf::new(),
             store: None,
             xds: String::new(),
+            saved_rules: PathBuf::new(),
             grpc_addr: local(8081),
             http_addr: local(6070),
             insecure: false,
@@ -75,6 +119,12 @@ impl Default for Settings {
             tls_key: PathBuf::new(),
             client_ca: PathBuf::new(),
             trust_domain: "chancery.local".to_owned(),
+            redis_ca: PathBuf::new(),
+            redis_cert: PathBuf::new(),
+            redis_key: PathBuf::new(),
+            redis_timeout: Milliseconds(5),
+            leases: true,
+            memory_cells: memory::CAPACITY,
             algorithm: AlgorithmChoice::default(),
             response_headers: ResponseHeaders::default(),
             workers: 0,
@@ -85,7 +135,7 @@ impl Default for Settings {
 }
 
 /// A combination of settings that cannot be served.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum InvalidSettings {
     /// Some of the TLS files are missing.
     #[error("TLS needs --tls-cert, --tls-key and --client-ca; --insecure serves in plaintext instead")]
@@ -93,6 +143,12 @@ pub enum InvalidSettings {
     /// Both.
     #[error("--insecure and TLS files contradict each other")]
     InsecureWithCertificates,
+    /// Not an xDS server.
+    #[error("--xds names no server")]
+    Xds(#[source] InvalidServer),
+    /// The limiter's own certificate cannot be used with xDS.
+    #[error("the certificate cannot be used for xDS")]
+    Identity(#[source] NoIdentity),
 }
 
 impl Settings {
@@ -115,6 +171,28 @@ impl Settings {
         }
     }
 
+    /// Where rules come from over xDS, with the files of the gRPC server's identity; `None`: from nowhere.
+    ///
+    /// # Errors
+    /// The server has no address, or the certificate no identity.
+    pub fn ads(&self) -> Result<Option<AdsSettings>, InvalidSettings> {
+        if self.xds.is_empty() {
+            return Ok(None);
+        }
+        let tls = self.tls_files()?.map(|files| ClientTlsFiles {
+            ca: files.client_ca,
+            identity: Some((files.certificate, files.private_key)),
+        });
+        let named = tls.as_ref().map(ads::identity).transpose().map_err(InvalidSettings::Identity)?.flatten();
+        Ok(Some(AdsSettings {
+            server: self.xds.parse().map_err(InvalidSettings::Xds)?,
+            tls,
+            id: named.unwrap_or_else(|| ads::CLUSTER.to_owned()),
+            saved: Some(self.saved_rules.clone()).filter(|path| !path.as_os_str().is_empty()),
+            algorithm: self.algorithm.into(),
+        }))
+    }
+
     /// Threads that serve gRPC.
     pub fn worker_count(&self) -> usize {
         if self.workers > 0 {
@@ -132,12 +210,15 @@ pub struct Flags {
     /// Rules: a file or folder of envoyproxy/ratelimit's YAML
     #[arg(long, value_name = "FILE|DIR")]
     pub config: Option<PathBuf>,
-    /// memory, redis://…, rediss://… [default: memory]
+    /// memory, redis://…, rediss://…, redis+cluster://…, redis+sentinel://… [default: memory]
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// Rules over xDS from this address
     #[arg(long, value_name = "ADDR")]
     pub xds: Option<String>,
+    /// File that keeps rules that came over xDS, for a start without its server
+    #[arg(long, value_name = "FILE")]
+    pub saved_rules: Option<PathBuf>,
     /// Address of gRPC [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     pub grpc_addr: Option<SocketAddr>,
@@ -159,6 +240,24 @@ pub struct Flags {
     /// Trust domain whose certificates speak for a fleet [default: chancery.local]
     #[arg(long, value_name = "DOMAIN")]
     pub trust_domain: Option<String>,
+    /// CA of Redis's certificate, PEM [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// Certificate chain to show Redis, PEM
+    #[arg(long, value_name = "FILE")]
+    pub redis_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub redis_key: Option<PathBuf>,
+    /// How long Redis may take over a decision, in milliseconds [default: 5]
+    #[arg(long, value_name = "MS")]
+    pub redis_timeout: Option<u32>,
+    /// Whether tokens are borrowed from Redis and its refusals remembered [default: true]
+    #[arg(long, value_name = "true|false")]
+    pub leases: Option<bool>,
+    /// Cells kept in memory [default: 1000000]
+    #[arg(long, value_name = "N")]
+    pub memory_cells: Option<usize>,
     /// How limits of the YAML are counted [default: token-bucket]
     #[arg(long, value_name = "ALGORITHM")]
     pub algorithm: Option<AlgorithmChoice>,
@@ -201,11 +300,12 @@ mod tests {
 
     #[test]
     fn plaintext_must_be_asked_for() {
-        assert_eq!(settings(&[]).tls_files(), Err(InvalidSettings::NoCertificates));
-        assert_eq!(settings(&["--tls-cert", "a", "--tls-key", "b"]).tls_files(), Err(InvalidSettings::NoCertificates));
-        assert_eq!(settings(&["--insecure"]).tls_files(), Ok(None));
+        use InvalidSettings as E;
+        assert!(matches!(settings(&[]).tls_files(), Err(E::NoCertificates)));
+        assert!(matches!(settings(&["--tls-cert", "a", "--tls-key", "b"]).tls_files(), Err(E::NoCertificates)));
+        assert!(matches!(settings(&["--insecure"]).tls_files(), Ok(None)));
         let both = settings(&["--insecure", "--tls-cert", "a"]);
-        assert_eq!(both.tls_files(), Err(InvalidSettings::InsecureWithCertificates));
+        assert!(matches!(both.tls_files(), Err(E::InsecureWithCertificates)));
         let files = settings(&["--tls-cert", "a", "--tls-key", "b", "--client-ca", "c"]).tls_files().unwrap();
         assert_eq!(files.unwrap().client_ca, PathBuf::from("c"));
     }

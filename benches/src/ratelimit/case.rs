@@ -148,7 +148,7 @@ impl fmt::Display for Case {
         match self.pace {
             Pace::Closed { in_flight } => write!(f, "{} connections × {in_flight} in flight", self.connections)?,
             Pace::Open { per_second } => {
-                write!(f, "{per_second} requests per second on {} connections", self.connections)?
+                write!(f, "{per_second} requests per second on {} connections", self.connections)?;
             }
         }
         f.write_str(match self.cores {

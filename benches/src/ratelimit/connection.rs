@@ -10,12 +10,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use chancery_proto::Message as _;
+use chancery_proto::{
+    Message as _,
+    envoy::rls::{RateLimitRequest, RateLimitResponse, rate_limit_response::Code},
+};
 
 use super::{
     frames::{self, Frame, Inbox, PREFACE, flag, kind, setting},
     requests::{Cursor, Requests, Spelling, grpc, header_block},
-    rls::{RateLimitRequest, RateLimitResponse, rate_limit_response::Code},
 };
 
 /// A server that is silent for so long has failed.

@@ -16,16 +16,6 @@ mod requests;
 mod results;
 mod subject;
 
-/// Envoy's messages of this service.
-use envoy_types::pb::envoy::{extensions::common::ratelimit::v3 as descriptors, service::ratelimit::v3 as service};
-
-mod rls {
-    pub(super) use super::{
-        descriptors::{RateLimitDescriptor, rate_limit_descriptor},
-        service::{RateLimitRequest, RateLimitResponse, rate_limit_response, rate_limit_service_server},
-    };
-}
-
 use std::{
     env, fs,
     path::{Path, PathBuf},

@@ -7,6 +7,11 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
+use chancery_proto::envoy::rls::{
+    RateLimitRequest, RateLimitResponse,
+    rate_limit_response::Code,
+    rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
+};
 use clap::{Args, ValueEnum};
 use limitador::{RateLimiter, limit::Limit};
 use tonic::{Request, Response, Status, async_trait, transport::Server};
@@ -14,11 +19,6 @@ use tonic::{Request, Response, Status, async_trait, transport::Server};
 use super::{
     case::{CHECKED, Quota},
     requests::{DOMAIN, entry_key},
-    rls::{
-        RateLimitRequest, RateLimitResponse,
-        rate_limit_response::Code,
-        rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
-    },
 };
 
 /// How many counters Limitador may hold: more than any load here has keys.

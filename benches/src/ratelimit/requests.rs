@@ -4,14 +4,17 @@
 //! into a copy. Headers are those that Envoy 1.40 sends for its rate-limit filter, compressed as it does that: each is spelt
 //! out once per connection, but the path every time.
 
-use chancery_proto::Message as _;
+use chancery_proto::{
+    Message as _,
+    envoy::{
+        rate_limit_common::{RateLimitDescriptor, rate_limit_descriptor::Entry},
+        rls::RateLimitRequest,
+    },
+};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    frames::{HEAD, STREAM_AT, append, flag, kind},
-    rls::{RateLimitDescriptor, RateLimitRequest, rate_limit_descriptor::Entry},
-};
+use super::frames::{HEAD, STREAM_AT, append, flag, kind};
 
 /// The domain that is loaded.
 pub(super) const DOMAIN: &str = "bench";
@@ -65,8 +68,11 @@ impl Keys {
                         sum
                     })
                     .collect();
-                let mut draw = |_| sums.partition_point(|up_to| *up_to < random.random_range(0.0..sum));
-                (0..DRAWN).map(|n| u32::try_from(draw(n)).unwrap_or(0)).collect()
+                let mut draw = || {
+                    let point = random.random_range(0.0..sum);
+                    u32::try_from(sums.partition_point(|up_to| *up_to <= point)).unwrap_or(0)
+                };
+                (0..DRAWN).map(|_| draw()).collect()
             }
         }
     }

@@ -13,6 +13,7 @@ use chancery_e2e::{
     process::{Process, own_program},
     wait::{PATIENCE, until},
 };
+use chancery_proto::envoy::rls::rate_limit_response::Code;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -21,7 +22,6 @@ use super::{
     connection::Connection,
     redis::Redis,
     requests::{DOMAIN, entry_key, request},
-    rls::rate_limit_response::Code,
 };
 
 /// The core of servers where they have one of their own.

@@ -89,8 +89,8 @@ impl Limiter {
                 Explained { finding: without_bound(domain, found.as_deref()), rule: found, cell: None }
             }
             Bound::Unlimited => Explained { finding: Finding::Unlimited, rule: row.rule, cell: None },
-            Bound::Limit(limit) => {
-                let cell = cells.next().map(|(ask, outcome)| cell(ask, limit, outcome, row.hits));
+            Bound::Limit => {
+                let cell = cells.next().map(|(ask, outcome)| cell(ask, ask.limit, outcome, row.hits));
                 let outcome = cell.map(|cell| Outcome { admitted: cell.retry == Some(Duration::ZERO), ..cell.outcome });
                 let finding = match outcome.map(|outcome| decision(row.rule.as_deref(), &outcome)) {
                     None | Some(Decision::Ok) => Finding::WithinLimit,

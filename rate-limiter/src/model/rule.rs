@@ -17,7 +17,7 @@ pub use self::{
     build::{MAX_DEPTH, MAX_RULES, Problem},
     spec::{Amount, DescriptorSpec, DomainSpec, LimitSpec, Policy, WithoutRedis},
 };
-use super::descriptor::Entry;
+use super::{descriptor::Entry, limit::Limit};
 
 /// A rule that was found.
 #[derive(Debug, PartialEq)]
@@ -159,8 +159,16 @@ impl Domain {
 }
 
 impl Rule {
+    /// The limit, if there is one.
+    pub fn limit(&self) -> Option<Limit> {
+        match self.amount {
+            Amount::Limited(limit) => Some(limit),
+            Amount::Unlimited => None,
+        }
+    }
+
     /// The entries that name the cell: where values share one, the pattern stands for them.
-    pub fn cell<'a>(&'a self, entries: &'a [Entry<'a>]) -> impl Iterator<Item = Entry<'a>> {
+    pub fn cell<'a>(&'a self, entries: &'a [Entry<'a>]) -> impl Iterator<Item = Entry<'a>> + Clone {
         entries.iter().zip(&self.levels).map(|(entry, level)| match (level.shared, level.pattern()) {
             (true, Some(pattern)) => Entry { value: pattern, ..*entry },
             _ => *entry,

@@ -14,9 +14,9 @@ mod protobuf;
 
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 use chancery_proto::{
-    envoy::{core::HeaderValue, ratelimit as pb},
+    envoy::{core::HeaderValue, rls as pb},
     google,
 };
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ impl Answers {
             overall_code: code(verdict.admitted).into(),
             statuses: verdict.statuses.iter().map(status_message).collect(),
             response_headers_to_add: self.header_values(verdict),
-            raw_body: body(verdict).map(|body| body.to_vec()).unwrap_or_default(),
+            raw_body: body(verdict).to_vec(),
             dynamic_metadata: metadata::of(verdict),
             ..pb::RateLimitResponse::default()
         }
@@ -84,7 +84,7 @@ impl Answers {
         for header in self.header_values(verdict) {
             put_message(out, 3, &header);
         }
-        put_bytes(out, 5, body(verdict).map(Bytes::as_ref).unwrap_or_default());
+        put_bytes(out, 5, body(verdict));
         if let Some(metadata) = metadata::of(verdict) {
             put_message(out, 6, &metadata);
         }
@@ -99,10 +99,9 @@ impl Answers {
 
 /// The reset that Envoy is told, in whole seconds. `None` where there is no limit to reset.
 fn reset_seconds(status: &Status) -> Option<u64> {
-    let limit = status.limit.as_ref()?;
-    // "Never" is for a limit of zero; the next period is then as good a time to ask again as any.
-    let reset = if status.reset > MAX_PERIOD * 10 { limit.per() } else { status.reset };
-    Some(whole_seconds(reset))
+    status.limit.as_ref()?;
+    // No bucket takes longer to fill.
+    Some(whole_seconds(status.reset.min(MAX_PERIOD * 10)))
 }
 
 fn whole_seconds(duration: Duration) -> u64 {
@@ -113,11 +112,8 @@ fn code(admitted: bool) -> pb::rate_limit_response::Code {
     if admitted { pb::rate_limit_response::Code::Ok } else { pb::rate_limit_response::Code::OverLimit }
 }
 
-fn body(verdict: &Verdict) -> Option<&Bytes> {
-    if verdict.admitted {
-        return None;
-    }
-    verdict.statuses.iter().filter(|status| !status.admitted).find_map(|status| status.rule.as_ref()?.body.as_ref())
+fn body(verdict: &Verdict) -> &[u8] {
+    verdict.body.as_deref().unwrap_or_default()
 }
 
 fn name(status: &Status) -> &str {

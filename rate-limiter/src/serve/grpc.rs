@@ -1,21 +1,24 @@
-//! The tonic services: `ShouldRateLimit` for whatever the short way leaves out, and health.
+//! The tonic services: `ShouldRateLimit` for whatever the short way leaves out, quotas, and health.
 //!
 //! [`wire`](super::wire) hands every call here that is not a plain, complete, well-formed `ShouldRateLimit`. So errors are
 //! told in one place, and the two ways cannot differ in them.
 
 use std::time::Instant;
 
-use chancery_proto::envoy::ratelimit::{
-    RateLimitRequest, RateLimitResponse,
-    rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
+use chancery_proto::envoy::{
+    rlqs::rate_limit_quota_service_server::RateLimitQuotaServiceServer,
+    rls::{
+        RateLimitRequest, RateLimitResponse,
+        rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
+    },
 };
 use chancery_runtime::{admin::Readiness, telemetry::chain};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{Service, connection::Peer, invalid, meters::Outcome, refusal, wire::request};
-use crate::decide::{Caller, Deciding};
+use super::{Service, caller::caller_of, invalid, refusal, wire::request};
+use crate::decide::Deciding;
 
 /// The name of the service, for health checks.
 pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -23,10 +26,11 @@ pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 /// The largest request message, in bytes: tonic's own bound, said aloud.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
-/// `ShouldRateLimit` and `others` (health and the like) as one tonic service.
+/// `ShouldRateLimit`, quotas and `others` (health and the like) as one tonic service.
 pub fn routes(service: Service, others: Routes) -> Routes {
+    let quota = RateLimitQuotaServiceServer::new(service.quota.clone()).max_decoding_message_size(MAX_MESSAGE);
     let service = RateLimitServiceServer::new(RateLimit(service)).max_decoding_message_size(MAX_MESSAGE);
-    others.add_service(service)
+    others.add_service(service).add_service(quota)
 }
 
 /// `grpc.health.v1`, and the task that keeps it true: serving while `readiness` says so, until `stop`.
@@ -65,22 +69,17 @@ impl RateLimitService for RateLimit {
     ) -> Result<Response<RateLimitResponse>, Status> {
         let began = Instant::now();
         let answer = self.decide(&request).await;
-        let outcome = match &answer {
-            Ok(message) => Outcome::of(message.overall_code == 1),
-            Err(status) if status.code() == Code::PermissionDenied => Outcome::Forbidden,
-            Err(_) => Outcome::Invalid,
-        };
-        self.0.meters.ended(outcome, began.elapsed());
+        self.0.meters.answered(1, began.elapsed());
         answer.map(Response::new)
     }
 }
 
 impl RateLimit {
     async fn decide(&self, request: &Request<RateLimitRequest>) -> Result<RateLimitResponse, Status> {
-        let caller = request.extensions().get::<Peer>().map_or(&Caller::Anonymous, |peer| &peer.caller);
+        let caller = caller_of(request.extensions());
         let deciding = {
             let request = request::of_message(request.get_ref()).map_err(invalid)?;
-            self.0.limiter.decide(&request, caller).map_err(|refused| {
+            self.0.limiter.decide(&request, &caller).map_err(|refused| {
                 tracing::debug!(error = chain(&refused), "request refused");
                 refusal(&refused)
             })?

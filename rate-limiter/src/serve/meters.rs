@@ -1,4 +1,5 @@
-//! What is measured about calls and connections, each metric declared here and nowhere else.
+//! What is measured about calls and connections, each metric declared here and nowhere else. (What was decided is
+//! counted where it is decided.)
 //!
 //! A call takes about two microseconds, so counting one must take nanoseconds: handles are looked up once, a
 //! connection counts what one read brought in one step, and durations go into buckets of our own. (The exporter's
@@ -12,8 +13,8 @@ use std::{
 
 use metrics::{Counter, Gauge};
 
-/// Counter: calls of `ShouldRateLimit` by `outcome`.
-pub const REQUESTS: &str = "chancery_rate_limiter_requests_total";
+/// Counter: calls that got no verdict though one was on its way, by `reason`: `deadline`, or `abandoned` by the caller.
+pub const UNANSWERED: &str = "chancery_rate_limiter_unanswered_total";
 /// Gauge: calls that wait for the store.
 pub const WAITING: &str = "chancery_rate_limiter_requests_waiting";
 /// Gauge: open connections, by `worker`.
@@ -43,69 +44,27 @@ const BOUNDS: [(u64, &str); 12] = [
 
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
-    metrics::describe_counter!(REQUESTS, "Calls of ShouldRateLimit");
+    metrics::describe_counter!(UNANSWERED, "Calls whose deadline passed or whose caller gave up before the verdict");
     metrics::describe_gauge!(WAITING, "Calls that wait for the store");
     metrics::describe_gauge!(CONNECTIONS, "Open gRPC connections");
     metrics::describe_counter!(DURATION_BUCKET, "Calls by the time from arrival to answer");
 }
 
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Within all limits.
-    Admitted,
-    /// Over a limit.
-    Limited,
-    /// It made no sense.
-    Invalid,
-    /// The caller may not ask that.
-    Forbidden,
-    /// Its deadline passed.
-    Late,
-    /// The caller gave it up.
-    Abandoned,
-}
-
-impl Outcome {
-    const ALL: [(Self, &'static str); 6] = [
-        (Self::Admitted, "admitted"),
-        (Self::Limited, "limited"),
-        (Self::Invalid, "invalid"),
-        (Self::Forbidden, "forbidden"),
-        (Self::Late, "late"),
-        (Self::Abandoned, "abandoned"),
-    ];
-
-    /// How a verdict counts.
-    pub fn of(admitted: bool) -> Self {
-        if admitted { Self::Admitted } else { Self::Limited }
-    }
-}
-
 /// Counts calls. Shared by all connections of a process.
 #[derive(Debug)]
 pub struct Meters {
-    outcomes: [Counter; Outcome::ALL.len()],
+    late: Counter,
+    abandoned: Counter,
     waiting: Gauge,
     buckets: [AtomicU64; BOUNDS.len() + 1],
     microseconds: AtomicU64,
 }
 
-/// Calls that were answered together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally([u32; Outcome::ALL.len()]);
-
-impl Tally {
-    /// Counts one.
-    pub fn add(&mut self, outcome: Outcome) {
-        self.0[outcome as usize] += 1;
-    }
-}
-
 impl Default for Meters {
     fn default() -> Self {
         Self {
-            outcomes: Outcome::ALL.map(|(_, label)| metrics::counter!(REQUESTS, "outcome" => label)),
+            late: metrics::counter!(UNANSWERED, "reason" => "deadline"),
+            abandoned: metrics::counter!(UNANSWERED, "reason" => "abandoned"),
             waiting: metrics::gauge!(WAITING),
             buckets: Default::default(),
             microseconds: AtomicU64::new(0),
@@ -115,14 +74,7 @@ impl Default for Meters {
 
 impl Meters {
     /// Counts calls that were answered together, each after `took`.
-    pub fn answered(&self, tally: Tally, took: Duration) {
-        let mut calls = 0;
-        for (counter, count) in self.outcomes.iter().zip(tally.0) {
-            if count > 0 {
-                counter.increment(count.into());
-                calls += u64::from(count);
-            }
-        }
+    pub fn answered(&self, calls: u64, took: Duration) {
         if calls > 0 {
             let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             let bucket = BOUNDS.iter().position(|(bound, _)| took <= *bound).unwrap_or(BOUNDS.len());
@@ -131,16 +83,24 @@ impl Meters {
         }
     }
 
-    /// Counts one call that was answered after `took`.
-    pub fn ended(&self, outcome: Outcome, took: Duration) {
-        let mut tally = Tally::default();
-        tally.add(outcome);
-        self.answered(tally, took);
+    /// Counts a call whose deadline passed before its verdict came.
+    pub fn late(&self) {
+        self.late.increment(1);
+    }
+
+    /// Counts a call that its caller gave up before its verdict came.
+    pub fn abandoned(&self) {
+        self.abandoned.increment(1);
     }
 
     /// A call waits from now on; `false`: it does no longer.
     pub fn waits(&self, begins: bool) {
         if begins { self.waiting.increment(1.0) } else { self.waiting.decrement(1.0) }
+    }
+
+    /// How many calls were timed.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
     }
 
     /// Makes the durations visible. To be called every now and then.
@@ -161,32 +121,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcomes_have_their_own_place() {
-        for (index, (outcome, _)) in Outcome::ALL.into_iter().enumerate() {
-            assert_eq!(outcome as usize, index);
-        }
-    }
-
-    #[test]
-    fn calls_are_shown_by_outcome_and_duration() {
+    fn calls_are_shown_by_duration() {
         let shown = chancery_runtime::telemetry::metrics().unwrap();
         let meters = Meters::default();
-        let mut tally = Tally::default();
-        for outcome in [Outcome::Admitted, Outcome::Admitted, Outcome::Limited] {
-            tally.add(outcome);
-        }
-        meters.answered(tally, Duration::from_micros(51));
-        meters.ended(Outcome::Late, Duration::from_secs(2));
+        meters.answered(3, Duration::from_micros(51));
+        meters.answered(1, Duration::from_secs(2));
         meters.publish();
+        let buckets = meters.buckets.each_ref().map(|bucket| bucket.load(Relaxed));
+        assert_eq!((buckets[0], buckets[1], buckets[BOUNDS.len()], buckets.iter().sum()), (0, 3, 1, 4));
+
         let text = shown.render();
-        let bucket = |bound: &str| format!("{DURATION_BUCKET}{{le=\"{bound}\"}}");
         for line in [
-            format!("{REQUESTS}{{outcome=\"admitted\"}} 2"),
-            format!("{REQUESTS}{{outcome=\"limited\"}} 1"),
-            format!("{} 0", bucket("0.00005")),
-            format!("{} 3", bucket("0.0001")),
-            format!("{} 3", bucket("1")),
-            format!("{} 4", bucket("+Inf")),
+            format!("{DURATION_BUCKET}{{le=\"0.00005\"}} 0"),
+            format!("{DURATION_BUCKET}{{le=\"0.0001\"}} 3"),
+            format!("{DURATION_BUCKET}{{le=\"1\"}} 3"),
+            format!("{DURATION_BUCKET}{{le=\"+Inf\"}} 4"),
             format!("{DURATION_COUNT} 4"),
         ] {
             assert!(text.contains(&line), "no {line} in\n{text}");

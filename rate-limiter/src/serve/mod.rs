@@ -1,15 +1,17 @@
-//! How requests come in: gRPC for Envoy, HTTP for others and for people.
+//! How requests come in: gRPC for Envoy, HTTP for people.
 //!
 //! - [`worker`]: threads, each with its own runtime, socket and limiter.
 //! - [`connection`]: a connection, plain or TLS, and who is at its other end.
 //! - [`wire`]: `ShouldRateLimit` on the `h2` crate, the short way that nearly every request goes.
 //! - [`grpc`]: the same and everything else as tonic services: health, reflection.
 //! - [`quota`]: limits that Envoy enforces itself.
-//! - [`http`]: `/json`, `/limits`, health and metrics.
 //! - [`answer`]: a verdict as Envoy's message.
+//! - [`caller`]: who asks.
+//! - [`http`]: the same over HTTP and JSON, and questions about the rules.
 //! - [`meters`]: what is measured.
 
 pub mod answer;
+pub mod caller;
 pub mod connection;
 pub mod grpc;
 pub mod http;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
-use self::{answer::Answers, meters::Meters, wire::request::InvalidRequest};
+use self::{answer::Answers, meters::Meters, quota::QuotaService, wire::request::InvalidRequest};
 use crate::decide::{Limiter, Refused};
 
 /// What a call needs, whichever way it comes. One per worker.
@@ -32,6 +34,8 @@ pub struct Service {
     pub limiter: Limiter,
     /// Turns verdicts into answers.
     pub answers: Answers,
+    /// Assigns quotas.
+    pub quota: QuotaService,
     /// Counts.
     pub meters: Arc<Meters>,
 }
@@ -39,7 +43,9 @@ pub struct Service {
 /// The gRPC status of a request that cannot be decided. What is wrong with it is the caller's to know.
 pub fn refusal(refused: &Refused) -> Status {
     let code = match refused {
-        Refused::NoDomain | Refused::NoDescriptors | Refused::TooMany { .. } | Refused::TooLong { .. } => Code::InvalidArgument,
+        Refused::NoDomain | Refused::NoDescriptors | Refused::TooMany { .. } | Refused::TooLong { .. } => {
+            Code::InvalidArgument
+        }
         Refused::NotForCaller { .. } => Code::PermissionDenied,
     };
     Status::new(code, refused.to_string())
@@ -49,3 +55,6 @@ pub fn refusal(refused: &Refused) -> Status {
 pub fn invalid(error: InvalidRequest) -> Status {
     Status::invalid_argument(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -77,12 +77,15 @@ pub struct Plan {
 
 /// Starts the workers.
 ///
+/// The handles end with the workers.
+///
 /// # Errors
 /// A thread cannot be started.
-pub fn start(plan: Plan, shutdown: &Shutdown) -> io::Result<()> {
+pub fn start(plan: Plan, shutdown: &Shutdown) -> io::Result<Vec<JoinHandle<()>>> {
     let places = Arc::new(Semaphore::new(plan.max_connections.max(1)));
     let (desks, inboxes): (Vec<_>, Vec<_>) = (0..plan.sockets.len()).map(Desk::new).unzip();
     let desks: Arc<[Desk]> = desks.into();
+    let mut workers = Vec::new();
     for (index, (socket, inbox)) in plan.sockets.into_iter().zip(inboxes).enumerate() {
         let worker = Worker {
             index,
@@ -100,12 +103,12 @@ pub fn start(plan: Plan, shutdown: &Shutdown) -> io::Result<()> {
             // The receiver is gone if the program did not wait for this.
             let _ = ended.send(worker.run(socket, inbox));
         })?;
-        shutdown.spawn_essential("worker", async move {
+        workers.push(shutdown.spawn_essential("worker", async move {
             // A thread that panicked sends nothing.
             end.await.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
-        });
+        }));
     }
-    Ok(())
+    Ok(workers)
 }
 
 /// Where connections for a worker are put.
@@ -192,7 +195,7 @@ impl Worker {
             };
             let Some(accepted) = accepted else { continue };
             let (tls, trust_domain, stop) = (self.tls.clone(), self.trust_domain.clone(), self.stop.clone());
-            let (service, routes, tonic) = (service.clone(), routes.clone(), tonic.incoming());
+            let (service, routes, tonic) = (service.clone(), routes.clone(), tonic.incoming.clone());
             connections.spawn(async move {
                 let opened = tokio::select! {
                     opened = open(accepted, tls, &trust_domain) => opened,
@@ -266,30 +269,26 @@ async fn open(accepted: Accepted, tls: Option<ServerTls>, trust_domain: &str) ->
 }
 
 /// tonic's own server, if it is the one that speaks.
-struct Tonic(Option<(mpsc::Sender<Connection>, JoinSet<Result<(), tonic::transport::Error>>)>);
+struct Tonic {
+    incoming: Option<mpsc::Sender<Connection>>,
+    serving: JoinSet<Result<(), tonic::transport::Error>>,
+}
 
 impl Tonic {
     fn start(server: GrpcServer, routes: &Routes, stop: &CancellationToken) -> Self {
-        if server != GrpcServer::Tonic {
-            return Self(None);
+        let mut tonic = Self { incoming: None, serving: JoinSet::new() };
+        if server == GrpcServer::Tonic {
+            let (sender, incoming) = mpsc::channel(1);
+            let incoming = ReceiverStream::new(incoming).map(Ok::<_, io::Error>);
+            let router = tonic::transport::Server::builder().add_routes(routes.clone());
+            tonic.serving.spawn(router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
+            tonic.incoming = Some(sender);
         }
-        let (sender, incoming) = mpsc::channel(1);
-        let incoming = ReceiverStream::new(incoming).map(Ok::<_, io::Error>);
-        let router = tonic::transport::Server::builder().add_routes(routes.clone());
-        let stopped = stop.clone().cancelled_owned();
-        let mut serving = JoinSet::new();
-        serving.spawn(router.serve_with_incoming_shutdown(incoming, stopped));
-        Self(Some((sender, serving)))
-    }
-
-    fn incoming(&self) -> Option<mpsc::Sender<Connection>> {
-        self.0.as_ref().map(|(sender, _)| sender.clone())
+        tonic
     }
 
     async fn ended(&mut self) {
-        if let Some((_, serving)) = &mut self.0 {
-            while serving.join_next().await.is_some() {}
-        }
+        while self.serving.join_next().await.is_some() {}
     }
 }
 

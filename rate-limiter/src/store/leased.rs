@@ -149,3 +149,6 @@ fn never(ask: &Ask) -> Outcome {
     let retry = if admitted { std::time::Duration::ZERO } else { std::time::Duration::MAX };
     Outcome { admitted, remaining: 0, reset: std::time::Duration::ZERO, retry, source: Source::Memory }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+mod examples;
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

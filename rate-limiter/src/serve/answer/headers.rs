@@ -30,12 +30,8 @@ fn limited(verdict: &Verdict) -> impl Iterator<Item = (&Status, &Limit)> {
 }
 
 fn customary(verdict: &Verdict, headers: &mut Vec<HeaderValue>) {
-    // Of those refused the one that takes longest: before that, asking again is in vain.
-    let nearest = limited(verdict).min_by_key(|(status, _)| {
-        let reset = reset_seconds(status).unwrap_or_default();
-        if status.admitted { (true, status.remaining, 0) } else { (false, 0, u64::MAX - reset) }
-    });
-    let Some((status, limit)) = nearest else { return };
+    let tightest = verdict.tightest.and_then(|index| verdict.statuses.get(index));
+    let Some((status, limit)) = tightest.and_then(|status| Some((status, status.limit.as_ref()?))) else { return };
     let left = if status.admitted { remaining(status) } else { 0 };
     headers.push(header("x-ratelimit-limit", limit.requests().to_string()));
     headers.push(header("x-ratelimit-remaining", left.to_string()));

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -13,19 +14,20 @@ fn limit(requests: u32, per: Duration) -> Limit {
     Limit::new(requests, per, Some(1), Algorithm::TokenBucket).unwrap()
 }
 
-fn rule(name: &str, quota: bool, body: Option<&'static str>) -> Arc<Rule> {
+fn rule(name: &str) -> Arc<Rule> {
     Arc::new(Rule {
         index: 0,
+        domain: "edge".into(),
         path: "edge.key".into(),
         amount: Amount::Unlimited,
         name: name.into(),
         replaces: Vec::new(),
         policy: Policy::default(),
         shadow: false,
-        quota,
+        quota: false,
         detailed_metric: false,
-        value_to_metric: Vec::new(),
-        body: body.map(Bytes::from),
+        levels: Box::default(),
+        body: None,
     })
 }
 
@@ -36,8 +38,7 @@ fn status(admitted: bool, limit: Option<Limit>, remaining: u64, reset: Duration)
 fn statuses() -> impl Strategy<Value = Status> {
     let limits = (any::<u32>(), prop_oneof![Just(1_u64), Just(60), Just(3_600), Just(604_800), 1..1_000_000_u64])
         .prop_map(|(requests, seconds)| limit(requests, Duration::from_secs(seconds)));
-    let rules = (".{0,20}", any::<bool>(), any::<bool>());
-    let rules = rules.prop_map(|(name, quota, body)| rule(&name, quota, body.then_some("slow down")));
+    let rules = ".{0,20}".prop_map(|name| rule(&name));
     let resets = prop_oneof![Just(Duration::MAX), any::<u64>().prop_map(Duration::from_nanos), Just(Duration::ZERO)];
     let remaining = prop_oneof![Just(0), 0..200_u64, any::<u64>()];
     (any::<bool>(), prop::option::of(limits), prop::option::of(rules), remaining, resets)
@@ -50,11 +51,18 @@ proptest! {
     fn what_is_written_is_the_message(
         admitted: bool,
         statuses in prop::collection::vec(statuses(), 0..6),
+        violations in prop::collection::vec(0..6_usize, 0..3),
         headers in prop::sample::select(vec![
             ResponseHeaders::None, ResponseHeaders::XRateLimit, ResponseHeaders::Ietf, ResponseHeaders::Both,
         ]),
     ) {
-        let verdict = Verdict { admitted, statuses: statuses.into_iter().collect() };
+        let verdict = Verdict {
+            admitted,
+            tightest: statuses.iter().position(|status| status.limit.is_some()),
+            statuses: statuses.into_iter().collect(),
+            body: (!admitted).then(|| Bytes::from("slow down")),
+            violations,
+        };
         let answers = Answers::new(headers);
         let mut out = BytesMut::from(&b"before"[..]);
         answers.write(&verdict, &mut out);
@@ -82,8 +90,8 @@ fn a_reset_is_rounded_up_to_whole_seconds() {
         let status = status(true, Some(second), 4, Duration::from_millis(reset));
         assert_eq!(status_message(&status).duration_until_reset.unwrap().seconds, seconds, "{reset} ms");
     }
-    let never = status(false, Some(second), 0, Duration::MAX);
-    assert_eq!(reset_seconds(&never), Some(60));
+    let long = status(false, Some(second), 0, Duration::MAX);
+    assert!(reset_seconds(&long).is_some_and(|seconds| seconds < i32::MAX as u64));
 }
 
 #[test]
@@ -94,16 +102,19 @@ fn a_status_without_a_limit_says_only_that_it_is_admitted() {
 }
 
 #[test]
-fn the_body_is_that_of_the_first_rule_that_refuses() {
-    let mut verdict = Verdict::default();
-    for (admitted, body) in [(true, Some("fine")), (false, None), (false, Some("slow down")), (false, Some("later"))] {
-        verdict
-            .statuses
-            .push(Status { rule: Some(rule("", false, body)), ..status(admitted, None, 0, Duration::ZERO) });
-    }
-    assert_eq!(Answers::default().message(&verdict).raw_body, b"slow down");
-    verdict.admitted = true;
-    assert_eq!(Answers::default().message(&verdict).raw_body, b"");
+fn places_of_exceeded_quotas_are_metadata() {
+    let metadata = |violations: &[usize]| {
+        let verdict = Verdict { admitted: true, violations: violations.to_vec(), ..Verdict::default() };
+        Answers::default().message(&verdict).dynamic_metadata
+    };
+    assert_eq!(metadata(&[]), None);
+    let fields = metadata(&[0, 2]).unwrap().fields;
+    let Some(google::protobuf::value::Kind::ListValue(list)) = &fields["quotaModeViolations"].kind else {
+        panic!("no list: {fields:?}");
+    };
+    let number = |value: f64| Some(google::protobuf::value::Kind::NumberValue(value));
+    let kinds: Vec<_> = list.values.iter().map(|value| value.kind.clone()).collect();
+    assert_eq!(kinds, [number(0.0), number(2.0)]);
 }
 
 #[test]
@@ -113,15 +124,14 @@ fn headers_tell_of_the_scarcest_limit_or_of_all() {
     let verdict = Verdict {
         admitted: true,
         statuses: [
-            Status {
-                rule: Some(rule("per \"hour\"", false, None)),
-                ..status(true, Some(hour), 900, Duration::from_secs(9))
-            },
+            Status { rule: Some(rule("per \"hour\"")), ..status(true, Some(hour), 900, Duration::from_secs(9)) },
             status(true, Some(minute), 12, Duration::from_millis(1_500)),
             status(true, None, 0, Duration::ZERO),
         ]
         .into_iter()
         .collect(),
+        tightest: Some(1),
+        ..Verdict::default()
     };
     let text = |headers| {
         let message = Answers::new(headers).message(&verdict);

@@ -17,7 +17,7 @@ use crate::{
     config::yaml,
     decide::Ruleset,
     model::{key::Salt, limit::Algorithm, rule::Rules},
-    store::{Clock, Memory},
+    store::{Clock, Memory, SaltCell},
 };
 
 const RULES: &str = r#"
@@ -58,7 +58,7 @@ impl Port {
         let rules = Ruleset::new(Rules::build(&specs).unwrap());
         let (clock, _) = Clock::by_hand(Duration::from_secs(1_700_000_000));
         let store = Arc::new(Memory::new(1_000, clock));
-        let limiter = Limiter::new(Arc::new(ArcSwap::from_pointee(rules)), store, Salt([1; 16]));
+        let limiter = Limiter::new(Arc::new(ArcSwap::from_pointee(rules)), store, SaltCell::new(Salt([1; 16])));
         let admin = Admin {
             readiness: Readiness::new(),
             metrics: chancery_runtime::telemetry::metrics().unwrap(),

@@ -100,7 +100,7 @@ fn is_odd(bytes: &[u8]) -> bool {
 /// A call that could not be answered at once.
 pub(super) enum Slow {
     /// Its message has not come, or not as a whole.
-    Reading(Option<(Call, BytesMut)>, Pin<Box<Sleep>>),
+    Reading(Option<(Box<Call>, BytesMut)>, Pin<Box<Sleep>>),
     /// It waits for the store.
     Waiting(Option<Waiting>),
     /// It is served by somebody else.
@@ -110,13 +110,13 @@ pub(super) enum Slow {
 /// What is left to do about it.
 pub(super) enum Event {
     /// It was read.
-    Read(Call, Read),
+    Read(Box<Call>, Read),
     /// It was decided.
     Decided(SendResponse<Bytes>, Verdict, Instant),
     /// Its deadline passed.
-    Late(SendResponse<Bytes>, Instant),
+    Late(SendResponse<Bytes>),
     /// The client gave it up.
-    Gone(Instant),
+    Gone,
     /// Nothing.
     Done,
 }
@@ -142,7 +142,7 @@ impl Drop for Counted {
 impl Slow {
     /// A call of which `taken` has been read.
     pub(super) fn reading(call: Call, taken: BytesMut) -> Self {
-        Self::Reading(Some((call, taken)), Box::pin(tokio::time::sleep(READING)))
+        Self::Reading(Some((Box::new(call), taken)), Box::pin(tokio::time::sleep(READING)))
     }
 
     /// A call that is answered with `verdict`, if that comes within `timeout` from when it `began`.
@@ -175,7 +175,7 @@ impl Future for Slow {
                 let Some((call, _)) = reading.take() else { return Poll::Ready(Event::Done) };
                 Poll::Ready(match read {
                     Some(read) => Event::Read(call, read),
-                    None => Event::Late(call.respond, Instant::now() - READING),
+                    None => Event::Late(call.respond),
                 })
             }
             Self::Waiting(slot) => {
@@ -186,12 +186,11 @@ impl Future for Slow {
                 }
                 if waiting.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
                     let Some(waiting) = slot.take() else { return Poll::Ready(Event::Done) };
-                    return Poll::Ready(Event::Late(waiting.respond, waiting.began));
+                    return Poll::Ready(Event::Late(waiting.respond));
                 }
                 if waiting.respond.poll_reset(context).is_ready() {
-                    let began = waiting.began;
                     slot.take();
-                    return Poll::Ready(Event::Gone(began));
+                    return Poll::Ready(Event::Gone);
                 }
                 Poll::Pending
             }

@@ -3,7 +3,7 @@
 //! It accepts and refuses what the generated code does (a test says so for any bytes), so that it does not
 //! matter which of the two a request meets. Fields that are not known are skipped, every length is checked, and texts are UTF-8.
 
-use chancery_proto::envoy::ratelimit::RateLimitRequest;
+use chancery_proto::envoy::rls::RateLimitRequest;
 use smallvec::SmallVec;
 
 use super::protobuf::{Field, Fields, Malformed};

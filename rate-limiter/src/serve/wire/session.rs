@@ -21,9 +21,7 @@ use super::{
     super::{
         Service,
         connection::{Connection, Peer},
-        invalid,
-        meters::{Outcome, Tally},
-        refusal,
+        invalid, refusal,
     },
     MAX_STREAMS,
     call::{Call, Event, Read, Slow},
@@ -54,7 +52,8 @@ pub(super) struct Session {
     /// Where answers are written.
     chunk: BytesMut,
     budget: Budget,
-    tally: Tally,
+    /// Calls of this poll that were answered at once.
+    answered: u64,
 }
 
 /// Why a connection ended before its time.
@@ -85,7 +84,7 @@ impl Session {
             slow: FuturesUnordered::new(),
             chunk: BytesMut::with_capacity(CHUNK),
             budget: Budget::default(),
-            tally: Tally::default(),
+            answered: 0,
         }
     }
 
@@ -129,12 +128,12 @@ impl Session {
         let message = match read {
             Read::Message(message) => message,
             Read::Odd(taken) => return self.hand_over(call, taken, true),
-            Read::Gone => return self.tally.add(Outcome::Abandoned),
+            Read::Gone => return self.service.meters.abandoned(),
         };
         let request = match request::read(&message) {
             Ok(request) => request,
             Err(InvalidRequest::Malformed) => return self.hand_over(call, frame(&message), true),
-            Err(error) => return self.refuse(call.respond, &invalid(error), Outcome::Invalid),
+            Err(error) => return self.refuse(call.respond, &invalid(error)),
         };
         match self.service.limiter.decide(&request, &self.peer.caller) {
             Ok(Deciding::Done(verdict)) => self.answer(call.respond, call.head.headers, &verdict),
@@ -142,11 +141,7 @@ impl Session {
                 let (timeout, meters) = (timeout::of(&call.head.headers), self.service.meters.clone());
                 self.slow.push(Slow::waiting(call.respond, verdict, timeout, began, meters));
             }
-            Err(refused) => {
-                let status = refusal(&refused);
-                let forbidden = status.code() == tonic::Code::PermissionDenied;
-                self.refuse(call.respond, &status, if forbidden { Outcome::Forbidden } else { Outcome::Invalid });
-            }
+            Err(refused) => self.refuse(call.respond, &refusal(&refused)),
         }
     }
 
@@ -159,28 +154,27 @@ impl Session {
 
     fn ended(&mut self, event: Event) {
         match event {
-            Event::Read(call, read) => self.read(call, read, Instant::now()),
+            Event::Read(call, read) => self.read(*call, read, Instant::now()),
             Event::Decided(respond, verdict, began) => {
-                let outcome = self.send(respond, HeaderMap::with_capacity(1), &verdict);
-                self.service.meters.ended(outcome, began.elapsed());
+                self.send(respond, HeaderMap::with_capacity(1), &verdict);
+                self.service.meters.answered(1, began.elapsed());
             }
-            Event::Late(mut respond, began) => {
-                let status = Status::deadline_exceeded("the deadline of the call passed");
-                send_status(&mut respond, &status);
-                self.service.meters.ended(Outcome::Late, began.elapsed());
+            Event::Late(mut respond) => {
+                send_status(&mut respond, &Status::deadline_exceeded("the deadline of the call passed"));
+                self.service.meters.late();
             }
-            Event::Gone(began) => self.service.meters.ended(Outcome::Abandoned, began.elapsed()),
+            Event::Gone => self.service.meters.abandoned(),
             Event::Done => {}
         }
     }
 
     fn answer(&mut self, respond: SendResponse<Bytes>, headers: HeaderMap, verdict: &Verdict) {
-        let outcome = self.send(respond, headers, verdict);
-        self.tally.add(outcome);
+        self.send(respond, headers, verdict);
+        self.answered += 1;
     }
 
     /// Sends the answer. `headers` is any map; the request's has room enough already.
-    fn send(&mut self, mut respond: SendResponse<Bytes>, mut headers: HeaderMap, verdict: &Verdict) -> Outcome {
+    fn send(&mut self, mut respond: SendResponse<Bytes>, mut headers: HeaderMap, verdict: &Verdict) {
         self.service.answers.write(verdict, &mut self.chunk);
         let message = self.chunk.split().freeze();
         headers.clear();
@@ -189,16 +183,16 @@ impl Session {
         *response.headers_mut() = headers;
         let mut trailers = HeaderMap::with_capacity(1);
         trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-        let sent = respond.send_response(response, false).and_then(|mut stream| {
+        // It fails if the client is gone.
+        let _ = respond.send_response(response, false).and_then(|mut stream| {
             stream.send_data(message, false)?;
             stream.send_trailers(trailers)
         });
-        if sent.is_ok() { Outcome::of(verdict.admitted) } else { Outcome::Abandoned }
     }
 
-    fn refuse(&mut self, mut respond: SendResponse<Bytes>, status: &Status, outcome: Outcome) {
+    fn refuse(&mut self, mut respond: SendResponse<Bytes>, status: &Status) {
         send_status(&mut respond, status);
-        self.tally.add(outcome);
+        self.answered += 1;
     }
 }
 
@@ -235,7 +229,7 @@ impl Future for Session {
                 return Poll::Pending;
             }
             this.keepalive.seen();
-            this.service.meters.answered(std::mem::take(&mut this.tally), began.elapsed());
+            this.service.meters.answered(std::mem::take(&mut this.answered), began.elapsed());
         }
     }
 }

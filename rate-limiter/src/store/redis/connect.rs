@@ -95,6 +95,9 @@ pub(crate) enum Connection {
 
 impl Connector {
     pub(crate) fn new(address: Address, files: &TlsFiles, salt: SaltCell) -> Result<Self, InvalidTls> {
+        if address.tls {
+            chancery_runtime::tls::install_crypto_provider();
+        }
         let tls = certificates(&address, files)?;
         let connector = Self { address, tls, script: ChargeScript::new(), salt };
         // Malformed files show now, not when Redis is first there.
@@ -111,7 +114,11 @@ impl Connector {
     pub(crate) async fn connect(&self, lost: &Arc<Notify>) -> Result<Connection, ConnectError> {
         let ready = async {
             let mut connection = self.open(lost).await?;
-            connection.on_all(self.script.load()).await?;
+            let loaded = connection.ask(&self.script.load()).await;
+            // A cluster with a node missing serves with the others; whoever lacks the script is sent it later.
+            if !connection.is_cluster() {
+                loaded?;
+            }
             self.agree_on_salt(&mut connection).await?;
             Ok(connection)
         };
@@ -231,17 +238,12 @@ impl Connector {
 }
 
 impl Connection {
-    /// One command, routed by its first key.
+    /// One command, routed by its first key; `SCRIPT LOAD` goes to all primaries of a cluster.
     pub(crate) async fn ask(&mut self, cmd: &Cmd) -> Result<Value, RedisError> {
         match self {
             Self::Server(connection) => cmd.query_async(connection).await,
             Self::Cluster(connection) => cmd.query_async(connection).await,
         }
-    }
-
-    /// One command for every server that keeps cells. (`SCRIPT LOAD` is routed to all primaries by the cluster's client.)
-    async fn on_all(&mut self, cmd: Cmd) -> Result<(), RedisError> {
-        self.ask(&cmd).await.map(drop)
     }
 
     pub(crate) fn is_cluster(&self) -> bool {

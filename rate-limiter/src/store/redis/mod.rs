@@ -1,9 +1,9 @@
 //! Cells in Redis: one server, a master that sentinels name, or a cluster.
 //!
 //! [`Shared`] is what a process has once: the address, the leases, the number of replicas. Each worker has a store of
-//! its own over it, with a [`link`] (one connection, one task) on the worker's runtime.
+//! its own over it, with a link (one connection, one task) on the worker's runtime.
 //!
-//! A charge goes `leased` → [`link`] → [`script`] → Redis → [`script`] → answer. The arithmetic is
+//! A charge goes `leased` → `link` → `script` → Redis → `script` → answer. The arithmetic is
 //! the model's on both ends: the script computes the new cell, and the answer is what [`model::cell`](crate::model::cell) says of the old one.
 //!
 //! The clock is Redis's (`TIME`, once per call), so limiters whose clocks differ count alike.
@@ -17,6 +17,8 @@ mod presence;
 mod queue;
 mod salt;
 pub(crate) mod script;
+#[cfg(test)]
+pub(crate) mod testing;
 mod ticket;
 
 use std::{
@@ -40,6 +42,7 @@ use connect::Connector;
 pub use connect::{ConnectError, InvalidTls, TlsFiles};
 use link::{Link, LinkOptions, Settle};
 use metrics::StoreMetrics;
+pub use metrics::describe;
 use presence::Presence;
 pub use salt::SaltCell;
 pub use script::Unexpected;
@@ -180,3 +183,6 @@ impl Drop for Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// Ticks in a second: 1/8 µs each.
-pub const TICKS_PER_SECOND: u64 = 8_000_000;
+pub(crate) const TICKS_PER_SECOND: u64 = 8_000_000;
 
 /// Seconds from the Unix epoch to tick zero, 2025-01-01T00:00:00Z.
-pub const EPOCH_SECONDS: u64 = 1_735_689_600;
+pub(crate) const EPOCH_SECONDS: u64 = 1_735_689_600;
 
 /// Keys of one call: a script holds up the whole server, so a large batch goes as several.
 pub(crate) const MOST_KEYS: usize = 512;

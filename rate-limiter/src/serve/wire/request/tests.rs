@@ -1,10 +1,10 @@
 use chancery_proto::{
     envoy::{
-        descriptor::{
+        rate_limit_common::{
             RateLimitDescriptor,
             rate_limit_descriptor::{Entry as EntryMessage, RateLimitOverride},
         },
-        ratelimit::RateLimitRequest,
+        rls::RateLimitRequest,
     },
     google::protobuf::UInt64Value,
 };

@@ -36,6 +36,9 @@ const STALLED: Duration = Duration::from_secs(1);
 /// For how long a slot of a cluster is not asked after a failure.
 const SLOT_AWAY: Duration = Duration::from_millis(100);
 
+/// A cluster of which no node has answered for this long is away as a whole.
+const CLUSTER_AWAY: Duration = Duration::from_millis(250);
+
 type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
 
 /// Why a connection is no longer of use.
@@ -61,6 +64,8 @@ pub(super) struct Task {
     slots_away: HashMap<Slot, Instant>,
     batch: Vec<Item>,
     answers: bool,
+    /// When Redis last answered in time.
+    answered: Instant,
 }
 
 impl Task {
@@ -75,6 +80,7 @@ impl Task {
             slots_away: HashMap::new(),
             batch: Vec::new(),
             answers: false,
+            answered: Instant::now(),
         }
     }
 
@@ -133,7 +139,7 @@ impl Task {
                     let now = Instant::now();
                     look.as_mut().reset(now + look_every);
                     self.give_up_late(now);
-                    !cluster && !flights.is_empty() && now > oldest_sent + 3 * self.options.timeout
+                    !flights.is_empty() && now > oldest_sent + 3 * self.options.timeout && self.speaks_for_all(cluster)
                 }
             };
             if opened {
@@ -213,10 +219,11 @@ impl Task {
                 }
                 if took <= self.options.timeout {
                     self.breaker.success();
+                    self.answered = Instant::now();
                     return ControlFlow::Continue(false);
                 }
                 metrics::error("late");
-                ControlFlow::Continue(self.breaker.trouble() && !cluster)
+                ControlFlow::Continue(self.breaker.trouble() && self.speaks_for_all(cluster))
             }
             Err(trouble) => {
                 metrics::error(trouble.kind());
@@ -225,16 +232,21 @@ impl Task {
                 tracing::debug!(causes, charges = items.len(), "a call to Redis failed");
                 let opened = self.breaker.trouble();
                 match (slot, trouble) {
-                    // One node of a cluster does not speak for the others; its client finds the new one by itself.
+                    // The cluster's client finds the new primary by itself.
                     (Some(slot), _) => {
                         self.slots_away.insert(slot, Instant::now() + SLOT_AWAY);
-                        ControlFlow::Continue(false)
+                        ControlFlow::Continue(opened && self.speaks_for_all(cluster))
                     }
                     (None, trouble @ (Trouble::Lost(_) | Trouble::Away(_))) => ControlFlow::Break(trouble),
                     (None, _) => ControlFlow::Continue(opened),
                 }
             }
         }
+    }
+
+    /// Whether a trouble is one of Redis as a whole. One node of a cluster says nothing of the others.
+    fn speaks_for_all(&self, cluster: bool) -> bool {
+        !cluster || self.answered.elapsed() > CLUSTER_AWAY
     }
 
     /// Answers whoever's deadline has passed.
@@ -293,6 +305,7 @@ impl Task {
     fn close_breaker(&mut self) {
         if !std::mem::replace(&mut self.answers, true) {
             self.metrics.links_closed.increment(1.0);
+            self.answered = Instant::now();
             self.queue.open();
         }
     }
