@@ -14,6 +14,7 @@
 pub mod cluster;
 pub mod endpoint;
 pub mod listener;
+pub mod rate_limit;
 pub mod route;
 pub mod snapshot;
 mod value;
