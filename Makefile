@@ -28,8 +28,8 @@ test: ## Set up and run every test
 	$(CARGO) test --locked --workspace --no-fail-fast --doc
 	$(CARGO) test --locked --workspace --no-fail-fast --test '*' -- --test-threads=1
 
-bench: ## Measure the release build with a real Envoy; results go to bench-results/ (ARGS="…" picks a part)
-	@scripts/setup run
+bench: ## Measure the release build, beside its peers too; results go to bench-results/ (ARGS="…" picks a part)
+	@scripts/setup bench
 	$(CARGO) build --locked --release --workspace --bins
 	$(BUILT)/release/chancery-bench $(if $(ARGS),$(ARGS),all)
 

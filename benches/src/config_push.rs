@@ -103,7 +103,7 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
         catalogs.push(measure(protocol, routes, services, options.edits).await?);
     }
     let report = Report {
-        machine: Machine::describe(&program),
+        machine: Machine::describe(Some(&program)),
         protocol: if options.sotw { "state of the world" } else { "delta" },
         edits: options.edits,
         catalogs,

@@ -12,24 +12,24 @@ pub(crate) struct Machine {
     cores: usize,
     memory: String,
     kernel: String,
-    envoy: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envoy: Option<String>,
     revision: String,
 }
 
 impl Machine {
-    /// This one.
-    pub(crate) fn describe(envoy: &Path) -> Self {
+    /// This one, and the Envoy that took part.
+    pub(crate) fn describe(envoy: Option<&Path>) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores,
             memory: memory().unwrap_or_default(),
             kernel: output("uname", &["-sr"]),
-            envoy: output(&envoy.to_string_lossy(), &["--version"])
-                .split("version: ")
-                .last()
-                .unwrap_or_default()
-                .into(),
+            envoy: envoy.map(|envoy| {
+                let version = output(&envoy.to_string_lossy(), &["--version"]);
+                version.split("version: ").last().unwrap_or_default().into()
+            }),
             revision: output("git", &["describe", "--always", "--dirty"]),
         }
     }
@@ -38,7 +38,11 @@ impl Machine {
 impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { cpu, cores, memory, kernel, envoy, revision } = self;
-        write!(f, "{cpu}, {cores} cores, {memory} memory, {kernel}; Envoy {envoy}; Chancery {revision}")
+        write!(f, "{cpu}, {cores} cores, {memory} memory, {kernel}; ")?;
+        if let Some(envoy) = envoy {
+            write!(f, "Envoy {envoy}; ")?;
+        }
+        write!(f, "Chancery {revision}")
     }
 }
 

@@ -1,9 +1,10 @@
-//! `chancery-bench`: what Chancery costs and how quick it is, measured with a real Envoy.
+//! `chancery-bench`: what Chancery costs and how quick it is, measured with the real thing.
 //!
 //! Each part prints a table and leaves it, with every sample as JSON, in `bench-results/`.
 
 mod config_push;
 mod machine;
+mod ratelimit;
 mod report;
 mod usage;
 
@@ -13,7 +14,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "chancery-bench", about = "Measures Chancery with a real Envoy")]
+#[command(name = "chancery-bench", about = "Measures Chancery with a real Envoy, and beside its peers")]
 struct Arguments {
     #[command(subcommand)]
     part: Part,
@@ -28,13 +29,30 @@ enum Part {
     All,
     /// From the API's answer to an edit until a real Envoy serves it, and what an edit costs
     ConfigPush(config_push::Options),
+    /// Decisions per second, latency and cost of the rate limiter, beside a floor and its peers
+    Ratelimit(ratelimit::Options),
+    /// A server that `ratelimit` compares ours with
+    Serve(ratelimit::Peer),
+    /// The load of `ratelimit`, as it starts it itself
+    #[command(hide = true)]
+    Load { load: String },
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    match arguments.part {
-        Part::All => config_push::run(&config_push::Options::default(), &arguments.out).await,
-        Part::ConfigPush(options) => config_push::run(&options, &arguments.out).await,
+fn main() -> Result<()> {
+    let Arguments { part, out } = Arguments::parse();
+    match part {
+        // These two are measured, or measure: they choose their own threads.
+        Part::Serve(options) => ratelimit::serve(&options),
+        Part::Load { load } => ratelimit::load(&load),
+        Part::All => with_runtime(async {
+            config_push::run(&config_push::Options::default(), &out).await?;
+            ratelimit::run(&ratelimit::Options::default(), &out).await
+        }),
+        Part::ConfigPush(options) => with_runtime(config_push::run(&options, &out)),
+        Part::Ratelimit(options) => with_runtime(ratelimit::run(&options, &out)),
     }
+}
+
+fn with_runtime(part: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(part)
 }

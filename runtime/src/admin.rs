@@ -4,13 +4,12 @@
 //! the shutdown has not begun; `/readyz` answers 503 with the reasons until then, so that a load
 //! balancer and a person see the same thing.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use axum::{Json, Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
-use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often recorded samples are folded into their buckets when nobody scrapes.
@@ -22,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What must hold before the process is ready. Clones share the conditions.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    conditions: Arc<Mutex<BTreeMap<&'static str, bool>>>,
+    conditions: watch::Sender<BTreeMap<&'static str, bool>>,
 }
 
 /// One thing that must hold, such as "catalog loaded". It does not hold until [`met`](Self::met).
@@ -40,18 +39,24 @@ impl Readiness {
 
     /// Adds a condition under the name that `/readyz` shows while it does not hold.
     pub fn condition(&self, name: &'static str) -> Condition {
-        self.conditions.lock().insert(name, false);
+        self.conditions.send_modify(|conditions| _ = conditions.insert(name, false));
         Condition { name, readiness: self.clone() }
     }
 
     /// The conditions that do not hold.
     pub fn waiting_for(&self) -> Vec<&'static str> {
-        self.conditions.lock().iter().filter(|(_, met)| !**met).map(|(name, _)| *name).collect()
+        self.conditions.borrow().iter().filter(|(_, met)| !**met).map(|(name, _)| *name).collect()
     }
 
     /// Whether every condition holds.
     pub fn is_ready(&self) -> bool {
-        self.conditions.lock().values().all(|met| *met)
+        all_met(&self.conditions.borrow())
+    }
+
+    /// Waits until the process is ready, or until it is not.
+    pub async fn becomes(&self, ready: bool) {
+        // This holds a sender, so the channel stays open.
+        let _ = self.conditions.subscribe().wait_for(|conditions| all_met(conditions) == ready).await;
     }
 }
 
@@ -68,8 +73,12 @@ impl Condition {
 
     /// Says whether the condition holds.
     pub fn set(&self, met: bool) {
-        self.readiness.conditions.lock().insert(self.name, met);
+        self.readiness.conditions.send_if_modified(|conditions| conditions.insert(self.name, met) != Some(met));
     }
+}
+
+fn all_met(conditions: &BTreeMap<&'static str, bool>) -> bool {
+    conditions.values().all(|met| *met)
 }
 
 /// What the admin port shows.
@@ -174,7 +183,10 @@ mod tests {
         assert_eq!(body, r#"{"ready":false,"waitingFor":["catalog loaded","database reachable"]}"#);
 
         loaded.met();
+        let ready = admin.readiness.clone();
+        let waiting = tokio::spawn(async move { ready.becomes(true).await });
         database.met();
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
         assert_eq!(get(&admin, "/readyz").await, (StatusCode::OK, r#"{"ready":true}"#.to_owned()));
 
         database.lost();

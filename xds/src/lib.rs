@@ -4,7 +4,10 @@
 //! serves it over gRPC, incremental and state-of-the-world, aggregated and one type at a time, to the
 //! clients that your [`Admit`] lets in. What a resource means is not its business.
 //!
-//! The decisions (`subscription`, `session`, `order`) are pure and can be read without the rest.
+//! The other end is [`client`]: it stays subscribed, and hands over what comes.
+//!
+//! The decisions (`subscription`, `session`, `order`, and all of the client but its stream) are pure and can be read
+//! without the rest.
 //!
 //! # Use outside Chancery
 //!
@@ -64,6 +67,7 @@
 //! their own for types other than CDS, EDS, LDS and RDS; over ADS any type is served.
 
 pub mod cache;
+pub mod client;
 mod codec;
 pub mod metrics;
 mod order;

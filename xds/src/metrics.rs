@@ -12,6 +12,12 @@ pub const RESPONSE_BYTES: &str = "chancery_xds_response_bytes_total";
 pub const REJECTIONS: &str = "chancery_xds_rejections_total";
 /// Histogram: seconds from a response to its acknowledgement, by `type`.
 pub const ACKNOWLEDGE_SECONDS: &str = "chancery_xds_acknowledge_seconds";
+/// Gauge: 1 while a client is served, else 0.
+pub const CLIENT_CONNECTED: &str = "chancery_xds_client_connected";
+/// Counter: responses a client received, by `type`.
+pub const CLIENT_RESPONSES: &str = "chancery_xds_client_responses_total";
+/// Counter: resources a client refused, by `type`.
+pub const CLIENT_REFUSALS: &str = "chancery_xds_client_refusals_total";
 
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
@@ -25,4 +31,7 @@ pub fn describe() {
         metrics::Unit::Seconds,
         "Time from an xDS response to its acknowledgement"
     );
+    metrics::describe_gauge!(CLIENT_CONNECTED, "Whether the control plane serves this client");
+    metrics::describe_counter!(CLIENT_RESPONSES, "xDS responses received");
+    metrics::describe_counter!(CLIENT_REFUSALS, "xDS resources refused");
 }

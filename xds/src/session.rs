@@ -214,11 +214,15 @@ impl<S: Subscription> Session<S> {
     }
 }
 
-/// The rules of Envoy's types; others are sent by name or by wildcard, and deleted by name.
+/// The rules of Envoy's types and of rate limiters'; others are sent by name or by wildcard, and deleted by name.
 fn rules(type_url: &str) -> TypeRules {
+    let full_state = matches!(
+        type_url,
+        type_url::CLUSTER | type_url::LISTENER | type_url::RATE_LIMIT_DOMAIN | type_url::RATE_LIMIT_CONFIG
+    );
     TypeRules {
-        full_state: matches!(type_url, type_url::CLUSTER | type_url::LISTENER),
-        legacy_wildcard: matches!(type_url, type_url::CLUSTER | type_url::LISTENER | type_url::VIRTUAL_HOST),
+        full_state,
+        legacy_wildcard: full_state || type_url == type_url::VIRTUAL_HOST,
         always_resent: type_url == type_url::ENDPOINT,
     }
 }

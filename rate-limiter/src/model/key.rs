@@ -1,13 +1,15 @@
 //! The name of a cell: which rule, and a keyed fingerprint of the values it counts by.
 //!
 //! The hash is keyed with a secret (SipHash, 128 bits), so that nobody can choose values that fall onto
-//! another's cell. What the limit is, is not in the key: an edited limit goes on from the same cell.
+//! another's cell. What the limit is, is not in the key: an edited limit goes on from the same cell. The
+//! algorithm is, because a window's cell means nothing to a bucket.
 
-use std::hash::Hasher as _;
+use siphasher::sip128::SipHasher13;
 
-use siphasher::sip128::{Hasher128 as _, SipHasher13};
+use super::{descriptor::Entry, limit::Algorithm};
 
-use super::descriptor::Entry;
+/// What is spelt without an allocation.
+const SHORT: usize = 256;
 
 /// The secret of the fingerprints. Replicas that share cells share it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,18 +26,51 @@ impl std::fmt::Debug for Salt {
 pub struct CellKey(pub u128);
 
 impl Salt {
-    /// The key of what `entries` say within `domain`. Lengths are hashed too, so that no two lists run together.
-    pub fn key<'a>(&self, domain: &str, entries: impl Iterator<Item = Entry<'a>>) -> CellKey {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
-        let mut text = |text: &str| {
-            hasher.write_usize(text.len());
-            hasher.write(text.as_bytes());
-        };
-        text(domain);
-        for entry in entries {
-            text(entry.key);
-            text(entry.value);
-        }
-        CellKey(hasher.finish128().as_u128())
+    /// The key of what `entries` say within `domain`, the same on every machine.
+    pub fn key<'a>(
+        &self,
+        algorithm: Algorithm,
+        domain: &'a str,
+        entries: impl Iterator<Item = Entry<'a>> + Clone,
+    ) -> CellKey {
+        let hasher = SipHasher13::new_with_key(&self.0);
+        spell(algorithm, domain, entries, |spelt| CellKey(hasher.hash(spelt).as_u128()))
     }
 }
+
+/// Hands over what is hashed. Each text follows its length, so that no two lists are spelt alike.
+fn spell<'a, T>(
+    algorithm: Algorithm,
+    domain: &'a str,
+    entries: impl Iterator<Item = Entry<'a>> + Clone,
+    read: impl FnOnce(&[u8]) -> T,
+) -> T {
+    let texts = std::iter::once(domain).chain(entries.flat_map(|entry| [entry.key, entry.value]));
+    let length = 1 + texts.clone().map(|text| 8 + text.len()).sum::<usize>();
+    // Most lists are short. Those that are not are worth an allocation.
+    let (mut short, mut long);
+    let spelt = if length <= SHORT {
+        short = [0; SHORT];
+        &mut short[..length]
+    } else {
+        long = vec![0; length];
+        &mut long[..]
+    };
+    spelt[0] = match algorithm {
+        Algorithm::TokenBucket => b'b',
+        Algorithm::FixedWindow => b'w',
+    };
+    let mut at = 1;
+    let mut put = |bytes: &[u8]| {
+        spelt[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    for text in texts {
+        put(&(text.len() as u64).to_le_bytes());
+        put(text.as_bytes());
+    }
+    read(spelt)
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,5 +9,6 @@ pub mod descriptor;
 pub mod key;
 pub mod lease;
 pub mod limit;
+pub mod quota;
 pub mod rule;
 pub mod verdict;

@@ -1,107 +1,35 @@
 //! The rules of all domains, as a tree that descriptors are looked up in.
 //!
 //! [`DomainSpec`] is what every form of configuration (YAML, RateLimitConfig, Chancery's own) is read into;
-//! [`Rules::build`] checks it and makes the tree, or reports every problem with its path.
+//! [`Rules::build`] checks it and makes the tree, or reports every problem with its path. Precedence is that
+//! of envoyproxy/ratelimit; see [`Domain::find`] for where ours is stricter.
+
+mod build;
+mod spec;
+mod tree;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{
-    descriptor::{Descriptor, Entry},
-    limit::Limit,
+use self::tree::{Map, Node};
+pub use self::{
+    build::{MAX_DEPTH, MAX_RULES, Problem},
+    spec::{Amount, DescriptorSpec, DomainSpec, LimitSpec, Policy, WithoutRedis},
 };
-
-/// A domain as it was configured.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DomainSpec {
-    /// Its name.
-    pub name: String,
-    /// Its rules.
-    pub descriptors: Vec<DescriptorSpec>,
-    /// Fleets whose proxies may ask; `None`: every client that may connect.
-    pub fleets: Option<BTreeSet<String>>,
-    /// Where it was read from, for messages: a file, or a resource.
-    pub origin: String,
-}
-
-/// One level of a rule as it was configured.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DescriptorSpec {
-    /// The entry's key.
-    pub key: String,
-    /// Its value; empty: any. A trailing `*` matches what begins so.
-    pub value: String,
-    /// The limit here.
-    pub limit: Option<LimitSpec>,
-    /// Levels below.
-    pub descriptors: Vec<DescriptorSpec>,
-    /// Decide and count, but admit.
-    pub shadow_mode: bool,
-    /// Report without deciding.
-    pub quota_mode: bool,
-    /// Count by the whole descriptor in metrics.
-    pub detailed_metric: bool,
-    /// Name the value of this level in metrics.
-    pub value_to_metric: bool,
-    /// All values that match a wildcard share one cell.
-    pub share_threshold: bool,
-}
-
-/// A limit as it was configured.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LimitSpec {
-    /// How much.
-    pub amount: Amount,
-    /// Its name, for `replaces` and responses.
-    pub name: String,
-    /// Names of limits that do not apply where this one does.
-    pub replaces: Vec<String>,
-    /// What happens beyond.
-    pub policy: Policy,
-    /// Body of the refusal.
-    pub body: Option<Bytes>,
-}
-
-/// How much a rule admits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Amount {
-    /// Everything.
-    Unlimited,
-    /// So much.
-    Limited(Limit),
-}
-
-/// How a limit behaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Policy {
-    /// Count what is refused too, below zero.
-    pub debt: bool,
-    /// Never lease: every decision is Redis's own.
-    pub strict: bool,
-    /// What to do without Redis.
-    pub without_redis: WithoutRedis,
-}
-
-/// What to do without Redis.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum WithoutRedis {
-    /// Count here, a replica's share of the limit.
-    #[default]
-    Local,
-    /// Admit.
-    Allow,
-    /// Refuse.
-    Deny,
-}
+use super::{descriptor::Entry, limit::Limit};
 
 /// A rule that was found.
 #[derive(Debug, PartialEq)]
 pub struct Rule {
     /// Its place among all rules of the set, from zero; for metrics.
     pub index: usize,
+    /// Its domain.
+    pub domain: Arc<str>,
     /// Its path, such as `edge.remote_address` (domain, then `key` or `key_value` of each level).
     pub path: String,
+    /// How each entry was configured to match, outermost first.
+    pub levels: Box<[Level]>,
     /// How much.
     pub amount: Amount,
     /// Its name; may be empty.
@@ -116,46 +44,48 @@ pub struct Rule {
     pub quota: bool,
     /// Count by the whole descriptor in metrics.
     pub detailed_metric: bool,
-    /// For each level, whether its value is named in metrics.
-    pub value_to_metric: Vec<bool>,
     /// Body of the refusal.
     pub body: Option<Bytes>,
 }
 
-/// A rule, and how its cell is named for this descriptor.
-#[derive(Clone, Debug)]
-pub struct Match<'r> {
-    /// The rule.
-    pub rule: &'r Arc<Rule>,
-    /// For levels that share a cell among values: the pattern that stands for the value.
-    pub shared: smallvec::SmallVec<[(usize, &'r str); 1]>,
+/// How one entry of a descriptor is matched by a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// The key. With [`Value::Any`], a trailing `*` matches what begins so.
+    pub key: String,
+    /// The values.
+    pub value: Value,
+    /// Whether all values share one cell.
+    pub shared: bool,
+    /// Whether the value is named in metrics.
+    pub value_to_metric: bool,
 }
 
-/// Why a set of rules is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: {path}: {reason}")]
-pub struct Problem {
-    /// File or resource.
-    pub origin: String,
-    /// Where in it: `descriptors[0].rate_limit`; empty for the whole.
-    pub path: String,
-    /// Why.
-    pub reason: String,
+/// Which values of an entry are matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Any.
+    Any,
+    /// This one.
+    Exact(String),
+    /// Those that begin as the pattern does; its trailing `*` is kept.
+    Prefix(String),
 }
-
-// LEAD: bodies of what follows are helper `model`'s.
 
 /// All rules of all domains.
 #[derive(Debug, Default)]
 pub struct Rules {
-    domains: std::collections::HashMap<String, Domain>,
+    domains: Map<Domain>,
     rules: Vec<Arc<Rule>>,
 }
 
 /// The rules of one domain.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Domain {
+    name: Arc<str>,
+    origin: String,
     fleets: Option<BTreeSet<String>>,
+    root: Node,
 }
 
 impl Rules {
@@ -164,13 +94,17 @@ impl Rules {
     /// # Errors
     /// Every problem of every domain.
     pub fn build(specs: &[DomainSpec]) -> Result<Self, Vec<Problem>> {
-        let _ = specs;
-        Ok(Self::default())
+        build::compile(specs, MAX_RULES)
     }
 
     /// A domain's rules.
     pub fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.get(name)
+    }
+
+    /// Every domain, in no order.
+    pub fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.domains.values()
     }
 
     /// Every rule, by index.
@@ -180,11 +114,42 @@ impl Rules {
 }
 
 impl Domain {
-    /// The rule that a descriptor falls under. Precedence as in envoyproxy/ratelimit: at each level exact value, then the first wildcard that matches,
-    /// then the bare key; the rule must be as deep as the descriptor.
-    pub fn find(&self, descriptor: &Descriptor<'_>) -> Option<Match<'_>> {
-        let _: &[Entry<'_>] = &descriptor.entries;
-        None
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it was read from: a file, or a resource.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Fleets whose proxies may ask; `None`: every client that may connect.
+    pub fn fleets(&self) -> Option<&BTreeSet<String>> {
+        self.fleets.as_ref()
+    }
+
+    /// The rule that a descriptor of these entries falls under. At each level the exact value comes first, then the
+    /// first wildcard in the order of the file that matches, then the bare key. What was chosen is kept, even if it leads to
+    /// no rule, and the rule must be exactly as deep as the descriptor.
+    ///
+    /// envoyproxy/ratelimit joins key and value with `_` before it compares. Here they are compared apart: there, a
+    /// rule for the key `a_b` also takes entries of key `a` and value `b`, and `a_b`, `c` cannot stand beside
+    /// `a`, `b_c`. Nor can a client choose among wildcards by sending the pattern itself as a value. A key
+    /// that ends in `*` without a value matches entries whose key begins so, as there.
+    pub fn find(&self, entries: &[Entry<'_>]) -> Option<&Arc<Rule>> {
+        let mut node = &self.root;
+        for entry in entries {
+            node = node.child(entry)?;
+        }
+        node.rule.as_ref()
+    }
+
+    /// Puts entries that came in no order (RLQS names a bucket by a map) into one that leads to a rule, if there is one.
+    /// Entries are tried in the order of their keys, so that the answer does not depend on how they came.
+    pub fn arrange(&self, entries: &mut [Entry<'_>]) -> bool {
+        entries.sort_unstable_by(|a, b| a.key.cmp(b.key));
+        self.root.arrange(entries)
     }
 
     /// Whether proxies of `fleet` may ask. `None` is a client without a fleet.
@@ -192,3 +157,67 @@ impl Domain {
         self.fleets.as_ref().is_none_or(|fleets| fleet.is_some_and(|fleet| fleets.contains(fleet)))
     }
 }
+
+impl Rule {
+    /// The limit, if there is one.
+    pub fn limit(&self) -> Option<Limit> {
+        match self.amount {
+            Amount::Limited(limit) => Some(limit),
+            Amount::Unlimited => None,
+        }
+    }
+
+    /// The entries that name the cell: where values share one, the pattern stands for them.
+    pub fn cell<'a>(&'a self, entries: &'a [Entry<'a>]) -> impl Iterator<Item = Entry<'a>> + Clone {
+        entries.iter().zip(&self.levels).map(|(entry, level)| match (level.shared, level.pattern()) {
+            (true, Some(pattern)) => Entry { value: pattern, ..*entry },
+            _ => *entry,
+        })
+    }
+
+    /// What metrics call `entries` under this rule, where that is not simply its path: every value of the descriptor with
+    /// `detailed_metric`, else those of levels with `value_to_metric`. Shared values are called by their pattern.
+    pub fn series(&self, entries: &[Entry<'_>]) -> Option<String> {
+        if !self.detailed_metric && !self.levels.iter().any(Level::varies) {
+            return None;
+        }
+        let mut series = String::from(&*self.domain);
+        for (entry, level) in entries.iter().zip(&self.levels) {
+            let value = match (level.shared, level.pattern()) {
+                (true, Some(pattern)) => pattern,
+                _ if self.detailed_metric || level.varies() => entry.value,
+                (_, pattern) => pattern.unwrap_or_default(),
+            };
+            push_level(&mut series, entry.key, value);
+        }
+        Some(series)
+    }
+}
+
+impl Level {
+    fn pattern(&self) -> Option<&str> {
+        match &self.value {
+            Value::Exact(value) | Value::Prefix(value) => Some(value),
+            Value::Any if self.key.ends_with('*') => Some(&self.key),
+            Value::Any => None,
+        }
+    }
+
+    /// Whether metrics name a value that only the request knows.
+    fn varies(&self) -> bool {
+        self.value_to_metric && !self.shared && !matches!(self.value, Value::Exact(_))
+    }
+}
+
+/// Appends a level to the path of a rule.
+fn push_level(path: &mut String, key: &str, value: &str) {
+    path.push('.');
+    path.push_str(key);
+    if !value.is_empty() {
+        path.push('_');
+        path.push_str(value);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{limit::Limit, rule::Rule};
@@ -13,6 +14,13 @@ pub struct Verdict {
     pub admitted: bool,
     /// One for each descriptor, in order.
     pub statuses: SmallVec<[Status; 4]>,
+    /// Body of the refusal: that of the first rule that refuses, if it has one.
+    pub body: Option<Bytes>,
+    /// Descriptors, by place, that are beyond a limit in quota mode.
+    pub violations: Vec<usize>,
+    /// The status to speak of in headers, by place: of those that refuse the one that does so longest, otherwise the one with
+    /// the least remaining; the first of equals. `None` where no limit is in force.
+    pub tightest: Option<usize>,
 }
 
 /// What is said of one descriptor.
@@ -22,10 +30,11 @@ pub struct Status {
     pub admitted: bool,
     /// The limit in force; `None` where no rule applies, or it is unlimited.
     pub limit: Option<Limit>,
-    /// The rule; `None` where none applies, and for a limit that came with the request.
+    /// The rule; `None` where none applies or another replaces it, and for a limit that came with the request.
     pub rule: Option<Arc<Rule>>,
-    /// Hits that would still be admitted. `u32::MAX` where unlimited.
+    /// Hits that would still be admitted. `u32::MAX` where unlimited, zero where no rule applies.
     pub remaining: u64,
-    /// Admitted: until nothing is used any more (a window: until it ends). Refused: until the request would be admitted.
+    /// Admitted: until nothing is used any more (a window: until it ends). Refused: until the request would be admitted;
+    /// where it never would, the period of the limit.
     pub reset: Duration,
 }

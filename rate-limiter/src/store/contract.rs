@@ -65,6 +65,7 @@ pub enum Charging {
 
 /// Keeps cells.
 pub trait Store: Send + Sync + 'static {
-    /// Charges each ask to its cell, independently of the others.
+    /// Charges each ask to its cell, independently of the others. The charges are under way when this returns, whether
+    /// or not anyone polls for the answer: what is given back is asked for and its answer dropped.
     fn charge(&self, asks: &[Ask]) -> Charging;
 }

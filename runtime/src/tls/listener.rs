@@ -105,20 +105,35 @@ async fn accept(listener: TcpListener, tls: ServerTls, limits: AcceptLimits, acc
         while handshakes.try_join_next().is_some() {}
         let (tls, accepted) = (tls.clone(), accepted.clone());
         handshakes.spawn(async move {
-            match handshake(stream, peer, &tls, limits.deadline).await {
-                Ok(connection) => {
-                    metrics::counter!("chancery_tls_handshakes_total").increment(1);
-                    // The receiver is gone when the server has stopped.
-                    let _ = accepted.send(connection).await;
-                }
-                Err(refusal) => report(peer, &refusal),
+            if let Some(connection) = handshake(stream, peer, &tls, limits.deadline).await {
+                // The receiver is gone when the server has stopped.
+                let _ = accepted.send(connection).await;
             }
             drop(permit);
         });
     }
 }
 
-async fn handshake(
+/// The handshake on one connection that was accepted elsewhere. `None`: it was refused, which has been logged and counted.
+pub async fn handshake(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &ServerTls,
+    deadline: Duration,
+) -> Option<TlsConnection> {
+    match shake(stream, peer, tls, deadline).await {
+        Ok(connection) => {
+            metrics::counter!("chancery_tls_handshakes_total").increment(1);
+            Some(connection)
+        }
+        Err(refusal) => {
+            report(peer, &refusal);
+            None
+        }
+    }
+}
+
+async fn shake(
     stream: TcpStream,
     peer: SocketAddr,
     tls: &ServerTls,

@@ -5,6 +5,7 @@
 //! - `listener`: a TCP port as a stream of connections whose handshake succeeded.
 //! - `refusal`: why a handshake did not, in words an operator can act on.
 //! - `client`: the client's side.
+//! - [`spiffe`]: who the other end is.
 //!
 //! One crypto provider, aws-lc-rs, is installed for the process; TLS 1.2 and 1.3 are spoken, with
 //! HTTP/2 by ALPN.
@@ -14,10 +15,11 @@ mod files;
 mod listener;
 mod refusal;
 mod server;
+pub mod spiffe;
 
 pub use client::{ClientTls, ClientTlsFiles};
 pub use files::{TlsError, read_certificates, read_private_key};
-pub use listener::{AcceptLimits, PeerInfo, TlsConnection, TlsListener};
+pub use listener::{AcceptLimits, PeerInfo, TlsConnection, TlsListener, handshake};
 pub use refusal::Refusal;
 pub use rustls_pki_types::CertificateDer;
 pub use server::{RELOAD_INTERVAL, ServerTls, ServerTlsFiles};

@@ -1,0 +1,135 @@
+//! The report for people.
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::results::{Measured, Report, Summary};
+use crate::report::{milliseconds, table};
+
+const HEADER: [&str; 12] = [
+    "server",
+    "decisions/s",
+    "× floor",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "max ms",
+    "CPU µs",
+    "Redis calls",
+    "Redis CPU µs",
+    "load busy",
+    "MB",
+];
+
+/// All of it.
+pub(super) fn write(report: &Report) -> String {
+    let mut text = format!("# ratelimit\n\n{}\n\n", report.machine);
+    let _ = writeln!(
+        text,
+        "Medians of {} rounds in which the servers took turns, started anew each time; × floor is the median of the ratios to\n\
+         the floor of the same round. CPU, calls and CPU of Redis are per decision; \"load busy\" is the share of a core that the\n\
+         load itself took: near 100 % it is the load that is measured. MB is what the server holds after the load.\n",
+        report.rounds
+    );
+    for line in &report.left_out {
+        let _ = writeln!(text, "- Left out: {line}");
+    }
+    let _ = writeln!(text, "\n## At a glance: decisions per second\n\n{}", overview(report));
+    for summary in &report.cases {
+        let _ = writeln!(text, "\n## {}\n\n{}.\n\n{}", summary.case.name, summary.case, details(summary));
+        let _ = writeln!(text, "![latency](ratelimit-{}.svg)", summary.case.name);
+    }
+    text
+}
+
+fn overview(report: &Report) -> String {
+    let mut header = vec!["case"];
+    let mut servers: Vec<_> = report.cases.iter().flat_map(|summary| &summary.servers).map(|one| one.server).collect();
+    servers.sort_unstable();
+    servers.dedup();
+    let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    header.extend(names.iter().map(String::as_str));
+    let rows: Vec<Vec<String>> = report
+        .cases
+        .iter()
+        .map(|summary| {
+            let of =
+                |server| summary.of(server).map_or_else(String::new, |one| thousands(one.median(|r| r.per_second)));
+            [summary.case.name.to_owned()].into_iter().chain(servers.iter().copied().map(of)).collect()
+        })
+        .collect();
+    table(&header, &rows)
+}
+
+fn details(summary: &Summary) -> String {
+    let rows: Vec<Vec<String>> = summary.servers.iter().map(row).collect();
+    let mut text = table(&HEADER, &rows);
+    for problem in &summary.problems {
+        let _ = writeln!(text, "\n{problem}");
+    }
+    for measured in &summary.servers {
+        if let Some(bytes) = measured.median_of(|round| round.bytes_per_key) {
+            let longest = measured.median_of(|round| round.longest_while_filling_ms).unwrap_or_default();
+            let server = measured.server;
+            let _ = writeln!(
+                text,
+                "\n{server}: {bytes:.0} bytes per live key; {longest:.1} ms the longest answer while filling."
+            );
+        }
+        let unanswered: u64 = measured.rounds.iter().map(|round| round.unanswered).sum();
+        if unanswered > 0 {
+            let _ = writeln!(text, "\n{}: {unanswered} requests had no answer in the end.", measured.server);
+        }
+        let failed: u64 = measured.rounds.iter().map(|round| round.failed).sum();
+        if failed > 0 {
+            let _ = writeln!(text, "\n{}: {failed} requests failed (a second is their deadline).", measured.server);
+        }
+        let refused = measured.median(|round| round.refused_share);
+        if refused > 0.0 {
+            let _ = writeln!(text, "\n{}: {:.1} % refused.", measured.server, refused * 100.0);
+        }
+    }
+    text
+}
+
+fn row(measured: &Measured) -> Vec<String> {
+    let ms = |time: Duration| format!("{:.2}", milliseconds(time));
+    let optional = |value: Option<f64>, digits| value.map_or_else(String::new, |value| format!("{value:.digits$}"));
+    let quantiles = measured.quantiles;
+    vec![
+        measured.server.to_string(),
+        thousands(measured.median(|round| round.per_second)),
+        optional(measured.of_floor, 2),
+        ms(quantiles.p50),
+        ms(quantiles.p99),
+        ms(quantiles.p999),
+        ms(quantiles.max),
+        format!("{:.2}", measured.median(|round| round.cpu_micros)),
+        optional(measured.median_of(|round| round.redis_calls), 3),
+        optional(measured.median_of(|round| round.redis_cpu_micros), 2),
+        format!("{:.0} %", measured.median(|round| round.load_busy) * 100.0),
+        format!("{:.1}", measured.median(|round| round.memory_mb[1])),
+    ]
+}
+
+/// A count to three digits at least, with commas.
+fn thousands(count: f64) -> String {
+    let digits = format!("{count:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!([999.4, 1_000.0, 188_765.0, 1_628_000.0].map(thousands), ["999", "1,000", "188,765", "1,628,000"]);
+    }
+}
