@@ -157,7 +157,10 @@ impl Fleet {
                     by_host.upsert(type_url::VIRTUAL_HOST, resource);
                     self.virtual_hosts.entry(listener).or_default();
                 }
-                ResourceId::Cluster(_) | ResourceId::Endpoints(_) | ResourceId::Listener(_) => {}
+                ResourceId::RateLimiter
+                | ResourceId::Cluster(_)
+                | ResourceId::Endpoints(_)
+                | ResourceId::Listener(_) => {}
             }
         }
         for id in changes.removed {
@@ -175,7 +178,10 @@ impl Fleet {
                     by_host.remove(type_url::VIRTUAL_HOST, placeholder(&listener).name);
                     self.virtual_hosts.remove(&listener);
                 }
-                ResourceId::Cluster(_) | ResourceId::Endpoints(_) | ResourceId::Listener(_) => {}
+                ResourceId::RateLimiter
+                | ResourceId::Cluster(_)
+                | ResourceId::Endpoints(_)
+                | ResourceId::Listener(_) => {}
             }
         }
         self.by_host.apply(revision, by_host);

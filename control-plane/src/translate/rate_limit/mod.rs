@@ -1,18 +1,19 @@
-//! Limits as the limiter sees them: one domain per fleet.
+//! Limits as the proxies and the limiter see them.
+//!
+//! A proxy asks its fleet's limiter about each request on a route with limits, with one descriptor per limit
+//! ([`descriptors`]); the limiter has what is admitted from its own resource ([`domain`]). The domain is the
+//! fleet's name, so limits of the same name on two fleets are counted apart.
+//!
+//! Whether a listener asks at all depends on the fleet alone ([`filter`]): the first limit of a fleet must not
+//! drain the connections of its listeners.
 
-use std::collections::BTreeMap;
+mod descriptors;
+mod domain;
+mod limiter;
 
-use bytes::Bytes;
+pub use descriptors::{LIMIT_KEY, descriptors};
+pub use domain::{all, changes, domain};
+pub use limiter::{CA_SECRET, CLUSTER, FILTER, IDENTITY_SECRET, cluster, filter};
 
-use crate::model::{Catalog, Key, Name};
-
-/// Every domain, encoded, by its name: that of the fleet.
-pub fn all(_: &Catalog) -> BTreeMap<Name, Bytes> {
-    BTreeMap::new()
-}
-
-/// What the changes to the resources `changed`, which lead from `before` to `after`, mean for each domain: its new bytes, or
-/// none if it is gone. A domain that stays what it was is left out.
-pub fn changes(_: &Catalog, _: &Catalog, _: &[Key]) -> BTreeMap<Name, Option<Bytes>> {
-    BTreeMap::new()
-}
+#[cfg(test)]
+mod tests;
