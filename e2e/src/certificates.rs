@@ -65,6 +65,15 @@ impl Authority {
         self.issue(&format!("{fleet}-{id}"), &client(&proxy_uri(fleet, id))?)
     }
 
+    /// For a rate limiter: a server on this machine, and a client of xDS.
+    pub fn rate_limiter(&self, id: &str) -> Result<Identity> {
+        let mut params = client(&format!("spiffe://chancery.local/rate-limiter/{id}"))?;
+        params.subject_alt_names.push(SanType::DnsName("localhost".try_into()?));
+        params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        self.issue(&format!("rate-limiter-{id}"), &params)
+    }
+
     /// As [`Authority::proxy`], but it ended years ago.
     pub fn expired_proxy(&self, fleet: &str, id: &str) -> Result<Identity> {
         let mut params = client(&proxy_uri(fleet, id))?;

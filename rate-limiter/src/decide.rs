@@ -3,6 +3,7 @@
 //! [`plan`] and [`conclude`] are pure; [`Limiter::decide`] puts the store between them. Where the store answers at
 //! once nothing is allocated and no task is switched.
 
+pub mod explain;
 mod plan;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -10,7 +11,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use arc_swap::ArcSwap;
 
 pub use self::plan::{Asks, Conclusion, Plan, conclude, plan};
-use self::plan::{Bound, Decision, Row, decision};
+use self::plan::{Bound, Decision, decision};
 use crate::{
     metrics::{ByRule, Requests},
     model::{
@@ -20,7 +21,7 @@ use crate::{
         rule::{Domain, Rules},
         verdict::Verdict,
     },
-    store::{Charging, Outcome, Source, Store},
+    store::{Charging, Outcome, SaltCell, Source, Store},
 };
 
 /// Descriptors of a request, and entries of a descriptor. Envoy sends a handful.
@@ -47,7 +48,7 @@ pub struct Limiter {
 struct Parts {
     rules: Arc<ArcSwap<Ruleset>>,
     store: Arc<dyn Store>,
-    salt: Salt,
+    salt: SaltCell,
     requests: Requests,
 }
 
@@ -107,17 +108,33 @@ pub enum Deciding {
     Waiting(Pin<Box<dyn Future<Output = Verdict> + Send>>),
 }
 
+impl Caller {
+    /// Whether this domain is open to the caller.
+    pub fn may_use(&self, domain: &Domain) -> bool {
+        match self {
+            Self::Trusted => true,
+            Self::Anonymous | Self::Certified => domain.admits(None),
+            Self::Fleet(fleet) => domain.admits(Some(fleet)),
+        }
+    }
+}
+
 impl Ruleset {
     /// Puts `rules` in force. Limits that requests bring along are token buckets unless a rule in their place says otherwise.
     pub fn new(rules: Rules) -> Self {
+        Self::with(rules, Algorithm::default())
+    }
+
+    /// As [`Ruleset::new`], with limits that requests bring along counted by `overrides`.
+    pub fn with(rules: Rules, overrides: Algorithm) -> Self {
         let counts = ByRule::new(rules.all().len());
-        Self { rules, overrides: Algorithm::default(), counts }
+        Self { rules, overrides, counts }
     }
 }
 
 impl Limiter {
     /// Decides by `rules` on `store`. The metrics recorder must be installed before.
-    pub fn new(rules: Arc<ArcSwap<Ruleset>>, store: Arc<dyn Store>, salt: Salt) -> Self {
+    pub fn new(rules: Arc<ArcSwap<Ruleset>>, store: Arc<dyn Store>, salt: SaltCell) -> Self {
         Self { parts: Arc::new(Parts { rules, store, salt, requests: Requests::new() }) }
     }
 
@@ -133,20 +150,30 @@ impl Limiter {
         if domain.is_none() {
             requests.unknown_domain.increment(1);
         }
-        let plan = plan(domain, rules.overrides, request, salt);
+        let mut plan = plan(domain, rules.overrides, request, &salt.current());
         if plan.asks.is_empty() {
-            return Ok(Deciding::Done(self.parts.finish(&rules, plan, &[])));
+            return Ok(Deciding::Done(self.parts.finish(&rules, &mut plan, &[])));
         }
         Ok(match store.charge(&plan.asks) {
-            Charging::Done(outcomes) => Deciding::Done(self.parts.finish(&rules, plan, &outcomes)),
+            Charging::Done(outcomes) => Deciding::Done(self.parts.finish(&rules, &mut plan, &outcomes)),
             Charging::Waiting(outcomes) => {
                 let (parts, rules) = (self.parts.clone(), Arc::clone(&rules));
                 Deciding::Waiting(Box::pin(async move {
                     let outcomes = outcomes.await;
-                    parts.finish(&rules, plan, &outcomes)
+                    parts.finish(&rules, &mut plan, &outcomes)
                 }))
             }
         })
+    }
+
+    /// Where its cells are kept.
+    pub fn store(&self) -> &dyn Store {
+        &*self.parts.store
+    }
+
+    /// How its cells are named now.
+    pub fn salt(&self) -> Salt {
+        self.parts.salt.current()
     }
 
     /// The rules in force.
@@ -156,8 +183,8 @@ impl Limiter {
 }
 
 impl Parts {
-    fn finish(&self, rules: &Ruleset, plan: Plan, outcomes: &[Outcome]) -> Verdict {
-        count(&rules.counts, &plan.rows, outcomes);
+    fn finish(&self, rules: &Ruleset, plan: &mut Plan, outcomes: &[Outcome]) -> Verdict {
+        count(&rules.counts, plan, outcomes);
         let Conclusion { verdict, give_back } = conclude(plan, outcomes);
         let requests = if verdict.admitted { &self.requests.ok } else { &self.requests.over_limit };
         requests.increment(1);
@@ -172,12 +199,11 @@ impl Parts {
 }
 
 fn admit(domain: Option<&Domain>, request: &Request<'_>, caller: &Caller) -> Result<(), Refused> {
-    let open = domain.is_none_or(|domain| match caller {
-        Caller::Trusted => true,
-        Caller::Anonymous | Caller::Certified => domain.admits(None),
-        Caller::Fleet(fleet) => domain.admits(Some(fleet)),
-    });
-    if open { Ok(()) } else { Err(Refused::NotForCaller { domain: request.domain.to_owned() }) }
+    if domain.is_none_or(|domain| caller.may_use(domain)) {
+        Ok(())
+    } else {
+        Err(Refused::NotForCaller { domain: request.domain.to_owned() })
+    }
 }
 
 fn check(request: &Request<'_>) -> Result<(), Refused> {
@@ -207,15 +233,15 @@ fn text(what: &'static str, text: &str) -> Result<(), Refused> {
     if text.len() > MAX_TEXT { Err(Refused::TooLong { what, length: text.len() }) } else { Ok(()) }
 }
 
-fn count(counts: &ByRule, rows: &[Row], outcomes: &[Outcome]) {
-    let mut outcomes = outcomes.iter();
-    for row in rows {
+fn count(counts: &ByRule, plan: &Plan, outcomes: &[Outcome]) {
+    let mut answers = plan.asks.iter().zip(outcomes);
+    for row in &plan.rows {
         let (decision, near) = match row.bound {
             Bound::None => continue,
             Bound::Unlimited => (Decision::Ok, false),
-            Bound::Limit(limit) => {
-                let Some(outcome) = outcomes.next() else { return };
-                (decision(row.rule.as_deref(), outcome), outcome.admitted && near(limit, outcome))
+            Bound::Limit => {
+                let Some((ask, outcome)) = answers.next() else { return };
+                (decision(row.rule.as_deref(), outcome), outcome.admitted && near(ask.limit, outcome))
             }
         };
         counts.count(row.rule.as_deref(), row.series.as_deref(), |tally| {

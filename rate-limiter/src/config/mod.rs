@@ -1,15 +1,18 @@
 //! Rules from outside become [`DomainSpec`](crate::model::rule::DomainSpec)s, or a list of everything that is wrong with them.
 //!
 //! One form, one file: [`yaml`] reads envoyproxy/ratelimit's format, [`files`] finds and watches it on disk,
-//! [`limitconfig`] reads the same rules as they come over xDS. What makes a set of rules wrong whatever its form is
+//! [`limitconfig`] reads the same rules as they come over xDS, [`ads`] is where they come from, with Chancery's own, and
+//! [`rulebook`] puts the sources together. What makes a set of rules wrong whatever its form is
 //! said once, by [`Rules::build`](crate::model::rule::Rules::build); here it is put back on the line it came from.
 
 use std::fmt;
 
 use crate::model::rule;
 
+pub mod ads;
 pub mod files;
 pub mod limitconfig;
+pub mod rulebook;
 pub mod yaml;
 
 /// Problems that one reading lists; the rest are counted. A broken generator makes the same mistake ten thousand times.

@@ -1,6 +1,6 @@
 //! What to charge for a request, and what the charges say about it. Pure: the store stands between the two halves.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 
@@ -9,7 +9,7 @@ use crate::{
         descriptor::{Hits, Override, Request},
         key::Salt,
         limit::{Algorithm, Limit},
-        rule::{Amount, Domain, Policy, Rule},
+        rule::{Domain, Policy, Rule},
         verdict::{Status, Verdict},
     },
     store::{Ask, Outcome, Source},
@@ -36,7 +36,7 @@ pub(super) struct Row {
     pub(super) bound: Bound,
     pub(super) rule: Option<Arc<Rule>>,
     /// What metrics call it, where that is more than the rule.
-    pub(super) series: Option<String>,
+    pub(super) series: Option<Box<str>>,
     pub(super) hits: Hits,
 }
 
@@ -47,8 +47,8 @@ pub(super) enum Bound {
     None,
     /// A rule without a limit.
     Unlimited,
-    /// A limit: one of the plan's asks, in order.
-    Limit(Limit),
+    /// A limit: that of one of the plan's asks, in order.
+    Limit,
 }
 
 /// What a rule says of an outcome.
@@ -70,7 +70,7 @@ pub struct Conclusion {
     /// The answer.
     pub verdict: Verdict,
     /// What was charged for nothing.
-    pub give_back: Asks,
+    pub give_back: Vec<Ask>,
 }
 
 /// What is to be charged for `request` by the rules of its domain, if there are any. Limits that requests bring along are
@@ -89,18 +89,19 @@ pub fn plan(domain: Option<&Domain>, overrides: Algorithm, request: &Request<'_>
     let mut plan = Plan { asks: Asks::new(), rows: SmallVec::new() };
     for (at, descriptor) in request.descriptors.iter().enumerate() {
         let rule = own(at);
-        let bound = match (domain, descriptor.limit, rule) {
-            (None, ..) | (_, None, None) => Bound::None,
+        let (bound, limit) = match (domain, descriptor.limit, rule) {
+            (None, ..) | (_, None, None) => (Bound::None, None),
             (_, Some(brought), _) => {
-                brought_along(brought, found[at].map_or(overrides, |rule| algorithm(rule, overrides)))
+                let algorithm = found[at].and_then(|rule| rule.limit()).map_or(overrides, |limit| limit.algorithm());
+                (Bound::Limit, brought_along(brought, algorithm))
             }
-            (_, None, Some(rule)) => match rule.amount {
-                Amount::Unlimited => Bound::Unlimited,
-                Amount::Limited(_) if replaced(rule) => Bound::None,
-                Amount::Limited(limit) => Bound::Limit(limit),
+            (_, None, Some(rule)) => match rule.limit() {
+                None => (Bound::Unlimited, None),
+                Some(_) if replaced(rule) => (Bound::None, None),
+                limit => (Bound::Limit, limit),
             },
         };
-        if let Bound::Limit(limit) = bound {
+        if let Some(limit) = limit {
             let (key, policy) = match found[at] {
                 Some(rule) => {
                     (salt.key(limit.algorithm(), request.domain, rule.cell(&descriptor.entries)), rule.policy)
@@ -116,23 +117,16 @@ pub fn plan(domain: Option<&Domain>, overrides: Algorithm, request: &Request<'_>
         plan.rows.push(Row {
             bound,
             rule: rule.cloned(),
-            series: rule.and_then(|rule| rule.series(&descriptor.entries)),
+            series: rule.and_then(|rule| rule.series(&descriptor.entries)).map(String::into_boxed_str),
             hits: descriptor.hits,
         });
     }
     plan
 }
 
-fn algorithm(rule: &Rule, otherwise: Algorithm) -> Algorithm {
-    match rule.amount {
-        Amount::Limited(limit) => limit.algorithm(),
-        Amount::Unlimited => otherwise,
-    }
-}
-
-/// Any number of requests per any unit can be counted; that `Limit` could refuse is only what its type says.
-fn brought_along(brought: Override, algorithm: Algorithm) -> Bound {
-    Limit::new(brought.requests, brought.unit.duration(), None, algorithm).map_or(Bound::None, Bound::Limit)
+/// Any number of requests per any unit can be counted, so that there always is a limit.
+fn brought_along(brought: Override, algorithm: Algorithm) -> Option<Limit> {
+    Limit::new(brought.requests, brought.unit.duration(), None, algorithm).ok()
 }
 
 /// What `outcomes` of the plan's asks, in order, say about the request.
@@ -140,17 +134,23 @@ fn brought_along(brought: Override, algorithm: Algorithm) -> Bound {
 /// If it is refused, hits that were charged to token buckets are given back, so that a client refused by one limit
 /// does not use up its others. Windows keep theirs, as envoyproxy/ratelimit's do; so does debt, which is a bill for
 /// what has been used already. What was decided without Redis keeps them too, for no one knows if a cell was charged.
-pub fn conclude(plan: Plan, outcomes: &[Outcome]) -> Conclusion {
+///
+/// The verdict takes the rules out of the plan.
+pub fn conclude(plan: &mut Plan, outcomes: &[Outcome]) -> Conclusion {
     debug_assert_eq!(plan.asks.len(), outcomes.len(), "a store answers each ask");
     let mut verdict = Verdict { admitted: true, ..Verdict::default() };
-    let mut answers = outcomes.iter();
-    for (at, row) in plan.rows.into_iter().enumerate() {
-        let status = match (row.bound, &row.rule) {
-            (Bound::None, _) => Status { admitted: true, limit: None, rule: None, remaining: 0, reset: Duration::ZERO },
-            (Bound::Unlimited, _) => unlimited(row.rule),
-            (Bound::Limit(limit), rule) => {
-                let Some(outcome) = answers.next() else { continue };
-                match decision(rule.as_deref(), outcome) {
+    let mut answers = plan.asks.iter().zip(outcomes);
+    for (at, row) in plan.rows.iter_mut().enumerate() {
+        let rule = row.rule.take();
+        let status = match row.bound {
+            Bound::None => Status { admitted: true, limit: None, rule, remaining: 0, reset: Duration::ZERO },
+            Bound::Unlimited => {
+                Status { admitted: true, limit: None, rule, remaining: u32::MAX.into(), reset: Duration::ZERO }
+            }
+            Bound::Limit => {
+                let Some((ask, outcome)) = answers.next() else { continue };
+                let decision = decision(rule.as_deref(), outcome);
+                match decision {
                     Decision::OverLimit => {
                         if verdict.admitted {
                             verdict.body = rule.as_ref().and_then(|rule| rule.body.clone());
@@ -160,13 +160,13 @@ pub fn conclude(plan: Plan, outcomes: &[Outcome]) -> Conclusion {
                     Decision::Quota => verdict.violations.push(at),
                     Decision::Ok | Decision::Shadow => {}
                 }
-                limited(limit, row.rule, outcome)
+                limited(ask.limit, rule, decision, outcome)
             }
         };
         verdict.statuses.push(status);
     }
     verdict.tightest = tightest(&verdict.statuses);
-    let give_back = if verdict.admitted { Asks::new() } else { charged_for_nothing(&plan.asks, outcomes) };
+    let give_back = if verdict.admitted { Vec::new() } else { charged_for_nothing(&plan.asks, outcomes) };
     Conclusion { verdict, give_back }
 }
 
@@ -180,12 +180,8 @@ pub(super) fn decision(rule: Option<&Rule>, outcome: &Outcome) -> Decision {
     }
 }
 
-fn unlimited(rule: Option<Arc<Rule>>) -> Status {
-    Status { admitted: true, limit: None, rule, remaining: u32::MAX.into(), reset: Duration::ZERO }
-}
-
-fn limited(limit: Limit, rule: Option<Arc<Rule>>, outcome: &Outcome) -> Status {
-    let admitted = decision(rule.as_deref(), outcome) != Decision::OverLimit;
+fn limited(limit: Limit, rule: Option<Arc<Rule>>, decision: Decision, outcome: &Outcome) -> Status {
+    let admitted = decision != Decision::OverLimit;
     let reset = match outcome.retry {
         _ if admitted => outcome.reset,
         retry if retry > NEVER => limit.per(),
@@ -196,10 +192,15 @@ fn limited(limit: Limit, rule: Option<Arc<Rule>>, outcome: &Outcome) -> Status {
 
 fn tightest(statuses: &[Status]) -> Option<usize> {
     let limited = statuses.iter().enumerate().filter(|(_, status)| status.limit.is_some());
-    limited.min_by_key(|(_, status)| (status.admitted, status.remaining)).map(|(at, _)| at)
+    let tightness = |status: &Status| {
+        // Of those that refuse the longest: before that, asking again is in vain.
+        let wait = if status.admitted { Duration::ZERO } else { status.reset };
+        (status.admitted, Reverse(wait), status.remaining)
+    };
+    limited.min_by_key(|(_, status)| tightness(status)).map(|(at, _)| at)
 }
 
-fn charged_for_nothing(asks: &[Ask], outcomes: &[Outcome]) -> Asks {
+fn charged_for_nothing(asks: &[Ask], outcomes: &[Outcome]) -> Vec<Ask> {
     let charged = asks.iter().zip(outcomes).filter(|(ask, outcome)| {
         outcome.admitted
             && outcome.source != Source::WithoutRedis

@@ -75,7 +75,7 @@ impl Bench {
         let store = Arc::new(store);
         *store.now.lock() = 1_000 * TICKS;
         let rules = Arc::new(ArcSwap::from_pointee(Ruleset::new(rules)));
-        Self { limiter: Limiter::new(rules, store.clone(), Salt([7; 16])), store }
+        Self { limiter: Limiter::new(rules, store.clone(), SaltCell::new(Salt([7; 16]))), store }
     }
 
     async fn ask(&self, descriptors: &[Descriptor<'_>]) -> Verdict {
@@ -261,6 +261,20 @@ async fn what_can_never_pass_is_told_to_come_back_a_period_later() {
     let verdict = bench.ask(&[of("none"), take("few", 3)]).await;
     let resets: Vec<_> = verdict.statuses.iter().map(|status| status.reset).collect();
     assert_eq!(resets, [Duration::from_secs(60); 2]);
+}
+
+#[tokio::test]
+async fn headers_are_to_speak_of_the_longest_refusal_or_of_the_least_that_remains() {
+    let hourly = edit(rule("hourly", 1), |_, limit| {
+        let rare = Limit::new(1, Duration::from_secs(3_600), None, Algorithm::TokenBucket).unwrap();
+        limit.amount = Amount::Limited(rare);
+    });
+    let bench = Bench::new(vec![rule("wide", 9), rule("few", 1), hourly]);
+    let all = [of("none"), of("wide"), of("few"), of("hourly")];
+    assert_eq!(bench.ask(&all).await.tightest, Some(2));
+    assert_eq!(bench.ask(&all).await.tightest, Some(3));
+    assert_eq!(bench.ask(&all[..3]).await.tightest, Some(2));
+    assert_eq!(bench.ask(&all[..1]).await.tightest, None);
 }
 
 #[test]

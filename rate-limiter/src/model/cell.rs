@@ -183,3 +183,6 @@ fn counted(cell: u64, index: u64) -> u64 {
 fn saturate(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

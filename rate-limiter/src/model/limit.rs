@@ -137,3 +137,6 @@ impl Unit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

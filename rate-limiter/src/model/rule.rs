@@ -2,7 +2,7 @@
 //!
 //! [`DomainSpec`] is what every form of configuration (YAML, RateLimitConfig, Chancery's own) is read into;
 //! [`Rules::build`] checks it and makes the tree, or reports every problem with its path. Precedence is that
-//! of envoyproxy/ratelimit; see [`Domain::find`] for the two places where ours is stricter.
+//! of envoyproxy/ratelimit; see [`Domain::find`] for where ours is stricter.
 
 mod build;
 mod spec;
@@ -17,7 +17,7 @@ pub use self::{
     build::{MAX_DEPTH, MAX_RULES, Problem},
     spec::{Amount, DescriptorSpec, DomainSpec, LimitSpec, Policy, WithoutRedis},
 };
-use super::descriptor::Entry;
+use super::{descriptor::Entry, limit::Limit};
 
 /// A rule that was found.
 #[derive(Debug, PartialEq)]
@@ -83,6 +83,7 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Domain {
     name: Arc<str>,
+    origin: String,
     fleets: Option<BTreeSet<String>>,
     root: Node,
 }
@@ -118,13 +119,24 @@ impl Domain {
         &self.name
     }
 
+    /// Where it was read from: a file, or a resource.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Fleets whose proxies may ask; `None`: every client that may connect.
+    pub fn fleets(&self) -> Option<&BTreeSet<String>> {
+        self.fleets.as_ref()
+    }
+
     /// The rule that a descriptor of these entries falls under. At each level the exact value comes first, then the
     /// first wildcard in the order of the file that matches, then the bare key. What was chosen is kept, even if it leads to
     /// no rule, and the rule must be exactly as deep as the descriptor.
     ///
     /// envoyproxy/ratelimit joins key and value with `_` before it compares. Here they are compared apart: there, a
     /// rule for the key `a_b` also takes entries of key `a` and value `b`, and `a_b`, `c` cannot stand beside
-    /// `a`, `b_c`. A key that ends in `*` without a value matches entries whose key begins so, as there.
+    /// `a`, `b_c`. Nor can a client choose among wildcards by sending the pattern itself as a value. A key
+    /// that ends in `*` without a value matches entries whose key begins so, as there.
     pub fn find(&self, entries: &[Entry<'_>]) -> Option<&Arc<Rule>> {
         let mut node = &self.root;
         for entry in entries {
@@ -147,8 +159,16 @@ impl Domain {
 }
 
 impl Rule {
+    /// The limit, if there is one.
+    pub fn limit(&self) -> Option<Limit> {
+        match self.amount {
+            Amount::Limited(limit) => Some(limit),
+            Amount::Unlimited => None,
+        }
+    }
+
     /// The entries that name the cell: where values share one, the pattern stands for them.
-    pub fn cell<'a>(&'a self, entries: &'a [Entry<'a>]) -> impl Iterator<Item = Entry<'a>> {
+    pub fn cell<'a>(&'a self, entries: &'a [Entry<'a>]) -> impl Iterator<Item = Entry<'a>> + Clone {
         entries.iter().zip(&self.levels).map(|(entry, level)| match (level.shared, level.pattern()) {
             (true, Some(pattern)) => Entry { value: pattern, ..*entry },
             _ => *entry,

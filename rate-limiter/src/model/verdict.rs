@@ -18,8 +18,8 @@ pub struct Verdict {
     pub body: Option<Bytes>,
     /// Descriptors, by place, that are beyond a limit in quota mode.
     pub violations: Vec<usize>,
-    /// The status to speak of in headers, by place: one that refuses before one that admits, then the one with the least
-    /// remaining, then the first. `None` where no limit is in force.
+    /// The status to speak of in headers, by place: of those that refuse the one that does so longest, otherwise the one with
+    /// the least remaining; the first of equals. `None` where no limit is in force.
     pub tightest: Option<usize>,
 }
 

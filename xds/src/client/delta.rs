@@ -33,6 +33,13 @@ impl Delta {
         let subscribed = |interest| Subscribed { interest, versions: BTreeMap::new() };
         Self { node, types: types.into_iter().map(|(type_url, interest)| (type_url, subscribed(interest))).collect() }
     }
+
+    /// It has this, from an earlier life.
+    pub(crate) fn hold(&mut self, type_url: &str, name: Name, version: String) {
+        if let Some(subscribed) = self.types.get_mut(type_url) {
+            subscribed.versions.insert(name, version);
+        }
+    }
 }
 
 impl Dialect for Delta {

@@ -31,7 +31,7 @@ pub use self::{
     session::{Batch, Interest, Received, Refused},
     stream::{BoxError, run},
 };
-use crate::resource::TypeUrl;
+use crate::resource::{Name, TypeUrl};
 
 /// HTTP/2 keepalive: a dead server is noticed after the sum of both.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -43,6 +43,8 @@ pub struct ClientSettings {
     pub node: Node,
     /// What it wants of each type.
     pub types: Vec<(TypeUrl, Interest)>,
+    /// What it has from an earlier life: type, name and version. It is sent what differs, and told what is gone.
+    pub held: Vec<(TypeUrl, Name, String)>,
     /// The variants of the protocol it speaks.
     pub variants: Variants,
     /// When to try again.
@@ -73,6 +75,7 @@ impl ClientSettings {
         Self {
             node,
             types,
+            held: Vec::new(),
             variants: Variants::default(),
             backoff: Backoff::default(),
             connect_timeout: Duration::from_secs(10),

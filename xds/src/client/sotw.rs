@@ -46,6 +46,13 @@ impl Sotw {
             |interest| Subscribed { interest, names: BTreeSet::new(), accepted: String::new(), mixed: false };
         Self { node, types: types.into_iter().map(|(type_url, interest)| (type_url, subscribed(interest))).collect() }
     }
+
+    /// It has this, from an earlier life.
+    pub(crate) fn hold(&mut self, type_url: &str, name: Name) {
+        if let Some(subscribed) = self.types.get_mut(type_url) {
+            subscribed.names.insert(name);
+        }
+    }
 }
 
 impl Subscribed {

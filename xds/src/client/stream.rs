@@ -45,6 +45,10 @@ where
 {
     let mut delta = Delta::new(settings.node.clone(), settings.types.clone());
     let mut sotw = Sotw::new(settings.node.clone(), settings.types.clone());
+    for (type_url, name, version) in &settings.held {
+        sotw.hold(type_url, name.clone());
+        delta.hold(type_url, name.clone(), version.clone());
+    }
     let mut protocol = if settings.variants == Variants::Sotw { Protocol::Sotw } else { Protocol::Delta };
     let mut failures = 0;
     let connected = metrics::gauge!(m::CLIENT_CONNECTED);

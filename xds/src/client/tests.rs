@@ -112,6 +112,17 @@ fn what_was_received_is_said_after_a_reconnect() {
 }
 
 #[test]
+fn what_is_held_from_an_earlier_life_can_be_gone() {
+    let mut client = Delta::new(node(), everything());
+    client.hold(T, "a".into(), "1".into());
+    assert_eq!(client.opening()[0].initial_resource_versions, [("a".to_owned(), "1".to_owned())].into());
+    assert_eq!(names(&client.receive(delta_response(Vec::new(), &["a"])).unwrap()).1, ["a"]);
+    let mut client = Sotw::new(node(), everything());
+    client.hold(T, "a".into());
+    assert_eq!(names(&client.receive(sotw_response("1", Vec::new())).unwrap()).1, ["a"]);
+}
+
+#[test]
 fn a_refused_resource_is_told_and_counts_as_received() {
     let mut client = Delta::new(node(), everything());
     let response = client.receive(delta_response(vec![wire("a", "1")], &[])).unwrap();

@@ -1,3 +1,5 @@
+mod examples;
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -294,8 +296,8 @@ fn what_is_wrong_with_the_rules_is_told_on_its_line() {
             ),
             &[
                 "limits.yaml:5:5: descriptors[0].descriptors[0]: share_threshold needs a value that ends in *",
-                "limits.yaml:7:71: descriptors[0].descriptors[0].rate_limit.replaces[0]: a limit cannot replace itself",
-                "limits.yaml:7:83: descriptors[0].descriptors[0].rate_limit.replaces[1]: the name must not be empty",
+                "limits.yaml:7:72: descriptors[0].descriptors[0].rate_limit.replaces[0]: a limit cannot replace itself",
+                "limits.yaml:7:84: descriptors[0].descriptors[0].rate_limit.replaces[1]: the name must not be empty",
             ],
         ),
         ("domain: d\n---\ndomain: d\n", &["limits.yaml:3:9: domain: domain \"d\" is already in limits.yaml#1"]),

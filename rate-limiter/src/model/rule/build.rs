@@ -49,7 +49,7 @@ pub(super) fn compile(specs: &[DomainSpec], most: usize) -> Result<Rules, Vec<Pr
             levels: Vec::new(),
         };
         let root = building.node(None, &spec.descriptors, "", &spec.name);
-        let domain = Domain { name: building.domain, fleets: spec.fleets.clone(), root };
+        let domain = Domain { name: building.domain, origin: spec.origin.clone(), fleets: spec.fleets.clone(), root };
         domains.insert(spec.name.as_str().into(), domain);
     }
     if problems.is_empty() { Ok(Rules { domains, rules }) } else { Err(problems) }

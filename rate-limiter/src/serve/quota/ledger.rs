@@ -111,8 +111,8 @@ impl Ledger {
         told.collect()
     }
 
-    /// Buckets that are shared now.
-    pub(super) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.buckets.len()
     }
 
@@ -193,9 +193,10 @@ mod tests {
         ledger.report(ONE, KEY, limit(), usage(50_000), now);
         ledger.report(TWO, KEY, limit(), usage(50_000), now);
         let told = ledger.leave(TWO);
-        assert_eq!(told.iter().map(|(key, stream, given)| (*key, *stream, rate(*given))).collect::<Vec<_>>(), [(
-            KEY, ONE, 1_000
-        )]);
+        assert_eq!(
+            told.iter().map(|(key, stream, given)| (*key, *stream, rate(*given))).collect::<Vec<_>>(),
+            [(KEY, ONE, 1_000)]
+        );
         assert_eq!(ledger.leave(ONE), []);
         assert_eq!(ledger.len(), 0);
     }

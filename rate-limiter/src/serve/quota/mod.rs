@@ -9,8 +9,6 @@
 //! until it has read so: it is told at once, and forgets after [`TIME_TO_LIVE`] if it cannot be reached.
 
 mod ledger;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::HashMap,
@@ -38,7 +36,7 @@ use chancery_proto::{
             rate_limit_strategy::{BlanketRule, Strategy},
         },
     },
-    google::protobuf::UInt32Value,
+    google::{self, protobuf::UInt32Value},
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -46,7 +44,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::ledger::{Answer, Ledger, StreamId, Usage};
-use super::caller::caller_of;
+use super::connection::Peer;
 use crate::{
     decide::{Caller, Limiter, Refused},
     model::{
@@ -56,7 +54,7 @@ use crate::{
         quota::Assignment,
         rule::{Amount, Policy},
     },
-    store::{Ask, Charging},
+    store::{Ask, Charging, without_redis::share},
 };
 
 /// How long an assignment holds. Envoy drops one without a lifetime at once, and reports every five seconds.
@@ -102,7 +100,8 @@ impl RateLimitQuotaService for QuotaService {
         &self,
         request: Request<Streaming<RateLimitQuotaUsageReports>>,
     ) -> Result<Response<Responses>, Status> {
-        let caller = caller_of(request.extensions());
+        let peer = request.extensions().get::<Peer>();
+        let caller = peer.map(|peer| peer.caller.clone()).unwrap_or_default();
         let stream = QuotaStream::new(self.clone(), caller, request.into_inner());
         let responses = futures_util::stream::unfold(stream, async |mut stream| {
             let answer = stream.next().await?;
@@ -184,17 +183,19 @@ impl QuotaStream {
             // As for a call per request: what no rule is about passes.
             return Ok(Some(action(bucket, assign(Assignment::Everything))));
         };
-        let elapsed = usage.time_elapsed.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default();
+        let elapsed = usage
+            .time_elapsed
+            .map(|time| Duration::from_secs(time.seconds.try_into().unwrap_or(0)))
+            .unwrap_or_default();
         if usage.num_requests_allowed > 0 {
             let hits = Hits::Take(usage.num_requests_allowed);
-            let ask = Ask { hits, ..Ask::new(key, limit, Policy { debt: true, ..policy }) };
+            let ask = Ask { key, limit, hits, policy: Policy { debt: true, ..policy } };
             if let Charging::Waiting(charging) = self.service.limiter.store().charge(&[ask]) {
                 charging.await;
             }
         }
-        let share = limit.divided((self.service.replicas)());
-        let usage =
-            Usage { allowed: usage.num_requests_allowed, denied: usage.num_requests_denied, elapsed };
+        let share = share(&limit, (self.service.replicas)());
+        let usage = Usage { allowed: usage.num_requests_allowed, denied: usage.num_requests_denied, elapsed };
         let answer = self.service.shared.ledger.lock().report(self.id, key, share, usage, Instant::now());
         Ok(match answer {
             Answer::Assigned { own, others } => {
@@ -218,7 +219,7 @@ impl QuotaStream {
     fn find(&self, domain: &str, bucket: &BucketId) -> Result<Option<(CellKey, Limit, Policy)>, Status> {
         let ruleset = self.service.limiter.rules();
         let Some(rules) = ruleset.rules.domain(domain) else { return Ok(None) };
-        if !self.caller.may_ask(rules) {
+        if !self.caller.may_use(rules) {
             let refused = Refused::NotForCaller { domain: domain.to_owned() };
             return Err(Status::permission_denied(refused.to_string()));
         }
@@ -271,11 +272,15 @@ fn assign(assignment: Assignment) -> Action {
         Assignment::Bucket { max_tokens, tokens_per_fill, fill_interval } => Strategy::TokenBucket(TokenBucket {
             max_tokens,
             tokens_per_fill: Some(UInt32Value { value: tokens_per_fill }),
-            fill_interval: Some(Duration::from_secs(fill_interval.into()).into()),
+            fill_interval: Some(seconds(fill_interval.into())),
         }),
     };
     Action::QuotaAssignmentAction(QuotaAssignmentAction {
-        assignment_time_to_live: Some(TIME_TO_LIVE.into()),
+        assignment_time_to_live: Some(seconds(TIME_TO_LIVE.as_secs())),
         rate_limit_strategy: Some(RateLimitStrategy { strategy: Some(strategy) }),
     })
+}
+
+fn seconds(seconds: u64) -> google::protobuf::Duration {
+    google::protobuf::Duration { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
 }

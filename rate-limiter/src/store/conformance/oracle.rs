@@ -22,7 +22,11 @@ impl Oracle {
     }
 
     pub(super) fn charge(&mut self, ask: &Ask, now: Duration) -> Charged {
-        let now = self.ticks.at(now);
+        // Windows are aligned to the Unix epoch, whenever a store's ticks start.
+        let now = match ask.limit.algorithm() {
+            Algorithm::TokenBucket => self.ticks.at(now),
+            Algorithm::FixedWindow => self.ticks.count(now),
+        };
         let cell = self.cells.entry((ask.key, ask.limit.algorithm())).or_default();
         let charged = Meter::new(&ask.limit, self.ticks.per_second).charge(*cell, now, ask.hits, ask.policy.debt);
         *cell = charged.cell;

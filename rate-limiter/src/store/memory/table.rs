@@ -1,10 +1,10 @@
 //! A table of cells with a bound, in which a cell that exists is charged without a lock.
 //!
 //! # Shape
-//! A key has two buckets of eight slots, both in the same shard. A bucket is three cache lines: the tags, the cells, and when
-//! windows end. A hit reads one or two lines of tags and changes one cell. All of it is allocated at the start, as zeros
-//! that the system need not back before they are written, so nothing is ever rehashed or moved: no call
-//! waits for the table to grow.
+//! A key has two buckets of eight slots, both in the same shard. A bucket is a cache line of tags and one of cells, side by
+//! side as processors fetch them; a hit reads one or two lines of tags and changes one cell. When windows end is
+//! kept apart, in memory that token buckets never touch. All of it is allocated at the start, as zeros that the system
+//! need not back before they are written. Nothing is ever rehashed or moved, so no call waits for the table to grow.
 //!
 //! A tag is 62 bits of the key; other bits choose the buckets. A new key therefore takes another's cell for its
 //! own with a chance of 16 in 2^62: at a million new keys a second, once in nine thousand years. The key is a
@@ -44,10 +44,10 @@ use crate::{
 
 /// Slots of a bucket: as many words as a cache line has.
 const WIDTH: usize = 8;
-/// Words of a bucket: its tags, its cells, the ends of its windows.
-const BUCKET: usize = 3 * WIDTH;
-/// Bytes of a cache line.
-const LINE: usize = 64;
+/// Words of a bucket: its tags and its cells.
+const BUCKET: usize = 2 * WIDTH;
+/// The bytes of a bucket, and where one begins.
+const ALIGNMENT: usize = BUCKET * size_of::<u64>();
 /// Bits of a key that choose one bucket of a shard.
 const CHOICE_BITS: u32 = 29;
 const MOST_SHARDS: usize = 64;
@@ -62,8 +62,11 @@ const DEAD: u64 = u64::MAX;
 
 pub(super) struct Table {
     words: Box<[AtomicU64]>,
-    /// Of the first bucket in `words`: where a cache line begins.
+    /// Where the first bucket is in `words`.
     origin: usize,
+    /// When the windows end, by bucket and slot.
+    ends: Box<[AtomicU64]>,
+    /// A power of two.
     shards: Box<[Shard]>,
     buckets_per_shard: usize,
     evicted: AtomicU64,
@@ -104,12 +107,11 @@ impl Table {
         // Small tables have few shards, so that each still has many buckets to choose from.
         let shards = (buckets / 16).clamp(1, MOST_SHARDS).next_power_of_two();
         let buckets_per_shard = buckets.div_ceil(shards);
-        let words = shards * buckets_per_shard * BUCKET + LINE / size_of::<u64>();
-        // Zeros straight from the system, kept in place: neither the vector nor the conversion writes to them.
-        let words: Box<[AtomicU64]> = vec![0; words].into_iter().map(AtomicU64::new).collect();
-        let origin = (LINE - words.as_ptr().addr() % LINE) % LINE / size_of::<u64>();
+        let words = zeros((shards * buckets_per_shard + 1) * BUCKET);
+        let origin = (ALIGNMENT - words.as_ptr().addr() % ALIGNMENT) % ALIGNMENT / size_of::<u64>();
+        let ends = zeros(shards * buckets_per_shard * WIDTH);
         let shards = (0..shards).map(|_| Shard(Mutex::new(0))).collect();
-        Self { words, origin, shards, buckets_per_shard, evicted: AtomicU64::new(0) }
+        Self { words, origin, ends, shards, buckets_per_shard, evicted: AtomicU64::new(0) }
     }
 
     /// How many slots there are.
@@ -154,7 +156,9 @@ impl Table {
         if matches!(charge.hits, Hits::Take(1..)) && end > now {
             let slot = self.vacate(place, now, &mut taken);
             slot.tag.store(place.tag, Ordering::Release);
-            slot.end.store(end, Ordering::Relaxed);
+            if place.tag & WINDOW != 0 {
+                slot.end.store(end, Ordering::Relaxed);
+            }
             slot.cell.store(charged.cell.min(DEAD - 1), Ordering::Release);
         }
         charged
@@ -163,9 +167,12 @@ impl Table {
     /// A slot for a new cell, its old one dead: one without an owner or with an expired cell, in the emptier bucket; else the
     /// one that expires soonest.
     fn vacate(&self, place: Place, now: u64, taken: &mut MutexGuard<'_, usize>) -> Slot<'_> {
-        let mut buckets = place.buckets;
-        buckets.sort_by_cached_key(|bucket| self.slots_of(*bucket).filter(|slot| !slot.is_free(now)).count());
-        for slot in buckets.into_iter().flat_map(|bucket| self.slots_of(bucket)) {
+        let free = |bucket| self.slots_of(bucket).filter(|slot| slot.is_free(now)).count();
+        let [mut emptier, mut fuller] = place.buckets;
+        if free(fuller) > free(emptier) {
+            (emptier, fuller) = (fuller, emptier);
+        }
+        for slot in self.slots_of(emptier).chain(self.slots_of(fuller)) {
             match slot.bury(now) {
                 Burial::Vacant => {
                     **taken += 1;
@@ -175,8 +182,7 @@ impl Table {
                 Burial::Alive => {}
             }
         }
-        let [first, second] = place.buckets.map(|bucket| self.slots_of(bucket));
-        let soonest = first.chain(second).min_by_key(|slot| slot.expires());
+        let soonest = self.slots_of(emptier).chain(self.slots_of(fuller)).min_by_key(|slot| slot.expires());
         let slot = soonest.unwrap_or_else(|| unreachable!("a bucket has slots"));
         slot.cell.swap(DEAD, Ordering::AcqRel);
         self.evicted.fetch_add(1, Ordering::Relaxed);
@@ -203,7 +209,7 @@ impl Table {
 
     fn place(&self, CellKey(key): CellKey, meter: Meter) -> Place {
         let (choices, tag) = ((key >> 64) as u64, key as u64);
-        let shard = (choices >> (2 * CHOICE_BITS)) as usize % self.shards.len();
+        let shard = (choices >> (2 * CHOICE_BITS)) as usize & (self.shards.len() - 1);
         let bucket = |choice: u64| {
             let choice = choice & ((1 << CHOICE_BITS) - 1);
             shard * self.buckets_per_shard + ((choice * self.buckets_per_shard as u64) >> CHOICE_BITS) as usize
@@ -219,15 +225,20 @@ impl Table {
     #[inline]
     fn find(&self, place: Place) -> Option<Slot<'_>> {
         place.buckets.into_iter().find_map(|bucket| {
-            let words = self.words_of(bucket);
-            let index = words[..WIDTH].iter().position(|tag| tag.load(Ordering::Acquire) == place.tag)?;
-            Some(Slot::of(words, index))
+            let tags = &self.words_of(bucket)[..WIDTH];
+            let index = tags.iter().position(|tag| tag.load(Ordering::Acquire) == place.tag)?;
+            Some(self.slot(bucket, index))
         })
     }
 
     fn slots_of(&self, bucket: usize) -> impl Iterator<Item = Slot<'_>> {
+        (0..WIDTH).map(move |index| self.slot(bucket, index))
+    }
+
+    #[inline]
+    fn slot(&self, bucket: usize, index: usize) -> Slot<'_> {
         let words = self.words_of(bucket);
-        (0..WIDTH).map(move |index| Slot::of(words, index))
+        Slot { tag: &words[index], cell: &words[WIDTH + index], end: &self.ends[bucket * WIDTH + index] }
     }
 
     #[inline]
@@ -235,6 +246,11 @@ impl Table {
         let start = self.origin + bucket * BUCKET;
         &self.words[start..start + BUCKET]
     }
+}
+
+/// Zeros straight from the system, kept in place: neither the vector nor, with optimization, the conversion writes to them.
+fn zeros(count: usize) -> Box<[AtomicU64]> {
+    vec![0; count].into_iter().map(AtomicU64::new).collect()
 }
 
 /// What became of an attempt to take a slot from its owner.
@@ -248,12 +264,7 @@ enum Burial {
     Alive,
 }
 
-impl<'t> Slot<'t> {
-    #[inline]
-    fn of(words: &'t [AtomicU64], index: usize) -> Self {
-        Self { tag: &words[index], cell: &words[WIDTH + index], end: &words[2 * WIDTH + index] }
-    }
-
+impl Slot<'_> {
     /// Charges the cell, if the slot is (still) `tag`'s.
     #[inline]
     fn charge(self, tag: u64, now: u64, charge: Charge<'_>) -> Option<Charged> {
@@ -318,5 +329,52 @@ impl<'t> Slot<'t> {
     /// When `cell`, loaded before, says no more than an absent one.
     fn expiry_of(self, cell: u64) -> u64 {
         if self.tag.load(Ordering::Acquire) & WINDOW == 0 { cell } else { self.end.load(Ordering::Acquire) }
+    }
+}
+
+/// What two threads may do to each other in between two steps, one step at a time.
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const FIRST: CellKey = CellKey(0x1111_1111_1111_1110);
+    const SECOND: CellKey = CellKey(0x2222_2222_2222_2220);
+    const METERS: [Meter; 2] =
+        [Meter::Bucket { interval: 10, tolerance: 100 }, Meter::Window { period: 100, requests: 10 }];
+
+    #[test]
+    fn who_found_a_slot_that_is_dying_charges_nothing() {
+        for meter in METERS {
+            let (table, clock) = (Table::new(8), Clock::by_hand(Duration::from_nanos(1_000)));
+            let charge = Charge { meter, hits: Hits::Take(1), debt: false, clock: &clock.0 };
+            table.charge(FIRST, 1_000, charge);
+            let place = table.place(FIRST, meter);
+            let slot = table.find(place).expect("it was inserted");
+            assert!(slot.bury(1_005) == Burial::Alive);
+            clock.1.advance(Duration::from_nanos(100));
+            assert!(slot.bury(1_100) == Burial::Expired);
+            assert_eq!(slot.charge(place.tag, 1_005, charge), None);
+            assert_eq!(slot.cell.load(Ordering::Relaxed), DEAD);
+        }
+    }
+
+    #[test]
+    fn who_found_a_slot_that_is_anothers_by_now_charges_nothing() {
+        for meter in METERS {
+            let (table, clock) = (Table::new(8), Clock::by_hand(Duration::from_nanos(1_000)));
+            let charge = Charge { meter, hits: Hits::Take(1), debt: false, clock: &clock.0 };
+            table.charge(FIRST, 1_000, charge);
+            let place = table.place(FIRST, meter);
+            let slot = table.find(place).expect("it was inserted");
+            clock.1.advance(Duration::from_nanos(100));
+            table.charge(SECOND, 1_100, charge);
+            let cell = slot.cell.load(Ordering::Relaxed);
+            assert_eq!(slot.tag.load(Ordering::Relaxed), table.place(SECOND, meter).tag, "it took the same slot");
+            assert_eq!(slot.charge(place.tag, 1_005, charge), None);
+            assert_eq!(slot.cell.load(Ordering::Relaxed), cell);
+            assert_eq!(table.charge(FIRST, 1_005, charge).remaining, 9, "and is found afresh");
+        }
     }
 }

@@ -1,6 +1,7 @@
 use std::sync::{Arc, Barrier, atomic::AtomicU64};
 
 use super::*;
+use crate::model::limit::{Algorithm, Limit};
 use crate::{
     model::{descriptor::Hits, key::CellKey, rule::Policy},
     store::{
@@ -88,7 +89,7 @@ fn a_key_that_many_insert_at_once_has_one_cell() {
 /// Slots change hands all the time, under threads that charge them, while time goes on and the sweep runs.
 #[test]
 fn never_too_much_while_cells_expire_and_slots_change_hands() {
-    const STEPS: u64 = 300;
+    const STEPS: u64 = 150;
     const KEYS: u64 = 64;
     let per = Duration::from_millis(10);
     for algorithm in [Algorithm::TokenBucket, Algorithm::FixedWindow] {
@@ -117,10 +118,10 @@ fn never_too_much_while_cells_expire_and_slots_change_hands() {
             done.store(1, Ordering::Relaxed);
         });
         assert_eq!(memory.evicted(), 0);
-        // 2 in each of 30 periods beside the burst; windows are aligned, and one more is begun.
+        // 2 in each of 15 periods beside the burst; windows are aligned, and one more is begun.
         for (key, admitted) in admitted.iter().enumerate() {
             let admitted = admitted.load(Ordering::Relaxed);
-            assert!(admitted <= 62, "{algorithm:?}: key {key} was admitted {admitted} times");
+            assert!(admitted <= 32, "{algorithm:?}: key {key} was admitted {admitted} times");
         }
     }
 }
@@ -128,7 +129,7 @@ fn never_too_much_while_cells_expire_and_slots_change_hands() {
 #[test]
 fn under_pressure_the_cell_nearest_to_its_expiry_goes_and_is_counted() {
     // One bucket of eight, which every key shares.
-    let (memory, _hand) = memory(6);
+    let (memory, _hand) = memory(5);
     assert_eq!(memory.slots(), 8);
     for key in 0..8 {
         take(&memory, key, bucket(100, HOUR), 10 + key);
@@ -148,7 +149,7 @@ fn a_flood_of_keys_stays_within_the_table() {
     for key in 0..20_000 {
         assert!(take(&memory, key, bucket(1, HOUR), 1).admitted);
     }
-    assert!(memory.cells() <= memory.slots() && memory.slots() < 1_500, "{} of {}", memory.cells(), memory.slots());
+    assert!(memory.cells() <= memory.slots() && memory.slots() < 1_600, "{} of {}", memory.cells(), memory.slots());
     assert_eq!(memory.cells() as u64 + memory.evicted(), 20_000);
 }
 
@@ -158,13 +159,13 @@ fn as_many_cells_as_asked_for_have_room() {
     for key in 0..50_000 {
         take(&memory, key, bucket(1, HOUR), 1);
     }
-    assert!(memory.evicted() <= 5, "{} evicted", memory.evicted());
+    assert_eq!((memory.cells(), memory.evicted()), (50_000, 0));
 }
 
 #[test]
 fn expired_cells_are_replaced_and_are_no_eviction() {
     for limit in [bucket(1, HOUR), window(1, HOUR)] {
-        let (memory, hand) = memory(6);
+        let (memory, hand) = memory(5);
         for key in 0..8 {
             take(&memory, key, limit, 1);
         }

@@ -1,0 +1,90 @@
+//! Where cells are kept, as `--store` says, and whose task is whose.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use chancery_runtime::Shutdown;
+
+use crate::{
+    settings::Settings,
+    store::{
+        Clock, Memory, SaltCell, Store, memory,
+        redis::{self, Address, RedisSettings, TlsFiles},
+    },
+};
+
+/// The cells of a process.
+#[derive(Clone)]
+pub(super) enum Cells {
+    /// Its own.
+    Memory(Arc<Memory>),
+    /// Those of all limiters on one Redis.
+    Redis(Arc<redis::Shared>),
+}
+
+impl Cells {
+    /// Opens them. Does not wait for Redis.
+    pub(super) fn open(settings: &Settings, salt: &SaltCell, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        memory::describe();
+        let own = Arc::new(Memory::new(settings.memory_cells, Clock::system()));
+        let (tended, stop) = (own.clone(), shutdown.token());
+        shutdown.spawn("cells", async move {
+            tokio::select! {
+                () = memory::tend(tended) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        let Some(address) = address(settings)? else { return Ok(Self::Memory(own)) };
+        redis::describe();
+        let some = |path: &std::path::PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+        let tls = TlsFiles {
+            ca: some(&settings.redis_ca),
+            certificate: some(&settings.redis_cert),
+            key: some(&settings.redis_key),
+        };
+        let redis = RedisSettings {
+            tls,
+            timeout: settings.redis_timeout.into(),
+            leases: settings.leases,
+            ..RedisSettings::new(address)
+        };
+        let shared = redis::Shared::start(redis, own, salt.clone()).context("cannot use Redis")?;
+        Ok(Self::Redis(shared))
+    }
+
+    /// The store of one worker; to be made on its runtime.
+    pub(super) fn for_worker(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Memory(memory) => memory.clone(),
+            Self::Redis(shared) => shared.store_for_worker(),
+        }
+    }
+
+    /// How many limiters share the cells.
+    pub(super) fn replicas(&self) -> Arc<dyn Fn() -> u32 + Send + Sync> {
+        let cells = self.clone();
+        Arc::new(move || match &cells {
+            Self::Memory(_) => 1,
+            Self::Redis(shared) => shared.replicas(),
+        })
+    }
+
+    /// Gives back what is borrowed, when no more requests come.
+    pub(super) async fn close(&self) {
+        if let Self::Redis(shared) = self
+            && let Err(error) = shared.close().await
+        {
+            let error = chancery_runtime::telemetry::chain(&error);
+            tracing::warn!(error, "what was borrowed from Redis could not be given back");
+        }
+    }
+}
+
+/// Where Redis is; `None` for memory.
+fn address(settings: &Settings) -> anyhow::Result<Option<Address>> {
+    match settings.store.as_ref().map(|store| store.expose().as_str()) {
+        None | Some("memory" | "") => Ok(None),
+        // What was said may hold a password, so it is not repeated.
+        Some(url) => Ok(Some(url.parse().context("--store is neither \"memory\" nor the URL of a Redis")?)),
+    }
+}

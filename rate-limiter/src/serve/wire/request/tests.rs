@@ -1,0 +1,116 @@
+use chancery_proto::{
+    envoy::{
+        rate_limit_common::{
+            RateLimitDescriptor,
+            rate_limit_descriptor::{Entry as EntryMessage, RateLimitOverride},
+        },
+        rls::RateLimitRequest,
+    },
+    google::protobuf::UInt64Value,
+};
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::*;
+
+fn entries() -> impl Strategy<Value = EntryMessage> {
+    (".{0,12}", ".{0,40}").prop_map(|(key, value)| EntryMessage { key, value })
+}
+
+fn descriptors() -> impl Strategy<Value = RateLimitDescriptor> {
+    let limits = (any::<u32>(), 0..9_i32);
+    let limits = limits.prop_map(|(requests_per_unit, unit)| RateLimitOverride { requests_per_unit, unit });
+    let hits = any::<u64>().prop_map(|value| UInt64Value { value });
+    (prop::collection::vec(entries(), 0..5), prop::option::weighted(0.2, limits), prop::option::of(hits), any::<bool>())
+        .prop_map(|(entries, limit, hits_addend, is_negative_hits)| RateLimitDescriptor {
+            entries,
+            limit,
+            hits_addend,
+            is_negative_hits,
+        })
+}
+
+fn requests() -> impl Strategy<Value = RateLimitRequest> {
+    (".{0,20}", prop::collection::vec(descriptors(), 0..6), any::<u32>())
+        .prop_map(|(domain, descriptors, hits_addend)| RateLimitRequest { domain, descriptors, hits_addend })
+}
+
+/// Both readers, on the same bytes.
+fn agree(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let theirs = RateLimitRequest::decode(bytes);
+    match (read(bytes), &theirs) {
+        (Ok(ours), Ok(theirs)) => prop_assert_eq!(Ok(ours), of_message(theirs)),
+        (Err(InvalidRequest::Malformed), Err(_)) => {}
+        (Err(error), Ok(theirs)) => prop_assert_eq!(Err(error), of_message(theirs)),
+        (ours, theirs) => prop_assert!(false, "{ours:?} but {theirs:?}"),
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_request_reads_as_the_generated_code_reads_it(request in requests()) {
+        agree(&request.encode_to_vec())?;
+    }
+
+    #[test]
+    fn a_damaged_request_is_refused_where_the_generated_code_refuses_it(
+        request in requests(), damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        end in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = request.encode_to_vec();
+        for (at, value) in damage {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+        }
+        agree(&bytes)?;
+        bytes.truncate(end.index(bytes.len() + 1));
+        agree(&bytes)?;
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused_alike(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        agree(&bytes)?;
+    }
+
+    /// Few kinds of bytes, so that keys, lengths and ends of groups meet.
+    #[test]
+    fn bytes_that_look_like_fields_are_read_or_refused_alike(
+        bytes in prop::collection::vec(
+            prop::sample::select(vec![0x0a, 0x12, 0x18, 0x0b, 0x0c, 0x1b, 0x1c, 0x2b, 0x2c, 0x08, 0x00, 0x01, 0x02, 0x04, 0x80, 0xff]), 0..24,
+        ),
+    ) {
+        agree(&bytes)?;
+    }
+}
+
+#[test]
+fn groups_are_skipped_to_the_depth_that_the_generated_code_goes() {
+    for depth in [1, 50, 98, 99, 100, 101, 102, 5_000] {
+        for inner in [&[][..], &[0x28, 1]] {
+            let mut bytes = vec![0x2b; depth];
+            bytes.extend(inner);
+            bytes.extend(vec![0x2c; depth]);
+            agree(&bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn hits_come_from_the_descriptor_or_the_request_or_are_one() {
+    assert_eq!(hits(0, None, false), Hits::Take(1));
+    assert_eq!(hits(7, None, false), Hits::Take(7));
+    assert_eq!(hits(7, Some(0), false), Hits::Take(0));
+    assert_eq!(hits(7, Some(3), true), Hits::GiveBack(3));
+    assert_eq!(hits(0, None, true), Hits::GiveBack(1));
+}
+
+#[test]
+fn a_unit_that_does_not_exist_is_named() {
+    let limit = Some(RateLimitOverride { requests_per_unit: 1, unit: 9 });
+    let descriptor = RateLimitDescriptor { limit, ..RateLimitDescriptor::default() };
+    let request = RateLimitRequest { descriptors: vec![descriptor], ..RateLimitRequest::default() };
+    assert_eq!(read(&request.encode_to_vec()), Err(InvalidRequest::Unit(9)));
+}

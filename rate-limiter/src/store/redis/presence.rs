@@ -1,0 +1,91 @@
+//! How many limiters share this Redis, told by themselves: each says every second that it is there.
+//!
+//! The number sizes leases and the local shares of a limit when Redis is away. It need not be exact: leases are bounded by
+//! what is in the bucket whatever the number is. While Redis is away the last one stands.
+//!
+//! The task has a connection of its own, so that a worker's link carries nothing but charges.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{Cmd, RedisError, Value};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use super::{
+    breaker::Breaker,
+    connect::{Connection, Connector},
+    metrics,
+};
+
+const REPLICAS_KEY: &str = "ch:{replicas}";
+
+/// How often a replica says that it is there.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// For how long it counts after that.
+const LIFE: Duration = Duration::from_secs(3);
+
+/// One limiter among those on a Redis.
+pub(crate) struct Presence {
+    connector: Arc<Connector>,
+    /// Chosen at random; a restarted limiter is another one.
+    id: String,
+    replicas: Arc<AtomicU32>,
+}
+
+impl Presence {
+    pub(crate) fn new(connector: Arc<Connector>, replicas: Arc<AtomicU32>) -> Self {
+        Self { connector, id: format!("{:032x}", rand::random::<u128>()), replicas }
+    }
+
+    /// Says so again and again, until dropped.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut breaker = Breaker::default();
+        loop {
+            sleep(breaker.pause(rand::random())).await;
+            // The link says loudly enough when Redis is away.
+            let Ok(mut connection) = self.connector.connect(&Arc::new(Notify::new())).await else { continue };
+            let mut ticks = interval(EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                match timeout(EVERY, self.count(&mut connection, LIFE)).await {
+                    Ok(Ok(replicas)) => {
+                        breaker.success();
+                        self.replicas.store(replicas.max(1), Ordering::Relaxed);
+                        ::metrics::gauge!(metrics::REPLICAS).set(replicas);
+                    }
+                    Ok(Err(_)) | Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Leaves: the others share among one less at once.
+    pub(crate) async fn leave(&self, connection: &mut Connection) -> Result<(), RedisError> {
+        self.count(connection, Duration::ZERO).await.map(drop)
+    }
+
+    async fn count(&self, connection: &mut Connection, life: Duration) -> Result<u32, RedisError> {
+        let mut cmd = Cmd::new();
+        // Once a second: sending the text is simpler than keeping it loaded.
+        cmd.arg("EVAL")
+            .arg(include_str!("present.lua"))
+            .arg(1)
+            .arg(REPLICAS_KEY)
+            .arg(&self.id)
+            .arg(life.as_micros() as u64);
+        match connection.ask(&cmd).await? {
+            Value::Int(replicas) => Ok(u32::try_from(replicas).unwrap_or(1)),
+            _ => Ok(1),
+        }
+    }
+}
