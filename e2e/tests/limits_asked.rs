@@ -212,6 +212,16 @@ async fn every_key_is_told(scene: &Scene) -> Result<()> {
     assert_eq!(scene.fetch(empty).await?.status, 200);
     let (_, descriptors) = shop.limiter.next().await?;
     assert_eq!(descriptors[0], (full("-", "-", "/cart"), None), "empty");
+
+    let twice = request(Method::GET, HOST, "/cart?account=7&account=8", &[("x-api-key", "k1"), ("x-api-key", "k2")]);
+    assert_eq!(scene.fetch(twice).await?.status, 200);
+    let (_, descriptors) = shop.limiter.next().await?;
+    assert_eq!(descriptors[0], (full("k1", "7", "/cart"), None), "the first of several counts");
+
+    let disguised = request(Method::GET, HOST, "/x/..//cart?%61ccount=%37", &[("X-API-KEY", " k1 ")]);
+    assert_eq!(scene.fetch(disguised).await?.status, 200);
+    let (_, descriptors) = shop.limiter.next().await?;
+    assert_eq!(descriptors[0], (full("k1", "7", "/cart"), None), "written otherwise");
     Ok(())
 }
 
