@@ -43,10 +43,13 @@ over_both_protocols!(
 /// One descriptor: its entries, and its hits if any are said.
 type Asked = (Vec<(String, String)>, Option<u64>);
 
+/// A domain, and what was asked about it.
+type Question = (String, Vec<Asked>);
+
 /// Answers yes, or no while it is told so.
 #[derive(Clone, Default)]
 struct Limiter {
-    questions: Arc<Mutex<Vec<(String, Vec<Asked>)>>>,
+    questions: Arc<Mutex<Vec<Question>>>,
     refuse: Arc<AtomicBool>,
 }
 
@@ -98,12 +101,12 @@ impl Limiter {
         Ok(address)
     }
 
-    fn take(&self) -> Vec<(String, Vec<Asked>)> {
+    fn take(&self) -> Vec<Question> {
         std::mem::take(&mut *self.questions.lock().expect("a whole list"))
     }
 
     /// Waits for the next question.
-    async fn next(&self) -> Result<(String, Vec<Asked>)> {
+    async fn next(&self) -> Result<Question> {
         until("a question", PATIENCE, async || {
             let mut questions = self.questions.lock().expect("a whole list");
             ensure!(!questions.is_empty(), "there is none");
