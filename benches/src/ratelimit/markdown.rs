@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::results::{Measured, Report, Summary};
+use super::{
+    aims,
+    results::{Measured, Report, Summary},
+};
 use crate::report::{milliseconds, table};
 
 const HEADER: [&str; 12] = [
@@ -34,6 +37,7 @@ pub(super) fn write(report: &Report) -> String {
         let _ = writeln!(text, "- Left out: {line}");
     }
     let _ = writeln!(text, "\n## At a glance: decisions per second\n\n{}", overview(report));
+    let _ = writeln!(text, "\n## Aims\n\nThe floor is stock tonic.\n\n{}", aims::judge(report));
     for summary in &report.cases {
         let _ = writeln!(text, "\n## {}\n\n{}.\n\n{}", summary.case.name, summary.case, details(summary));
         let _ = writeln!(text, "![latency](ratelimit-{}.svg)", summary.case.name);
@@ -126,7 +130,59 @@ fn thousands(count: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
     use super::*;
+    use crate::{
+        machine::Machine,
+        ratelimit::{case, results::Round, subject::Subject},
+    };
+
+    fn measured(server: Subject, per_second: [f64; 3]) -> Measured {
+        let round = |(number, per_second)| Round {
+            number,
+            per_second,
+            refused_share: 0.0,
+            cpu_micros: 4.0,
+            redis_cpu_micros: None,
+            redis_calls: server.on_redis().then_some(0.25),
+            load_busy: 0.5,
+            memory_mb: [8.0, 9.0],
+            bytes_per_key: None,
+            longest_while_filling_ms: None,
+            failed: 0,
+            unanswered: 0,
+            latencies: vec![(1_000_000, 99), (3_000_000, 1)],
+        };
+        Measured::new(server, per_second.into_iter().enumerate().map(round).collect())
+    }
+
+    #[test]
+    fn a_report_compares_with_the_floor_of_the_same_round() {
+        let case = case::all().into_iter().find(|case| case.name == "one-key").unwrap();
+        // The second round was slow for all.
+        let servers = vec![
+            measured(Subject::Floor, [100_000.0, 50_000.0, 110_000.0]),
+            measured(Subject::Leased, [150_000.0, 75_000.0, 160_000.0]),
+        ];
+        let cases = vec![Summary::new(case, servers, Vec::new())];
+        let report = Report { machine: Machine::describe(None), rounds: 3, left_out: vec!["envoy".into()], cases };
+        let text = write(&report);
+        let line = |start: &str| {
+            let squeezed = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+            squeezed.filter(|line| line.starts_with(start)).next_back().unwrap()
+        };
+        let wanted =
+            "| chancery, Redis leased | 150,000 | 1.50 | 1.00 | 1.00 | 3.00 | 3.00 | 4.00 | 0.250 | | 50 % | 9.0 |";
+        assert_eq!(line("| chancery, Redis leased |"), wanted);
+        assert_eq!(
+            line("| chancery, Redis leased / floor"),
+            "| chancery, Redis leased / floor | one-key | ≥ 1.4 | 1.50 | met |"
+        );
+        let calls = "| chancery, Redis leased: Redis calls per decision | one-key | ≤ 0.05 | 0.25 | missed |";
+        assert_eq!(line("| chancery, Redis leased: "), calls);
+        assert_eq!(line("- Left out"), "- Left out: envoy");
+    }
 
     #[test]
     fn thousands_are_set_apart() {
