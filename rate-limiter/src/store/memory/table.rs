@@ -342,7 +342,7 @@ mod tests {
     const FIRST: CellKey = CellKey(0x1111_1111_1111_1110);
     const SECOND: CellKey = CellKey(0x2222_2222_2222_2220);
     const METERS: [Meter; 2] =
-        [Meter::Bucket { interval: 10, tolerance: 100 }, Meter::Window { period: 100, requests: 10 }];
+        [Meter::Bucket { interval: 10, tolerance: 100, most: 200 }, Meter::Window { period: 100, requests: 10 }];
 
     #[test]
     fn who_found_a_slot_that_is_dying_charges_nothing() {
