@@ -170,8 +170,8 @@ fn expect(tally: &Tally, seconds: f64, expected: &[Expected]) {
             let allowed = BURST + seconds * RATE;
             let share = 100.0 * admitted / allowed;
             println!("{rule} {key}: {asked} asked, {admitted} admitted, {share:.1} % of the limit, at most {most:.0}");
-            // A machine too busy to ask for the limit cannot be admitted it.
-            let allowed = allowed.min(asked * 0.8);
+            // A machine too busy to ask for much more than the limit leaves some of it lying.
+            let allowed = allowed.min(asked / 2.0);
             assert!(admitted <= most, "{rule} {key}: {admitted} admitted, more than {most}");
             assert!(admitted >= least * allowed, "{rule} {key}: {admitted} admitted of {allowed} allowed");
         }
@@ -205,11 +205,15 @@ async fn the_limit_and_hardly_less_on_a_cluster_that_loses_a_primary() -> Result
         })
         .await?;
     // What the primary had not yet told its replica is lost, at worst a whole bucket; meanwhile each limiter counts by itself.
-    expect(&tally, seconds, &[
-        Expected { rule: "leased", bursts: 3.0, least: 0.5 },
-        Expected { rule: "strict", bursts: 3.0, least: 0.5 },
-        Expected { rule: "closed", bursts: 2.0, least: 0.3 },
-    ]);
+    expect(
+        &tally,
+        seconds,
+        &[
+            Expected { rule: "leased", bursts: 3.0, least: 0.5 },
+            Expected { rule: "strict", bursts: 3.0, least: 0.5 },
+            Expected { rule: "closed", bursts: 2.0, least: 0.3 },
+        ],
+    );
     Ok(())
 }
 
@@ -227,11 +231,15 @@ async fn no_more_than_two_buckets_over_a_restart_of_redis() -> Result<()> {
         })
         .await?;
     // It comes back empty, so every bucket is full once more; and while it was away, the limiters' own were.
-    expect(&tally, seconds, &[
-        Expected { rule: "leased", bursts: 3.0, least: 0.9 },
-        Expected { rule: "strict", bursts: 3.0, least: 0.9 },
-        Expected { rule: "closed", bursts: 2.0, least: 0.7 },
-    ]);
+    expect(
+        &tally,
+        seconds,
+        &[
+            Expected { rule: "leased", bursts: 3.0, least: 0.9 },
+            Expected { rule: "strict", bursts: 3.0, least: 0.9 },
+            Expected { rule: "closed", bursts: 2.0, least: 0.7 },
+        ],
+    );
     crowd.together().await
 }
 
