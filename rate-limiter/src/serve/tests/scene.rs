@@ -162,7 +162,7 @@ impl Setting {
             let store = of_workers[opened.fetch_add(1, SeqCst)].clone();
             let limiter = Limiter::new(rules.clone(), store, salt.clone());
             let quota = QuotaService::new(limiter.clone(), Arc::default(), Arc::new(|| 1));
-            Service { limiter, answers: Answers::default(), quota, meters: counted.clone() }
+            Service { limiter, answers: Answers::default(), meters: counted.clone(), quota }
         };
         let plan = Plan {
             sockets,
