@@ -1,4 +1,4 @@
-//! `chancery cert issue`: an identity as files, for a proxy or a control plane.
+//! `chancery cert issue`: an identity as files, for a proxy, a rate limiter or a control plane.
 //!
 //! Works on files only, so it needs neither a running control plane nor a token; whoever can read
 //! the CA's key can issue.
@@ -28,7 +28,7 @@ pub struct CertArgs {
 
 #[derive(Debug, Subcommand)]
 enum CertCommand {
-    /// Issue a certificate for a proxy (--fleet, --id) or a control plane (--control-plane)
+    /// Issue a certificate for a proxy (--fleet, --id), a rate limiter (--rate-limiter) or a control plane (--control-plane)
     Issue(Box<IssueArgs>),
 }
 
@@ -36,19 +36,22 @@ enum CertCommand {
 #[derive(Debug, Args)]
 struct IssueArgs {
     /// Fleet of the proxy
-    #[arg(long, value_name = "FLEET", required_unless_present = "control_plane", requires = "id")]
+    #[arg(long, value_name = "FLEET", required_unless_present_any = ["control_plane", "rate_limiter"], requires = "id")]
     fleet: Option<Name>,
     /// Id of the proxy
     #[arg(long, value_name = "ID", requires = "fleet")]
     id: Option<Name>,
+    /// Issue the certificate of a rate limiter instead, which is server to proxies and client of the control plane
+    #[arg(long, value_name = "ID", conflicts_with_all = ["fleet", "id"])]
+    rate_limiter: Option<Name>,
     /// Issue the server certificate of a control plane instead
-    #[arg(long, conflicts_with_all = ["fleet", "id"])]
+    #[arg(long, conflicts_with_all = ["fleet", "id", "rate_limiter"])]
     control_plane: bool,
-    /// DNS name under which the control plane is reached; may be repeated
-    #[arg(long, value_name = "NAME", requires = "control_plane")]
+    /// DNS name under which the control plane or rate limiter is reached; may be repeated
+    #[arg(long, value_name = "NAME", conflicts_with = "fleet")]
     dns: Vec<String>,
-    /// IP address under which the control plane is reached; may be repeated
-    #[arg(long, value_name = "ADDRESS", requires = "control_plane")]
+    /// IP address under which the control plane or rate limiter is reached; may be repeated
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "fleet")]
     ip: Vec<IpAddr>,
     /// Folder for tls.crt, tls.key and ca.crt
     #[arg(long, value_name = "DIR")]
@@ -100,6 +103,7 @@ fn request(args: IssueArgs) -> anyhow::Result<Request> {
     let IssueArgs {
         fleet,
         id,
+        rate_limiter,
         control_plane,
         dns,
         ip,
@@ -120,14 +124,17 @@ fn request(args: IssueArgs) -> anyhow::Result<Request> {
             if create_ca { CaSource::ExistingOrNew(dir) } else { CaSource::Existing(dir) }
         }
     };
-    let holder = match (fleet, id) {
-        (Some(fleet), Some(id)) => Holder::Proxy { fleet, id },
-        _ => {
+    let holder = match (fleet, id, rate_limiter) {
+        (Some(fleet), Some(id), _) => Holder::Proxy { fleet, id },
+        (_, _, limiter) => {
             anyhow::ensure!(
-                control_plane && !(dns.is_empty() && ip.is_empty()),
-                "a control plane's certificate needs at least one --dns or --ip"
+                (control_plane || limiter.is_some()) && !(dns.is_empty() && ip.is_empty()),
+                "the certificate of a control plane or rate limiter needs at least one --dns or --ip"
             );
-            Holder::ControlPlane { dns_names: dns, addresses: ip }
+            match limiter {
+                Some(id) => Holder::RateLimiter { id, dns_names: dns, addresses: ip },
+                None => Holder::ControlPlane { dns_names: dns, addresses: ip },
+            }
         }
     };
     Ok(Request { ca, trust_domain, holder, life: ttl, out })
@@ -194,6 +201,13 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_limiter_is_issued_under_its_names() {
+        let request = parse("issue --rate-limiter limiter-1 --dns limiter.example.com --out o").unwrap();
+        let (id, dns_names) = ("limiter-1".parse().unwrap(), vec!["limiter.example.com".to_owned()]);
+        assert_eq!(request.holder, Holder::RateLimiter { id, dns_names, addresses: Vec::new() });
+    }
+
+    #[test]
     fn what_does_not_go_together_is_refused() {
         for arguments in [
             "issue --out o",
@@ -201,6 +215,11 @@ mod tests {
             "issue --fleet edge --id ../etc --out o",
             "issue --fleet edge --id edge-1 --control-plane --out o",
             "issue --control-plane --out o",
+            "issue --rate-limiter limiter-1 --out o",
+            "issue --rate-limiter ../etc --ip 10.0.0.1 --out o",
+            "issue --rate-limiter limiter-1 --control-plane --ip 10.0.0.1 --out o",
+            "issue --rate-limiter limiter-1 --fleet edge --id edge-1 --ip 10.0.0.1 --out o",
+            "issue --fleet edge --id edge-1 --ip 10.0.0.1 --out o",
             "issue --fleet edge --id edge-1 --out o --ca-cert c",
             "issue --fleet edge --id edge-1 --out o --ca-dir d --ca-cert c --ca-key k",
             "issue --fleet edge --id edge-1 --out o --ttl soon",

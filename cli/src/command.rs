@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use tokio::runtime::Builder;
 
-use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, resources};
+use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, limits, resources};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -46,6 +46,8 @@ enum Command {
     Proxies(fleet::ProxiesArgs),
     /// Print the bootstrap file that an Envoy starts with
     Bootstrap(bootstrap::BootstrapArgs),
+    /// Show limits, where they are used, and why a request would be refused
+    Limits(limits::LimitsArgs),
     /// Issue certificates
     Cert(cert::CertArgs),
 }
@@ -79,6 +81,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Revert(args) => history::revert(args).await,
         Command::Proxies(args) => fleet::proxies(args).await,
         Command::Bootstrap(args) => bootstrap::bootstrap(args),
+        Command::Limits(args) => limits::run(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
     }
 }
@@ -122,6 +125,11 @@ mod tests {
             "chancery proxies edge-1 --fleet edge",
             "chancery dev --port-offset 100 --no-envoy",
             "chancery cert issue --fleet edge --id edge-1 --out dir",
+            "chancery get rate-limits",
+            "chancery limits show",
+            "chancery limits show per-client -o json",
+            "chancery limits check per-client x-api-key=k1 remote_address=10.0.0.1 --fleet edge",
+            "chancery limits check all --fleet edge --limiter http://10.0.0.1:6070 --hits 5",
             "chancery bootstrap --fleet edge --id edge-1 --xds-address [::1]:18000 --sotw --admin 127.0.0.1:9901",
         ] {
             assert!(parses(line), "{line}");
@@ -141,6 +149,9 @@ mod tests {
             "chancery delete",
             "chancery history route",
             "chancery revert x",
+            "chancery limits",
+            "chancery limits check per-client",
+            "chancery limits check per-client x --fleet edge",
             "chancery bootstrap --fleet edge --id ../x",
             "chancery bootstrap --fleet edge --id a --xds-address nowhere",
         ] {

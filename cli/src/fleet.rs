@@ -59,7 +59,8 @@ fn rows(proxies: &[Proxy]) -> String {
         ["FLEET", "ID", "CONNECTED", "STATUS", "LAG", "ENVOY", "PROTOCOL"],
         proxies.iter().map(|proxy| {
             [
-                proxy.fleet.clone(),
+                // A limiter belongs to no fleet.
+                if proxy.fleet.is_empty() { "(rate limiter)".to_owned() } else { proxy.fleet.clone() },
                 proxy.id.clone(),
                 if proxy.connected { "yes" } else { "no" }.to_owned(),
                 status(proxy),
@@ -122,6 +123,8 @@ mod tests {
     #[test]
     fn a_table_of_proxies() {
         insta::assert_snapshot!(rows(&[proxy("edge-1", "synced"), proxy("edge-2", "stale"), proxy("gone", "notSent")]));
+        let limiter = Proxy { fleet: String::new(), ..proxy("limiter-1", "synced") };
+        assert!(rows(&[limiter]).contains("(rate limiter)"));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use chancery_control_plane::model::Kind;
 pub(crate) fn parse(text: &str) -> Result<Kind, String> {
     let lower = text.to_ascii_lowercase();
     let named = |kind: &Kind| {
-        lower == kind.as_str().to_ascii_lowercase() || lower == kind.collection() || lower == short(*kind)
+        [kind.collection(), kind.collection().trim_end_matches('s'), short(*kind)].contains(&lower.as_str())
+            || lower == kind.as_str().to_ascii_lowercase()
     };
     Kind::ALL.into_iter().find(named).ok_or_else(|| {
         let known: Vec<_> = Kind::ALL.iter().map(|kind| format!("{} ({})", kind.collection(), short(*kind))).collect();
@@ -19,6 +20,7 @@ fn short(kind: Kind) -> &'static str {
         Kind::Fleet => "fl",
         Kind::Listener => "ln",
         Kind::Service => "svc",
+        Kind::RateLimit => "rl",
         Kind::Route => "rt",
     }
 }
@@ -31,6 +33,9 @@ mod tests {
     fn a_kind_has_many_names() {
         for text in ["route", "Route", "ROUTES", "rt"] {
             assert_eq!(parse(text), Ok(Kind::Route), "{text}");
+        }
+        for text in ["RateLimit", "rate-limit", "rate-limits", "ratelimit", "rl"] {
+            assert_eq!(parse(text), Ok(Kind::RateLimit), "{text}");
         }
         assert_eq!(parse("svc"), Ok(Kind::Service));
         assert!(parse("widget").is_err() && parse("").is_err());

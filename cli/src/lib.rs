@@ -14,6 +14,7 @@ mod failure;
 mod fleet;
 mod history;
 mod kind;
+mod limits;
 mod manifest;
 mod output;
 mod progress;

@@ -15,7 +15,7 @@ use crate::{
     client::{Call, Client},
     connection::ConnectionArgs,
     failure::Failure,
-    history, kind,
+    history, kind, limits,
     manifest::{FileArgs, Manifest},
     output::{self, Format, OutputArgs},
     write::{self, WaitArgs},
@@ -60,7 +60,7 @@ pub(crate) struct ApplyArgs {
 /// `chancery get`
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// fleets, listeners, services or routes (fl, ln, svc, rt)
+    /// fleets, listeners, services, rate-limits or routes (fl, ln, svc, rl, rt)
     #[arg(value_parser = kind::parse)]
     kind: Kind,
     /// Only this one
@@ -80,7 +80,7 @@ pub(crate) struct GetArgs {
 /// `chancery describe`
 #[derive(Debug, Args)]
 pub(crate) struct DescribeArgs {
-    /// fleet, listener, service or route
+    /// fleet, listener, service, rate-limit or route
     #[arg(value_parser = kind::parse)]
     kind: Kind,
     /// Which one
@@ -94,7 +94,7 @@ pub(crate) struct DescribeArgs {
 /// `chancery delete`
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// fleet, listener, service or route
+    /// fleet, listener, service, rate-limit or route
     #[arg(value_parser = kind::parse, requires = "name", required_unless_present = "files")]
     kind: Option<Kind>,
     /// Which one
@@ -213,7 +213,8 @@ fn keys(manifest: &Manifest) -> Result<Vec<(Kind, Name)>, Failure> {
     Ok(keys)
 }
 
-async fn all(
+/// All resources of a kind that are meant.
+pub(crate) async fn all(
     client: &Client,
     kind: Kind,
     team: Option<&Name>,
@@ -256,6 +257,7 @@ fn located(failure: Failure, manifest: &Manifest) -> Failure {
 
 fn rows(kind: Kind, resources: &[ResourceView]) -> String {
     let (what, tell): (_, fn(&Value) -> String) = match kind {
+        Kind::RateLimit => return limits::rows(resources),
         Kind::Fleet => ("DEFAULT TIMEOUT", |spec| text(&spec["defaults"]["timeout"])),
         Kind::Listener => ("LISTENS", |spec| {
             let address = spec["address"].as_str().unwrap_or("0.0.0.0");
@@ -274,20 +276,25 @@ fn rows(kind: Kind, resources: &[ResourceView]) -> String {
     output::table(
         header,
         resources.iter().map(|resource| {
-            let updated = serde_json::to_value(resource).unwrap_or_default()["updatedAt"].as_str().map(moment);
-            [
-                resource.name.to_string(),
-                resource.team.as_ref().map(ToString::to_string).unwrap_or_default(),
-                tell(&resource.spec),
-                resource.revision.to_string(),
-                updated.unwrap_or_default(),
-                resource.updated_by.clone(),
-            ]
+            let [name, team] = named(resource);
+            let [revision, updated, by] = changed(resource);
+            [name, team, tell(&resource.spec), revision, updated, by]
         }),
     )
 }
 
-fn text(value: &Value) -> String {
+/// Its name and its team.
+pub(crate) fn named(resource: &ResourceView) -> [String; 2] {
+    [resource.name.to_string(), resource.team.as_ref().map(ToString::to_string).unwrap_or_default()]
+}
+
+/// The revision that changed it last, when, and who did it.
+pub(crate) fn changed(resource: &ResourceView) -> [String; 3] {
+    let updated = serde_json::to_value(resource).unwrap_or_default()["updatedAt"].as_str().map(moment);
+    [resource.revision.to_string(), updated.unwrap_or_default(), resource.updated_by.clone()]
+}
+
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -296,7 +303,7 @@ fn text(value: &Value) -> String {
 }
 
 /// The first few of a list.
-fn some(items: &[String]) -> String {
+pub(crate) fn some(items: &[String]) -> String {
     match items {
         [a, b, c, rest @ ..] if !rest.is_empty() => format!("{a}, {b}, {c} and {} more", rest.len()),
         few => few.join(", "),

@@ -1,8 +1,8 @@
 //! Which stream is served, and from which cache: the certificate decides.
 //!
-//! The identity in the client certificate names fleet and proxy. What the node claims must agree with
-//! it; a proxy cannot ask for another fleet's configuration, nor speak for another proxy. Every refusal is one
-//! log line that says who, from where and why; the client is told no more than that its claim is wrong.
+//! The identity in the client certificate names fleet and proxy, or a rate limiter. What the node claims must agree with
+//! it; a proxy cannot ask for another fleet's configuration, nor speak for another proxy. A limiter is given the limits of
+//! all fleets and nothing else, a proxy none of them. Every refusal is one log line that says who, from where and why; the client is told no more than that its claim is wrong.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -12,12 +12,12 @@ use chancery_xds::{Admission, Admit, Hello, Protocol, SharedStatus};
 use tonic::Status;
 
 use crate::{
-    identity::spiffe::ProxyIdentity,
+    identity::spiffe::Identity,
     proxies::{Connection, Proxies},
-    publish::{Publisher, RouteForm},
+    publish::{Publisher, RouteForm, Served},
 };
 
-/// Admits the proxies of known fleets, by certificate.
+/// Admits the proxies of known fleets, and rate limiters, by certificate.
 pub struct FleetAdmission {
     publisher: Arc<Publisher>,
     proxies: Arc<Proxies>,
@@ -29,37 +29,44 @@ pub struct FleetAdmission {
 enum Refused {
     #[error("there is no client certificate")]
     NoCertificate,
-    #[error("the client certificate names no proxy")]
+    #[error("the client certificate names neither a proxy nor a rate limiter")]
     Identity(#[source] crate::identity::spiffe::InvalidIdentity),
     #[error("the certificate is of trust domain {0:?}")]
     TrustDomain(String),
-    #[error("the certificate is of fleet {certified:?}, the node claims fleet {claimed:?}")]
-    OtherFleet { certified: String, claimed: String },
-    #[error("the certificate is of proxy {certified:?}, the node claims to be {claimed:?}")]
-    OtherProxy { certified: String, claimed: String },
+    #[error("the certificate is of cluster {certified:?}, the node claims {claimed:?}")]
+    OtherCluster { certified: String, claimed: String },
+    #[error("the certificate is of {certified:?}, the node claims to be {claimed:?}")]
+    OtherId { certified: String, claimed: String },
     #[error("there is no fleet {0:?}")]
     UnknownFleet(String),
 }
 
 impl FleetAdmission {
-    /// Admits proxies of `trust_domain` to the caches of `publisher`, and registers them in `proxies`.
+    /// Admits proxies and limiters of `trust_domain` to the caches of `publisher`, and registers them in `proxies`.
     pub fn new(publisher: Arc<Publisher>, proxies: Arc<Proxies>, trust_domain: String) -> Self {
         Self { publisher, proxies, trust_domain }
     }
 
-    fn identify(&self, peer: Option<&PeerInfo>, node: &Node) -> Result<ProxyIdentity, Refused> {
+    fn identify(&self, peer: Option<&PeerInfo>, node: &Node) -> Result<Identity, Refused> {
         let certificate = peer.and_then(|peer| peer.certificates.first()).ok_or(Refused::NoCertificate)?;
-        let identity = ProxyIdentity::from_certificate(certificate).map_err(Refused::Identity)?;
-        if identity.trust_domain != self.trust_domain {
-            return Err(Refused::TrustDomain(identity.trust_domain));
+        let identity = Identity::from_certificate(certificate).map_err(Refused::Identity)?;
+        if identity.trust_domain() != self.trust_domain {
+            return Err(Refused::TrustDomain(identity.trust_domain().to_owned()));
         }
-        if identity.fleet.as_str() != node.cluster {
-            return Err(Refused::OtherFleet { certified: identity.fleet.to_string(), claimed: node.cluster.clone() });
+        if identity.cluster() != node.cluster {
+            let certified = identity.cluster().to_owned();
+            return Err(Refused::OtherCluster { certified, claimed: node.cluster.clone() });
         }
-        if identity.id.as_str() != node.id {
-            return Err(Refused::OtherProxy { certified: identity.id.to_string(), claimed: node.id.clone() });
+        if identity.id().as_str() != node.id {
+            return Err(Refused::OtherId { certified: identity.id().to_string(), claimed: node.id.clone() });
         }
         Ok(identity)
+    }
+
+    fn served(&self, identity: &Identity, hello: &Hello<'_>) -> Result<Served, Refused> {
+        let Identity::Proxy(proxy) = identity else { return Ok(self.publisher.serve_limiter()) };
+        let served = self.publisher.serve(&proxy.fleet, route_form(hello.protocol, hello.node));
+        served.ok_or_else(|| Refused::UnknownFleet(proxy.fleet.to_string()))
     }
 }
 
@@ -68,8 +75,7 @@ impl Admit for FleetAdmission {
         let peer = hello.extensions.get::<PeerInfo>();
         let address = peer.map(|peer| peer.address);
         let admitted = self.identify(peer, hello.node).and_then(|identity| {
-            let served = self.publisher.serve(&identity.fleet, route_form(hello.protocol, hello.node));
-            let served = served.ok_or_else(|| Refused::UnknownFleet(identity.fleet.to_string()))?;
+            let served = self.served(&identity, &hello)?;
             Ok((identity, served))
         });
         let (identity, served) = admitted.map_err(|refused| {
@@ -77,10 +83,14 @@ impl Admit for FleetAdmission {
             tracing::warn!(?address, proxy = hello.node.id, fleet = hello.node.cluster, error, "stream refused");
             Status::permission_denied(refused.to_string())
         })?;
+        let (fleet, id) = match identity {
+            Identity::Proxy(proxy) => (Some(proxy.fleet), proxy.id),
+            Identity::Limiter(limiter) => (None, limiter.id),
+        };
         let status = SharedStatus::default();
         let guard = self.proxies.connect(Connection {
-            fleet: identity.fleet,
-            id: identity.id,
+            fleet,
+            id,
             address,
             version: version(hello.node),
             protocol: hello.protocol,
@@ -113,3 +123,6 @@ fn version(node: &Node) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

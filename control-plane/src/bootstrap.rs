@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
+pub use crate::translate::rate_limit::{CA_SECRET, IDENTITY_SECRET};
+
 use crate::model::{Name, re2};
 
 /// The cluster of the control plane; it also stands in Envoy's statistics and logs.
@@ -72,7 +74,7 @@ impl Bootstrap {
                 "cds_config": from_ads,
                 "lds_config": from_ads,
             },
-            "static_resources": { "clusters": [self.xds_cluster()] },
+            "static_resources": { "clusters": [self.xds_cluster()], "secrets": self.secrets() },
             "layered_runtime": {
                 "layers": [
                     {
@@ -92,6 +94,22 @@ impl Bootstrap {
             });
         }
         bootstrap
+    }
+
+    /// Who the proxy is and whom it trusts, for others than the cluster of the control plane: a limiter is
+    /// announced over xDS, by a control plane that knows no paths on this machine.
+    fn secrets(&self) -> Value {
+        json!([
+            { "name": IDENTITY_SECRET, "tls_certificate": self.identity() },
+            { "name": CA_SECRET, "validation_context": { "trusted_ca": { "filename": self.ca_file } } },
+        ])
+    }
+
+    fn identity(&self) -> Value {
+        json!({
+            "certificate_chain": { "filename": self.certificate_file },
+            "private_key": { "filename": self.private_key_file },
+        })
     }
 
     fn ads_config(&self) -> Value {
@@ -154,10 +172,7 @@ impl Bootstrap {
             "common_tls_context": {
                 "tls_params": { "tls_minimum_protocol_version": "TLSv1_2" },
                 "alpn_protocols": ["h2"],
-                "tls_certificates": [{
-                    "certificate_chain": { "filename": self.certificate_file },
-                    "private_key": { "filename": self.private_key_file },
-                }],
+                "tls_certificates": [self.identity()],
                 "validation_context": {
                     "trusted_ca": { "filename": self.ca_file },
                     // Without this, Envoy would take any certificate of that CA, that of another proxy included.

@@ -18,9 +18,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     model::{Catalog, Document, Entry, Key, Name, Problem, Problems, Resource, parse},
+    publish::Changes,
     replica::{Current, Prepared, Replica, ReplicaError},
     store::{NewChange, NewRevision, StoreError},
-    translate::snapshot,
 };
 
 /// How long a commit may take, waiting for its turn included.
@@ -106,6 +106,8 @@ pub struct Committed {
     pub changed: Vec<Changed>,
     /// The fleets whose proxies get something new.
     pub fleets: Vec<Name>,
+    /// Whether rate limiters get something new.
+    pub limiters: bool,
     /// When it was published; proxies may have applied it before its author hears of it.
     pub published: Instant,
 }
@@ -198,8 +200,9 @@ impl Commit {
             return Ok(committed);
         }
         let keys: Vec<Key> = committed.changed.iter().map(|changed| changed.key.clone()).collect();
-        let changes = snapshot::changes(&current.catalog, &next, &keys);
-        committed.fleets = changes.keys().cloned().collect();
+        let changes = Changes::between(&current.catalog, &next, &keys);
+        committed.fleets = changes.fleets.keys().cloned().collect();
+        committed.limiters = !changes.domains.is_empty();
         let revision = NewRevision { author: set.author, message: set.message, at, changes: new_changes };
         let revision = write.commit(revision).await?.summary.number;
         committed.revision = revision;
@@ -341,7 +344,13 @@ fn check(current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Check
         .map(|c| NewChange { key: c.key.clone(), before: c.before.clone(), after: c.after.clone() })
         .collect();
     Ok(Checked {
-        committed: Committed { revision: *head, changed, fleets: Vec::new(), published: Instant::now() },
+        committed: Committed {
+            revision: *head,
+            changed,
+            fleets: Vec::new(),
+            limiters: false,
+            published: Instant::now(),
+        },
         next,
         new_changes,
         at: stamp.at,

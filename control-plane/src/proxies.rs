@@ -1,4 +1,4 @@
-//! Who is connected, and what each proxy has applied.
+//! Who is connected, and what each proxy and each rate limiter has applied.
 //!
 //! A stream writes its own status (`chancery_xds::StreamStatus`); this is the register of them, and the place
 //! where someone waits until a revision has arrived. A proxy that disconnects is remembered for a while,
@@ -36,12 +36,12 @@ struct State {
     away: VecDeque<ProxyStatus>,
 }
 
-/// One stream of one proxy.
+/// One stream of one proxy or limiter.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// The fleet, from the certificate.
-    pub fleet: Name,
-    /// The proxy's id, from the certificate.
+    /// The fleet, from the certificate; none for a rate limiter.
+    pub fleet: Option<Name>,
+    /// The id, from the certificate.
     pub id: Name,
     /// Where it connects from.
     pub address: Option<SocketAddr>,
@@ -57,13 +57,25 @@ pub struct Connection {
     pub status: SharedStatus,
 }
 
-/// A proxy as the API shows it.
+/// What a client of xDS is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// A proxy of a fleet.
+    Proxy,
+    /// A rate limiter, for all fleets.
+    RateLimiter,
+}
+
+/// A proxy, or a rate limiter, as the API shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyStatus {
     /// Its id.
     pub id: String,
-    /// Its fleet.
+    /// What it is.
+    pub role: Role,
+    /// Its fleet; empty for a rate limiter, which belongs to none.
     pub fleet: String,
     /// Whether it has a stream open to this replica.
     pub connected: bool,
@@ -143,7 +155,7 @@ pub struct ProxyRejection {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Applied {
-    /// How many proxies it concerns, of those connected to this replica.
+    /// How many proxies and rate limiters it concerns, of those connected to this replica.
     pub proxies: usize,
     /// How many have applied it.
     pub applied: usize,
@@ -161,7 +173,7 @@ pub struct Applied {
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
-    /// Which proxy.
+    /// Which proxy or rate limiter.
     pub proxy: String,
     /// Which type of resource.
     #[serde(rename = "type")]
@@ -171,6 +183,12 @@ pub struct Refusal {
     pub resource: Option<String>,
     /// The proxy's words.
     pub reason: String,
+}
+
+impl Connection {
+    fn fleet(&self) -> &str {
+        self.fleet.as_ref().map_or("", Name::as_str)
+    }
 }
 
 impl Proxies {
@@ -184,12 +202,12 @@ impl Proxies {
         let mut state = self.state.lock();
         let stream = state.next;
         state.next += 1;
-        state.away.retain(|away| away.id != connection.id.as_str() || away.fleet != connection.fleet.as_str());
+        state.away.retain(|away| away.id != connection.id.as_str() || away.fleet != connection.fleet());
         state.connected.insert(stream, connection);
         Connected { proxies: self.clone(), stream }
     }
 
-    /// Every proxy, connected ones and those remembered, by fleet and id.
+    /// Every proxy and limiter, connected ones and those remembered, by fleet and id.
     pub fn list(&self, fleet: Option<&Name>) -> Vec<ProxyStatus> {
         let (connections, away) = {
             let state = self.state.lock();
@@ -211,18 +229,14 @@ impl Proxies {
         self.list(None).into_iter().filter(|status| status.id == id).collect()
     }
 
-    /// Waits until every proxy that is connected to this replica and gets something new by what was committed
+    /// Waits until every proxy and limiter that is connected to this replica and gets something new by what was committed
     /// has answered, or until `deadline`.
     pub async fn wait_applied(&self, committed: &Committed, deadline: Instant) -> Applied {
-        let Committed { fleets, revision, published, .. } = committed;
+        let Committed { fleets, limiters, revision, published, .. } = committed;
+        let concerns = |fleet: &Option<Name>| fleet.as_ref().map_or(*limiters, |fleet| fleets.contains(fleet));
         let concerned: Vec<Connection> = {
             let state = self.state.lock();
-            state
-                .connected
-                .values()
-                .filter(|c| fleets.contains(&c.fleet) && c.cache.head() >= *revision)
-                .cloned()
-                .collect()
+            state.connected.values().filter(|c| concerns(&c.fleet) && c.cache.head() >= *revision).cloned().collect()
         };
         let mut applied = Applied { proxies: concerned.len(), ..Applied::default() };
         for connection in concerned {
@@ -280,7 +294,8 @@ fn status_of(connection: &Connection, connected: bool) -> ProxyStatus {
     };
     ProxyStatus {
         id: connection.id.to_string(),
-        fleet: connection.fleet.to_string(),
+        role: if connection.fleet.is_some() { Role::Proxy } else { Role::RateLimiter },
+        fleet: connection.fleet().to_owned(),
         connected,
         connected_since: connection.since.into(),
         address: connection.address.map(|address| address.to_string()),

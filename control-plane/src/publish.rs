@@ -1,4 +1,4 @@
-//! What each fleet is served: translated changes on their way into the caches.
+//! What each fleet is served, and what rate limiters are: translated changes on their way into the caches.
 //!
 //! A cache is filled by revision: its sequence is the revision's number, so "this proxy has applied
 //! revision 7" needs no bookkeeping of its own.
@@ -6,6 +6,8 @@
 //! Routes are translated one virtual host at a time, and an Envoy that can take them so (VHDS) is sent
 //! only the host that changed. For all others they are joined to the RouteConfiguration of their listener, from
 //! encoded pieces; that second cache is filled when the first such client comes.
+//!
+//! Limiters share one cache with the domains of all fleets: a limiter may be asked by any of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,17 +21,28 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::{Name, route::HostPattern},
+    model::{Catalog, Key, Name, route::HostPattern},
     translate::{
+        rate_limit,
         route::{placeholder, route_configuration},
-        snapshot::{FleetChange, FleetChanges, ResourceId},
+        snapshot::{self, FleetChange, FleetChanges, ResourceId},
     },
 };
 
-/// The caches of all fleets.
+/// The caches of all fleets, and that of the limiters.
 #[derive(Default)]
 pub struct Publisher {
     fleets: Mutex<HashMap<Name, Fleet>>,
+    limiters: Arc<Cache>,
+}
+
+/// What a revision changes for those who are served.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// For the proxies of each fleet.
+    pub fleets: BTreeMap<Name, FleetChanges>,
+    /// For limiters: the new content of a domain, or that it is gone.
+    pub domains: BTreeMap<Name, Option<Bytes>>,
 }
 
 /// The form in which a client gets its routes.
@@ -76,10 +89,26 @@ impl Publisher {
         Some(Served { cache, ended: fleet.ended.clone() })
     }
 
-    /// Brings the caches to `revision`.
-    pub fn publish(&self, revision: u64, changes: BTreeMap<Name, FleetChanges>) {
+    /// What a limiter is served from.
+    pub fn serve_limiter(&self) -> Served {
+        Served { cache: self.limiters.clone(), ended: CancellationToken::new() }
+    }
+
+    /// Brings the caches to `revision`. Limiters come first, so that they know a limit when proxies begin to ask about it.
+    pub fn publish(&self, revision: u64, changes: Changes) {
         let mut fleets = self.fleets.lock();
-        for (name, changes) in changes {
+        let mut domains = Update::default();
+        for (name, bytes) in changes.domains {
+            match bytes {
+                Some(bytes) => {
+                    let resource = Resource::new(type_url::RATE_LIMIT_DOMAIN, name.as_str(), &bytes);
+                    domains.upsert(type_url::RATE_LIMIT_DOMAIN, resource);
+                }
+                None => domains.remove(type_url::RATE_LIMIT_DOMAIN, name.as_str()),
+            }
+        }
+        self.limiters.apply(revision, domains);
+        for (name, changes) in changes.fleets {
             match changes.fleet {
                 FleetChange::Created | FleetChange::Kept => {
                     fleets.entry(name).or_default().publish(revision, changes);
@@ -91,6 +120,19 @@ impl Publisher {
                 }
             }
         }
+    }
+}
+
+impl Changes {
+    /// Everything, for a start.
+    pub fn full(catalog: &Catalog) -> Self {
+        let domains = rate_limit::all(catalog).into_iter().map(|(name, bytes)| (name, Some(bytes))).collect();
+        Self { fleets: snapshot::full(catalog), domains }
+    }
+
+    /// What the changes to the resources `changed`, which lead from `before` to `after`, mean for everybody.
+    pub fn between(before: &Catalog, after: &Catalog, changed: &[Key]) -> Self {
+        Self { fleets: snapshot::changes(before, after, changed), domains: rate_limit::changes(before, after, changed) }
     }
 }
 
@@ -115,7 +157,10 @@ impl Fleet {
                     by_host.upsert(type_url::VIRTUAL_HOST, resource);
                     self.virtual_hosts.entry(listener).or_default();
                 }
-                ResourceId::Cluster(_) | ResourceId::Endpoints(_) | ResourceId::Listener(_) => {}
+                ResourceId::RateLimiter
+                | ResourceId::Cluster(_)
+                | ResourceId::Endpoints(_)
+                | ResourceId::Listener(_) => {}
             }
         }
         for id in changes.removed {
@@ -133,7 +178,10 @@ impl Fleet {
                     by_host.remove(type_url::VIRTUAL_HOST, placeholder(&listener).name);
                     self.virtual_hosts.remove(&listener);
                 }
-                ResourceId::Cluster(_) | ResourceId::Endpoints(_) | ResourceId::Listener(_) => {}
+                ResourceId::RateLimiter
+                | ResourceId::Cluster(_)
+                | ResourceId::Endpoints(_)
+                | ResourceId::Listener(_) => {}
             }
         }
         self.by_host.apply(revision, by_host);

@@ -10,7 +10,7 @@
 //!
 //! Invariant: the catalog, its revision and what is published move together, under `advancing`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use chancery_runtime::telemetry::chain;
@@ -18,10 +18,9 @@ use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::{Catalog, Entry, Key, Name, Problem, Problems, parse},
-    publish::Publisher,
+    model::{Catalog, Entry, Key, Problem, Problems, parse},
+    publish::{Changes, Publisher},
     store::{Loaded, Revision, Store, StoreError, Stored, Write},
-    translate::snapshot::{self, FleetChanges},
 };
 
 /// How often the store is asked for its newest revision, whatever was notified.
@@ -54,8 +53,8 @@ pub struct Prepared {
     pub revision: u64,
     /// The catalog after it.
     pub catalog: Catalog,
-    /// What it changes for each fleet.
-    pub changes: BTreeMap<Name, FleetChanges>,
+    /// What it changes for those who are served.
+    pub changes: Changes,
 }
 
 /// Why a replica is not current.
@@ -85,7 +84,7 @@ impl Replica {
             return Err(unreadable(problems.into_vec()));
         }
         let catalog = Catalog::load(entries).map_err(unreadable)?;
-        publisher.publish(revision, snapshot::full(&catalog));
+        publisher.publish(revision, Changes::full(&catalog));
         Ok(Self {
             store,
             publisher,
@@ -222,7 +221,7 @@ fn prepare(catalog: &Catalog, revision: Revision) -> Result<Prepared, Vec<Proble
     }
     let keys: Vec<Key> = changes.iter().map(|(key, _)| key.clone()).collect();
     let next = catalog.apply(changes)?;
-    let changes = snapshot::changes(catalog, &next, &keys);
+    let changes = Changes::between(catalog, &next, &keys);
     Ok(Prepared { revision: summary.number, catalog: next, changes })
 }
 

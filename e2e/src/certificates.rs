@@ -60,6 +60,13 @@ impl Authority {
         self.issue("server", &params)
     }
 
+    /// For a rate limiter, towards proxies and the control plane.
+    pub fn limiter(&self, id: &str) -> Result<Identity> {
+        let mut params = client(&format!("spiffe://chancery.local/rate-limiter/{id}"))?;
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        self.issue(&format!("limiter-{id}"), &params)
+    }
+
     /// For a proxy of a fleet.
     pub fn proxy(&self, fleet: &str, id: &str) -> Result<Identity> {
         self.issue(&format!("{fleet}-{id}"), &client(&proxy_uri(fleet, id))?)

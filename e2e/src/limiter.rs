@@ -24,6 +24,7 @@ use crate::{
     certificates::{Authority, Identity},
     client::{fetch, get},
     process::{Process, own_program},
+    required::required,
     wait::PATIENCE,
 };
 
@@ -40,6 +41,7 @@ pub struct Limiter {
     name: String,
     folder: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Process,
 }
 
@@ -48,7 +50,22 @@ impl Limiter {
     pub async fn start(folder: &Path, name: &str, arguments: &[&str]) -> Result<Self> {
         let mut all = vec!["--insecure"];
         all.extend(arguments);
-        Self::start_as(folder, name, &all).await
+        Self::start_as(folder, name, &all, &[]).await
+    }
+
+    /// As [`Limiter::start`], in a process whose clock (not the one that measures time passed) is `ahead`. `None` where
+    /// libfaketime is not installed and that may be (see [`required`](crate::required::required)).
+    pub async fn start_ahead(folder: &Path, name: &str, ahead: &str, arguments: &[&str]) -> Result<Option<Self>> {
+        let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
+        let library = places.iter().map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
+        let Some(library) = required("libfaketime", library.into_iter().find(|path| Path::new(path).exists())) else {
+            return Ok(None);
+        };
+        let environment =
+            [("LD_PRELOAD", library.as_str()), ("FAKETIME", ahead), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        let mut all = vec!["--insecure"];
+        all.extend(arguments);
+        Self::start_as(folder, name, &all, &environment).await.map(Some)
     }
 
     /// Starts one that takes mTLS only, with a certificate of `authority`.
@@ -57,28 +74,35 @@ impl Limiter {
         let files = [certificate, key, authority.file()].map(|file| file.display().to_string());
         let mut all = vec!["--tls-cert", &files[0], "--tls-key", &files[1], "--client-ca", &files[2]];
         all.extend(arguments);
-        Self::start_as(folder, name, &all).await
+        Self::start_as(folder, name, &all, &[]).await
     }
 
-    async fn start_as(folder: &Path, name: &str, arguments: &[&str]) -> Result<Self> {
+    async fn start_as(folder: &Path, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self::spawn(name.to_owned(), folder.to_owned(), arguments, [anywhere; 2]).await
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self::spawn(name.to_owned(), folder.to_owned(), arguments, environment, [anywhere; 2]).await
     }
 
-    async fn spawn(name: String, folder: PathBuf, arguments: Vec<String>, addresses: [SocketAddr; 2]) -> Result<Self> {
+    async fn spawn(
+        name: String,
+        folder: PathBuf,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+        addresses: [SocketAddr; 2],
+    ) -> Result<Self> {
         let mut command = Command::new(own_program("chancery-rate-limiter")?);
         for (flag, address) in ["--grpc-addr", "--http-addr"].iter().zip(addresses) {
             command.arg(flag).arg(address.to_string());
         }
-        command.args(&arguments);
+        command.args(&arguments).envs(environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::spawn(&name, command, &folder)?;
         let ready = process.ready(PATIENCE).await?;
         let address = |part: &str| -> Result<SocketAddr> {
             let text = ready[part].as_str().with_context(|| format!("the ready line names no {part}: {ready}"))?;
             Ok(text.parse()?)
         };
-        Ok(Self { grpc: address("grpc")?, http: address("http")?, name, folder, arguments, process })
+        Ok(Self { grpc: address("grpc")?, http: address("http")?, name, folder, arguments, environment, process })
     }
 
     /// A client over a connection of its own.
@@ -111,7 +135,8 @@ impl Limiter {
     pub async fn start_again(&mut self) -> Result<()> {
         self.process.kill();
         let addresses = [self.grpc, self.http];
-        *self = Self::spawn(self.name.clone(), self.folder.clone(), self.arguments.clone(), addresses).await?;
+        let (arguments, environment) = (self.arguments.clone(), self.environment.clone());
+        *self = Self::spawn(self.name.clone(), self.folder.clone(), arguments, environment, addresses).await?;
         Ok(())
     }
 

@@ -26,6 +26,9 @@ pub use envoy_types::pb::envoy::{
     r#type::{matcher::v3 as matcher, v3 as types},
 };
 
+/// What xDS shares with other systems than Envoy.
+pub use envoy_types::pb::xds::r#type::matcher::v3 as xds_matcher;
+
 /// The services of xDS: clients and servers, requests and responses.
 pub use envoy_types::pb::envoy::service::{
     cluster::v3 as cds, discovery::v3 as discovery, endpoint::v3 as eds, extension::v3 as ecds, listener::v3 as lds,

@@ -116,6 +116,11 @@ impl Case {
         !self.fill || matches!(subject, Subject::Floor | Subject::Memory | Subject::Limitador)
     }
 
+    /// Whether its limits refuse most requests.
+    pub(super) fn is_tight(&self) -> bool {
+        self.quota == Quota::TIGHT
+    }
+
     /// How often it is run, if others are run so often. Memory hardly varies, and filling it takes time.
     pub(super) fn rounds(&self, others: usize) -> usize {
         if self.fill { 1 } else { others }

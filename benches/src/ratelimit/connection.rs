@@ -124,7 +124,7 @@ impl Connection {
         let mut inbox = Inbox::new();
         let mut settled = false;
         while !settled {
-            inbox.fill(&connection.stream)?;
+            inbox.fill(&connection.stream).context("the server accepts, but sends nothing")?;
             while let Some(frame) = inbox.next() {
                 settled |= frame.kind == kind::SETTINGS && !frame.has(flag::ACK);
                 connection.control(&frame)?;
@@ -243,7 +243,7 @@ impl Connection {
         let (mut answer, mut ended) = (Vec::new(), false);
         while !ended {
             self.flush()?;
-            inbox.fill(&self.stream)?;
+            inbox.fill(&self.stream).context("no answer")?;
             while let Some(frame) = inbox.next() {
                 match frame.kind {
                     kind::DATA => answer.extend_from_slice(frame.payload),

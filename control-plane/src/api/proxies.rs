@@ -28,7 +28,7 @@ pub(super) struct ProxyList {
 
 /// List proxies
 ///
-/// Per proxy and type: what was sent, what was acknowledged, what was refused last and why.
+/// Proxies and rate limiters. Per one and type: what was sent, what was acknowledged, what was refused last and why.
 #[utoipa::path(get, path = "/api/v1/proxies", tag = "Proxies", operation_id = "listProxies", params(ProxyParams),
     responses((status = 200, body = ProxyList)))]
 pub(super) async fn list(

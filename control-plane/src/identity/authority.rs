@@ -33,7 +33,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::spiffe::{InvalidTrustDomain, ProxyIdentity, check_trust_domain, control_plane_uri};
+use super::spiffe::{InvalidTrustDomain, LimiterIdentity, ProxyIdentity, check_trust_domain, control_plane_uri};
 use crate::model::Name;
 
 /// The file of a CA's certificate within its folder.
@@ -236,7 +236,7 @@ impl Authority {
         now: OffsetDateTime,
     ) -> Result<Issued, AuthorityError> {
         let identity = ProxyIdentity { trust_domain: self.trust_domain.clone(), fleet: fleet.clone(), id: id.clone() };
-        self.issue(identity.to_string(), Vec::new(), Purpose::ClientAuth, life, now)
+        self.issue(identity.to_string(), Vec::new(), &[Purpose::ClientAuth], life, now)
     }
 
     /// A new key and server certificate for a control plane that is reached under these names and addresses.
@@ -250,20 +250,33 @@ impl Authority {
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<Issued, AuthorityError> {
-        let mut names = Vec::with_capacity(dns_names.len() + addresses.len());
-        for name in dns_names {
-            let text = name.as_str().try_into().map_err(|_| AuthorityError::DnsName(name.clone()))?;
-            names.push(SanType::DnsName(text));
-        }
-        names.extend(addresses.iter().copied().map(SanType::IpAddress));
-        self.issue(control_plane_uri(&self.trust_domain), names, Purpose::ServerAuth, life, now)
+        let names = subject_names(dns_names, addresses)?;
+        self.issue(control_plane_uri(&self.trust_domain), names, &[Purpose::ServerAuth], life, now)
+    }
+
+    /// A new key and certificate for a rate limiter: a server to proxies, under these names and addresses, and a client of
+    /// the control plane.
+    ///
+    /// # Errors
+    /// A name is not a DNS name, the life is impossible, or signing failed.
+    pub fn issue_limiter(
+        &self,
+        id: &Name,
+        dns_names: &[String],
+        addresses: &[IpAddr],
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Issued, AuthorityError> {
+        let identity = LimiterIdentity { trust_domain: self.trust_domain.clone(), id: id.clone() };
+        let names = subject_names(dns_names, addresses)?;
+        self.issue(identity.to_string(), names, &[Purpose::ServerAuth, Purpose::ClientAuth], life, now)
     }
 
     fn issue(
         &self,
         uri: String,
         mut names: Vec<SanType>,
-        purpose: Purpose,
+        purposes: &[Purpose],
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<Issued, AuthorityError> {
@@ -280,7 +293,7 @@ impl Authority {
         params.not_before = now - BACKDATED;
         params.not_after = not_after;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![purpose];
+        params.extended_key_usages = purposes.to_vec();
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(AuthorityError::Sign)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(AuthorityError::Sign)?;
@@ -292,6 +305,16 @@ impl Authority {
             not_after,
         })
     }
+}
+
+fn subject_names(dns_names: &[String], addresses: &[IpAddr]) -> Result<Vec<SanType>, AuthorityError> {
+    let mut names = Vec::with_capacity(dns_names.len() + addresses.len());
+    for name in dns_names {
+        let text = name.as_str().try_into().map_err(|_| AuthorityError::DnsName(name.clone()))?;
+        names.push(SanType::DnsName(text));
+    }
+    names.extend(addresses.iter().copied().map(SanType::IpAddress));
+    Ok(names)
 }
 
 impl std::fmt::Debug for Authority {

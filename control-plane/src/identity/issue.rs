@@ -42,6 +42,15 @@ pub enum Holder {
         /// The proxy's id.
         id: Name,
     },
+    /// A rate limiter, reached under these names and addresses.
+    RateLimiter {
+        /// Its id.
+        id: Name,
+        /// DNS names.
+        dns_names: Vec<String>,
+        /// IP addresses.
+        addresses: Vec<IpAddr>,
+    },
     /// A control plane, reached under these names and addresses.
     ControlPlane {
         /// DNS names.
@@ -115,6 +124,9 @@ pub fn issue(request: &Request, now: OffsetDateTime) -> Result<(Issued, Identity
     };
     let issued = match &request.holder {
         Holder::Proxy { fleet, id } => authority.issue_proxy(fleet, id, request.life, now)?,
+        Holder::RateLimiter { id, dns_names, addresses } => {
+            authority.issue_limiter(id, dns_names, addresses, request.life, now)?
+        }
         Holder::ControlPlane { dns_names, addresses } => {
             authority.issue_server(dns_names, addresses, request.life, now)?
         }

@@ -1,4 +1,4 @@
-//! Who is who: the CA, the certificates of proxies and control planes, and the tokens of the API.
+//! Who is who: the CA, the certificates of proxies, rate limiters and control planes, and the tokens of the API.
 //!
 //! - `spiffe`: the identity in a certificate. Pure.
 //! - `authority`: the CA, ours or one that was brought, and what it issues.

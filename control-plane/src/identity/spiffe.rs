@@ -1,4 +1,7 @@
-//! Who a proxy is: `spiffe://<trust domain>/fleet/<fleet>/proxy/<id>`. Pure.
+//! Who a client of xDS is. Pure.
+//!
+//! - a proxy: `spiffe://<trust domain>/fleet/<fleet>/proxy/<id>`
+//! - a rate limiter: `spiffe://<trust domain>/rate-limiter/<id>`
 //!
 //! How a certificate holds a SPIFFE ID at all is `chancery_runtime`'s; this is what its path means here.
 
@@ -20,14 +23,32 @@ pub struct ProxyIdentity {
     pub id: Name,
 }
 
-/// Why a certificate or text names no proxy.
+/// Who a rate limiter is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LimiterIdentity {
+    /// The installation, such as `chancery.local`.
+    pub trust_domain: String,
+    /// The limiter; the node's `id`.
+    pub id: Name,
+}
+
+/// Who a client of xDS is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// A proxy.
+    Proxy(ProxyIdentity),
+    /// A rate limiter.
+    Limiter(LimiterIdentity),
+}
+
+/// Why a certificate or text names no client of xDS.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidIdentity {
     /// There is no one SPIFFE ID.
     #[error("there is no SPIFFE ID to go by")]
     Spiffe(#[source] InvalidSpiffeId),
     /// The SPIFFE ID is not of the expected form.
-    #[error("{0:?} is not of the form spiffe://TRUST-DOMAIN/fleet/FLEET/proxy/ID")]
+    #[error("{0:?} is neither spiffe://TRUST-DOMAIN/fleet/FLEET/proxy/ID nor spiffe://TRUST-DOMAIN/rate-limiter/ID")]
     Form(String),
     /// The fleet is not a name.
     #[error("{uri:?} has an invalid fleet")]
@@ -38,8 +59,8 @@ pub enum InvalidIdentity {
         #[source]
         source: InvalidName,
     },
-    /// The proxy's id is not a name.
-    #[error("{uri:?} has an invalid proxy id")]
+    /// The id is not a name.
+    #[error("{uri:?} has an invalid id")]
     Id {
         /// The whole identity.
         uri: String,
@@ -49,13 +70,16 @@ pub enum InvalidIdentity {
     },
 }
 
+/// What the node of a limiter calls its cluster.
+pub const LIMITER_CLUSTER: &str = "rate-limiter";
+
 /// The identity of the control plane itself: `spiffe://<trust domain>/control-plane`.
 pub fn control_plane_uri(trust_domain: &str) -> String {
     format!("spiffe://{trust_domain}/control-plane")
 }
 
-impl ProxyIdentity {
-    /// Reads `spiffe://<trust domain>/fleet/<fleet>/proxy/<id>`.
+impl Identity {
+    /// Reads the identity of a proxy or a limiter.
     ///
     /// # Errors
     /// Says which part is wrong.
@@ -71,14 +95,61 @@ impl ProxyIdentity {
         Self::of(SpiffeId::from_certificate(der).map_err(InvalidIdentity::Spiffe)?)
     }
 
+    /// The installation it belongs to.
+    pub fn trust_domain(&self) -> &str {
+        match self {
+            Self::Proxy(proxy) => &proxy.trust_domain,
+            Self::Limiter(limiter) => &limiter.trust_domain,
+        }
+    }
+
+    /// Its id: the node's.
+    pub fn id(&self) -> &Name {
+        match self {
+            Self::Proxy(proxy) => &proxy.id,
+            Self::Limiter(limiter) => &limiter.id,
+        }
+    }
+
+    /// What its node calls its cluster: the fleet of a proxy.
+    pub fn cluster(&self) -> &str {
+        match self {
+            Self::Proxy(proxy) => proxy.fleet.as_str(),
+            Self::Limiter(_) => LIMITER_CLUSTER,
+        }
+    }
+
     fn of(id: SpiffeId) -> Result<Self, InvalidIdentity> {
         let parts: Vec<&str> = id.path.split('/').collect();
-        let &["fleet", fleet, "proxy", proxy] = parts.as_slice() else {
-            return Err(InvalidIdentity::Form(id.to_string()));
-        };
-        let fleet = fleet.parse().map_err(|source| InvalidIdentity::Fleet { uri: id.to_string(), source })?;
-        let proxy = proxy.parse().map_err(|source| InvalidIdentity::Id { uri: id.to_string(), source })?;
-        Ok(Self { trust_domain: id.trust_domain, fleet, id: proxy })
+        let invalid_id = |source| InvalidIdentity::Id { uri: id.to_string(), source };
+        match *parts.as_slice() {
+            ["fleet", fleet, "proxy", proxy] => {
+                let fleet = fleet.parse().map_err(|source| InvalidIdentity::Fleet { uri: id.to_string(), source })?;
+                let proxy = proxy.parse().map_err(invalid_id)?;
+                Ok(Self::Proxy(ProxyIdentity { trust_domain: id.trust_domain, fleet, id: proxy }))
+            }
+            ["rate-limiter", limiter] => {
+                let limiter = limiter.parse().map_err(invalid_id)?;
+                Ok(Self::Limiter(LimiterIdentity { trust_domain: id.trust_domain, id: limiter }))
+            }
+            _ => Err(InvalidIdentity::Form(id.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for LimiterIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trust_domain, id } = self;
+        write!(f, "spiffe://{trust_domain}/rate-limiter/{id}")
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proxy(proxy) => proxy.fmt(f),
+            Self::Limiter(limiter) => limiter.fmt(f),
+        }
     }
 }
 
@@ -112,22 +183,26 @@ mod tests {
             SanType::DnsName("edge-1.example.com".try_into().unwrap()),
             uri("spiffe://chancery.local/fleet/edge/proxy/edge-1"),
         ]);
-        let identity = ProxyIdentity::from_certificate(&der).unwrap();
-        assert_eq!(identity.trust_domain, "chancery.local");
-        assert_eq!(identity.fleet.as_str(), "edge");
-        assert_eq!(identity.id.as_str(), "edge-1");
+        let identity = Identity::from_certificate(&der).unwrap();
+        assert_eq!(identity.trust_domain(), "chancery.local");
+        assert_eq!(identity.cluster(), "edge");
+        assert_eq!(identity.id().as_str(), "edge-1");
+        let der = certificate(vec![uri("spiffe://chancery.local/rate-limiter/limiter-1")]);
+        let identity = Identity::from_certificate(&der).unwrap();
+        assert!(matches!(identity, Identity::Limiter(_)), "{identity:?}");
+        assert_eq!((identity.cluster(), identity.id().as_str()), (LIMITER_CLUSTER, "limiter-1"));
     }
 
     #[test]
     fn a_certificate_without_an_identity_names_nobody() {
         let none = InvalidIdentity::Spiffe(InvalidSpiffeId::NoUri);
-        assert_eq!(ProxyIdentity::from_certificate(&certificate(Vec::new())), Err(none));
+        assert_eq!(Identity::from_certificate(&certificate(Vec::new())), Err(none));
     }
 
     #[test]
     fn an_error_names_the_part_that_is_wrong() {
         use InvalidIdentity as E;
-        let parse = |text| ProxyIdentity::parse(text).unwrap_err();
+        let parse = |text| Identity::parse(text).unwrap_err();
         for text in ["", "https://a/fleet/b/proxy/c", "spiffe:///fleet/b/proxy", "spiffe://a:1/fleet/b/proxy/c"] {
             assert!(matches!(parse(text), E::Spiffe(_)), "{text}");
         }
@@ -136,12 +211,15 @@ mod tests {
             "spiffe://a/fleet/b/proxy/c/",
             "spiffe://a/fleet/b/proxy/c/d",
             "spiffe://a/flotilla/b/proxy/c",
+            "spiffe://a/rate-limiter",
+            "spiffe://a/rate-limiter/b/c",
         ] {
             assert!(matches!(parse(form), E::Form(_)), "{form}");
         }
         assert!(matches!(parse("spiffe://a/fleet/../proxy/c"), E::Fleet { .. }));
         assert!(matches!(parse("spiffe://a/fleet/b/proxy/"), E::Id { source: InvalidName::Empty, .. }));
         assert!(matches!(parse("spiffe://a/fleet/b/proxy/c%2f"), E::Id { .. }));
+        assert!(matches!(parse("spiffe://a/rate-limiter/"), E::Id { source: InvalidName::Empty, .. }));
     }
 
     proptest! {
@@ -150,12 +228,15 @@ mod tests {
             trust_domain in "[a-z0-9._-]{1,40}", fleet in "[a-z0-9]{1,20}", id in "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?",
         ) {
             let identity = ProxyIdentity { trust_domain, fleet: fleet.parse().unwrap(), id: id.parse().unwrap() };
-            prop_assert_eq!(ProxyIdentity::parse(&identity.to_string()), Ok(identity));
+            prop_assert_eq!(Identity::parse(&identity.to_string()), Ok(Identity::Proxy(identity.clone())));
+            let ProxyIdentity { trust_domain, id, fleet: _ } = identity;
+            let limiter = LimiterIdentity { trust_domain, id };
+            prop_assert_eq!(Identity::parse(&limiter.to_string()), Ok(Identity::Limiter(limiter)));
         }
 
         #[test]
         fn nothing_else_is_read(text in "\\PC{0,60}") {
-            if let Ok(identity) = ProxyIdentity::parse(&text) {
+            if let Ok(identity) = Identity::parse(&text) {
                 prop_assert_eq!(identity.to_string(), text);
             }
         }

@@ -20,6 +20,7 @@ use super::{
     Document, Key, Kind, Name, Problem, Problems, Resource, check,
     fleet::Fleet,
     listener::Listener,
+    rate_limit::RateLimit,
     references::references,
     route::{HostPattern, Route},
     service::Service,
@@ -168,6 +169,14 @@ impl Catalog {
         }
     }
 
+    /// A limit.
+    pub fn rate_limit(&self, name: &Name) -> Option<&Arc<RateLimit>> {
+        match self.resource(Kind::RateLimit, name) {
+            Some(Resource::RateLimit(limit)) => Some(limit),
+            _ => None,
+        }
+    }
+
     /// A route.
     pub fn route(&self, name: &Name) -> Option<&Arc<Route>> {
         match self.resource(Kind::Route, name) {
@@ -217,6 +226,21 @@ impl Catalog {
     /// Whether a route on a listener of the fleet sends to the service.
     pub fn fleet_uses(&self, fleet: &Name, service: &Name) -> bool {
         self.indexes.services_of.contains(fleet, service)
+    }
+
+    /// The routes with a rule that a limit applies to.
+    pub fn routes_limited_by(&self, limit: &Name) -> impl Iterator<Item = &Name> {
+        self.indexes.routes_limited_by.of(limit)
+    }
+
+    /// The limits that apply to a route on a listener of the fleet, each once.
+    pub fn limits_of(&self, fleet: &Name) -> impl Iterator<Item = &Name> {
+        self.indexes.limits_of.of(fleet)
+    }
+
+    /// Whether a limit applies to a route on a listener of the fleet.
+    pub fn fleet_is_limited_by(&self, fleet: &Name, limit: &Name) -> bool {
+        self.indexes.limits_of.contains(fleet, limit)
     }
 
     /// The relations, for the check.

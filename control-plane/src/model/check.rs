@@ -12,6 +12,7 @@ use std::{
 use super::{
     Catalog, Key, Kind, Name, Problems, Resource,
     catalog::digest,
+    fleet::Fleet,
     listener::Listener,
     route::{Action, HostPattern, ListenerRef, Route},
 };
@@ -28,7 +29,8 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
         let mut problems = problems.about(key.to_string());
         match next.entry(key).map(|entry| &entry.resource) {
             None => deleted(next, changed, key, &mut problems),
-            Some(Resource::Fleet(_) | Resource::Service(_)) => {}
+            Some(Resource::Fleet(fleet)) => put_fleet(next, changed, fleet, &mut problems.at("spec")),
+            Some(Resource::Service(_) | Resource::RateLimit(_)) => {}
             Some(Resource::Listener(listener)) => {
                 put_listener(next, changed, unread, listener, &mut problems.at("spec"));
             }
@@ -57,10 +59,29 @@ fn deleted(next: &Catalog, changed: &BTreeSet<Key>, key: &Key, problems: &mut Pr
         Kind::Fleet => unchanged(Kind::Listener, &mut next.listeners_of(&key.name)),
         Kind::Listener => unchanged(Kind::Route, &mut next.routes_on(&key.name)),
         Kind::Service => unchanged(Kind::Route, &mut next.routes_to(&key.name)),
+        Kind::RateLimit => unchanged(Kind::Route, &mut next.routes_limited_by(&key.name)),
         Kind::Route => Vec::new(),
     };
     if !referrers.is_empty() {
         problems.report(format!("is deleted, but used by {}", list(&referrers)));
+    }
+}
+
+/// Limits need a limiter; routes that are part of the change report it themselves.
+fn put_fleet(next: &Catalog, changed: &BTreeSet<Key>, fleet: &Fleet, problems: &mut Problems) {
+    if fleet.rate_limiter.is_some() {
+        return;
+    }
+    let here = |route: &&Name| {
+        let route = next.route(route);
+        route.is_some_and(|route| route.listeners.iter().any(|place| place.fleet == fleet.name))
+    };
+    let limits = next.limits_of(&fleet.name);
+    let limited: BTreeSet<&Name> = limits.flat_map(|limit| next.routes_limited_by(limit)).filter(here).collect();
+    let limited = limited.into_iter().map(|name| Key::new(Kind::Route, name.clone()));
+    let limited: Vec<Key> = limited.filter(|key| !changed.contains(key)).collect();
+    if !limited.is_empty() {
+        problems.at("rateLimiter").report(format!("is missing, but limits are used by {}", list(&limited)));
     }
 }
 
@@ -138,6 +159,7 @@ fn put_route(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &m
             }
         }
     }
+    limits(next, unread, route, problems);
     for (conflict, claims) in conflicts(next, route) {
         let (listener, host) = claims[0];
         let elsewhere = match claims.len() {
@@ -148,6 +170,36 @@ fn put_route(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &m
             "is the same as that of spec.rules[{}] of Route/{}, which also claims {host} on {listener}{elsewhere}",
             conflict.other_rule, conflict.other
         ));
+    }
+}
+
+/// The limits of a route exist, and so does a limiter wherever it is served.
+fn limits(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &mut Problems) {
+    let without: BTreeSet<&Name> = route
+        .listeners
+        .iter()
+        .filter_map(|place| next.fleet(&place.fleet))
+        .filter(|fleet| fleet.rate_limiter.is_none())
+        .map(|fleet| &fleet.name)
+        .filter(|fleet| !unread.contains(&Key::new(Kind::Fleet, (*fleet).clone())))
+        .collect();
+    for (index, rule) in route.rules.iter().enumerate() {
+        let Action::Forward(forward) = &rule.action else { continue };
+        if forward.rate_limits.is_empty() {
+            continue;
+        }
+        let mut problems = problems.at("rules");
+        let mut problems = problems.index(index);
+        let mut problems = problems.at("rateLimits");
+        for fleet in &without {
+            problems.report(format!("needs a rate limiter, but Fleet/{fleet} names none in spec.rateLimiter"));
+        }
+        for (index, limit) in forward.rate_limits.iter().enumerate() {
+            let limit = Key::new(Kind::RateLimit, limit.clone());
+            if is_missing(next, unread, &limit) {
+                problems.index(index).report(missing(&limit));
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The language of the users, parsed: fleets, listeners, services, routes. Pure.
+//! The language of the users, parsed: fleets, listeners, services, limits, routes. Pure.
 //!
 //! Wire documents (`wire`, with serde and schema) become the types here once (`parse`), with every
 //! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
@@ -11,6 +11,7 @@ pub mod listener;
 mod name;
 mod parse;
 mod problem;
+pub mod rate_limit;
 pub mod re2;
 mod references;
 mod resource;

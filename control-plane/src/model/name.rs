@@ -100,13 +100,15 @@ pub enum Kind {
     Listener,
     /// An upstream.
     Service,
+    /// What is counted, and how much of it is admitted.
+    RateLimit,
     /// Hosts and ordered rules on listeners.
     Route,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 4] = [Kind::Fleet, Kind::Listener, Kind::Service, Kind::Route];
+    pub const ALL: [Kind; 5] = [Kind::Fleet, Kind::Listener, Kind::Service, Kind::RateLimit, Kind::Route];
 
     /// The name as it stands in a document: `Route`.
     pub fn as_str(self) -> &'static str {
@@ -114,6 +116,7 @@ impl Kind {
             Kind::Fleet => "Fleet",
             Kind::Listener => "Listener",
             Kind::Service => "Service",
+            Kind::RateLimit => "RateLimit",
             Kind::Route => "Route",
         }
     }
@@ -124,6 +127,7 @@ impl Kind {
             Kind::Fleet => "fleets",
             Kind::Listener => "listeners",
             Kind::Service => "services",
+            Kind::RateLimit => "rate-limits",
             Kind::Route => "routes",
         }
     }
@@ -131,7 +135,7 @@ impl Kind {
 
 /// No kind has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kind {0:?}; known are Fleet, Listener, Service, Route")]
+#[error("unknown kind {0:?}; known are Fleet, Listener, Service, RateLimit, Route")]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {

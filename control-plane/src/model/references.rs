@@ -17,7 +17,7 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
         }
     };
     match document.kind {
-        Kind::Fleet | Kind::Service => {}
+        Kind::Fleet | Kind::Service | Kind::RateLimit => {}
         Kind::Listener => note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str()),
         Kind::Route => {
             for (index, place) in list(&spec["listeners"]) {
@@ -28,6 +28,10 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
                 for (target, value) in list(&value["to"]) {
                     let path = format!("spec.rules[{rule}].to[{target}].service");
                     note(path, Kind::Service, value["service"].as_str());
+                }
+                for (limit, value) in list(&value["rateLimits"]) {
+                    let path = format!("spec.rules[{rule}].rateLimits[{limit}]");
+                    note(path, Kind::RateLimit, value.as_str());
                 }
             }
         }

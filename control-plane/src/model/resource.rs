@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Key, Kind, Name, fleet::Fleet, listener::Listener, route::Route, service::Service};
+use super::{Key, Kind, Name, fleet::Fleet, listener::Listener, rate_limit::RateLimit, route::Route, service::Service};
 
 /// A parsed resource; cloning shares it.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +13,8 @@ pub enum Resource {
     Listener(Arc<Listener>),
     /// An upstream.
     Service(Arc<Service>),
+    /// What is counted, and how much of it is admitted.
+    RateLimit(Arc<RateLimit>),
     /// Hosts and ordered rules on listeners.
     Route(Arc<Route>),
 }
@@ -24,6 +26,7 @@ impl Resource {
             Self::Fleet(_) => Kind::Fleet,
             Self::Listener(_) => Kind::Listener,
             Self::Service(_) => Kind::Service,
+            Self::RateLimit(_) => Kind::RateLimit,
             Self::Route(_) => Kind::Route,
         }
     }
@@ -34,6 +37,7 @@ impl Resource {
             Self::Fleet(fleet) => &fleet.name,
             Self::Listener(listener) => &listener.name,
             Self::Service(service) => &service.name,
+            Self::RateLimit(limit) => &limit.name,
             Self::Route(route) => &route.name,
         }
     }

@@ -1,6 +1,6 @@
 //! Hosts and ordered rules on one or more listeners.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use super::Name;
 
@@ -19,15 +19,20 @@ pub struct Route {
 
 impl Route {
     /// The services its rules send to, each once.
-    pub fn services(&self) -> std::collections::BTreeSet<&Name> {
-        self.rules
-            .iter()
-            .filter_map(|rule| match &rule.action {
-                Action::Forward(forward) => Some(forward.to.iter().map(|target| &target.service)),
-                Action::Redirect(_) | Action::Respond(_) => None,
-            })
-            .flatten()
-            .collect()
+    pub fn services(&self) -> BTreeSet<&Name> {
+        self.forwards().flat_map(|forward| forward.to.iter().map(|target| &target.service)).collect()
+    }
+
+    /// The limits that apply to its rules, each once.
+    pub fn rate_limits(&self) -> BTreeSet<&Name> {
+        self.forwards().flat_map(|forward| &forward.rate_limits).collect()
+    }
+
+    fn forwards(&self) -> impl Iterator<Item = &Forward> {
+        self.rules.iter().filter_map(|rule| match &rule.action {
+            Action::Forward(forward) => Some(forward),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        })
     }
 }
 
@@ -156,6 +161,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// Retries, none by default.
     pub retry: Option<Retry>,
+    /// The limits that apply, in the order in which Envoy tells the limiter of them, without duplicates.
+    pub rate_limits: Vec<Name>,
 }
 
 /// One target and its share.

@@ -43,7 +43,7 @@ use super::{
 use crate::model::service::{Breaker, HealthCheck, LoadBalancing, OutlierDetection, Service, ServiceProtocol};
 
 /// Under this key Envoy looks for the HTTP options of a cluster.
-const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+pub(super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// What Envoy buffers for a connection before it stops reading (Envoy's advice for edges: 32 KiB).
 const CONNECTION_BUFFER: u32 = 32 * 1024;

@@ -33,7 +33,7 @@ pub fn load_assignment(service: &Service) -> ClusterLoadAssignment {
     }
 }
 
-fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
+pub(super) fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
     let Endpoint { address, port, weight } = endpoint;
     let host = match address {
         Address::Ip(ip) => ip.to_string(),

@@ -29,7 +29,10 @@ use chancery_proto::{
     },
 };
 
-use super::value::{ads, duration, flag, number, socket_address};
+use super::{
+    rate_limit,
+    value::{ads, duration, flag, number, socket_address},
+};
 use crate::model::{
     Name,
     fleet::Fleet,
@@ -81,6 +84,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
 
 /// What is done with the bytes of every connection, and with every request whatever its route.
 pub(super) fn connection_manager(listener: &Name, fleet: &Fleet) -> HttpConnectionManager {
+    let limiter = fleet.rate_limiter.as_ref().map(|limiter| rate_limit::filter(&fleet.name, limiter));
     HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: listener.to_string(),
@@ -88,7 +92,7 @@ pub(super) fn connection_manager(listener: &Name, fleet: &Fleet) -> HttpConnecti
             config_source: Some(ads()),
             route_config_name: listener.to_string(),
         })),
-        http_filters: vec![router()],
+        http_filters: limiter.into_iter().chain([router()]).collect(),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(CONNECTION_IDLE)),
             // To many servers `x_user` and `x-user` are the same header: a way around rules about headers.

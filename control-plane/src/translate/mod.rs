@@ -8,12 +8,13 @@
 //! message holds a map with more than one entry. The version of a resource is a hash of its
 //! bytes, so an order that wavers would push what has not changed.
 //!
-//! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`]); [`snapshot`]
+//! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`], [`rate_limit`]); [`snapshot`]
 //! decides which of them a fleet gets, and what one edit changes.
 
 pub mod cluster;
 pub mod endpoint;
 pub mod listener;
+pub mod rate_limit;
 pub mod route;
 pub mod snapshot;
 mod value;

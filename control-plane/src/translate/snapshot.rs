@@ -17,10 +17,13 @@ use std::{
 use bytes::Bytes;
 use chancery_proto::{Message, type_url};
 
-use super::{cluster, endpoint, listener, route};
+use super::{
+    cluster, endpoint, listener, rate_limit,
+    route::{self, Limits},
+};
 use crate::model::{
     Catalog, Key, Kind, Name,
-    fleet::Fleet,
+    fleet::{Fleet, RateLimiter},
     listener::Listener,
     route::{HostPattern, Route},
     service::Service,
@@ -29,6 +32,8 @@ use crate::model::{
 /// Which resource of a fleet. The order is the one in which Envoy wants them: what is referred to first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceId {
+    /// The cluster of the fleet's rate limiter.
+    RateLimiter,
     /// The cluster of a service.
     Cluster(Name),
     /// The endpoints of a service, unless the proxy resolves them.
@@ -45,7 +50,7 @@ impl ResourceId {
     /// Its type.
     pub fn type_url(&self) -> &'static str {
         match self {
-            Self::Cluster(_) => type_url::CLUSTER,
+            Self::RateLimiter | Self::Cluster(_) => type_url::CLUSTER,
             Self::Endpoints(_) => type_url::ENDPOINT,
             Self::Listener(_) => type_url::LISTENER,
             Self::RouteConfiguration(_) => type_url::ROUTE,
@@ -56,6 +61,7 @@ impl ResourceId {
     /// Its name among the resources of its type.
     pub fn name(&self) -> String {
         match self {
+            Self::RateLimiter => rate_limit::CLUSTER.to_owned(),
             Self::Cluster(name) | Self::Endpoints(name) | Self::Listener(name) | Self::RouteConfiguration(name) => {
                 name.to_string()
             }
@@ -67,7 +73,7 @@ impl ResourceId {
     pub fn routes_of(&self) -> Option<&Name> {
         match self {
             Self::RouteConfiguration(listener) | Self::VirtualHost(listener, _) => Some(listener),
-            Self::Cluster(_) | Self::Endpoints(_) | Self::Listener(_) => None,
+            Self::RateLimiter | Self::Cluster(_) | Self::Endpoints(_) | Self::Listener(_) => None,
         }
     }
 }
@@ -183,11 +189,18 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
                 touched.extend(of_service(name).map(|id| (fleet.name.clone(), id)));
             }
         }
+        Kind::RateLimit => {
+            for route in catalog.routes_limited_by(name).filter_map(|route| catalog.route(route)) {
+                for place in &route.listeners {
+                    touched.extend(hosts_of(route, &place.listener).map(|id| (place.fleet.clone(), id)));
+                }
+            }
+        }
         Kind::Route => {
             let Some(route) = catalog.route(name) else { return };
             for place in &route.listeners {
                 let listener = &place.listener;
-                let hosts = route.hosts.iter().map(|host| ResourceId::VirtualHost(listener.clone(), host.clone()));
+                let hosts = hosts_of(route, listener);
                 let services = route.services().into_iter().flat_map(of_service);
                 let ids = hosts.chain(services).chain([ResourceId::RouteConfiguration(listener.clone())]);
                 touched.extend(ids.map(|id| (place.fleet.clone(), id)));
@@ -196,9 +209,15 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
     }
 }
 
+/// The virtual hosts that `route` has rules in, on one of its listeners.
+fn hosts_of<'a>(route: &'a Route, listener: &'a Name) -> impl Iterator<Item = ResourceId> + 'a {
+    route.hosts.iter().map(|host| ResourceId::VirtualHost(listener.clone(), host.clone()))
+}
+
 /// The ids of all that `fleet` could get; services that the proxy resolves have no endpoints.
 fn everything(catalog: &Catalog, fleet: &Name) -> BTreeSet<ResourceId> {
     let mut ids: BTreeSet<ResourceId> = catalog.services_of(fleet).flat_map(of_service).collect();
+    ids.insert(ResourceId::RateLimiter);
     for listener in catalog.listeners_of(fleet) {
         ids.insert(ResourceId::Listener(listener.clone()));
         ids.insert(ResourceId::RouteConfiguration(listener.clone()));
@@ -213,11 +232,18 @@ fn of_service(service: &Name) -> [ResourceId; 2] {
 
 /// All that a resource is made from.
 enum Source<'a> {
+    RateLimiter(&'a RateLimiter),
     Cluster(&'a Service),
     Endpoints(&'a Service),
     Listener(&'a Listener, &'a Fleet),
     Routes(&'a Name),
-    Claims { listener: &'a Name, host: &'a HostPattern, claims: Vec<&'a Arc<Route>>, fleet: &'a Fleet },
+    Claims {
+        listener: &'a Name,
+        host: &'a HostPattern,
+        claims: Vec<&'a Arc<Route>>,
+        limits: Limits<'a>,
+        fleet: &'a Fleet,
+    },
 }
 
 impl<'a> Source<'a> {
@@ -226,6 +252,7 @@ impl<'a> Source<'a> {
         let listener = |name| catalog.listener(name).filter(|listener| listener.fleet == *fleet);
         let service = |name| catalog.service(name).filter(|_| catalog.fleet_uses(fleet, name));
         match id {
+            ResourceId::RateLimiter => catalog.fleet(fleet)?.rate_limiter.as_ref().map(Self::RateLimiter),
             ResourceId::Cluster(name) => service(name).map(|service| Self::Cluster(service)),
             ResourceId::Endpoints(name) => {
                 service(name).filter(|service| endpoint::is_discovered(service)).map(|service| Self::Endpoints(service))
@@ -236,7 +263,9 @@ impl<'a> Source<'a> {
                 let (listener, fleet) = (&listener(name)?.name, catalog.fleet(fleet)?);
                 let claims = catalog.routes_claiming(listener, host).filter_map(|route| catalog.route(route));
                 let claims: Vec<_> = claims.collect();
-                (!claims.is_empty()).then_some(Self::Claims { listener, host, claims, fleet })
+                let limits = claims.iter().flat_map(|route| route.rate_limits());
+                let limits = limits.filter_map(|limit| Some((limit, &**catalog.rate_limit(limit)?))).collect();
+                (!claims.is_empty()).then_some(Self::Claims { listener, host, claims, limits, fleet })
             }
         }
     }
@@ -244,13 +273,19 @@ impl<'a> Source<'a> {
     /// Whether the resource made from `other` is certain to be the same, found without making it.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
+            (Self::RateLimiter(a), Self::RateLimiter(b)) => a == b,
             (Self::Cluster(a), Self::Cluster(b)) | (Self::Endpoints(a), Self::Endpoints(b)) => a == b,
             (Self::Listener(a, in_a), Self::Listener(b, in_b)) => (a, in_a) == (b, in_b),
             (Self::Routes(a), Self::Routes(b)) => a == b,
-            (Self::Claims { claims: a, fleet: in_a, .. }, Self::Claims { claims: b, fleet: in_b, .. }) => {
+            (
+                Self::Claims { claims: a, limits: limits_of_a, fleet: in_a, .. },
+                Self::Claims { claims: b, limits: limits_of_b, fleet: in_b, .. },
+            ) => {
                 in_a.default_timeout == in_b.default_timeout
                     && a.len() == b.len()
                     && a.iter().zip(b).all(|(a, b)| same_rules(a, b))
+                    // The rules being the same, so are the names of their limits.
+                    && limits_of_a.values().zip(limits_of_b.values()).all(|(a, b)| a.counts_as(b))
             }
             _ => false,
         }
@@ -258,12 +293,14 @@ impl<'a> Source<'a> {
 
     fn encode(&self) -> Bytes {
         match self {
+            Self::RateLimiter(limiter) => encode(&rate_limit::cluster(limiter)),
             Self::Cluster(service) => encode(&cluster::cluster(service)),
             Self::Endpoints(service) => encode(&endpoint::load_assignment(service)),
             Self::Listener(listener, fleet) => encode(&listener::listener(listener, fleet)),
             Self::Routes(listener) => encode(&route::route_configuration_by_host(listener)),
-            Self::Claims { listener, host, claims, fleet } => {
-                encode(&route::virtual_host(listener, host, claims.iter().map(|&route| &**route), fleet))
+            Self::Claims { listener, host, claims, limits, fleet } => {
+                let claims = claims.iter().map(|&route| &**route);
+                encode(&route::virtual_host(listener, host, claims, limits, fleet))
             }
         }
     }

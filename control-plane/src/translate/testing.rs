@@ -6,6 +6,7 @@ use crate::model::{
     Name,
     fleet::Fleet,
     listener::{Listener, ListenerProtocol},
+    rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, RateLimit, WhenRedisIsDown},
     route::{Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Route, Rule, Target},
     service::{Address, Breaker, Endpoint, LoadBalancing, Service, ServiceProtocol},
 };
@@ -43,7 +44,21 @@ pub(crate) fn name(text: &str) -> Name {
 }
 
 pub(crate) fn fleet(text: &str) -> Fleet {
-    Fleet { name: name(text), default_timeout: Duration::from_secs(15), trusted_hops: 0 }
+    Fleet { name: name(text), default_timeout: Duration::from_secs(15), trusted_hops: 0, rate_limiter: None }
+}
+
+/// A limit of one request per second for everyone together.
+pub(crate) fn rate_limit(text: &str) -> RateLimit {
+    RateLimit {
+        name: name(text),
+        key: Vec::new(),
+        limit: Limit { requests: 1, per: Duration::from_secs(1), burst: None, algorithm: Algorithm::TokenBucket },
+        when_redis_is_down: WhenRedisIsDown::Local,
+        mode: Mode::default(),
+        hits: Hits::default(),
+        denied_body: String::new(),
+        enforcement: Enforcement::Service,
+    }
 }
 
 pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
@@ -91,6 +106,7 @@ pub(crate) fn to(service: &str) -> Forward {
         rewrite_host: None,
         timeout: None,
         retry: None,
+        rate_limits: Vec::new(),
     }
 }
 

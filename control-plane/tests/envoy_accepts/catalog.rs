@@ -6,7 +6,10 @@ use std::{
 };
 
 use chancery_control_plane::model::{
-    Name, re2,
+    Name,
+    fleet::{OnFailure, RateLimiter},
+    rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
+    re2,
     route::{
         Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, NamedMatch, PathMatch, Redirect,
         Respond, Retry, RetryCondition, Route, Rule, Target, ValueMatch,
@@ -116,6 +119,7 @@ pub(crate) fn forward(service: &str) -> Forward {
         rewrite_host: None,
         timeout: None,
         retry: None,
+        rate_limits: vec![],
     }
 }
 
@@ -131,6 +135,9 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         assert_eq!(re2::check(pattern), Ok(()), "{pattern}");
         rule(PathMatch::Regex(pattern.into()), respond("matched"))
     }));
+    let limited =
+        Forward { rate_limits: every_limit().into_iter().map(|limit| limit.name).collect(), ..forward("full") };
+    rules.push(rule(prefix("/limited"), Action::Forward(limited)));
     rules.extend(every_condition());
     rules.extend(every_redirect());
     for (from, with) in [("/api", "/"), ("/api/", "/v2"), ("/", "/v2"), ("/a.b+c", "/\\1/"), ("/%41", "/")] {
@@ -179,6 +186,67 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         rules.push(Rule { request_headers, response_headers, ..rule(prefix("/"), action) });
     }
     rules
+}
+
+/// Limiters that together use every setting.
+pub(crate) fn every_limiter() -> Vec<RateLimiter> {
+    let replica = |address| (address, 8081);
+    let here = replica(Address::Ip(Ipv4Addr::LOCALHOST.into()));
+    let named = replica(Address::Dns("limiter.internal".into()));
+    let there = replica(Address::Ip(Ipv6Addr::LOCALHOST.into()));
+    let limiter = RateLimiter {
+        addresses: vec![here.clone()],
+        timeout: Duration::from_millis(1),
+        on_failure: OnFailure::Allow,
+        insecure: true,
+    };
+    let deny = RateLimiter { on_failure: OnFailure::Deny, timeout: Duration::from_secs(10), ..limiter.clone() };
+    vec![
+        limiter,
+        RateLimiter { addresses: vec![here.clone(), there], insecure: false, ..deny.clone() },
+        RateLimiter { addresses: vec![here, named], insecure: false, ..deny },
+    ]
+}
+
+/// Limits that together use every setting.
+pub(crate) fn every_limit() -> Vec<RateLimit> {
+    let limit = |name: &str, key: Vec<KeyPart>, hits, debt| RateLimit {
+        name: self::name(name),
+        key,
+        limit: Limit {
+            requests: u32::MAX,
+            per: Duration::from_millis(1),
+            burst: None,
+            algorithm: Algorithm::TokenBucket,
+        },
+        when_redis_is_down: WhenRedisIsDown::Local,
+        mode: Mode { debt, ..Mode::default() },
+        hits,
+        denied_body: String::new(),
+        enforcement: Enforcement::Service,
+    };
+    let optional = |absent| {
+        vec![
+            KeyPart::Header { name: "x!#$&'*+-.^_`|~".into(), absent },
+            KeyPart::Query { name: "a-._~Z".into(), absent },
+        ]
+    };
+    let others = vec![
+        KeyPart::RemoteAddress,
+        KeyPart::Network { ipv4: 0, ipv6: 128 },
+        KeyPart::Path,
+        KeyPart::Method,
+        KeyPart::Constant { key: "!k\"{}".into(), value: "~".into() },
+    ];
+    vec![
+        limit("everything", vec![], Hits::default(), false),
+        limit("together", optional(Absent::Together), Hits::Number(1_000_000_000), false),
+        limit("skip", optional(Absent::Skip), Hits::Number(1), false),
+        limit("others", others, Hits::default(), false),
+        limit("received", vec![], Hits::BytesReceived, true),
+        limit("sent", vec![], Hits::BytesSent, true),
+        limit("told", vec![], Hits::ResponseHeader("x!#$&'*+-.^_`|~".into()), true),
+    ]
 }
 
 /// One rule for every kind of condition, and one with many of them.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use chancery_control_plane::{
-    bootstrap::{Bootstrap, DEFAULT_MAX_CONNECTIONS, Protocol},
+    bootstrap::{Bootstrap, CA_SECRET, DEFAULT_MAX_CONNECTIONS, IDENTITY_SECRET, Protocol},
     model::{
         fleet::Fleet,
         listener::{Listener, ListenerProtocol, TlsFiles},
@@ -24,7 +24,7 @@ use chancery_control_plane::{
         route::{Action, Forward, PathMatch, Route},
         service::{Service, ServiceProtocol},
     },
-    translate,
+    translate::{self, rate_limit, route::Limits},
 };
 use chancery_proto::{
     Message, any,
@@ -34,16 +34,23 @@ use chancery_proto::{
             Cluster,
             cluster::{ClusterDiscoveryType, DiscoveryType},
         },
-        core::{ApiConfigSource, ApiVersion, GrpcService, Node, api_config_source::ApiType, grpc_service},
+        core::{
+            ApiConfigSource, ApiVersion, DataSource, GrpcService, Node, api_config_source::ApiType, data_source,
+            grpc_service,
+        },
         hcm::{HttpConnectionManager, http_connection_manager::RouteSpecifier},
         listener::{Listener as EnvoyListener, filter::ConfigType},
         route::{RouteConfiguration, VirtualHost},
+        tls::{CertificateValidationContext, Secret, TlsCertificate, secret},
     },
 };
 use proptest::{collection, prelude::*, sample, strategy::ValueTree, test_runner::TestRunner};
 
 use crate::{
-    catalog::{every_rule, every_service, forward, name, respond, route, route_named, rule, service},
+    catalog::{
+        every_limit, every_limiter, every_rule, every_service, forward, name, respond, route, route_named, rule,
+        service,
+    },
     envoy::Envoy,
 };
 
@@ -52,12 +59,21 @@ fn everything_that_is_translated() {
     let Some(envoy) = Envoy::find() else { return };
     let directory = tempfile::tempdir().expect("a temporary directory");
     let tls = certificate(directory.path());
-    let fleet = Fleet { name: name("edge"), default_timeout: Duration::from_secs(15), trusted_hops: 1 };
+    for limiter in every_limiter() {
+        let fleet = Fleet { rate_limiter: Some(limiter), trusted_hops: 1, ..fleet() };
+        envoy.validate_binary(directory.path(), &everything(&fleet, &tls));
+    }
+}
+
+/// A bootstrap with all that can be translated, for a fleet that has a limiter.
+fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
+    let limits = every_limit();
+    let limits: Limits<'_> = limits.iter().map(|limit| (&limit.name, limit)).collect();
     let route = Route { rules: every_rule(), ..route("everything") };
     let also = Route { rules: vec![rule(PathMatch::Prefix("/api".into()), respond("also"))], ..route_named("also") };
 
     let mut listeners = Vec::new();
-    for (port, protocol) in [(10000, ListenerProtocol::Http), (10443, ListenerProtocol::Https(tls))] {
+    for (port, protocol) in [(10000, ListenerProtocol::Http), (10443, ListenerProtocol::Https(tls.clone()))] {
         for (letter, address) in [("v4", IpAddr::V4(Ipv4Addr::UNSPECIFIED)), ("v6", IpAddr::V6(Ipv6Addr::LOCALHOST))] {
             let listener_name = name(&format!("web-{letter}-{port}"));
             let listener = Listener {
@@ -68,12 +84,12 @@ fn everything_that_is_translated() {
                 protocol: protocol.clone(),
             };
             let hosts = route.hosts.iter().map(|host| {
-                translate::route::virtual_host(&listener_name, host, [&route, &also], &fleet).encode_to_vec()
+                translate::route::virtual_host(&listener_name, host, [&route, &also], &limits, fleet).encode_to_vec()
             });
             let hosts: Vec<_> = hosts.collect();
             let configuration = translate::route::route_configuration(&listener_name, hosts.iter().map(Vec::as_slice));
             let configuration = RouteConfiguration::decode(configuration).expect("a route configuration");
-            listeners.push(with_inline_routes(translate::listener::listener(&listener, &fleet), configuration));
+            listeners.push(with_inline_routes(translate::listener::listener(&listener, fleet), configuration));
         }
     }
     let mut clusters: Vec<_> = every_service().iter().map(translate::cluster::cluster).collect();
@@ -86,7 +102,36 @@ fn everything_that_is_translated() {
         cluster.load_assignment = Some(translate::endpoint::load_assignment(service));
         clusters.push(cluster);
     }
-    envoy.validate_binary(directory.path(), &bootstrap(listeners, clusters));
+    clusters.extend(fleet.rate_limiter.as_ref().map(rate_limit::cluster));
+    let mut bootstrap = bootstrap(listeners, clusters);
+    if let Some(resources) = &mut bootstrap.static_resources {
+        resources.secrets = secrets(tls);
+    }
+    bootstrap
+}
+
+/// The secrets of the product's bootstrap, to which the limiter's cluster refers.
+fn secrets(tls: &TlsFiles) -> Vec<Secret> {
+    let file = |path: &String| {
+        Some(DataSource { specifier: Some(data_source::Specifier::Filename(path.clone())), ..DataSource::default() })
+    };
+    let identity = TlsCertificate {
+        certificate_chain: file(&tls.certificate_file),
+        private_key: file(&tls.private_key_file),
+        ..TlsCertificate::default()
+    };
+    let trusted = CertificateValidationContext {
+        trusted_ca: file(&tls.certificate_file),
+        ..CertificateValidationContext::default()
+    };
+    vec![
+        Secret { name: IDENTITY_SECRET.into(), r#type: Some(secret::Type::TlsCertificate(identity)) },
+        Secret { name: CA_SECRET.into(), r#type: Some(secret::Type::ValidationContext(trusted)) },
+    ]
+}
+
+fn fleet() -> Fleet {
+    Fleet { name: name("edge"), default_timeout: Duration::from_secs(15), trusted_hops: 0, rate_limiter: None }
 }
 
 #[test]
@@ -181,7 +226,7 @@ fn bootstrap(listeners: Vec<EnvoyListener>, mut clusters: Vec<Cluster>) -> messa
 
 /// A static bootstrap with one listener that serves `route`.
 fn inline(route: &Route) -> messages::Bootstrap {
-    let fleet = Fleet { name: name("edge"), default_timeout: Duration::from_secs(15), trusted_hops: 0 };
+    let fleet = fleet();
     let listener = Listener {
         name: name("web"),
         fleet: fleet.name.clone(),
@@ -189,8 +234,11 @@ fn inline(route: &Route) -> messages::Bootstrap {
         port: 10000,
         protocol: ListenerProtocol::Http,
     };
-    let hosts: Vec<VirtualHost> =
-        route.hosts.iter().map(|host| translate::route::virtual_host(&listener.name, host, [route], &fleet)).collect();
+    let hosts: Vec<VirtualHost> = route
+        .hosts
+        .iter()
+        .map(|host| translate::route::virtual_host(&listener.name, host, [route], &Limits::new(), &fleet))
+        .collect();
     let configuration = RouteConfiguration { virtual_hosts: hosts, ..RouteConfiguration::default() };
     let clusters = vec![translate::cluster::cluster(&service("checkout"))];
     bootstrap(vec![with_inline_routes(translate::listener::listener(&listener, &fleet), configuration)], clusters)

@@ -15,7 +15,7 @@ use crate::{
     api::view::{ResourceList, ResourceView},
     model::{
         Kind,
-        wire::{FleetSpec, ListenerSpec, RouteSpec, ServiceSpec},
+        wire::{FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec},
     },
 };
 
@@ -33,7 +33,7 @@ pub(in crate::api) fn of_kind(mut routes: OpenApiRouter<Api>, kind: Kind) -> Ope
 }
 
 fn describe(operation: &mut Operation, kind: Kind) {
-    let word = kind.as_str().to_lowercase();
+    let word = word(kind);
     operation.tags = Some(vec![format!("{kind}s")]);
     operation.operation_id = operation.operation_id.take().map(|verb| match verb.as_str() {
         "list" => format!("{verb}{kind}s"),
@@ -50,6 +50,11 @@ fn describe(operation: &mut Operation, kind: Kind) {
         RefOr::Ref(_) => None,
     });
     answers.flatten().for_each(|content| retarget(content, kind));
+}
+
+/// The kind in a sentence: `rate limit`.
+fn word(kind: Kind) -> String {
+    kind.collection().trim_end_matches('s').replace('-', " ")
 }
 
 /// Lets what refers to any resource refer to one of `kind`.
@@ -71,6 +76,7 @@ pub(super) fn add_schemas(components: &mut Components) {
             Kind::Fleet => schemas.extend(schemas_of::<FleetSpec>()),
             Kind::Listener => schemas.extend(schemas_of::<ListenerSpec>()),
             Kind::Service => schemas.extend(schemas_of::<ServiceSpec>()),
+            Kind::RateLimit => schemas.extend(schemas_of::<RateLimitSpec>()),
             Kind::Route => schemas.extend(schemas_of::<RouteSpec>()),
         }
         schemas.push((kind.to_string(), document(kind)));
@@ -91,7 +97,7 @@ fn schemas_of<T: ToSchema>() -> Vec<(String, RefOr<Schema>)> {
 fn document(kind: Kind) -> RefOr<Schema> {
     let mut schema = ResourceView::schema();
     if let RefOr::T(Schema::Object(object)) = &mut schema {
-        object.description = Some(format!("A {}.", kind.as_str().to_lowercase()));
+        object.description = Some(format!("A {}.", word(kind)));
         let only = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([kind.as_str()]));
         object.properties.insert("kind".to_owned(), only.into());
         object.properties.insert("spec".to_owned(), reference(format!("{kind}Spec")));

@@ -13,7 +13,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_stream::StreamExt as _;
 
 use super::*;
-use crate::identity::issue::{self, CaSource, Holder, IdentityFiles, Request};
+use crate::identity::{
+    issue::{self, CaSource, Holder, IdentityFiles, Request},
+    spiffe::Identity,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -77,10 +80,30 @@ async fn a_proxy_it_issued_is_accepted_and_known() {
         });
         let connection = listener.next().await.unwrap().unwrap();
         let PeerInfo { certificates, .. } = connection.peer();
-        let identity = ProxyIdentity::from_certificate(&certificates[0]).unwrap();
+        let identity = Identity::from_certificate(&certificates[0]).unwrap();
         assert_eq!(identity.to_string(), "spiffe://chancery.local/fleet/edge/proxy/edge-1");
         client.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_limiter_is_a_client_and_a_server() {
+    let dir = TempDir::new().unwrap();
+    let ca = authority(&dir.path().join("ca"));
+    let issued = ca.issue_limiter(&name("limiter-1"), &["localhost".to_owned()], &[], DAY, now()).unwrap();
+    assert_eq!(issued.uri, "spiffe://chancery.local/rate-limiter/limiter-1");
+    let files = issue::write(&dir.path().join("limiter"), &issued).unwrap();
+    let client = TlsConnector::from(client_of(&files.ca, &files).config());
+    let IdentityFiles { certificate, private_key, ca } = files;
+    let server = ServerTls::load(ServerTlsFiles { certificate, private_key, client_ca: ca }).unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut listener = TlsListener::new(socket, server, AcceptLimits::default()).unwrap();
+    let stream = TcpStream::connect(listener.local_addr()).await.unwrap();
+    let connecting = tokio::spawn(async move { client.connect("localhost".try_into().unwrap(), stream).await });
+    let connection = listener.next().await.unwrap().unwrap();
+    let identity = Identity::from_certificate(&connection.peer().certificates[0]).unwrap();
+    assert_eq!(identity.to_string(), issued.uri);
+    connecting.await.unwrap().unwrap();
 }
 
 #[tokio::test]

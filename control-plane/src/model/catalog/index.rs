@@ -72,6 +72,10 @@ pub(in crate::model) struct Indexes {
     pub(in crate::model) routes_to: Relation<Name, Name>,
     /// Fleet to services.
     pub(in crate::model) services_of: Relation<Name, Name>,
+    /// Limit to routes.
+    pub(in crate::model) routes_limited_by: Relation<Name, Name>,
+    /// Fleet to limits.
+    pub(in crate::model) limits_of: Relation<Name, Name>,
     /// Listener to hosts.
     pub(in crate::model) hosts_on: Relation<Name, HostPattern>,
     /// Listener and host to routes.
@@ -83,7 +87,7 @@ pub(in crate::model) struct Indexes {
 impl Indexes {
     pub(super) fn step(&mut self, resource: &Resource, step: Step) {
         match resource {
-            Resource::Fleet(_) | Resource::Service(_) => {}
+            Resource::Fleet(_) | Resource::Service(_) | Resource::RateLimit(_) => {}
             Resource::Listener(listener) => self.listener(listener, step),
             Resource::Route(route) => self.route(route, step),
         }
@@ -99,10 +103,17 @@ impl Indexes {
         for service in &services {
             self.routes_to.step(service, &route.name, step);
         }
+        let limits = route.rate_limits();
+        for limit in &limits {
+            self.routes_limited_by.step(limit, &route.name, step);
+        }
         for place in &route.listeners {
             self.routes_on.step(&place.listener, &route.name, step);
             for service in &services {
                 self.services_of.step(&place.fleet, service, step);
+            }
+            for limit in &limits {
+                self.limits_of.step(&place.fleet, limit, step);
             }
             for host in &route.hosts {
                 self.hosts_on.step(&place.listener, host, step);

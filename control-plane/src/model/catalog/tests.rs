@@ -6,9 +6,11 @@ use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 
 use super::*;
 use crate::model::{
+    fleet::{OnFailure, RateLimiter},
     listener::ListenerProtocol,
+    rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, WhenRedisIsDown},
     route::{Action, Forward, ListenerRef, Match, PathMatch, Respond, Rule, Target},
-    service::{Breaker, LoadBalancing, ServiceProtocol},
+    service::{Address, Breaker, LoadBalancing, ServiceProtocol},
 };
 
 /// All resources, without a catalog.
@@ -32,7 +34,35 @@ pub(in crate::model) fn entry(resource: Resource) -> Entry {
 }
 
 pub(in crate::model) fn fleet(text: &str) -> Resource {
-    Resource::Fleet(Arc::new(Fleet { name: name(text), default_timeout: Duration::from_secs(15), trusted_hops: 0 }))
+    Resource::Fleet(Arc::new(plain_fleet(text)))
+}
+
+fn plain_fleet(text: &str) -> Fleet {
+    Fleet { name: name(text), default_timeout: Duration::from_secs(15), trusted_hops: 0, rate_limiter: None }
+}
+
+pub(in crate::model) fn fleet_with_limiter(text: &str) -> Resource {
+    let limiter = RateLimiter {
+        addresses: vec![(Address::Dns("limiter".to_owned()), 8081)],
+        timeout: Duration::from_millis(20),
+        on_failure: OnFailure::Allow,
+        insecure: false,
+    };
+    Resource::Fleet(Arc::new(Fleet { rate_limiter: Some(limiter), ..plain_fleet(text) }))
+}
+
+pub(in crate::model) fn rate_limit(text: &str) -> Resource {
+    let (requests, per) = (1, Duration::from_secs(1));
+    Resource::RateLimit(Arc::new(RateLimit {
+        name: name(text),
+        key: Vec::new(),
+        limit: Limit { requests, per, burst: None, algorithm: Algorithm::TokenBucket },
+        when_redis_is_down: WhenRedisIsDown::Local,
+        mode: Mode::default(),
+        hits: Hits::default(),
+        denied_body: String::new(),
+        enforcement: Enforcement::Service,
+    }))
 }
 
 pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u16) -> Resource {
@@ -58,7 +88,8 @@ pub(in crate::model) fn service(text: &str) -> Resource {
     }))
 }
 
-/// Rules by the path they match and the service they send to; an empty service answers itself.
+/// Rules by the path they match and the service they send to, `service+limit` with a limit; an empty service answers
+/// itself.
 pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules: &[(&str, &str)]) -> Resource {
     let place = |text: &&str| {
         let (fleet, listener) = text.split_once('/').unwrap();
@@ -79,8 +110,16 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
         action: if service.is_empty() {
             Action::Respond(Respond { status: 200, body: String::new() })
         } else {
+            let (service, limit) = service.split_once('+').map_or((*service, None), |(to, limit)| (to, Some(limit)));
             let to = vec![Target { service: name(service), weight: 1 }];
-            Action::Forward(Forward { to, rewrite_prefix: None, rewrite_host: None, timeout: None, retry: None })
+            Action::Forward(Forward {
+                to,
+                rewrite_prefix: None,
+                rewrite_host: None,
+                timeout: None,
+                retry: None,
+                rate_limits: limit.map(name).into_iter().collect(),
+            })
         },
         request_headers: Default::default(),
         response_headers: Default::default(),
@@ -96,6 +135,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
 const FLEETS: [&str; 2] = ["f0", "f1"];
 const LISTENERS: [&str; 3] = ["l0", "l1", "l2"];
 const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
+const LIMITS: [&str; 2] = ["q0", "q1"];
 const ROUTES: [&str; 4] = ["r0", "r1", "r2", "r3"];
 const HOSTS: [&str; 3] = ["*", "*.example.com", "a.example.com"];
 const PATHS: [&str; 3] = ["/", "/a", "/b"];
@@ -110,9 +150,14 @@ fn places() -> impl Strategy<Value = Vec<&'static str>> {
 
 fn resource() -> impl Strategy<Value = Resource> {
     let addresses = prop::sample::select(vec!["0.0.0.0", "10.0.0.1", "10.0.0.2", "::", "::1"]);
-    let rules = (subsequence(PATHS.to_vec(), 1..=2), vec(prop::sample::select(vec!["s0", "s1", "s2", ""]), 2));
+    let rules = (
+        subsequence(PATHS.to_vec(), 1..=2),
+        vec(prop::sample::select(vec!["s0", "s1", "s2", "", "s0+q0", "s1+q1"]), 2),
+    );
     prop_oneof![
         1 => prop::sample::select(FLEETS.to_vec()).prop_map(fleet),
+        1 => prop::sample::select(FLEETS.to_vec()).prop_map(fleet_with_limiter),
+        1 => prop::sample::select(LIMITS.to_vec()).prop_map(rate_limit),
         2 => (prop::sample::select(LISTENERS.to_vec()), prop::sample::select(FLEETS.to_vec()), addresses, 80u16..83)
             .prop_map(|(name, fleet, address, port)| listener(name, fleet, address, port)),
         1 => prop::sample::select(SERVICES.to_vec()).prop_map(service),
@@ -136,9 +181,10 @@ fn batch() -> impl Strategy<Value = Vec<(Key, Option<Resource>)>> {
 fn consistent() -> Plain {
     let mut all = vec![listener("l0", "f0", "0.0.0.0", 80), listener("l1", "f0", "0.0.0.0", 81)];
     all.push(listener("l2", "f1", "0.0.0.0", 80));
-    all.extend(FLEETS.map(fleet));
+    all.extend([fleet_with_limiter("f0"), fleet("f1")]);
     all.extend(SERVICES.map(service));
-    all.push(route("r0", &["f0/l0"], &["*"], &[("/", "s0"), ("/a", "s1")]));
+    all.extend(LIMITS.map(rate_limit));
+    all.push(route("r0", &["f0/l0"], &["*"], &[("/", "s0"), ("/a", "s1+q0")]));
     all.into_iter().map(|resource| (resource.key(), resource)).collect()
 }
 
@@ -173,6 +219,9 @@ fn dangling(plain: &Plain) -> Vec<(Key, Key)> {
         for service in route.services() {
             references.push((Kind::Route, &route.name, Kind::Service, service));
         }
+        for limit in route.rate_limits() {
+            references.push((Kind::Route, &route.name, Kind::RateLimit, limit));
+        }
     }
     let keys = references
         .into_iter()
@@ -180,7 +229,8 @@ fn dangling(plain: &Plain) -> Vec<(Key, Key)> {
     keys.filter(|(_, to)| !plain.contains_key(to)).collect()
 }
 
-/// Every pair of resources that claim the same, and every route that takes a listener for another fleet's.
+/// Every pair of resources that claim the same, every route that takes a listener for another fleet's, and every route
+/// with limits on a fleet without a limiter.
 fn clashes(plain: &Plain) -> Vec<(Key, Key)> {
     let mut clashes = Vec::new();
     for (a, b) in listeners(plain).flat_map(|a| listeners(plain).map(move |b| (a, b))) {
@@ -202,6 +252,15 @@ fn clashes(plain: &Plain) -> Vec<(Key, Key)> {
     for (route, listener) in routes(plain).flat_map(|route| listeners(plain).map(move |listener| (route, listener))) {
         if route.listeners.iter().any(|place| place.listener == listener.name && place.fleet != listener.fleet) {
             clashes.push((Key::new(Kind::Route, route.name.clone()), Key::new(Kind::Listener, listener.name.clone())));
+        }
+    }
+    for route in routes(plain).filter(|route| !route.rate_limits().is_empty()) {
+        for place in &route.listeners {
+            let fleet = Key::new(Kind::Fleet, place.fleet.clone());
+            let without = |fleet: &Resource| matches!(fleet, Resource::Fleet(fleet) if fleet.rate_limiter.is_none());
+            if plain.get(&fleet).is_some_and(without) {
+                clashes.push((Key::new(Kind::Route, route.name.clone()), fleet));
+            }
         }
     }
     clashes
@@ -235,6 +294,12 @@ fn assert_relations(catalog: &Catalog, plain: &Plain) {
         let on_fleet = routes(plain).filter(|route| route.listeners.iter().any(|place| place.fleet == fleet));
         let services = sorted(on_fleet.flat_map(|route| route.services()));
         assert_eq!(catalog.services_of(&fleet).collect::<Vec<_>>(), services);
+        let on_fleet = routes(plain).filter(|route| route.listeners.iter().any(|place| place.fleet == fleet));
+        let limits = sorted(on_fleet.flat_map(|route| route.rate_limits()));
+        assert_eq!(catalog.limits_of(&fleet).collect::<Vec<_>>(), limits);
+        for limit in LIMITS.map(name) {
+            assert_eq!(catalog.fleet_is_limited_by(&fleet, &limit), limits.contains(&&limit));
+        }
         for service in SERVICES.map(name) {
             assert_eq!(catalog.fleet_uses(&fleet, &service), services.contains(&&service));
         }
@@ -254,6 +319,10 @@ fn assert_relations(catalog: &Catalog, plain: &Plain) {
     for service in SERVICES.map(name) {
         let to = routes(plain).filter(|route| route.services().contains(&service)).map(|route| &route.name);
         assert_eq!(catalog.routes_to(&service).collect::<Vec<_>>(), sorted(to));
+    }
+    for limit in LIMITS.map(name) {
+        let limited = routes(plain).filter(|route| route.rate_limits().contains(&limit)).map(|route| &route.name);
+        assert_eq!(catalog.routes_limited_by(&limit).collect::<Vec<_>>(), sorted(limited));
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{
     Entry, Problem,
-    catalog::tests::{entry, fleet, listener, route, service},
+    catalog::tests::{entry, fleet, fleet_with_limiter, listener, rate_limit, route, service},
 };
 
 fn key(kind: Kind, name: &str) -> Key {
@@ -75,6 +75,31 @@ fn references_lead_somewhere() {
 fn who_is_part_of_the_change_answers_for_its_own_references() {
     let changes = vec![delete(Kind::Service, "cart"), put(route("shop", &["edge/web"], &["*"], &[("/x", "cart")]))];
     assert_eq!(refused(changes), ["Route/shop: spec.rules[0].to[0].service: Service/cart does not exist"]);
+}
+
+#[test]
+fn limits_are_there_and_so_is_a_limiter() {
+    let limited = |limit: &str| put(route("shop", &["edge/web"], &["*"], &[("/", limit)]));
+    assert_eq!(
+        refused(vec![limited("cart+per-clint"), put(fleet_with_limiter("edge"))]),
+        ["Route/shop: spec.rules[0].rateLimits[0]: RateLimit/per-clint does not exist"]
+    );
+    assert_eq!(
+        refused(vec![limited("cart+per-client"), put(rate_limit("per-client"))]),
+        ["Route/shop: spec.rules[0].rateLimits: needs a rate limiter, but Fleet/edge names none in spec.rateLimiter"]
+    );
+    let all = vec![limited("cart+per-client"), put(rate_limit("per-client")), put(fleet_with_limiter("edge"))];
+    let limited = catalog().apply(all).unwrap();
+    let refused = |change| limited.apply(vec![change]).unwrap_err().iter().map(Problem::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        refused(delete(Kind::RateLimit, "per-client")),
+        ["RateLimit/per-client: is deleted, but used by Route/shop"]
+    );
+    assert_eq!(
+        refused(put(fleet("edge"))),
+        ["Fleet/edge: spec.rateLimiter: is missing, but limits are used by Route/shop"]
+    );
+    assert!(limited.apply(vec![put(fleet("lab"))]).is_ok());
 }
 
 #[test]

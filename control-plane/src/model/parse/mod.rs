@@ -12,6 +12,7 @@ mod fleet;
 mod host;
 mod listener;
 mod path;
+mod rate_limit;
 mod route;
 mod rule;
 mod service;
@@ -25,7 +26,7 @@ use super::{
     Document, Kind,
     problem::Problems,
     resource::Resource,
-    wire::{FleetSpec, ListenerSpec, RouteSpec, ServiceSpec, Wire},
+    wire::{FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, Wire},
 };
 
 /// The resource that `document` describes; `None` if `problems` now says why not.
@@ -46,6 +47,10 @@ pub fn parse(document: &Document, problems: &mut Problems) -> Option<Resource> {
         Kind::Service => {
             let spec = ServiceSpec::read(spec, &mut problems)?;
             Resource::Service(Arc::new(service::service(name, &spec, &mut problems)?))
+        }
+        Kind::RateLimit => {
+            let spec = RateLimitSpec::read(spec, &mut problems)?;
+            Resource::RateLimit(Arc::new(rate_limit::rate_limit(name, &spec, &mut problems)?))
         }
         Kind::Route => {
             let spec = RouteSpec::read(spec, &mut problems)?;

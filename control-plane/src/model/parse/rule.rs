@@ -2,10 +2,11 @@
 
 use super::{host, path, text};
 use crate::model::{
+    Name,
     problem::Problems,
     route::{Action, Backoff, Forward, HeaderChanges, PathMatch, Redirect, Respond, Retry, Rule, Target},
     wire::{
-        BackoffSpec, HeaderChangesSpec, HeaderSpec, RedirectSchemeSpec, RedirectSpec, RespondSpec, RetrySpec,
+        BackoffSpec, HeaderChangesSpec, HeaderSpec, NameText, RedirectSchemeSpec, RedirectSpec, RespondSpec, RetrySpec,
         RewriteSpec, RuleSpec, TargetSpec,
     },
 };
@@ -45,13 +46,19 @@ pub(super) fn rule(spec: &RuleSpec, problems: &mut Problems) -> Option<Rule> {
 
 /// Exactly one of the three, each parsed if it is given.
 fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Action> {
-    let RuleSpec { r#match: _, to, redirect: other, respond: answer, rewrite, timeout, retry, headers: _ } = spec;
+    let RuleSpec { r#match: _, to, redirect: other, respond: answer, rewrite, timeout, retry, rate_limits, headers: _ } =
+        spec;
     let before = problems.count();
     let forward = to.as_ref().map(|to| forward(to, spec, path, problems).map(Action::Forward));
     let redirect = other.as_ref().map(|spec| redirect(spec, path, &mut problems.at("redirect")).map(Action::Redirect));
     let respond = answer.as_ref().map(|spec| respond(spec, &mut problems.at("respond")).map(Action::Respond));
     if forward.is_none() {
-        let useless = [("rewrite", rewrite.is_some()), ("timeout", timeout.is_some()), ("retry", retry.is_some())];
+        let useless = [
+            ("rewrite", rewrite.is_some()),
+            ("timeout", timeout.is_some()),
+            ("retry", retry.is_some()),
+            ("rateLimits", rate_limits.is_some()),
+        ];
         for (field, _) in useless.iter().filter(|(_, given)| *given) {
             problems.at(field).report("goes with to only");
         }
@@ -84,7 +91,19 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
     {
         problems.at("retry").at("perTryTimeout").report("must not be above the rule's timeout");
     }
-    Some(Forward { to: targets?, rewrite_prefix, rewrite_host, timeout, retry })
+    let rate_limits = limits(spec.rate_limits.as_deref().unwrap_or_default(), &mut problems.at("rateLimits"));
+    Some(Forward { to: targets?, rewrite_prefix, rewrite_host, timeout, retry, rate_limits: rate_limits? })
+}
+
+/// Names of limits, none of which would count a request twice.
+fn limits(names: &[NameText], problems: &mut Problems) -> Option<Vec<Name>> {
+    let limits = problems.each(names, |name, problems| problems.ok(text::name(name)))?;
+    for (index, limit) in limits.iter().enumerate() {
+        if let Some(earlier) = limits[..index].iter().position(|earlier| earlier == limit) {
+            problems.index(index).report(format!("is the same as [{earlier}]"));
+        }
+    }
+    Some(limits)
 }
 
 fn targets(to: &[TargetSpec], problems: &mut Problems) -> Option<Vec<Target>> {
@@ -155,12 +174,18 @@ fn redirect(spec: &RedirectSpec, matched: Option<&PathMatch>, problems: &mut Pro
 
 fn respond(spec: &RespondSpec, problems: &mut Problems) -> Option<Respond> {
     let RespondSpec { status, body } = spec;
-    let body = body.clone().unwrap_or_default();
+    let body = answer_body(body.clone(), &mut problems.at("body"));
+    Some(Respond { status: *status, body: body? })
+}
+
+/// The body of an answer that the proxy gives by itself.
+pub(super) fn answer_body(body: Option<String>, problems: &mut Problems) -> Option<String> {
+    let body = body.unwrap_or_default();
     if body.len() > MAX_BODY {
-        problems.at("body").report(format!("must have at most {MAX_BODY} bytes, not {}", body.len()));
+        problems.report(format!("must have at most {MAX_BODY} bytes, not {}", body.len()));
         return None;
     }
-    Some(Respond { status: *status, body })
+    Some(body)
 }
 
 fn retry(spec: &RetrySpec, problems: &mut Problems) -> Option<Retry> {

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::{
     Problem,
+    fleet::OnFailure,
     listener::ListenerProtocol,
+    rate_limit::{Absent, Algorithm, Hits, KeyPart, Limit, Mode, WhenRedisIsDown},
     route::{Action, HostPattern, PathMatch, ValueMatch},
     service::Address,
 };
@@ -193,6 +195,77 @@ spec:
     assert!(matches!(&route.rules[2].action, Action::Respond(respond) if respond.body == "pong"));
     assert_eq!(route.rules[3].matches.path, PathMatch::Prefix("/".to_owned()));
     assert_eq!(route.rules[3].request_headers.set[0].0, "x-from");
+}
+
+#[test]
+fn the_limit_of_the_design() {
+    let Resource::RateLimit(limit) = good(
+        "
+kind: RateLimit
+name: per-client
+team: payments
+spec:
+  key: [{ header: X-Api-Key }, { remoteAddress: true }]
+  limit: { requests: 100, per: 1s, burst: 200 }
+  algorithm: token-bucket
+  whenRedisIsDown: local
+  shadow: false
+",
+    ) else {
+        panic!()
+    };
+    let key = KeyPart::Header { name: "x-api-key".to_owned(), absent: Absent::Together };
+    assert_eq!(limit.key, [key, KeyPart::RemoteAddress]);
+    let per = Duration::from_secs(1);
+    assert_eq!(limit.limit, Limit { requests: 100, per, burst: Some(200), algorithm: Algorithm::TokenBucket });
+    assert_eq!((limit.mode, &limit.hits, &*limit.denied_body), (Mode::default(), &Hits::Number(1), ""));
+}
+
+#[test]
+fn a_limit_with_everything_set() {
+    let Resource::RateLimit(limit) = good(
+        "
+kind: RateLimit
+name: tokens
+spec:
+  key: [{ query: account, absent: skip }, { network: { ipv4: 24 } }, { constant: { key: plan, value: gold } }]
+  limit: { requests: 0, per: 8784h }
+  algorithm: fixed-window
+  whenRedisIsDown: deny
+  shadow: true
+  strict: true
+  debt: true
+  hits: { responseHeader: X-Tokens-Used }
+  denied: { body: slow down }
+",
+    ) else {
+        panic!()
+    };
+    assert_eq!(
+        limit.key,
+        [
+            KeyPart::Query { name: "account".to_owned(), absent: Absent::Skip },
+            KeyPart::Network { ipv4: 24, ipv6: 64 },
+            KeyPart::Constant { key: "plan".to_owned(), value: "gold".to_owned() },
+        ]
+    );
+    assert_eq!(limit.mode, Mode { shadow: true, strict: true, debt: true });
+    assert_eq!(limit.hits, Hits::ResponseHeader("x-tokens-used".to_owned()));
+    assert_eq!((&*limit.denied_body, limit.when_redis_is_down), ("slow down", WhenRedisIsDown::Deny));
+    good("{kind: RateLimit, name: most, spec: {limit: {requests: 1, per: 8784h, burst: 10}, enforcement: quota}}");
+}
+
+#[test]
+fn a_fleet_with_a_limiter() {
+    let text =
+        "{kind: Fleet, name: edge, spec: {rateLimiter: {addresses: ['10.0.0.1:1', '[::1]:2', 'Limiter:65535']}}}";
+    let Resource::Fleet(fleet) = good(text) else { panic!() };
+    let limiter = fleet.rate_limiter.as_ref().unwrap();
+    let address = |text: &str| Address::Ip(text.parse().unwrap());
+    let named = Address::Dns("limiter".to_owned());
+    assert_eq!(limiter.addresses, [(address("10.0.0.1"), 1), (address("::1"), 2), (named, 65535)]);
+    let waits = (limiter.timeout, limiter.on_failure, limiter.insecure);
+    assert_eq!(waits, (Duration::from_millis(20), OnFailure::Allow, false));
 }
 
 #[test]

@@ -17,6 +17,9 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The longest name of a header.
 pub(super) const MAX_HEADER_NAME: usize = 256;
 
+/// The longest name of a query parameter.
+const MAX_PARAMETER_NAME: usize = 256;
+
 /// The longest value of a header, in bytes.
 pub(super) const MAX_HEADER_VALUE: usize = 4096;
 
@@ -91,6 +94,18 @@ pub(super) fn changeable_header_name(text: &str) -> Result<String, String> {
 pub(super) fn header_value(text: &str) -> Result<String, String> {
     if text.len() > MAX_HEADER_VALUE || text.contains(char::is_control) {
         return Err(format!("must have at most {MAX_HEADER_VALUE} bytes and no control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The name of a query parameter.
+pub(super) fn parameter_name(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_graphic() && !b"&=#?".contains(&b);
+    if text.is_empty() || text.len() > MAX_PARAMETER_NAME || !text.bytes().all(allowed) {
+        return Err(format!(
+            "{} is not the name of a parameter: 1 to {MAX_PARAMETER_NAME} printable ASCII characters without &=#?",
+            Quoted(text)
+        ));
     }
     Ok(text.to_owned())
 }

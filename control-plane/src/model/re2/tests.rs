@@ -125,22 +125,3 @@ proptest! {
         let _ = check(&pattern);
     }
 }
-
-#[test]
-fn tmp_eval() {
-    let rows: Vec<(String, u32)> = serde_json::from_str(&std::fs::read_to_string("/tmp/actual.json").unwrap()).unwrap();
-    let (mut over, mut under, mut exact) = (0.0, 0, 0);
-    for (pattern, actual) in &rows {
-        let ast = ParserBuilder::new().build().parse(pattern).unwrap();
-        let size = Program { pattern, fold_case: false, depth: 0 }.part(&ast).unwrap().size + Program::FRAME;
-        over += f64::from(size) / f64::from(*actual);
-        if size == *actual {
-            exact += 1;
-        }
-        if size < *actual {
-            under += 1;
-            println!("UNDER {size} {actual} {pattern}");
-        }
-    }
-    println!("RESULT under {under} exact {exact} of {} over {}", rows.len(), over / rows.len() as f64);
-}

@@ -7,6 +7,7 @@
 mod envelope;
 mod fleet;
 mod listener;
+mod rate_limit;
 mod route;
 mod scalar;
 mod schema;
@@ -14,8 +15,12 @@ mod service;
 mod shape;
 
 pub use envelope::Envelope;
-pub use fleet::{FleetDefaultsSpec, FleetSpec};
+pub use fleet::{FleetDefaultsSpec, FleetSpec, OnFailureSpec, RateLimiterSpec};
 pub use listener::{ListenerProtocolSpec, ListenerSpec, TlsFilesSpec};
+pub use rate_limit::{
+    AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,
+    NetworkSpec, RateLimitSpec, WhenRedisIsDownSpec,
+};
 pub use route::{
     BackoffSpec, HeaderChangesSpec, HeaderMatchSpec, HeaderSpec, HeadersSpec, MatchSpec, PathMatchSpec, QueryMatchSpec,
     RedirectSchemeSpec, RedirectSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec,
@@ -64,7 +69,7 @@ macro_rules! wire {
     )*};
 }
 
-wire!(Envelope, FleetSpec, ListenerSpec, ServiceSpec, RouteSpec);
+wire!(Envelope, FleetSpec, ListenerSpec, ServiceSpec, RateLimitSpec, RouteSpec);
 
 #[cfg(test)]
 mod tests;

@@ -49,6 +49,9 @@ pub struct RuleSpec {
     pub timeout: Option<DurationText>,
     /// When and how a request is tried again; only with `to`; never if it is not given.
     pub retry: Option<RetrySpec>,
+    /// Names of the limits that apply; only with `to`. A request must be within all of them.
+    #[schema(max_items = 10)]
+    pub rate_limits: Option<Vec<NameText>>,
     /// Changes to headers.
     pub headers: Option<HeadersSpec>,
 }

@@ -286,7 +286,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Envelope, FleetSpec, ListenerSpec, RouteSpec, ServiceSpec, Wire};
+    use super::super::{Envelope, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, Wire};
     use super::*;
 
     fn anything(shape: &Shape, path: &str, found: &mut Vec<String>) {
@@ -304,12 +304,14 @@ mod tests {
         }
     }
 
+    fn specs() -> [&'static Shape; 5] {
+        [FleetSpec::shape(), ListenerSpec::shape(), ServiceSpec::shape(), RateLimitSpec::shape(), RouteSpec::shape()]
+    }
+
     #[test]
     fn every_construct_of_the_wire_types_is_understood() {
         let mut found = Vec::new();
-        for shape in
-            [Envelope::shape(), FleetSpec::shape(), ListenerSpec::shape(), ServiceSpec::shape(), RouteSpec::shape()]
-        {
+        for shape in std::iter::once(Envelope::shape()).chain(specs()) {
             anything(shape, "", &mut found);
         }
         assert_eq!(found, [".spec.*", ".revision", ".updatedAt", ".updatedBy"]);
@@ -327,9 +329,7 @@ mod tests {
                 Shape::Anything | Shape::Boolean | Shape::Text { .. } | Shape::OneOf(_) => {}
             }
         }
-        for shape in [FleetSpec::shape(), ListenerSpec::shape(), ServiceSpec::shape(), RouteSpec::shape()] {
-            check(shape);
-        }
+        specs().into_iter().for_each(check);
     }
 
     #[test]

@@ -15,9 +15,13 @@ use chancery_proto::{
             weighted_cluster::ClusterWeight,
         },
     },
+    google::protobuf::Any,
 };
 
-use super::rewrite::{PathRewrite, replace_matched};
+use super::{
+    Limits,
+    rewrite::{PathRewrite, replace_matched},
+};
 use crate::{
     model::{
         fleet::Fleet,
@@ -25,6 +29,7 @@ use crate::{
     },
     translate::{
         listener::STREAM_IDLE,
+        rate_limit,
         value::{duration, number},
     },
 };
@@ -34,7 +39,7 @@ const OTHER_HOST_DRAWS: i64 = 5;
 
 /// Forwarding to services.
 pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
-    let Forward { to, rewrite_prefix, rewrite_host, timeout, retry } = forward;
+    let Forward { to, rewrite_prefix, rewrite_host, timeout, retry, rate_limits: _ } = forward;
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
         cluster_specifier: Some(cluster_specifier(to)),
@@ -50,6 +55,15 @@ pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> Rou
         None => {}
     }
     action
+}
+
+/// What the filters are to know about a rule with limits: at most one entry, so that its order is none.
+pub(super) fn limited(forward: &Forward, limits: &Limits<'_>) -> Option<(String, Any)> {
+    if forward.rate_limits.is_empty() {
+        return None;
+    }
+    let limits = forward.rate_limits.iter().filter_map(|limit| limits.get(limit).copied());
+    Some((rate_limit::FILTER.to_owned(), any::pack_typed(&rate_limit::descriptors(limits))))
 }
 
 /// A rule that grants a service more time than the listener grants a silent stream means it.

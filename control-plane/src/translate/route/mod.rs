@@ -14,6 +14,8 @@ mod matching;
 mod order;
 mod rewrite;
 
+use std::collections::BTreeMap;
+
 use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Action as EnvoyAction};
 
 pub use configuration::{placeholder, route_configuration, route_configuration_by_host};
@@ -22,8 +24,12 @@ use order::Claim;
 use crate::model::{
     Name,
     fleet::Fleet,
+    rate_limit::RateLimit,
     route::{Action, HostPattern, Route, Rule},
 };
+
+/// The limits that the rules of some routes name.
+pub type Limits<'a> = BTreeMap<&'a Name, &'a RateLimit>;
 
 /// The name of the virtual host of `host` on `listener`, as a resource and in the message alike.
 ///
@@ -33,24 +39,34 @@ pub fn virtual_host_name(listener: &Name, host: &HostPattern) -> String {
     format!("{listener}/{host}")
 }
 
-/// Everything that the routes `claims` do with the requests for `host` on a listener of `fleet`.
+/// Everything that the routes `claims` do with the requests for `host` on a listener of `fleet`. The limits that they
+/// name are among `limits`.
 pub fn virtual_host<'a>(
     listener: &Name,
     host: &HostPattern,
     claims: impl IntoIterator<Item = &'a Route>,
+    limits: &Limits<'_>,
     fleet: &Fleet,
 ) -> VirtualHost {
     VirtualHost {
         name: virtual_host_name(listener, host),
         domains: vec![host.to_string()],
-        routes: order::merge(claims).flat_map(|claim| envoy_routes(claim, fleet)).collect(),
+        routes: order::merge(claims).flat_map(|claim| envoy_routes(claim, limits, fleet)).collect(),
         ..VirtualHost::default()
     }
 }
 
 /// One rule; Envoy logs it as `<route>/<index>`.
-fn envoy_routes<'a>(claim: Claim<'a>, fleet: &'a Fleet) -> impl Iterator<Item = EnvoyRoute> + 'a {
+fn envoy_routes<'a>(
+    claim: Claim<'a>,
+    limits: &Limits<'_>,
+    fleet: &'a Fleet,
+) -> impl Iterator<Item = EnvoyRoute> + use<'a> {
     let Claim { route, index, rule: Rule { matches, action, request_headers, response_headers } } = claim;
+    let limited = match action {
+        Action::Forward(forward) => action::limited(forward, limits),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    };
     matching::route_matches(matches).map(move |route_match| EnvoyRoute {
         name: format!("{}/{index}", route.name),
         r#match: Some(route_match),
@@ -63,6 +79,7 @@ fn envoy_routes<'a>(claim: Claim<'a>, fleet: &'a Fleet) -> impl Iterator<Item = 
         request_headers_to_remove: request_headers.remove.clone(),
         response_headers_to_add: headers::to_add(response_headers),
         response_headers_to_remove: response_headers.remove.clone(),
+        typed_per_filter_config: limited.clone().into_iter().collect(),
         ..EnvoyRoute::default()
     })
 }

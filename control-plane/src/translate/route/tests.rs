@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use chancery_proto::{any, envoy::rate_limit_filter::RateLimitPerRoute};
+
 use super::*;
 use crate::{
     model::route::{
         Backoff, Forward, HeaderChanges, Match, NamedMatch, PathMatch, Redirect, Respond, Retry, RetryCondition,
         Target, ValueMatch,
     },
-    translate::testing::{exact, fleet, matches, name, prefix, respond, route, rule, snapshot, to},
+    translate::testing::{exact, fleet, matches, name, prefix, rate_limit, respond, route, rule, snapshot, to},
 };
 
 fn shop() -> HostPattern {
@@ -16,7 +18,7 @@ fn shop() -> HostPattern {
 }
 
 fn translated(rules: Vec<Rule>) -> VirtualHost {
-    virtual_host(&name("web"), &shop(), [&route("shop", rules)], &fleet("edge"))
+    virtual_host(&name("web"), &shop(), [&route("shop", rules)], &Limits::new(), &fleet("edge"))
 }
 
 #[test]
@@ -48,6 +50,7 @@ fn conditions_on_everything() {
 #[test]
 fn forwarding_with_everything() {
     let forward = Forward {
+        rate_limits: Vec::new(),
         to: vec![Target { service: name("checkout-v2"), weight: 10 }, Target { service: name("checkout"), weight: 90 }],
         rewrite_prefix: Some("/".into()),
         rewrite_host: Some("checkout.internal".into()),
@@ -92,6 +95,18 @@ fn redirects_and_fixed_answers() {
         rule(prefix("/old"), Action::Redirect(moved)),
         rule(matches(PathMatch::Exact("/ping".into())), Action::Respond(pong)),
     ])));
+}
+
+#[test]
+fn a_rule_with_limits_tells_the_filter() {
+    let forward = Forward { rate_limits: vec![name("all")], ..to("shop") };
+    let shop_route = route("shop", vec![rule(prefix("/"), Action::Forward(forward))]);
+    let limit = rate_limit("all");
+    let limits = Limits::from([(&limit.name, &limit)]);
+    let host = virtual_host(&name("web"), &shop(), [&shop_route], &limits, &fleet("edge"));
+    let config = &host.routes[0].typed_per_filter_config["envoy.filters.http.ratelimit"];
+    let config: RateLimitPerRoute = any::unpack(config).unwrap();
+    assert_eq!(config, crate::translate::rate_limit::descriptors([&limit]));
 }
 
 #[test]

@@ -7,10 +7,14 @@ use super::*;
 use crate::{
     model::{
         Document, Entry, Resource,
+        fleet::OnFailure,
+        rate_limit::{KeyPart, Limit, RateLimit},
         route::{Action, Forward, ListenerRef, Rule, Target},
         service::{Address, Endpoint},
     },
-    translate::testing::{fleet, http_listener, ip, name, prefix, respond, route as route_of, rule, service, to},
+    translate::testing::{
+        fleet, http_listener, ip, name, prefix, rate_limit, respond, route as route_of, rule, service, to,
+    },
 };
 
 /// Resources by key: what a catalog is made from.
@@ -62,8 +66,13 @@ fn effect(change: impl FnOnce(&mut Resources)) -> (Vec<String>, Vec<String>) {
     let before = shop();
     let mut after = before.clone();
     change(&mut after);
-    let catalog = loaded(&before);
-    let (next, changed) = edit(&catalog, &before, &after);
+    difference(&before, &after)
+}
+
+/// What lies between two catalogs for `edge`: what is put, what is removed.
+fn difference(before: &Resources, after: &Resources) -> (Vec<String>, Vec<String>) {
+    let catalog = loaded(before);
+    let (next, changed) = edit(&catalog, before, after);
     let FleetChanges { put, removed, .. } =
         changes(&catalog, &next, &changed).remove(&name("edge")).unwrap_or_default();
     (put.keys().map(described).collect(), removed.iter().map(described).collect())
@@ -109,6 +118,51 @@ fn a_service_that_nobody_uses_changes_nothing() {
         self::put(resources, Resource::Service(Arc::new(slow)));
     });
     assert_eq!((put, removed), (vec![], vec![]));
+}
+
+/// As the shop, with a limiter and a limit on its one rule.
+fn limited_shop(limit: RateLimit) -> Resources {
+    let mut resources = shop();
+    let limiter = RateLimiter {
+        addresses: vec![(Address::Dns("limiter".into()), 8081)],
+        timeout: std::time::Duration::from_millis(20),
+        on_failure: OnFailure::Allow,
+        insecure: false,
+    };
+    put(&mut resources, Resource::Fleet(Arc::new(Fleet { rate_limiter: Some(limiter), ..fleet("edge") })));
+    let forward = Forward { rate_limits: vec![limit.name.clone()], ..to("shop") };
+    put(&mut resources, Resource::RateLimit(Arc::new(limit)));
+    let rules = vec![rule(prefix("/"), Action::Forward(forward))];
+    put(&mut resources, Resource::Route(Arc::new(route_of("shop", rules))));
+    resources
+}
+
+#[test]
+fn the_first_limit_of_a_fleet_touches_no_listener() {
+    let mut before = limited_shop(rate_limit("all"));
+    before.remove(&Key::new(Kind::RateLimit, name("all")));
+    let rules = vec![rule(prefix("/"), Action::Forward(to("shop")))];
+    put(&mut before, Resource::Route(Arc::new(route_of("shop", rules))));
+    let (put, removed) = difference(&before, &limited_shop(rate_limit("all")));
+    assert_eq!((put, removed), (vec!["virtualHost web/shop.example.com".to_owned()], vec![]));
+}
+
+#[test]
+fn how_much_is_admitted_is_no_business_of_the_proxies() {
+    let limit = rate_limit("all");
+    let more = RateLimit { limit: Limit { requests: 99, ..limit.limit }, ..rate_limit("all") };
+    assert_eq!(difference(&limited_shop(rate_limit("all")), &limited_shop(more)), (vec![], vec![]));
+    let by_address = RateLimit { key: vec![KeyPart::RemoteAddress], ..rate_limit("all") };
+    let (put, removed) = difference(&limited_shop(rate_limit("all")), &limited_shop(by_address));
+    assert_eq!((put, removed), (vec!["virtualHost web/shop.example.com".to_owned()], vec![]));
+}
+
+#[test]
+fn the_limiter_of_a_fleet_comes_before_what_asks_it() {
+    let (put, removed) = difference(&shop(), &limited_shop(rate_limit("all")));
+    assert_eq!(put, ["cluster chancery.rate-limiter", "listener web", "virtualHost web/shop.example.com"]);
+    assert_eq!(removed, Vec::<String>::new());
+    assert_eq!(difference(&limited_shop(rate_limit("all")), &shop()).1, ["cluster chancery.rate-limiter"]);
 }
 
 #[test]
@@ -182,6 +236,7 @@ fn make(edit: Edit, resources: &mut Resources) {
                 name: numbered(Kind::Fleet, number),
                 default_timeout: std::time::Duration::from_secs(timeout),
                 trusted_hops: hops,
+                rate_limiter: None,
             };
             put(resources, Resource::Fleet(Arc::new(fleet)));
         }

@@ -67,9 +67,9 @@ async fn all_replicas_together_admit_what_the_limit_allows_and_rarely_ask() {
     until("they know of each other", async || replicas.iter().all(|one| one.replicas() == 3)).await;
     // A second's worth of burst each: a busy machine may stall for a moment without losing tokens.
     let limits = [
-        limit(2_000, Duration::from_secs(1), 2_000),
-        limit(500, Duration::from_secs(1), 1_000),
-        limit(100, Duration::from_secs(1), 100),
+        limit(800, Duration::from_secs(1), 1_200),
+        limit(200, Duration::from_secs(1), 400),
+        limit(40, Duration::from_secs(1), 40),
     ];
     server.cli(&["config", "resetstat"]);
     let start = Instant::now();
@@ -95,6 +95,8 @@ async fn all_replicas_together_admit_what_the_limit_allows_and_rarely_ask() {
         }
     };
     let demands = (0..3).flat_map(|store| (0..limits.len()).map(move |key| (store, key)));
+    // Several at a time each: one that waits for Redis must not be all the demand there is.
+    let demands = demands.flat_map(|one| [one; 8]);
     let results = futures_util::future::join_all(demands.map(|(store, key)| demand(store, key))).await;
     let took = start.elapsed();
     let decisions: u64 = results.iter().map(|(_, _, decisions)| decisions).sum();
@@ -105,10 +107,14 @@ async fn all_replicas_together_admit_what_the_limit_allows_and_rarely_ask() {
         let rate = f64::from(limit.requests());
         let allowed = f64::from(limit.burst()) + took.as_secs_f64() * rate;
         let admitted = moments.len() as f64;
-        eprintln!("{limit:?}: {admitted} of {allowed}");
+        // A busy machine may ask for less than the limit; then the rest must still be there. An eighth of the burst may be
+        // borrowed at the end.
+        let unasked = left(&*stores[0], key as u128, *limit).await as f64;
+        eprintln!("{limit:?}: {admitted} of {allowed}, {unasked} left");
         // Nothing was borrowed before the start, so the whole is bounded without a lease's life.
         assert!(admitted <= allowed + 1.0, "{limit:?}: {admitted} of {allowed}");
-        assert!(admitted >= allowed * 0.98, "{limit:?}: {admitted} of {allowed}");
+        let borrowed = f64::from(limit.burst()) / 8.0;
+        assert!(admitted + unasked + borrowed >= allowed * 0.98, "{limit:?}: {admitted} of {allowed}, {unasked} left");
         // Every interval, by the worst that could begin at any admission.
         let mut lowest = f64::INFINITY;
         for (before, moment) in moments.iter().enumerate() {

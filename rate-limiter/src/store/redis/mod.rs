@@ -6,6 +6,9 @@
 //! A charge goes `leased` → `link` → `script` → Redis → `script` → answer. The arithmetic is
 //! the model's on both ends: the script computes the new cell, and the answer is what [`model::cell`](crate::model::cell) says of the old one.
 //!
+//! What a user of Redis (ACL) must be allowed: keys `~ch:*` and `+evalsha +eval +script|load +get +set +time +zadd +zrem
+//! +zremrangebyscore +zcard +pexpire +info +hello`, on a cluster also `+cluster|slots +asking`. Redis 7.0 or newer, or what speaks like it.
+//!
 //! The clock is Redis's (`TIME`, once per call), so limiters whose clocks differ count alike.
 
 pub(crate) mod address;

@@ -4,14 +4,11 @@
 
 use super::super::{path, text};
 use crate::model::{
-    problem::{Problems, Quoted},
+    problem::Problems,
     re2,
     route::{Match, NamedMatch, PathMatch, ValueMatch},
     wire::{HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec},
 };
-
-/// The longest name of a query parameter.
-const MAX_PARAMETER_NAME: usize = 256;
 
 pub(super) fn matches(spec: Option<&MatchSpec>, problems: &mut Problems) -> Option<Match> {
     let MatchSpec { path, methods, headers, query } = spec.cloned().unwrap_or_default();
@@ -72,20 +69,9 @@ fn header_match(spec: HeaderMatchSpec, problems: &mut Problems) -> Option<NamedM
 
 fn query_match(spec: QueryMatchSpec, problems: &mut Problems) -> Option<NamedMatch> {
     let QueryMatchSpec { name, exact, prefix, suffix, contains, regex, present } = spec;
-    let name = problems.at("name").ok(parameter_name(name));
+    let name = problems.at("name").ok(text::parameter_name(&name));
     let value = value_match([exact, prefix, suffix, contains, regex], present, problems);
     Some(NamedMatch { name: name?, value: value?, invert: false })
-}
-
-fn parameter_name(text: String) -> Result<String, String> {
-    let allowed = |b: u8| b.is_ascii_graphic() && !b"&=#?".contains(&b);
-    if text.is_empty() || text.len() > MAX_PARAMETER_NAME || !text.bytes().all(allowed) {
-        return Err(format!(
-            "{} is not the name of a parameter: 1 to {MAX_PARAMETER_NAME} printable ASCII characters without &=#?",
-            Quoted(&text)
-        ));
-    }
-    Ok(text)
 }
 
 /// Exactly one condition on a value; the texts in the order of [`VALUE_FIELDS`].

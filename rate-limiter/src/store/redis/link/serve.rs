@@ -134,7 +134,7 @@ impl Task {
                     ControlFlow::Break(trouble) => return trouble.into(),
                 },
                 () = self.queue.bell.notified(), if room => false,
-                () = lost.notified() => return Ended::Closed,
+                () = lost.notified(), if !cluster => return Ended::Closed,
                 () = &mut look, if !self.pending.is_empty() || !flights.is_empty() => {
                     let now = Instant::now();
                     look.as_mut().reset(now + look_every);

@@ -1,0 +1,127 @@
+use std::time::{Duration, Instant};
+
+use chancery_proto::type_url;
+use rcgen::{CertificateParams, KeyPair, SanType};
+
+use super::*;
+use crate::{
+    commit::Committed,
+    model::Name,
+    proxies::Role,
+    publish::Changes,
+    translate::snapshot::{FleetChange, FleetChanges, ResourceId},
+};
+
+struct Desk {
+    admission: FleetAdmission,
+    publisher: Arc<Publisher>,
+    proxies: Arc<Proxies>,
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+impl Desk {
+    /// With a fleet that has a cluster and a limit.
+    fn new() -> Self {
+        let (publisher, proxies) = (Arc::new(Publisher::new()), Arc::new(Proxies::new()));
+        let edge = FleetChanges {
+            fleet: FleetChange::Created,
+            put: [(ResourceId::Cluster(name("checkout")), "cluster".into())].into(),
+            ..FleetChanges::default()
+        };
+        let domains = [(name("edge"), Some("limits".into()))].into();
+        publisher.publish(1, Changes { fleets: [(name("edge"), edge)].into(), domains });
+        let admission = FleetAdmission::new(publisher.clone(), proxies.clone(), "chancery.local".to_owned());
+        Self { admission, publisher, proxies }
+    }
+
+    fn admit(&self, certificate: &str, cluster: &str, id: &str) -> Result<Admission, String> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(certificate.try_into().unwrap())];
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone();
+        let mut extensions = http::Extensions::new();
+        let address = ([127, 0, 0, 1], 1).into();
+        extensions.insert(PeerInfo { address, certificates: vec![certificate].into() });
+        let node = Node { id: id.into(), cluster: cluster.into(), ..Node::default() };
+        let hello = Hello { node: &node, extensions: &extensions, protocol: Protocol::Delta };
+        self.admission.admit(hello).map_err(|status| status.message().to_owned())
+    }
+
+    fn limiter(&self) -> Admission {
+        self.admit("spiffe://chancery.local/rate-limiter/limiter-1", "rate-limiter", "limiter-1").unwrap()
+    }
+
+    fn proxy(&self) -> Admission {
+        self.admit("spiffe://chancery.local/fleet/edge/proxy/edge-1", "edge", "edge-1").unwrap()
+    }
+}
+
+fn names(admission: &Admission, type_url: &str) -> Vec<String> {
+    admission.cache.read().table(type_url).resources().map(|resource| resource.name().to_string()).collect()
+}
+
+#[test]
+fn a_limiter_is_served_limits_and_a_proxy_is_not() {
+    let desk = Desk::new();
+    let (limiter, proxy) = (desk.limiter(), desk.proxy());
+    assert_eq!(names(&limiter, type_url::RATE_LIMIT_DOMAIN), ["edge"]);
+    assert!(names(&limiter, type_url::CLUSTER).is_empty());
+    assert!(names(&proxy, type_url::RATE_LIMIT_DOMAIN).is_empty());
+    assert_eq!(names(&proxy, type_url::CLUSTER), ["checkout"]);
+    desk.publisher.publish(2, Changes { domains: [(name("edge"), None)].into(), ..Changes::default() });
+    assert!(names(&limiter, type_url::RATE_LIMIT_DOMAIN).is_empty());
+}
+
+#[test]
+fn a_claim_that_the_certificate_does_not_bear_out_is_refused() {
+    let desk = Desk::new();
+    let limiter = "spiffe://chancery.local/rate-limiter/limiter-1";
+    let proxy = "spiffe://chancery.local/fleet/edge/proxy/edge-1";
+    for (certificate, cluster, id, reason) in [
+        (proxy, "rate-limiter", "edge-1", "the certificate is of cluster \"edge\", the node claims \"rate-limiter\""),
+        (limiter, "edge", "limiter-1", "the certificate is of cluster \"rate-limiter\", the node claims \"edge\""),
+        (
+            limiter,
+            "rate-limiter",
+            "limiter-2",
+            "the certificate is of \"limiter-1\", the node claims to be \"limiter-2\"",
+        ),
+        ("spiffe://other/rate-limiter/a", "rate-limiter", "a", "the certificate is of trust domain \"other\""),
+        ("spiffe://chancery.local/fleet/core/proxy/a", "core", "a", "there is no fleet \"core\""),
+        (
+            "spiffe://chancery.local/control-plane",
+            "edge",
+            "edge-1",
+            "the client certificate names neither a proxy nor a rate limiter",
+        ),
+    ] {
+        let refused = desk.admit(certificate, cluster, id).err();
+        assert_eq!(refused.as_deref(), Some(reason), "{certificate}");
+    }
+    // A fleet may have the name of the limiters' cluster; its proxies are none.
+    let fleet = FleetChanges { fleet: FleetChange::Created, ..FleetChanges::default() };
+    desk.publisher.publish(2, Changes { fleets: [(name("rate-limiter"), fleet)].into(), ..Changes::default() });
+    let namesake = "spiffe://chancery.local/fleet/rate-limiter/proxy/limiter-1";
+    let namesake = desk.admit(namesake, "rate-limiter", "limiter-1").unwrap();
+    assert!(names(&namesake, type_url::RATE_LIMIT_DOMAIN).is_empty());
+}
+
+#[tokio::test]
+async fn a_limiter_is_listed_and_waited_for_where_its_limits_change() {
+    let desk = Desk::new();
+    let _streams = (desk.limiter(), desk.proxy());
+    let listed: Vec<_> = desk.proxies.list(None).into_iter().map(|one| (one.role, one.fleet, one.id)).collect();
+    let expected = [(Role::RateLimiter, "", "limiter-1"), (Role::Proxy, "edge", "edge-1")];
+    assert_eq!(listed, expected.map(|(role, fleet, id)| (role, fleet.to_owned(), id.to_owned())));
+    assert_eq!(desk.proxies.list(Some(&name("edge"))).len(), 1);
+
+    let waited = async |fleets: &[&str], limiters| {
+        let fleets = fleets.iter().map(|fleet| name(fleet)).collect();
+        let committed = Committed { revision: 1, changed: Vec::new(), fleets, limiters, published: Instant::now() };
+        desk.proxies.wait_applied(&committed, Instant::now() + Duration::from_millis(1)).await.pending
+    };
+    assert_eq!(waited(&["edge"], false).await, ["edge-1"]);
+    assert_eq!(waited(&[], true).await, ["limiter-1"]);
+}

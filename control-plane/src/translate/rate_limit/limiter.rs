@@ -1,0 +1,196 @@
+//! The limiter of a fleet as its proxies see it: a cluster, and a filter on every listener that asks it.
+
+use std::time::Duration;
+
+use chancery_proto::{
+    any,
+    envoy::{
+        cluster::{
+            CircuitBreakers, Cluster, OutlierDetection,
+            circuit_breakers::Thresholds,
+            cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType, LbPolicy},
+        },
+        core::{ApiVersion, GrpcService, TransportSocket, grpc_service, transport_socket},
+        endpoint::{ClusterLoadAssignment, LocalityLbEndpoints},
+        hcm::{HttpFilter, http_filter},
+        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+        rate_limit_filter::{RateLimit, rate_limit::XRateLimitHeadersRfcVersion},
+        rate_limit_service::RateLimitServiceConfig,
+        tls::{
+            CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsParameters,
+            UpstreamTlsContext,
+            common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+            subject_alt_name_matcher::SanType,
+            tls_parameters::TlsProtocol,
+        },
+        types::{HttpStatus, StatusCode},
+    },
+};
+
+use crate::{
+    model::{
+        Name,
+        fleet::{OnFailure, RateLimiter},
+        service::{Address, Endpoint, ServiceProtocol},
+    },
+    translate::{
+        cluster::{HTTP_OPTIONS, dns, http_options},
+        endpoint::lb_endpoint,
+        value::{duration, number},
+    },
+};
+
+/// The cluster of the limiter. Services are DNS labels, so none is called so.
+pub const CLUSTER: &str = "chancery.rate-limiter";
+
+/// The name of the filter, by which routes refer to it.
+pub const FILTER: &str = "envoy.filters.http.ratelimit";
+
+/// The proxy's own certificate and key, a secret of its bootstrap: a cluster cannot say where they lie on its machine.
+pub const IDENTITY_SECRET: &str = "chancery.identity";
+
+/// The CA certificates by which the proxy knows its control plane, and everyone else; a secret of its bootstrap too.
+pub const CA_SECRET: &str = "chancery.ca";
+
+/// Who may answer as a limiter: what the CA has certified as one, whatever the trust domain is called.
+const LIMITER_IDENTITY: &str = "spiffe://[^/]+/rate-limiter/[^/]+";
+
+/// A replica that takes longer to connect to is no use to requests that wait milliseconds.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// Envoy's default of 1024 questions in flight is reached by a busy proxy whenever the limiter pauses for some
+/// milliseconds, and every question above it is decided by the failure mode.
+const QUESTIONS: u32 = 65_536;
+
+/// A replica that failed so often in a row is left alone for as long as `EJECTED`, but never more than half of them.
+const FAILURES: u32 = 5;
+const EJECTED: Duration = Duration::from_secs(5);
+const MOST_EJECTED_PERCENT: u32 = 50;
+
+/// The cluster of `limiter`.
+pub fn cluster(limiter: &RateLimiter) -> Cluster {
+    let RateLimiter { addresses, timeout: _, on_failure: _, insecure } = limiter;
+    let mut endpoints: Vec<Endpoint> =
+        addresses.iter().map(|(address, port)| Endpoint { address: address.clone(), port: *port, weight: 1 }).collect();
+    endpoints.sort();
+    let resolved = endpoints.iter().any(|endpoint| matches!(endpoint.address, Address::Dns(_)));
+    Cluster {
+        name: CLUSTER.to_owned(),
+        connect_timeout: Some(duration(CONNECT)),
+        lb_policy: LbPolicy::LeastRequest.into(),
+        cluster_discovery_type: Some(if resolved {
+            ClusterDiscoveryType::ClusterType(CustomClusterType {
+                name: "envoy.cluster.dns".to_owned(),
+                typed_config: Some(any::pack_typed(&dns())),
+            })
+        } else {
+            ClusterDiscoveryType::Type(DiscoveryType::Static.into())
+        }),
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: CLUSTER.to_owned(),
+            endpoints: vec![LocalityLbEndpoints {
+                lb_endpoints: endpoints.iter().map(lb_endpoint).collect(),
+                ..LocalityLbEndpoints::default()
+            }],
+            ..ClusterLoadAssignment::default()
+        }),
+        typed_extension_protocol_options: std::iter::once((
+            HTTP_OPTIONS.to_owned(),
+            any::pack_typed(&http_options(ServiceProtocol::Http2)),
+        ))
+        .collect(),
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![Thresholds {
+                max_requests: Some(number(QUESTIONS)),
+                max_pending_requests: Some(number(QUESTIONS)),
+                ..Thresholds::default()
+            }],
+            ..CircuitBreakers::default()
+        }),
+        outlier_detection: Some(OutlierDetection {
+            consecutive_5xx: Some(number(FAILURES)),
+            base_ejection_time: Some(duration(EJECTED)),
+            max_ejection_time: Some(duration(EJECTED)),
+            max_ejection_percent: Some(number(MOST_EJECTED_PERCENT)),
+            ..OutlierDetection::default()
+        }),
+        transport_socket: (!insecure).then(|| TransportSocket {
+            name: "envoy.transport_sockets.tls".to_owned(),
+            config_type: Some(transport_socket::ConfigType::TypedConfig(any::pack_typed(&tls_context()))),
+        }),
+        ignore_health_on_host_removal: true,
+        ..Cluster::default()
+    }
+}
+
+/// Both sides show certificates: the proxy its own, from the bootstrap, the limiter one that makes it a limiter.
+pub(super) fn tls_context() -> UpstreamTlsContext {
+    let from_bootstrap = |name: &str| SdsSecretConfig { name: name.to_owned(), sds_config: None };
+    let limiter = SubjectAltNameMatcher {
+        san_type: SanType::Uri.into(),
+        matcher: Some(StringMatcher {
+            match_pattern: Some(MatchPattern::SafeRegex(RegexMatcher {
+                regex: LIMITER_IDENTITY.to_owned(),
+                ..RegexMatcher::default()
+            })),
+            ..StringMatcher::default()
+        }),
+        ..SubjectAltNameMatcher::default()
+    };
+    UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: Some(TlsParameters {
+                tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+                ..TlsParameters::default()
+            }),
+            alpn_protocols: vec!["h2".to_owned()],
+            tls_certificate_sds_secret_configs: vec![from_bootstrap(IDENTITY_SECRET)],
+            validation_context_type: Some(ValidationContextType::CombinedValidationContext(
+                CombinedCertificateValidationContext {
+                    default_validation_context: Some(CertificateValidationContext {
+                        match_typed_subject_alt_names: vec![limiter],
+                        ..CertificateValidationContext::default()
+                    }),
+                    validation_context_sds_secret_config: Some(from_bootstrap(CA_SECRET)),
+                    ..CombinedCertificateValidationContext::default()
+                },
+            )),
+            ..CommonTlsContext::default()
+        }),
+        ..UpstreamTlsContext::default()
+    }
+}
+
+/// The filter on the listeners of `fleet`, whose limiter is `limiter`. It asks nothing about a route without limits.
+pub fn filter(fleet: &Name, limiter: &RateLimiter) -> HttpFilter {
+    HttpFilter {
+        name: FILTER.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any::pack_typed(&settings(fleet, limiter)))),
+        ..HttpFilter::default()
+    }
+}
+
+pub(super) fn settings(fleet: &Name, limiter: &RateLimiter) -> RateLimit {
+    let RateLimiter { addresses: _, timeout, on_failure, insecure: _ } = limiter;
+    RateLimit {
+        domain: fleet.to_string(),
+        timeout: Some(duration(*timeout)),
+        failure_mode_deny: *on_failure == OnFailure::Deny,
+        // Envoy's default of 500 says that the request was at fault, or the service.
+        status_on_error: Some(HttpStatus { code: StatusCode::ServiceUnavailable.into() }),
+        rate_limited_as_resource_exhausted: true,
+        enable_x_ratelimit_headers: XRateLimitHeadersRfcVersion::DraftVersion03.into(),
+        enable_retry_after_header: true,
+        rate_limit_service: Some(RateLimitServiceConfig {
+            grpc_service: Some(GrpcService {
+                target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc_service::EnvoyGrpc {
+                    cluster_name: CLUSTER.to_owned(),
+                    ..grpc_service::EnvoyGrpc::default()
+                })),
+                ..GrpcService::default()
+            }),
+            transport_api_version: ApiVersion::V3.into(),
+        }),
+        ..RateLimit::default()
+    }
+}
