@@ -32,7 +32,7 @@ const SERVER_CORE: &str = "0";
 pub(super) const LOAD_CORE: &str = "1";
 
 /// Ours counts here what it decided alone.
-const WITHOUT_REDIS: &str = "chancery_ratelimit_without_redis_total";
+const WITHOUT_REDIS: &str = "chancery_rate_limiter_without_redis_total";
 
 /// So often is asked under a limit of one. More than twice, because a decision without Redis, as a busy machine brings
 /// about, counts elsewhere.

@@ -2,6 +2,10 @@
 //!
 //! It accepts and refuses what the generated code does (a test says so for any bytes), so that it does not
 //! matter which of the two a request meets. Fields that are not known are skipped, every length is checked, and texts are UTF-8.
+//!
+//! With one exception: values may be any bytes. Envoy passes on what a client put into a header, and if one byte that is
+//! not UTF-8 failed the call, a client could switch off every limit of a route that passes on failure. Values
+//! that are not UTF-8 are counted together, as [`NOT_UTF8`].
 
 use chancery_proto::envoy::rls::RateLimitRequest;
 use smallvec::SmallVec;
@@ -11,6 +15,9 @@ use crate::model::{
     descriptor::{Descriptor, Entry, Hits, Override, Request},
     limit::Unit,
 };
+
+/// What stands for a value that is not UTF-8.
+pub const NOT_UTF8: &str = "\u{fffd}";
 
 /// Why a request cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,7 +168,7 @@ fn read_entry(mut fields: Fields<'_>) -> Result<Entry<'_>, Malformed> {
     while let Some(field) = fields.next()? {
         match field {
             Field::Bytes(1, text) => entry.key = utf8(text)?,
-            Field::Bytes(2, text) => entry.value = utf8(text)?,
+            Field::Bytes(2, text) => entry.value = std::str::from_utf8(text).unwrap_or(NOT_UTF8),
             Field::Varint(1 | 2, _) | Field::Fixed(1 | 2) => return Err(Malformed),
             _ => {}
         }
