@@ -127,6 +127,7 @@ pub fn path(kind: &str, name: &str) -> Result<String> {
         "Listener" => "listeners",
         "Service" => "services",
         "Route" => "routes",
+        "RateLimit" => "rate-limits",
         _ => anyhow::bail!("no collection is known for kind {kind:?}"),
     };
     Ok(format!("/api/v1/{collection}/{name}"))

@@ -77,12 +77,7 @@ impl Limiter {
         Self::start_as(folder, name, &all, &[]).await
     }
 
-    async fn start_as(
-        folder: &Path,
-        name: &str,
-        arguments: &[&str],
-        environment: &[(&str, &str)],
-    ) -> Result<Self> {
+    async fn start_as(folder: &Path, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();

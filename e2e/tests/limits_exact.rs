@@ -205,11 +205,15 @@ async fn the_limit_and_hardly_less_on_a_cluster_that_loses_a_primary() -> Result
         })
         .await?;
     // What the primary had not yet told its replica is lost, at worst a whole bucket; meanwhile each limiter counts by itself.
-    expect(&tally, seconds, &[
-        Expected { rule: "leased", bursts: 3.0, least: 0.5 },
-        Expected { rule: "strict", bursts: 3.0, least: 0.5 },
-        Expected { rule: "closed", bursts: 2.0, least: 0.3 },
-    ]);
+    expect(
+        &tally,
+        seconds,
+        &[
+            Expected { rule: "leased", bursts: 3.0, least: 0.5 },
+            Expected { rule: "strict", bursts: 3.0, least: 0.5 },
+            Expected { rule: "closed", bursts: 2.0, least: 0.3 },
+        ],
+    );
     Ok(())
 }
 
@@ -227,11 +231,15 @@ async fn no_more_than_two_buckets_over_a_restart_of_redis() -> Result<()> {
         })
         .await?;
     // It comes back empty, so every bucket is full once more; and while it was away, the limiters' own were.
-    expect(&tally, seconds, &[
-        Expected { rule: "leased", bursts: 3.0, least: 0.9 },
-        Expected { rule: "strict", bursts: 3.0, least: 0.9 },
-        Expected { rule: "closed", bursts: 2.0, least: 0.7 },
-    ]);
+    expect(
+        &tally,
+        seconds,
+        &[
+            Expected { rule: "leased", bursts: 3.0, least: 0.9 },
+            Expected { rule: "strict", bursts: 3.0, least: 0.9 },
+            Expected { rule: "closed", bursts: 2.0, least: 0.7 },
+        ],
+    );
     crowd.together().await
 }
 
