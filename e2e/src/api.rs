@@ -126,6 +126,7 @@ pub fn path(kind: &str, name: &str) -> Result<String> {
         "Fleet" => "fleets",
         "Listener" => "listeners",
         "Service" => "services",
+        "RateLimit" => "rate-limits",
         "Route" => "routes",
         "RateLimit" => "rate-limits",
         _ => anyhow::bail!("no collection is known for kind {kind:?}"),

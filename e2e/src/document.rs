@@ -14,6 +14,30 @@ pub fn listener(name: &str, fleet: &str, port: u16) -> Value {
     resource("Listener", name, json!({ "fleet": fleet, "address": "127.0.0.1", "port": port, "protocol": "http" }))
 }
 
+/// A fleet that asks the limiters at these addresses, and waits for them; `more` is the rest of what it says about them.
+#[expect(clippy::needless_pass_by_value, reason = "callers write json!(…) in place")]
+pub fn fleet_asking(name: &str, limiters: &[SocketAddr], more: Value) -> Value {
+    let addresses: Vec<String> = limiters.iter().map(ToString::to_string).collect();
+    let mut limiter = json!({ "addresses": addresses, "timeout": "10s", "onFailure": "deny" });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        limiter[field] = value.clone();
+    }
+    resource("Fleet", name, json!({ "rateLimiter": limiter }))
+}
+
+/// A limit by the header `x-api-key`; `more` is the rest of its spec.
+pub fn limit_per_key(name: &str, requests: u32, per: &str, mut more: Value) -> Value {
+    more["key"] = json!([{ "header": "x-api-key" }]);
+    more["limit"]["requests"] = requests.into();
+    more["limit"]["per"] = per.into();
+    resource("RateLimit", name, more)
+}
+
+/// A route on `edge/web` to one service, within these limits.
+pub fn limited_route(name: &str, host: &str, service: &str, limits: &[&str]) -> Value {
+    route(name, host, &json!([{ "to": [{ "service": service }], "rateLimits": limits }]))
+}
+
 /// A service with these endpoints, and nothing but defaults.
 pub fn service(name: &str, endpoints: &[SocketAddr]) -> Value {
     service_with(name, endpoints, json!({}))

@@ -12,6 +12,7 @@ pub mod command;
 pub mod control_plane;
 pub mod document;
 pub mod envoy;
+pub mod limited;
 pub mod limiter;
 pub mod link;
 pub mod load;

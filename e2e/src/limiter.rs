@@ -3,13 +3,14 @@
 //! Its command line is known here and nowhere else in the tests.
 
 use std::{
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use chancery_proto::envoy::{
     rate_limit_common::{RateLimitDescriptor, rate_limit_descriptor::Entry},
     rls::{
@@ -18,14 +19,17 @@ use chancery_proto::envoy::{
     },
 };
 use serde_json::Value;
-use tonic::{Status, transport::Channel};
+use tonic::{
+    Status,
+    transport::{Certificate, Channel, ClientTlsConfig},
+};
 
 use crate::{
     certificates::{Authority, Identity},
     client::{fetch, get},
     process::{Process, own_program},
     required::required,
-    wait::PATIENCE,
+    wait::{PATIENCE, until},
 };
 
 /// How long one question of a test may take before it counts as lost.
@@ -116,6 +120,16 @@ impl Limiter {
         serde_json::from_slice(&response.body).with_context(|| format!("{path}: {}", response.text()))
     }
 
+    /// Waits until it holds rules, whoever gave them.
+    pub async fn ready(&self) -> Result<()> {
+        until(&format!("{} is ready", self.name), PATIENCE, async || {
+            let answer = fetch(self.http, get("limiter", "/readyz")).await?;
+            ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+            Ok(())
+        })
+        .await
+    }
+
     /// Its metrics.
     pub async fn metrics(&self) -> Result<String> {
         Ok(fetch(self.http, get("limiter", "/metrics")).await?.text())
@@ -167,6 +181,11 @@ impl Client {
         Ok(Self(RateLimitServiceClient::new(endpoint.connect().await?)))
     }
 
+    /// Connects over mTLS as the holder of `identity`, to a limiter whose certificate is of `authority`.
+    pub async fn connect_as(address: SocketAddr, authority: &Authority, identity: &Identity) -> Result<Self> {
+        Ok(Self(RateLimitServiceClient::new(secure(address, authority, identity).await?)))
+    }
+
     /// The whole answer to a request.
     pub async fn ask(&mut self, request: RateLimitRequest) -> Result<RateLimitResponse, Status> {
         Ok(self.0.should_rate_limit(request).await?.into_inner())
@@ -177,6 +196,16 @@ impl Client {
         let answer = self.ask(request(domain, &[entries])).await?;
         Ok(answer.overall_code() == Code::Ok)
     }
+}
+
+/// A connection over mTLS to a limiter of `authority`, as the holder of `identity`.
+pub async fn secure(address: SocketAddr, authority: &Authority, identity: &Identity) -> Result<Channel> {
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(fs::read(authority.file())?))
+        .identity(tonic::transport::Identity::from_pem(fs::read(&identity.certificate)?, fs::read(&identity.key)?))
+        .domain_name("localhost");
+    let endpoint = Channel::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect_timeout(DEADLINE);
+    Ok(endpoint.connect().await?)
 }
 
 /// A request with these descriptors.

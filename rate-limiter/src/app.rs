@@ -138,7 +138,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         caller: if settings.insecure || settings.trust_http { Caller::Trusted } else { Caller::Anonymous },
         admin: Admin { readiness: readiness.clone(), metrics: prometheus, stopping: stop.clone() },
     };
-    let (others, report_health) = grpc::health(readiness, stop.clone());
+    let (others, report_health) = grpc::health(readiness, stop.clone()).await;
+    let others = grpc::reflection(others).context("cannot describe the services")?;
     shutdown.spawn("health", report_health);
     if let Some(tls) = &tls {
         shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));

@@ -180,6 +180,8 @@ impl Worker {
     async fn serve(self, socket: std::net::TcpListener, mut inbox: mpsc::Receiver<Accepted>) -> io::Result<()> {
         let listener = TcpListener::from_std(socket)?;
         let service = (self.open)();
+        // A limiter that has just started must not admit by itself what others count together.
+        service.limiter.store().settled().await;
         let routes = grpc::routes(service.clone(), self.others.clone()).prepare();
         let mut tonic = Tonic::start(self.server, &routes, &self.stop);
         let mut connections = JoinSet::new();

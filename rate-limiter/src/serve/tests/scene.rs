@@ -35,6 +35,7 @@ use crate::{
         answer::Answers,
         grpc,
         meters::Meters,
+        quota::QuotaService,
         worker::{self, GrpcServer, Plan},
     },
     store::{Ask, Charging, Outcome, Outcomes, SaltCell, Source, Store},
@@ -145,7 +146,7 @@ impl Setting {
         Self { server, workers: 1, max_connections: 100, tls: None }
     }
 
-    pub(super) fn play(self) -> Scene {
+    pub(super) async fn play(self) -> Scene {
         let sockets = bind_shared(SocketAddr::from(([127, 0, 0, 1], 0)), self.workers).unwrap();
         let address = sockets[0].local_addr().unwrap();
         let stores: Vec<_> = (0..self.workers).map(|_| Puppet::new()).collect();
@@ -153,14 +154,16 @@ impl Setting {
         let meters = Arc::new(Meters::default());
         let (shutdown, readiness) = (Shutdown::new(), Readiness::new());
         let rules_loaded = readiness.condition("rules loaded");
-        let (others, report) = grpc::health(readiness, shutdown.token());
+        let (others, report) = grpc::health(readiness, shutdown.token()).await;
+        let others = grpc::reflection(others).unwrap();
         shutdown.spawn("health", report);
         let (opened, salt) = (AtomicUsize::new(0), SaltCell::random());
         let (of_workers, counted) = (stores.clone(), meters.clone());
         let open = move || {
             let store = of_workers[opened.fetch_add(1, SeqCst)].clone();
             let limiter = Limiter::new(rules.clone(), store, salt.clone());
-            Service { limiter, answers: Answers::default(), meters: counted.clone() }
+            let quota = QuotaService::new(limiter.clone(), Arc::default(), Arc::new(|| 1));
+            Service { limiter, answers: Answers::default(), meters: counted.clone(), quota }
         };
         let plan = Plan {
             sockets,
