@@ -135,7 +135,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let stop = shutdown.token();
     let http = Http {
         limiter: limiter(),
-        caller: if settings.insecure { Caller::Trusted } else { Caller::Anonymous },
+        caller: if settings.insecure || settings.trust_http { Caller::Trusted } else { Caller::Anonymous },
         admin: Admin { readiness: readiness.clone(), metrics: prometheus, stopping: stop.clone() },
     };
     let (others, report_health) = grpc::health(readiness, stop.clone()).await;
