@@ -35,6 +35,7 @@ use crate::{
         answer::Answers,
         grpc,
         meters::Meters,
+        quota::QuotaService,
         worker::{self, GrpcServer, Plan},
     },
     store::{Ask, Charging, Outcome, Outcomes, SaltCell, Source, Store},
@@ -160,7 +161,8 @@ impl Setting {
         let open = move || {
             let store = of_workers[opened.fetch_add(1, SeqCst)].clone();
             let limiter = Limiter::new(rules.clone(), store, salt.clone());
-            Service { limiter, answers: Answers::default(), meters: counted.clone() }
+            let quota = QuotaService::new(limiter.clone(), Arc::default(), Arc::new(|| 1));
+            Service { limiter, answers: Answers::default(), quota, meters: counted.clone() }
         };
         let plan = Plan {
             sockets,
