@@ -128,7 +128,6 @@ pub fn path(kind: &str, name: &str) -> Result<String> {
         "Service" => "services",
         "RateLimit" => "rate-limits",
         "Route" => "routes",
-        "RateLimit" => "rate-limits",
         _ => anyhow::bail!("no collection is known for kind {kind:?}"),
     };
     Ok(format!("/api/v1/{collection}/{name}"))
