@@ -121,7 +121,7 @@ mod tests {
         own_fleet["labels"] = json!({});
         own_route["labels"] = json!({});
         assert!(!give_limiter(&mut own_fleet, &fleet) && !limit_path(&mut own_route, &route));
-        let mut moved = old_route.clone();
+        let mut moved = old_route;
         moved["spec"]["listeners"] = json!(["other/web"]);
         assert!(!limit_path(&mut moved, &route));
         assert!(!give_limiter(&mut Value::Null, &fleet) && !limit_path(&mut Value::Null, &route));
