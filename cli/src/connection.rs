@@ -38,7 +38,8 @@ pub(crate) struct ConnectionArgs {
 struct Dev {
     api_url: String,
     admin_token: SecretString,
-    rate_limiter_http: SocketAddr,
+    /// Not there in one that was started by an older version.
+    rate_limiter_http: Option<SocketAddr>,
 }
 
 impl ConnectionArgs {
@@ -59,7 +60,8 @@ impl ConnectionArgs {
 
 /// The rate limiter to ask: that of a `chancery dev` with its data in `data_dir`, if one runs.
 pub(crate) fn limiter(data_dir: &Path) -> String {
-    Dev::read(data_dir).map_or_else(|| DEFAULT_LIMITER.to_owned(), |dev| format!("http://{}", dev.rate_limiter_http))
+    let here = Dev::read(data_dir).and_then(|dev| dev.rate_limiter_http);
+    here.map_or_else(|| DEFAULT_LIMITER.to_owned(), |address| format!("http://{address}"))
 }
 
 /// A token goes only to the server it belongs to: that of `chancery dev` never to one that was named otherwise.
@@ -93,7 +95,7 @@ mod tests {
         let dev = running.then(|| Dev {
             api_url: DEV.to_owned(),
             admin_token: "of-dev".to_owned().into(),
-            rate_limiter_http: "127.0.0.1:6080".parse().unwrap(),
+            rate_limiter_http: None,
         });
         let token = token.map(|token| token.to_owned().into());
         let (server, token) = choose(server.map(str::to_owned), token, dev)?;
@@ -108,6 +110,13 @@ mod tests {
         assert_eq!(chosen(None, Some("t"), true), is(DEV, "t"));
         assert_eq!(chosen(None, Some("t"), false), is(DEFAULT_SERVER, "t"));
         assert_eq!(chosen(None, None, false), None);
+    }
+
+    #[test]
+    fn what_an_older_version_says_of_itself_is_understood() {
+        let dev: Dev =
+            serde_json::from_str(r#"{"apiUrl":"http://127.0.0.1:8090","adminToken":"of-dev","pids":{}}"#).unwrap();
+        assert_eq!((dev.api_url.as_str(), dev.rate_limiter_http), (DEV, None));
     }
 
     #[test]

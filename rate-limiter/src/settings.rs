@@ -41,8 +41,6 @@ pub struct Settings {
     pub http_addr: SocketAddr,
     /// Serve gRPC in plaintext, to whoever asks.
     pub insecure: bool,
-    /// Open every domain to whoever reaches the HTTP address, where nobody can say who they are; so does `insecure`.
-    pub trust_http: bool,
     /// Certificate chain of the gRPC server, PEM.
     pub tls_cert: PathBuf,
     /// Its private key, PEM.
@@ -117,7 +115,6 @@ impl Default for Settings {
             grpc_addr: local(8081),
             http_addr: local(6070),
             insecure: false,
-            trust_http: false,
             tls_cert: PathBuf::new(),
             tls_key: PathBuf::new(),
             client_ca: PathBuf::new(),
@@ -231,9 +228,6 @@ pub struct Flags {
     /// Serve gRPC in plaintext, to whoever asks
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub insecure: Option<bool>,
-    /// Open the domains of fleets to whoever reaches the HTTP address
-    #[arg(long, num_args = 0, default_missing_value = "true")]
-    pub trust_http: Option<bool>,
     /// Certificate chain of the gRPC server, PEM
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,

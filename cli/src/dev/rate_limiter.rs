@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use chancery_control_plane::identity::issue::IdentityFiles;
-use chancery_rate_limiter::app::{self, Running, Settings};
+use chancery_rate_limiter::{
+    app::{self, Running, Settings},
+    store::redis::Address,
+};
 use chancery_runtime::{SecretString, Shutdown};
 use http::StatusCode;
 use tokio::time::Instant;
@@ -14,7 +17,7 @@ use super::{http::Http, ports::Ports};
 /// Cells kept in memory: enough for one machine, and a small part of what a limiter takes by itself.
 const CELLS: usize = 100_000;
 
-/// How long the control plane may take to hand over the limits.
+/// How long the limits may take to come from the control plane.
 const READY: Duration = Duration::from_secs(15);
 
 /// How long to wait between two looks at whether it is ready.
@@ -27,15 +30,18 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Starts it with the limits of the control plane; returns once they are in force.
+    /// Starts it with the limits of the control plane; returns once they are in force and
+    /// Envoy can ask.
     pub(super) async fn start(ports: &Ports, identity: &IdentityFiles, redis: Option<SecretString>) -> Result<Self> {
+        if let Some(url) = &redis {
+            // The limiter would speak of a flag that it was not given.
+            url.expose().parse::<Address>().context("--redis is not the URL of a Redis")?;
+        }
         let settings = Settings {
             store: redis,
             xds: ports.xds.to_string(),
             grpc_addr: ports.limiter_grpc,
             http_addr: ports.limiter_http,
-            // Both are of this machine only, and questions about limits are part of what there is to try.
-            trust_http: true,
             tls_cert: identity.certificate.clone(),
             tls_key: identity.private_key.clone(),
             client_ca: identity.ca.clone(),
@@ -72,7 +78,7 @@ async fn ready(http: SocketAddr) -> Result<()> {
             Err(error) => format!("{error:#}"),
         };
         if Instant::now() > deadline {
-            bail!("the rate limiter has no limits from the control plane after {READY:?}: {last}");
+            bail!("the rate limiter is not ready after {READY:?}: {last}");
         }
         tokio::time::sleep(POLL).await;
     }

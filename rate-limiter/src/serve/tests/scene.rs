@@ -154,6 +154,7 @@ impl Setting {
         let meters = Arc::new(Meters::default());
         let (shutdown, readiness) = (Shutdown::new(), Readiness::new());
         let rules_loaded = readiness.condition("rules loaded");
+        let accepting = readiness.condition("connections accepted");
         let (others, report) = grpc::health(readiness, shutdown.token()).await;
         let others = grpc::reflection(others).unwrap();
         shutdown.spawn("health", report);
@@ -173,6 +174,7 @@ impl Setting {
             trust_domain: "chancery.local".into(),
             server: self.server,
             max_connections: self.max_connections,
+            accepting,
         };
         worker::start(plan, &shutdown).unwrap();
         Scene { address, stores, rules_loaded, shutdown, meters }
