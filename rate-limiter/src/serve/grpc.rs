@@ -3,30 +3,27 @@
 //! [`wire`](super::wire) hands every call here that is not a plain, complete, well-formed `ShouldRateLimit`. So errors are
 //! told in one place, and the two ways cannot differ in them.
 
-use std::time::Instant;
+mod rate_limit;
 
-use chancery_proto::envoy::{
-    rlqs::rate_limit_quota_service_server::RateLimitQuotaServiceServer,
-    rls::{
-        RateLimitRequest, RateLimitResponse,
-        rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
-    },
-};
+use chancery_proto::envoy::rlqs::rate_limit_quota_service_server::RateLimitQuotaServiceServer;
 use chancery_proto::reflection::RATE_LIMIT_SERVICES;
-use chancery_runtime::{admin::Readiness, telemetry::chain};
+use chancery_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::service::Routes;
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
 
-use super::{Service, caller::caller_of, invalid, refusal, wire::request};
-use crate::decide::Deciding;
+use self::rate_limit::RateLimit;
+use super::Service;
 
 /// The name of the service, for health checks.
 pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
+
+/// The path of its only method.
+pub const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
 /// The largest request message, in bytes: tonic's own bound, said aloud.
 pub const MAX_MESSAGE: usize = 4 << 20;
@@ -37,8 +34,7 @@ const MAX_QUESTION: usize = 4 << 10;
 /// `ShouldRateLimit`, quotas and `others` (health and the like) as one tonic service.
 pub fn routes(service: Service, others: Routes) -> Routes {
     let quota = RateLimitQuotaServiceServer::new(service.quota.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let service = RateLimitServiceServer::new(RateLimit(service)).max_decoding_message_size(MAX_MESSAGE);
-    others.add_service(service).add_service(quota)
+    others.add_service(RateLimit(service)).add_service(quota)
 }
 
 /// Server reflection, so that tools need no `.proto` files, in both versions that tools speak.
@@ -83,38 +79,4 @@ async fn report(reporter: HealthReporter, readiness: Readiness, stop: Cancellati
 async fn tell(reporter: &HealthReporter, status: ServingStatus) {
     reporter.set_service_status("", status).await;
     reporter.set_service_status(SERVICE_NAME, status).await;
-}
-
-#[derive(Clone)]
-struct RateLimit(Service);
-
-#[tonic::async_trait]
-impl RateLimitService for RateLimit {
-    async fn should_rate_limit(
-        &self,
-        request: Request<RateLimitRequest>,
-    ) -> Result<Response<RateLimitResponse>, Status> {
-        let began = Instant::now();
-        let answer = self.decide(&request).await;
-        self.0.meters.answered(1, began.elapsed());
-        answer.map(Response::new)
-    }
-}
-
-impl RateLimit {
-    async fn decide(&self, request: &Request<RateLimitRequest>) -> Result<RateLimitResponse, Status> {
-        let caller = caller_of(request.extensions());
-        let deciding = {
-            let request = request::of_message(request.get_ref()).map_err(invalid)?;
-            self.0.limiter.decide(&request, &caller).map_err(|refused| {
-                tracing::debug!(error = chain(&refused), "request refused");
-                refusal(&refused)
-            })?
-        };
-        let verdict = match deciding {
-            Deciding::Done(verdict) => verdict,
-            Deciding::Waiting(verdict) => verdict.await,
-        };
-        Ok(self.0.answers.message(&verdict))
-    }
 }

@@ -1,7 +1,11 @@
 //! Which proxies share which limit, how much each of them wants, and what each was given. Pure: time comes in.
 //!
-//! A bucket is one cell of one rule. Every report of a proxy moves its demand, and with it everybody's share: the
-//! reporter is answered at once, and whose share has changed is told too, without waiting for its own report.
+//! Members of a cell share its limit: each is one bucket of one proxy (several buckets of a proxy may be about one cell).
+//! A report moves its member's demand, and with it everybody's share: the reporter is answered at once, and whose
+//! share has changed is to be told too, without waiting for its own report.
+//!
+//! A proxy that is given another bucket than before starts it full. So shares are not dealt out anew for every
+//! ripple of demand, and a cell that was charged much more than its limit gives nothing until that is paid back.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,13 +19,16 @@ use crate::model::{
 };
 
 /// Envoy reports every five seconds, whatever it is told.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a proxy may use nothing of a bucket before it is told to forget it.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// How much of its demand a report replaces.
 const NEWEST: f64 = 0.5;
+
+/// Part of a share that has to change before shares are dealt out anew.
+const RIPPLE: u32 = 8;
 
 /// Buckets that one proxy may have; more are not assigned.
 pub(super) const MAX_BUCKETS: usize = 10_000;
@@ -30,21 +37,30 @@ pub(super) const MAX_BUCKETS: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct StreamId(pub(super) u64);
 
-/// What a proxy used of a bucket since its last report.
+/// One bucket of one stream, by the number that the stream gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Member {
+    pub(super) stream: StreamId,
+    pub(super) bucket: u32,
+}
+
+/// What a proxy used of a bucket since its last report, and what that did to the cell.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
     pub(super) allowed: u64,
     pub(super) denied: u64,
     pub(super) elapsed: Duration,
+    /// Much more than the limit was charged to the cell.
+    pub(super) overdrawn: bool,
 }
 
 /// What became of a report.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
-    /// What the reporter may do from now on, and what others of the same bucket may.
-    Assigned { own: Assignment, others: Vec<(StreamId, Assignment)> },
+    /// What the reporter may do from now on.
+    Assigned(Assignment),
     /// The reporter has not used the bucket for long and is to forget it.
-    Abandon { others: Vec<(StreamId, Assignment)> },
+    Abandon,
     /// The proxy has too many buckets.
     TooMany,
 }
@@ -52,8 +68,8 @@ pub(super) enum Answer {
 /// All buckets that proxies report about.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    buckets: HashMap<CellKey, BTreeMap<StreamId, Share>>,
-    of_stream: HashMap<StreamId, Vec<CellKey>>,
+    cells: HashMap<CellKey, BTreeMap<Member, Share>>,
+    places: HashMap<StreamId, HashMap<u32, CellKey>>,
 }
 
 #[derive(Debug)]
@@ -61,172 +77,131 @@ struct Share {
     limit: Limit,
     demand: f64,
     used: Instant,
-    given: Option<Assignment>,
+    /// What it was last dealt, of which limit.
+    dealt: Option<(Limit, Assignment)>,
+    /// The cell was overdrawn when it last reported.
+    overdrawn: bool,
+}
+
+impl Share {
+    fn given(&self) -> Assignment {
+        match self.dealt {
+            Some((_, assignment)) if !self.overdrawn => assignment,
+            _ => Assignment::Nothing,
+        }
+    }
 }
 
 impl Ledger {
-    /// Takes a report of `stream` about the bucket `key`, whose limit is `limit` now.
+    /// Takes a report of `member` about the cell `key`, whose limit is `limit` now. Those whose share is another
+    /// than before, other than the reporter, are added to `changed`.
     pub(super) fn report(
         &mut self,
-        stream: StreamId,
+        member: Member,
         key: CellKey,
         limit: Limit,
         usage: Usage,
         now: Instant,
+        changed: &mut Vec<Member>,
     ) -> Answer {
-        let shares = self.buckets.entry(key).or_default();
-        if !shares.contains_key(&stream) {
-            let buckets = self.of_stream.entry(stream).or_default();
-            if buckets.len() >= MAX_BUCKETS {
-                self.forget_if_empty(key);
-                return Answer::TooMany;
-            }
-            buckets.push(key);
+        // The rule is another one than at the last report.
+        if self.place(member).is_some_and(|place| place != key) {
+            self.forget(member, changed);
         }
+        let places = self.places.entry(member.stream).or_default();
+        if places.len() >= MAX_BUCKETS && !places.contains_key(&member.bucket) {
+            return Answer::TooMany;
+        }
+        places.insert(member.bucket, key);
         let hits = usage.allowed.saturating_add(usage.denied);
-        let newest = hits as f64 / usage.elapsed.max(Duration::from_secs(1)).min(REPORT_INTERVAL * 12).as_secs_f64();
+        let newest = hits as f64 / usage.elapsed.clamp(Duration::from_secs(1), REPORT_INTERVAL * 12).as_secs_f64();
+        let shares = self.cells.entry(key).or_default();
         let share = shares
-            .entry(stream)
+            .entry(member)
             .and_modify(|share| share.demand = NEWEST * newest + (1.0 - NEWEST) * share.demand)
-            .or_insert(Share { limit, demand: newest, used: now, given: None });
+            .or_insert(Share { limit, demand: newest, used: now, dealt: None, overdrawn: false });
         share.limit = limit;
+        share.overdrawn = usage.overdrawn;
         if hits > 0 {
             share.used = now;
         } else if now.saturating_duration_since(share.used) >= IDLE {
-            return Answer::Abandon { others: self.leave_bucket(stream, key) };
+            self.forget(member, changed);
+            return Answer::Abandon;
         }
-        let mut changed = deal(shares, limit);
-        let own = shares.get(&stream).and_then(|share| share.given).unwrap_or(Assignment::Nothing);
-        changed.retain(|(other, _)| *other != stream);
-        Answer::Assigned { own, others: changed }
-    }
-
-    /// Forgets a stream that ended; says who has more from now on, and of which bucket.
-    pub(super) fn leave(&mut self, stream: StreamId) -> Vec<(CellKey, StreamId, Assignment)> {
-        let keys = self.of_stream.remove(&stream).unwrap_or_default();
-        let told = keys.into_iter().flat_map(|key| {
-            let changed = self.leave_bucket(stream, key);
-            changed.into_iter().map(move |(other, assignment)| (key, other, assignment)).collect::<Vec<_>>()
-        });
-        told.collect()
-    }
-
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.buckets.len()
-    }
-
-    fn leave_bucket(&mut self, stream: StreamId, key: CellKey) -> Vec<(StreamId, Assignment)> {
-        if let Some(keys) = self.of_stream.get_mut(&stream) {
-            keys.retain(|other| *other != key);
+        if !is_settled(shares, limit) {
+            deal(shares, limit, changed);
+            changed.retain(|other| *other != member);
         }
-        let Some(shares) = self.buckets.get_mut(&key) else { return Vec::new() };
-        let limit = shares.remove(&stream).map(|share| share.limit);
-        let changed = limit.map(|limit| deal(shares, limit)).unwrap_or_default();
-        self.forget_if_empty(key);
-        changed
+        Answer::Assigned(self.given(member).unwrap_or(Assignment::Nothing))
     }
 
-    fn forget_if_empty(&mut self, key: CellKey) {
-        if self.buckets.get(&key).is_some_and(BTreeMap::is_empty) {
-            self.buckets.remove(&key);
+    /// What a member may do now; `None` if it is none.
+    pub(super) fn given(&self, member: Member) -> Option<Assignment> {
+        self.cells.get(&self.place(member)?)?.get(&member).map(Share::given)
+    }
+
+    /// Forgets one bucket of a stream. Those who have more from now on are added to `changed`.
+    pub(super) fn forget(&mut self, member: Member, changed: &mut Vec<Member>) {
+        let Some(places) = self.places.get_mut(&member.stream) else { return };
+        if let Some(key) = places.remove(&member.bucket) {
+            self.leave_cell(member, key, changed);
+        }
+    }
+
+    /// Forgets a stream that ended. Those who have more from now on are added to `changed`.
+    pub(super) fn leave(&mut self, stream: StreamId, changed: &mut Vec<Member>) {
+        for (bucket, key) in self.places.remove(&stream).unwrap_or_default() {
+            self.leave_cell(Member { stream, bucket }, key, changed);
+        }
+        changed.retain(|member| member.stream != stream);
+    }
+
+    fn place(&self, member: Member) -> Option<CellKey> {
+        self.places.get(&member.stream)?.get(&member.bucket).copied()
+    }
+
+    fn leave_cell(&mut self, member: Member, key: CellKey, changed: &mut Vec<Member>) {
+        let Some(shares) = self.cells.get_mut(&key) else { return };
+        let Some(left) = shares.remove(&member) else { return };
+        if shares.is_empty() {
+            self.cells.remove(&key);
+        } else {
+            deal(shares, left.limit, changed);
         }
     }
 }
 
-/// Splits `limit` anew, and says whose share is another than before.
-fn deal(shares: &mut BTreeMap<StreamId, Share>, limit: Limit) -> Vec<(StreamId, Assignment)> {
-    let demands: Vec<f64> = shares.values().map(|share| share.demand).collect();
-    let assignments = split(&limit, &demands);
-    let mut changed = Vec::new();
-    for ((stream, share), assignment) in shares.iter_mut().zip(assignments) {
-        if share.given != Some(assignment) {
-            share.given = Some(assignment);
-            changed.push((*stream, assignment));
+/// Whether everybody has about what a new deal would give.
+fn is_settled(shares: &BTreeMap<Member, Share>, limit: Limit) -> bool {
+    let wanted = split(&limit, &demands(shares));
+    shares.values().zip(wanted).all(|(share, wanted)| match share.dealt {
+        Some((of, dealt)) => of == limit && is_about(dealt, wanted),
+        None => false,
+    })
+}
+
+fn is_about(dealt: Assignment, wanted: Assignment) -> bool {
+    match (dealt, wanted) {
+        (Assignment::Bucket { tokens_per_fill: dealt, .. }, Assignment::Bucket { tokens_per_fill: wanted, .. }) => {
+            dealt.abs_diff(wanted) <= dealt.max(wanted) / RIPPLE
+        }
+        (dealt, wanted) => dealt == wanted,
+    }
+}
+
+fn deal(shares: &mut BTreeMap<Member, Share>, limit: Limit, changed: &mut Vec<Member>) {
+    let assignments = split(&limit, &demands(shares));
+    for ((member, share), assignment) in shares.iter_mut().zip(assignments) {
+        let before = share.dealt.replace((limit, assignment));
+        if before.map(|(_, before)| before) != Some(assignment) {
+            changed.push(*member);
         }
     }
-    changed
+}
+
+fn demands(shares: &BTreeMap<Member, Share>) -> Vec<f64> {
+    shares.values().map(|share| share.demand).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::limit::Algorithm;
-
-    const KEY: CellKey = CellKey(7);
-    const ONE: StreamId = StreamId(1);
-    const TWO: StreamId = StreamId(2);
-
-    fn limit() -> Limit {
-        Limit::new(1_000, Duration::from_secs(1), None, Algorithm::TokenBucket).unwrap()
-    }
-
-    fn usage(hits: u64) -> Usage {
-        Usage { allowed: hits, denied: 0, elapsed: REPORT_INTERVAL }
-    }
-
-    fn rate(assignment: Assignment) -> u32 {
-        match assignment {
-            Assignment::Bucket { tokens_per_fill, fill_interval, .. } => tokens_per_fill / fill_interval,
-            Assignment::Nothing => 0,
-            Assignment::Everything => u32::MAX,
-        }
-    }
-
-    fn assigned(answer: Answer) -> (u32, Vec<(StreamId, u32)>) {
-        let Answer::Assigned { own, others } = answer else { panic!("{answer:?}") };
-        (rate(own), others.into_iter().map(|(stream, assignment)| (stream, rate(assignment))).collect())
-    }
-
-    #[test]
-    fn the_first_proxy_has_everything_until_another_wants_some() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
-        assert_eq!(assigned(ledger.report(ONE, KEY, limit(), usage(50_000), now)), (1_000, Vec::new()));
-        let (own, others) = assigned(ledger.report(TWO, KEY, limit(), usage(50_000), now));
-        assert_eq!(own, 500);
-        assert_eq!(others, [(ONE, 500)]);
-    }
-
-    #[test]
-    fn who_leaves_gives_back_its_share() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
-        ledger.report(ONE, KEY, limit(), usage(50_000), now);
-        ledger.report(TWO, KEY, limit(), usage(50_000), now);
-        let told = ledger.leave(TWO);
-        assert_eq!(
-            told.iter().map(|(key, stream, given)| (*key, *stream, rate(*given))).collect::<Vec<_>>(),
-            [(KEY, ONE, 1_000)]
-        );
-        assert_eq!(ledger.leave(ONE), []);
-        assert_eq!(ledger.len(), 0);
-    }
-
-    #[test]
-    fn what_is_not_used_for_long_is_abandoned() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
-        ledger.report(ONE, KEY, limit(), usage(1), start);
-        assigned(ledger.report(ONE, KEY, limit(), usage(0), start + IDLE / 2));
-        assert_eq!(ledger.report(ONE, KEY, limit(), usage(0), start + IDLE), Answer::Abandon { others: Vec::new() });
-        assert_eq!(ledger.len(), 0);
-    }
-
-    #[test]
-    fn a_proxy_cannot_fill_the_memory_with_buckets() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
-        for key in 0..MAX_BUCKETS as u128 {
-            assigned(ledger.report(ONE, CellKey(key), limit(), usage(1), now));
-        }
-        assert_eq!(ledger.report(ONE, CellKey(u128::MAX), limit(), usage(1), now), Answer::TooMany);
-        assert_eq!(ledger.len(), MAX_BUCKETS);
-        // Buckets that it has go on.
-        assigned(ledger.report(ONE, CellKey(0), limit(), usage(1), now));
-    }
-
-    #[test]
-    fn an_edited_limit_is_dealt_out_with_the_next_report() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
-        ledger.report(ONE, KEY, limit(), usage(50_000), now);
-        let edited = Limit::new(10, Duration::from_secs(1), None, Algorithm::TokenBucket).unwrap();
-        assert_eq!(assigned(ledger.report(ONE, KEY, edited, usage(50_000), now)), (10, Vec::new()));
-    }
-}
+mod tests;

@@ -5,9 +5,13 @@
 //! once. The shares of all proxies together are the limit (`model/quota`); replicas of this service split
 //! it evenly among themselves.
 //!
-//! Bound: in any interval `t` proxies admit at most `burst + t / T`, and once more the share that was taken from a proxy
-//! until it has read so: it is told at once, and forgets after [`TIME_TO_LIVE`] if it cannot be reached.
+//! **Bound.** Proxies admit at the limit's rate, and at once what their buckets hold, which is the limit's burst; and each
+//! of them admits a burst of its share again when it is told another one, for Envoy starts a new bucket full. That is
+//! charged like everything else: when a cell was charged more than its burst and two reports' worth, proxies get nothing
+//! of it until that is paid back. So in the long run it is the limit's rate; a share that was taken away counts until
+//! its proxy has read so, which is told at once, and is forgotten after [`TIME_TO_LIVE`] if the proxy cannot be reached.
 
+mod bucket;
 mod ledger;
 
 use std::{
@@ -43,27 +47,27 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::ledger::{Answer, Ledger, StreamId, Usage};
-use super::connection::Peer;
+use self::{
+    bucket::Buckets,
+    ledger::{Answer, Ledger, MAX_BUCKETS, Member, REPORT_INTERVAL, StreamId, Usage},
+};
+use super::{connection::Peer, refusal};
 use crate::{
-    decide::{Caller, Limiter, Refused},
+    decide::{Caller, Limiter, MAX_TEXT, Refused},
     model::{
         descriptor::{Entry, Hits},
         key::CellKey,
-        limit::Limit,
+        limit::{Algorithm, Limit},
         quota::Assignment,
         rule::{Amount, Policy},
     },
-    store::{Ask, Charging, without_redis::share},
+    store::{Ask, Charging, Outcome, without_redis::share},
 };
 
 /// How long an assignment holds. Envoy drops one without a lifetime at once, and reports every five seconds.
 const TIME_TO_LIVE: Duration = Duration::from_secs(30);
 
-/// Entries of a bucket's name.
-const MAX_ENTRIES: usize = 16;
-
-/// Assignments on their way to a stream that others' reports caused. What does not fit is said after its own next report.
+/// Buckets of a stream whose share others' reports have changed. What does not fit is told after its own next report.
 const PUSHED: usize = 256;
 
 /// Serves `StreamRateLimitQuotas`.
@@ -78,7 +82,7 @@ pub struct QuotaService {
 #[derive(Default)]
 pub struct Shared {
     ledger: Mutex<Ledger>,
-    pushes: Mutex<HashMap<StreamId, mpsc::Sender<(CellKey, Assignment)>>>,
+    pushes: Mutex<HashMap<StreamId, mpsc::Sender<u32>>>,
     last_stream: AtomicU64,
 }
 
@@ -118,9 +122,18 @@ struct QuotaStream {
     id: StreamId,
     domain: Option<String>,
     reports: Streaming<RateLimitQuotaUsageReports>,
-    pushed: mpsc::Receiver<(CellKey, Assignment)>,
-    buckets: HashMap<CellKey, BucketId>,
+    pushed: mpsc::Receiver<u32>,
+    buckets: Buckets,
     ended: bool,
+}
+
+/// A bucket that a limit applies to.
+struct Located {
+    key: CellKey,
+    limit: Limit,
+    policy: Policy,
+    /// It is only counted.
+    harmless: bool,
 }
 
 impl QuotaStream {
@@ -128,7 +141,7 @@ impl QuotaStream {
         let id = StreamId(service.shared.last_stream.fetch_add(1, Ordering::Relaxed));
         let (sender, pushed) = mpsc::channel(PUSHED);
         service.shared.pushes.lock().insert(id, sender);
-        Self { service, caller, id, domain: None, reports, pushed, buckets: HashMap::new(), ended: false }
+        Self { service, caller, id, domain: None, reports, pushed, buckets: Buckets::default(), ended: false }
     }
 
     /// The next response; `None` ends the stream.
@@ -146,9 +159,7 @@ impl QuotaStream {
                     // The proxy has gone, in order or not.
                     Ok(None) | Err(_) => return None,
                 },
-                Some((key, assignment)) = self.pushed.recv() => {
-                    self.buckets.get(&key).map(|bucket| action(bucket.clone(), assign(assignment))).into_iter().collect()
-                }
+                Some(bucket) = self.pushed.recv() => self.changed(bucket).into_iter().collect(),
             };
             if !bucket_action.is_empty() {
                 return Some(Ok(RateLimitQuotaResponse { bucket_action }));
@@ -157,88 +168,112 @@ impl QuotaStream {
         None
     }
 
-    async fn take(&mut self, report: RateLimitQuotaUsageReports) -> Result<Vec<BucketAction>, Status> {
-        if self.domain.is_none() {
-            self.domain = Some(report.domain).filter(|domain| !domain.is_empty());
-        }
-        let Some(domain) = self.domain.clone() else {
-            return Err(Status::invalid_argument("the first report must name a domain"));
-        };
-        let mut actions = Vec::with_capacity(report.bucket_quota_usages.len());
-        for usage in report.bucket_quota_usages {
-            actions.extend(self.account(&domain, usage).await?);
-        }
-        Ok(actions)
+    /// What a bucket's share is now that another's report has changed it. Looked up now, not sent along: reports on
+    /// several threads may overtake each other on the way here.
+    fn changed(&self, bucket: u32) -> Option<BucketAction> {
+        let assignment = self.service.shared.ledger.lock().given(self.member(bucket))?;
+        Some(action(self.buckets.id(bucket)?.clone(), assign(assignment)))
     }
 
-    /// Takes one bucket's usage; answers with what the proxy may do from now on.
-    async fn account(&mut self, domain: &str, usage: BucketQuotaUsage) -> Result<Option<BucketAction>, Status> {
-        let Some(bucket) = usage.bucket_id else {
-            return Err(Status::invalid_argument("a usage must name its bucket"));
-        };
-        if bucket.bucket.len() > MAX_ENTRIES {
-            return Err(Status::invalid_argument(format!("a bucket has at most {MAX_ENTRIES} entries")));
+    /// Takes a report: charges what was used, all at once, and says what the proxy may do from now on.
+    async fn take(&mut self, report: RateLimitQuotaUsageReports) -> Result<Vec<BucketAction>, Status> {
+        if self.domain.is_none() {
+            self.domain = Some(report.domain).filter(|domain| !domain.is_empty() && domain.len() <= MAX_TEXT);
         }
-        let Some((key, limit, policy)) = self.find(domain, &bucket)? else {
+        let Some(domain) = self.domain.clone() else {
+            return Err(Status::invalid_argument(format!(
+                "the first report must name a domain of at most {MAX_TEXT} bytes"
+            )));
+        };
+        if report.bucket_quota_usages.len() > MAX_BUCKETS {
+            return Err(Status::invalid_argument(format!("a report has at most {MAX_BUCKETS} buckets")));
+        }
+        let mut usages = Vec::with_capacity(report.bucket_quota_usages.len());
+        for mut usage in report.bucket_quota_usages {
+            let Some(bucket) = usage.bucket_id.take() else {
+                return Err(Status::invalid_argument("a usage must name its bucket"));
+            };
+            bucket::check(&bucket).map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let located = self.find(&domain, &bucket)?;
+            usages.push((bucket, usage, located));
+        }
+        let asks: Vec<Ask> =
+            usages.iter().filter_map(|(_, usage, located)| Some(ask(usage, located.as_ref()?))).collect();
+        let mut outcomes = match self.service.limiter.store().charge(&asks) {
+            Charging::Done(outcomes) => outcomes,
+            Charging::Waiting(outcomes) => outcomes.await,
+        }
+        .into_iter();
+        let answer = |(bucket, usage, located): (BucketId, BucketQuotaUsage, Option<Located>)| {
+            let outcome = located.as_ref().and_then(|_| outcomes.next());
+            let assigned = self.account(&domain, &bucket, &usage, located, outcome);
+            action(bucket, assigned)
+        };
+        Ok(usages.into_iter().map(answer).collect())
+    }
+
+    /// Accounts for one bucket's usage, which was charged with this outcome.
+    fn account(
+        &mut self,
+        domain: &str,
+        bucket: &BucketId,
+        usage: &BucketQuotaUsage,
+        located: Option<Located>,
+        outcome: Option<Outcome>,
+    ) -> Action {
+        let mut changed = Vec::new();
+        let Some(Located { key, limit, .. }) = located.filter(|located| !located.harmless) else {
             // As for a call per request: what no rule is about passes.
-            return Ok(Some(action(bucket, assign(Assignment::Everything))));
+            if let Some(number) = self.buckets.remove(bucket) {
+                self.service.shared.ledger.lock().forget(self.member(number), &mut changed);
+                tell(&self.service.shared, &changed);
+            }
+            return assign(Assignment::Everything);
         };
-        let elapsed = usage
-            .time_elapsed
-            .map(|time| Duration::from_secs(time.seconds.try_into().unwrap_or(0)))
-            .unwrap_or_default();
-        if usage.num_requests_allowed > 0 {
-            let hits = Hits::Take(usage.num_requests_allowed);
-            let ask = Ask { key, limit, hits, policy: Policy { debt: true, ..policy } };
-            if let Charging::Waiting(charging) = self.service.limiter.store().charge(&[ask]) {
-                charging.await;
-            }
-        }
+        let known = self.buckets.number(bucket);
+        let member = self.member(known);
         let share = share(&limit, (self.service.replicas)());
-        let usage = Usage { allowed: usage.num_requests_allowed, denied: usage.num_requests_denied, elapsed };
-        let answer = self.service.shared.ledger.lock().report(self.id, key, share, usage, Instant::now());
-        Ok(match answer {
-            Answer::Assigned { own, others } => {
-                self.tell(key, others);
-                self.buckets.insert(key, bucket.clone());
-                Some(action(bucket, assign(own)))
-            }
-            Answer::Abandon { others } => {
-                self.tell(key, others);
-                self.buckets.remove(&key);
-                Some(action(bucket, Action::AbandonAction(AbandonAction {})))
+        let usage = Usage {
+            allowed: usage.num_requests_allowed,
+            denied: usage.num_requests_denied,
+            elapsed: elapsed(usage),
+            overdrawn: outcome.is_some_and(|outcome| is_overdrawn(&limit, &outcome)),
+        };
+        let answer = self.service.shared.ledger.lock().report(member, key, share, usage, Instant::now(), &mut changed);
+        tell(&self.service.shared, &changed);
+        match answer {
+            Answer::Assigned(assignment) => assign(assignment),
+            Answer::Abandon => {
+                self.buckets.remove(bucket);
+                Action::AbandonAction(AbandonAction {})
             }
             Answer::TooMany => {
-                tracing::warn!(domain, "a proxy has more than {} quota buckets", ledger::MAX_BUCKETS);
-                Some(action(bucket, assign(Assignment::Nothing)))
+                self.buckets.remove(bucket);
+                tracing::warn!(domain, "a proxy has more than {MAX_BUCKETS} quota buckets");
+                assign(Assignment::Nothing)
             }
-        })
+        }
     }
 
     /// The cell and limit of a bucket, unless no limit applies to it.
-    fn find(&self, domain: &str, bucket: &BucketId) -> Result<Option<(CellKey, Limit, Policy)>, Status> {
+    fn find(&self, domain: &str, bucket: &BucketId) -> Result<Option<Located>, Status> {
         let ruleset = self.service.limiter.rules();
         let Some(rules) = ruleset.rules.domain(domain) else { return Ok(None) };
         if !self.caller.may_use(rules) {
-            let refused = Refused::NotForCaller { domain: domain.to_owned() };
-            return Err(Status::permission_denied(refused.to_string()));
+            return Err(refusal(&Refused::NotForCaller { domain: domain.to_owned() }));
         }
         let mut entries: Vec<Entry<'_>> = bucket.bucket.iter().map(|(key, value)| Entry { key, value }).collect();
         if !rules.arrange(&mut entries) {
             return Ok(None);
         }
         let Some(rule) = rules.find(&entries) else { return Ok(None) };
-        match rule.amount {
-            Amount::Unlimited => Ok(None),
-            Amount::Limited(limit) => {
-                let key = self.service.limiter.salt().key(limit.algorithm(), domain, rule.cell(&entries));
-                Ok(Some((key, limit, rule.policy)))
-            }
-        }
+        let Amount::Limited(limit) = rule.amount else { return Ok(None) };
+        let key = self.service.limiter.salt().key(limit.algorithm(), domain, rule.cell(&entries));
+        Ok(Some(Located { key, limit, policy: rule.policy, harmless: rule.shadow || rule.quota }))
     }
 
-    fn tell(&self, key: CellKey, others: Vec<(StreamId, Assignment)>) {
-        tell(&self.service.shared, others.into_iter().map(|(stream, assignment)| (key, stream, assignment)));
+    fn member(&self, bucket: u32) -> Member {
+        Member { stream: self.id, bucket }
     }
 }
 
@@ -246,18 +281,46 @@ impl Drop for QuotaStream {
     fn drop(&mut self) {
         let shared = &self.service.shared;
         shared.pushes.lock().remove(&self.id);
-        let others = shared.ledger.lock().leave(self.id);
-        tell(shared, others);
+        let mut changed = Vec::new();
+        shared.ledger.lock().leave(self.id, &mut changed);
+        tell(shared, &changed);
     }
 }
 
-fn tell(shared: &Shared, others: impl IntoIterator<Item = (CellKey, StreamId, Assignment)>) {
+fn tell(shared: &Shared, changed: &[Member]) {
+    if changed.is_empty() {
+        return;
+    }
     let pushes = shared.pushes.lock();
-    for (key, stream, assignment) in others {
-        if let Some(stream) = pushes.get(&stream) {
+    for member in changed {
+        if let Some(stream) = pushes.get(&member.stream) {
             // Full: its own next report says it.
-            let _ = stream.try_send((key, assignment));
+            let _ = stream.try_send(member.bucket);
         }
+    }
+}
+
+/// What was used has been used: it is charged whether or not it is within the limit.
+fn ask(usage: &BucketQuotaUsage, located: &Located) -> Ask {
+    let policy = Policy { debt: true, ..located.policy };
+    Ask { key: located.key, limit: located.limit, hits: Hits::Take(usage.num_requests_allowed), policy }
+}
+
+fn elapsed(usage: &BucketQuotaUsage) -> Duration {
+    let Some(time) = &usage.time_elapsed else { return Duration::ZERO };
+    Duration::from_secs(time.seconds.try_into().unwrap_or(0)) + Duration::from_nanos(time.nanos.try_into().unwrap_or(0))
+}
+
+/// Whether more was charged than proxies that keep to their shares can use: a burst, and what they report late.
+fn is_overdrawn(limit: &Limit, outcome: &Outcome) -> bool {
+    let slack = REPORT_INTERVAL * 2;
+    match limit.algorithm() {
+        Algorithm::TokenBucket => {
+            let burst = f64::from(limit.burst()) / f64::from(limit.requests().max(1));
+            outcome.reset.as_secs_f64() > limit.per().as_secs_f64() * burst + slack.as_secs_f64()
+        }
+        // What is reported late may be of a window before, which matters little to long ones.
+        Algorithm::FixedWindow => outcome.remaining == 0 && limit.per() > slack,
     }
 }
 
@@ -284,3 +347,6 @@ fn assign(assignment: Assignment) -> Action {
 fn seconds(seconds: u64) -> google::protobuf::Duration {
     google::protobuf::Duration { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
 }
+
+#[cfg(test)]
+mod tests;

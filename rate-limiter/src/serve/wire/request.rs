@@ -7,7 +7,6 @@
 //! not UTF-8 failed the call, a client could switch off every limit of a route that passes on failure. Values
 //! that are not UTF-8 are counted together, as [`NOT_UTF8`].
 
-use chancery_proto::envoy::rls::RateLimitRequest;
 use smallvec::SmallVec;
 
 use super::protobuf::{Field, Fields, Malformed};
@@ -72,27 +71,6 @@ pub fn read(bytes: &[u8]) -> Result<Request<'_>, InvalidRequest> {
     }
     for (descriptor, said) in request.descriptors.iter_mut().zip(said) {
         descriptor.hits = hits(addend, said.hits, said.negative);
-    }
-    Ok(request)
-}
-
-/// The same from a message that was read by the generated code.
-///
-/// # Errors
-/// It asks for what does not exist.
-pub fn of_message(message: &RateLimitRequest) -> Result<Request<'_>, InvalidRequest> {
-    let mut request = Request { domain: &message.domain, descriptors: SmallVec::new() };
-    for said in &message.descriptors {
-        let limit = said.limit.as_ref().map(|limit| match unit(limit.unit) {
-            Some(unit) => Ok(Override { requests: limit.requests_per_unit, unit }),
-            None => Err(InvalidRequest::Unit(limit.unit)),
-        });
-        let own = said.hits_addend.as_ref().map(|hits| hits.value);
-        request.descriptors.push(Descriptor {
-            entries: said.entries.iter().map(|entry| Entry { key: &entry.key, value: &entry.value }).collect(),
-            hits: hits(message.hits_addend, own, said.is_negative_hits),
-            limit: limit.transpose()?,
-        });
     }
     Ok(request)
 }

@@ -22,6 +22,7 @@ use super::{
     super::{
         Service,
         connection::{Connection, Peer},
+        grpc::METHOD,
         invalid, refusal,
     },
     MAX_STREAMS,
@@ -33,9 +34,6 @@ use super::{
     timeout,
 };
 use crate::{decide::Deciding, model::verdict::Verdict};
-
-/// The method that has a short way.
-const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
 /// How much memory answers are cut from at a time.
 const CHUNK: usize = 16 << 10;
@@ -124,7 +122,7 @@ impl Session {
         let (head, body) = request.into_parts();
         let mut call = Call { head, body, respond };
         if !is_ours(&call) {
-            let ours = call.head.uri.path() == PATH;
+            let ours = call.head.uri.path() == METHOD;
             return self.hand_over(call, Bytes::new(), ours);
         }
         let mut taken = BytesMut::new();
@@ -257,7 +255,7 @@ impl Session {
 fn is_ours(call: &Call) -> bool {
     let head = &call.head;
     head.method == Method::POST
-        && head.uri.path() == PATH
+        && head.uri.path() == METHOD
         && head.headers.get("grpc-encoding").is_none_or(|encoding| encoding.as_bytes() == b"identity")
 }
 

@@ -50,6 +50,24 @@ fn agree(bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// What a message that the generated code has read comes down to.
+fn of_message(message: &RateLimitRequest) -> Result<Request<'_>, InvalidRequest> {
+    let mut request = Request { domain: &message.domain, descriptors: SmallVec::new() };
+    for said in &message.descriptors {
+        let limit = said.limit.as_ref().map(|limit| match unit(limit.unit) {
+            Some(unit) => Ok(Override { requests: limit.requests_per_unit, unit }),
+            None => Err(InvalidRequest::Unit(limit.unit)),
+        });
+        let own = said.hits_addend.as_ref().map(|hits| hits.value);
+        request.descriptors.push(Descriptor {
+            entries: said.entries.iter().map(|entry| Entry { key: &entry.key, value: &entry.value }).collect(),
+            hits: hits(message.hits_addend, own, said.is_negative_hits),
+            limit: limit.transpose()?,
+        });
+    }
+    Ok(request)
+}
+
 fn says_not_utf8(request: &Request<'_>) -> bool {
     request.descriptors.iter().flat_map(|descriptor| &descriptor.entries).any(|entry| entry.value == NOT_UTF8)
 }

@@ -1,0 +1,267 @@
+//! The stream as proxies see it: what they report, what they are told, and what that does to the cells.
+
+use std::net::SocketAddr;
+
+use arc_swap::ArcSwap;
+use chancery_proto::{
+    envoy::rlqs::{
+        rate_limit_quota_service_client::RateLimitQuotaServiceClient,
+        rate_limit_quota_service_server::RateLimitQuotaServiceServer,
+    },
+    google::protobuf,
+};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Code, service::interceptor::InterceptedService, transport::Server};
+
+use super::*;
+use crate::{
+    decide::{Deciding, Ruleset},
+    model::{
+        descriptor::{Descriptor, Request as Question},
+        rule::{DescriptorSpec, DomainSpec, LimitSpec, Rules},
+    },
+    store::{Clock, Memory, SaltCell, memory},
+};
+
+/// How long a test waits for what must come.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Who a client says it is, in place of a certificate.
+const FLEET: &str = "fleet";
+
+/// A service, and its rules.
+struct Scene {
+    address: SocketAddr,
+    limiter: Limiter,
+    rules: Arc<ArcSwap<Ruleset>>,
+    _tasks: JoinSet<()>,
+}
+
+fn limit(requests: u32, seconds: u64) -> Amount {
+    Amount::Limited(Limit::new(requests, Duration::from_secs(seconds), None, Algorithm::TokenBucket).unwrap())
+}
+
+fn rule(key: &str, amount: Amount, shadow: bool) -> DescriptorSpec {
+    let limit = LimitSpec { amount, name: key.into(), replaces: Vec::new(), policy: Policy::default(), body: None };
+    DescriptorSpec { key: key.into(), limit: Some(limit), shadow_mode: shadow, ..DescriptorSpec::default() }
+}
+
+fn ruleset(descriptors: Vec<DescriptorSpec>) -> Ruleset {
+    let fleets = Some(["edge".to_owned()].into());
+    let domain = DomainSpec { name: "edge".into(), descriptors, fleets, origin: "test".into() };
+    Ruleset::new(Rules::build(&[domain]).unwrap())
+}
+
+impl Scene {
+    async fn play(descriptors: Vec<DescriptorSpec>) -> Self {
+        let rules = Arc::new(ArcSwap::from_pointee(ruleset(descriptors)));
+        let store = Arc::new(Memory::new(memory::CAPACITY, Clock::system()));
+        let limiter = Limiter::new(rules.clone(), store, SaltCell::random());
+        let service = QuotaService::new(limiter.clone(), Arc::default(), Arc::new(|| 1));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let named = |mut request: Request<()>| {
+            if let Some(fleet) = request.metadata().get(FLEET) {
+                let caller = Caller::Fleet(fleet.to_str().unwrap().into());
+                request.extensions_mut().insert(Peer { address: ([127, 0, 0, 1], 1).into(), caller });
+            }
+            Ok(request)
+        };
+        let service = InterceptedService::new(RateLimitQuotaServiceServer::new(service), named);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let incoming = TcpListenerStream::new(listener);
+            Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        });
+        Self { address, limiter, rules, _tasks: tasks }
+    }
+
+    async fn proxy(&self, fleet: &str) -> Proxy {
+        let mut client = RateLimitQuotaServiceClient::connect(format!("http://{}", self.address)).await.unwrap();
+        let (reports, outgoing) = mpsc::channel(8);
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        request.metadata_mut().insert(FLEET, fleet.parse().unwrap());
+        let answers = client.stream_rate_limit_quotas(request).await.unwrap().into_inner();
+        Proxy { reports, answers }
+    }
+
+    /// Whether one call about `key` is within its limit.
+    fn passes(&self, key: &str) -> bool {
+        let descriptor =
+            Descriptor { entries: [Entry { key, value: "v" }].into_iter().collect(), hits: Hits::Take(1), limit: None };
+        let request = Question { domain: "edge", descriptors: [descriptor].into_iter().collect() };
+        match self.limiter.decide(&request, &Caller::Trusted).unwrap() {
+            Deciding::Done(verdict) => verdict.admitted,
+            Deciding::Waiting(_) => panic!("memory answers at once"),
+        }
+    }
+}
+
+/// A proxy's end of a stream.
+struct Proxy {
+    reports: mpsc::Sender<RateLimitQuotaUsageReports>,
+    answers: Streaming<RateLimitQuotaResponse>,
+}
+
+/// What a proxy was told of a bucket.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Everything,
+    Nothing,
+    /// Tokens at once, and per second.
+    Bucket(u32, f64),
+}
+
+fn bucket(key: &str) -> BucketId {
+    BucketId { bucket: [(key.to_owned(), "v".to_owned())].into() }
+}
+
+fn used(key: &str, allowed: u64) -> BucketQuotaUsage {
+    BucketQuotaUsage {
+        bucket_id: Some(bucket(key)),
+        time_elapsed: Some(protobuf::Duration { seconds: 5, nanos: 0 }),
+        num_requests_allowed: allowed,
+        num_requests_denied: 0,
+    }
+}
+
+fn report(usages: Vec<BucketQuotaUsage>) -> RateLimitQuotaUsageReports {
+    RateLimitQuotaUsageReports { domain: "edge".into(), bucket_quota_usages: usages }
+}
+
+impl Proxy {
+    async fn next(&mut self) -> Result<Vec<(BucketId, Told)>, Status> {
+        let answer =
+            timeout(SOON, self.answers.message()).await.expect("an answer in time")?.expect("the stream goes on");
+        Ok(answer.bucket_action.into_iter().map(told).collect())
+    }
+
+    async fn send(&mut self, report: RateLimitQuotaUsageReports) -> Result<Vec<(BucketId, Told)>, Status> {
+        self.reports.send(report).await.unwrap();
+        self.next().await
+    }
+
+    /// Reports so many requests for one bucket; says what it may do.
+    async fn uses(&mut self, key: &str, allowed: u64) -> Told {
+        let mut answer = self.send(report(vec![used(key, allowed)])).await.unwrap();
+        assert_eq!((answer.len(), &answer[0].0), (1, &bucket(key)));
+        answer.remove(0).1
+    }
+}
+
+fn told(action: BucketAction) -> (BucketId, Told) {
+    let Some(Action::QuotaAssignmentAction(assignment)) = action.bucket_action else { panic!("{action:?}") };
+    assert_eq!(assignment.assignment_time_to_live, Some(seconds(30)));
+    let told = match assignment.rate_limit_strategy.unwrap().strategy.unwrap() {
+        Strategy::BlanketRule(rule) if rule == i32::from(BlanketRule::AllowAll) => Told::Everything,
+        Strategy::BlanketRule(_) => Told::Nothing,
+        Strategy::TokenBucket(bucket) => {
+            let interval = bucket.fill_interval.unwrap().seconds as f64;
+            Told::Bucket(bucket.max_tokens, f64::from(bucket.tokens_per_fill.unwrap().value) / interval)
+        }
+        Strategy::RequestsPerTimeUnit(_) => panic!("Envoy does not know what to do with this"),
+    };
+    (action.bucket_id.unwrap(), told)
+}
+
+#[tokio::test]
+async fn a_report_is_answered_with_the_share_of_every_bucket() {
+    let scene = Scene::play(vec![
+        rule("limited", limit(100, 1), false),
+        rule("never", limit(0, 1), false),
+        rule("free", Amount::Unlimited, false),
+        rule("shadow", limit(1, 3_600), true),
+    ])
+    .await;
+    let mut proxy = scene.proxy("edge").await;
+    let keys = ["unknown", "limited", "never", "free", "shadow"];
+    let usages = keys.iter().map(|key| used(key, 50)).collect();
+    let expected = [Told::Everything, Told::Bucket(100, 100.0), Told::Nothing, Told::Everything, Told::Everything];
+    let expected: Vec<_> = keys.iter().map(|key| bucket(key)).zip(expected).collect();
+    assert_eq!(proxy.send(report(usages)).await.unwrap(), expected);
+    // A domain that has no rules limits nothing.
+    let mut other = scene.proxy("edge").await;
+    let elsewhere = RateLimitQuotaUsageReports { domain: "elsewhere".into(), ..report(vec![used("limited", 1)]) };
+    assert_eq!(other.send(elsewhere).await.unwrap(), [(bucket("limited"), Told::Everything)]);
+}
+
+#[tokio::test]
+async fn proxies_share_and_are_told_at_once() {
+    let scene = Scene::play(vec![rule("limited", limit(1_000, 1), false)]).await;
+    let (mut one, mut two) = (scene.proxy("edge").await, scene.proxy("edge").await);
+    assert_eq!(one.uses("limited", 3_000).await, Told::Bucket(1_000, 1_000.0));
+    assert_eq!(two.uses("limited", 3_000).await, Told::Bucket(500, 500.0));
+    assert_eq!(one.next().await.unwrap(), [(bucket("limited"), Told::Bucket(500, 500.0))]);
+    drop(two);
+    assert_eq!(one.next().await.unwrap(), [(bucket("limited"), Told::Bucket(1_000, 1_000.0))]);
+}
+
+#[tokio::test]
+async fn what_is_used_is_charged_to_the_cell_that_calls_are_decided_by() {
+    let scene =
+        Scene::play(vec![rule("limited", limit(10, 3_600), false), rule("shadow", limit(1, 3_600), true)]).await;
+    let mut proxy = scene.proxy("edge").await;
+    proxy.uses("limited", 9).await;
+    assert!(scene.passes("limited") && !scene.passes("limited"));
+    assert_eq!(proxy.uses("shadow", 1_000).await, Told::Everything);
+    assert!(scene.passes("shadow"), "a shadow refuses nobody");
+}
+
+#[tokio::test]
+async fn an_overdrawn_limit_gives_nothing() {
+    let scene = Scene::play(vec![rule("limited", limit(10, 3_600), false)]).await;
+    let mut proxy = scene.proxy("edge").await;
+    // As much as proxies that keep to their shares use in the first hour's first seconds.
+    assert!(matches!(proxy.uses("limited", 10).await, Told::Bucket(10, _)));
+    assert_eq!(proxy.uses("limited", 10).await, Told::Nothing);
+    assert_eq!(proxy.uses("limited", 0).await, Told::Nothing, "nothing is paid back yet");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_taken_away_frees_its_buckets() {
+    let scene = Scene::play(vec![rule("limited", limit(1_000, 1), false)]).await;
+    let mut proxy = scene.proxy("edge").await;
+    proxy.uses("limited", 10).await;
+    scene.rules.store(Arc::new(ruleset(vec![rule("other", limit(1, 1), false)])));
+    assert_eq!(proxy.uses("limited", 10).await, Told::Everything);
+    scene.rules.store(Arc::new(ruleset(vec![rule("limited", limit(500, 1), false)])));
+    // Nobody has a share of it that has not reported since.
+    let mut newcomer = scene.proxy("edge").await;
+    assert_eq!(newcomer.uses("limited", 10).await, Told::Bucket(500, 500.0));
+}
+
+#[tokio::test]
+async fn a_domain_is_for_its_fleets() {
+    let scene = Scene::play(vec![rule("limited", limit(10, 1), false)]).await;
+    let mut stranger = scene.proxy("lab").await;
+    let refused = stranger.send(report(vec![used("limited", 5)])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!((0..10).all(|_| scene.passes("limited")), "a stranger's report was charged");
+}
+
+#[tokio::test]
+async fn reports_that_make_no_sense_end_the_stream() {
+    let scene = Scene::play(vec![rule("limited", limit(10, 1), false)]).await;
+    let nameless = BucketQuotaUsage { bucket_id: None, ..used("limited", 1) };
+    let empty = BucketQuotaUsage { bucket_id: Some(BucketId::default()), ..used("limited", 1) };
+    let many = (0..17).map(|number| (number.to_string(), String::new())).collect();
+    let many = BucketQuotaUsage { bucket_id: Some(BucketId { bucket: many }), ..used("limited", 1) };
+    let no_domain = RateLimitQuotaUsageReports { domain: String::new(), ..report(vec![used("limited", 1)]) };
+    let long_domain = RateLimitQuotaUsageReports { domain: "x".repeat(MAX_TEXT + 1), ..no_domain.clone() };
+    let wrong = [report(vec![nameless]), report(vec![empty]), report(vec![many]), no_domain, long_domain];
+    for wrong in wrong {
+        let mut proxy = scene.proxy("edge").await;
+        let refused = proxy.send(wrong.clone()).await.expect_err(&format!("{wrong:?}"));
+        assert_eq!(refused.code(), Code::InvalidArgument, "{wrong:?}");
+    }
+    // Times that cannot be are taken for none.
+    for (seconds, nanos) in [(-5, -5), (i64::MAX, i32::MAX), (0, 0)] {
+        let time_elapsed = Some(protobuf::Duration { seconds, nanos });
+        let usage = BucketQuotaUsage { time_elapsed, num_requests_denied: u64::MAX, ..used("limited", 1) };
+        let answer = scene.proxy("edge").await.send(report(vec![usage])).await.unwrap();
+        assert!(matches!(answer[0].1, Told::Bucket(..)), "{answer:?}");
+    }
+    let answer = scene.proxy("edge").await.send(report(vec![used("limited", u64::MAX)])).await.unwrap();
+    assert_eq!(answer[0].1, Told::Nothing, "that many are more than any limit");
+}
