@@ -26,7 +26,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything on this machine: control plane, Envoy, demo services
+    /// Run everything on this machine: control plane, rate limiter, Envoy, demo services
     Dev(dev::DevArgs),
     /// Check files and say what would change
     Plan(resources::PlanArgs),
@@ -124,6 +124,7 @@ mod tests {
             "chancery history route checkout",
             "chancery proxies edge-1 --fleet edge",
             "chancery dev --port-offset 100 --no-envoy",
+            "chancery dev --redis redis://127.0.0.1:6379/1",
             "chancery cert issue --fleet edge --id edge-1 --out dir",
             "chancery get rate-limits",
             "chancery limits show",

@@ -1,6 +1,9 @@
 //! Where the control plane is and what to show it: flags, environment, or a `chancery dev` that runs here.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use chancery_runtime::SecretString;
 use clap::Args;
@@ -10,6 +13,9 @@ use crate::{client::Client, failure::Failure};
 
 /// Where the API of a control plane is unless something says otherwise.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
+
+/// Where a rate limiter answers over HTTP unless something says otherwise.
+const DEFAULT_LIMITER: &str = "http://127.0.0.1:6070";
 
 /// Which control plane is meant.
 #[derive(Clone, Debug, Args)]
@@ -32,6 +38,8 @@ pub(crate) struct ConnectionArgs {
 struct Dev {
     api_url: String,
     admin_token: SecretString,
+    /// Not there in one that was started by an older version.
+    rate_limiter_http: Option<SocketAddr>,
 }
 
 impl ConnectionArgs {
@@ -48,6 +56,12 @@ impl ConnectionArgs {
         })?;
         Client::new(&server, &token)
     }
+}
+
+/// The rate limiter to ask: that of a `chancery dev` with its data in `data_dir`, if one runs.
+pub(crate) fn limiter(data_dir: &Path) -> String {
+    let here = Dev::read(data_dir).and_then(|dev| dev.rate_limiter_http);
+    here.map_or_else(|| DEFAULT_LIMITER.to_owned(), |address| format!("http://{address}"))
 }
 
 /// A token goes only to the server it belongs to: that of `chancery dev` never to one that was named otherwise.
@@ -78,7 +92,11 @@ mod tests {
     const DEV: &str = "http://127.0.0.1:8090";
 
     fn chosen(server: Option<&str>, token: Option<&str>, running: bool) -> Option<(String, String)> {
-        let dev = running.then(|| Dev { api_url: DEV.to_owned(), admin_token: "of-dev".to_owned().into() });
+        let dev = running.then(|| Dev {
+            api_url: DEV.to_owned(),
+            admin_token: "of-dev".to_owned().into(),
+            rate_limiter_http: None,
+        });
         let token = token.map(|token| token.to_owned().into());
         let (server, token) = choose(server.map(str::to_owned), token, dev)?;
         Some((server, token.expose().clone()))
@@ -92,6 +110,13 @@ mod tests {
         assert_eq!(chosen(None, Some("t"), true), is(DEV, "t"));
         assert_eq!(chosen(None, Some("t"), false), is(DEFAULT_SERVER, "t"));
         assert_eq!(chosen(None, None, false), None);
+    }
+
+    #[test]
+    fn what_an_older_version_says_of_itself_is_understood() {
+        let dev: Dev =
+            serde_json::from_str(r#"{"apiUrl":"http://127.0.0.1:8090","adminToken":"of-dev","pids":{}}"#).unwrap();
+        assert_eq!((dev.api_url.as_str(), dev.rate_limiter_http), (DEV, None));
     }
 
     #[test]

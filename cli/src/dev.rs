@@ -1,8 +1,9 @@
 //! `chancery dev`: everything on this machine, to try and to test against.
 //!
-//! The control plane and two demo upstreams run in this process; Envoy is a child. All of it goes
-//! the way a user's own things go: Envoy has a certificate of the development CA and a generated
-//! bootstrap, the demo resources arrive through the API with the admin's token.
+//! The control plane, the rate limiter and two demo upstreams run in this process; Envoy is a child.
+//! All of it goes the way a user's own things go: Envoy and the limiter have certificates of the
+//! development CA and take their configuration over xDS, Envoy starts with a generated bootstrap, the
+//! demo resources arrive through the API with the admin's token.
 //!
 //! What it keeps lies in one data folder, locked while it runs. `dev.json` in there says what is
 //! where; it exists only while everything is up, so its existence is the signal to wait for. What
@@ -15,7 +16,9 @@ mod folder;
 mod http;
 mod ports;
 mod process;
+mod rate_limiter;
 mod seed;
+mod upgrade;
 mod upstream;
 
 use std::{
@@ -30,7 +33,7 @@ use chancery_control_plane::{
     identity::{DEFAULT_TRUST_DOMAIN, authority::Authority, issue},
     model::Name,
 };
-use chancery_runtime::{drain::Signals, telemetry};
+use chancery_runtime::{SecretString, drain::Signals, telemetry};
 use clap::Args;
 use time::OffsetDateTime;
 use tracing::warn;
@@ -41,6 +44,7 @@ use self::{
     facts::Facts,
     folder::Folder,
     ports::Ports,
+    rate_limiter::RateLimiter,
     upstream::Upstream,
 };
 use crate::client::Client;
@@ -55,6 +59,9 @@ pub const DEFAULT_DATA_DIR: &str = "./.chancery";
 const FLEET: &str = "edge";
 const PROXY: &str = "dev-1";
 
+/// The rate limiter that is started.
+const RATE_LIMITER: &str = "dev";
+
 /// How long the certificates live that each start issues anew. Envoy reads its own only once.
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
@@ -64,7 +71,7 @@ const ENVOY_READY: Duration = Duration::from_secs(30);
 /// How long all parts together may take to end.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// Runs everything on this machine: control plane, Envoy, demo services
+/// Runs everything on this machine: control plane, rate limiter, Envoy, demo services
 #[derive(Clone, Debug, Args)]
 pub struct DevArgs {
     /// Folder for the database, the development CA, the admin token and dev.json
@@ -73,6 +80,9 @@ pub struct DevArgs {
     /// Number added to every port
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=i64::from(ports::MAX_OFFSET)))]
     pub port_offset: u16,
+    /// Redis for the rate limiter to count in: redis://…, rediss://… [default: its memory]
+    #[arg(long, value_name = "URL", env = "CHANCERY_REDIS", hide_env_values = true)]
+    pub redis: Option<SecretString>,
     /// Leave Envoy out
     #[arg(long)]
     pub no_envoy: bool,
@@ -106,7 +116,7 @@ pub async fn run(args: DevArgs) -> Result<()> {
         stopped = tokio::time::timeout(DRAIN, running.stop()) => stopped.context("not everything ended in time")?,
         _ = signals.received() => anyhow::bail!("ended at once by a second signal"),
     };
-    // What the control plane says about its own end is the better explanation.
+    // What a part says about its own end is the better explanation.
     stopped.and(lost.map_or(Ok(()), Err))
 }
 
@@ -116,6 +126,7 @@ struct Dev {
     facts: Facts,
     upstreams: Vec<Upstream>,
     control_plane: ControlPlane,
+    rate_limiter: RateLimiter,
     envoy: Option<Envoy>,
 }
 
@@ -133,7 +144,9 @@ impl Dev {
         }
         let control_plane = ControlPlane::start(&folder, &ports, &identity.server).await?;
         let api = Client::new(&format!("http://{}", ports.api), control_plane.admin_token())?;
-        let demo = seed::seed(&api, &ports).await.context("cannot write the demo resources")?;
+        let demo = seed::seed(&api, &ports, &folder.join("demo")).await.context("cannot write the demo resources")?;
+        // After the demo, so that its limits are in force when this returns.
+        let rate_limiter = RateLimiter::start(&ports, &identity.rate_limiter, args.redis.clone()).await?;
 
         let mut facts = Facts {
             ready: true,
@@ -149,6 +162,8 @@ impl Dev {
             envoy_listener: None,
             envoy_admin: None,
             envoy_version: None,
+            rate_limiter_grpc: ports.limiter_grpc,
+            rate_limiter_http: ports.limiter_http,
             upstreams: ports.upstreams.to_vec(),
             pids: [("chancery".to_owned(), std::process::id())].into(),
         };
@@ -171,7 +186,7 @@ impl Dev {
                 Some(envoy)
             }
         };
-        Ok(Self { folder, facts, upstreams, control_plane, envoy })
+        Ok(Self { folder, facts, upstreams, control_plane, rate_limiter, envoy })
     }
 
     /// Says that everything is up: to programs by file and stdout, to people in words.
@@ -187,7 +202,7 @@ impl Dev {
         Ok(())
     }
 
-    /// Keeps `dev.json` true while Envoy comes and goes; returns what ended the control plane.
+    /// Keeps `dev.json` true while Envoy comes and goes; returns what ended by itself.
     async fn watch(&mut self) -> anyhow::Error {
         loop {
             let restarted = async {
@@ -198,6 +213,7 @@ impl Dev {
             };
             let pid = tokio::select! {
                 lost = self.control_plane.lost() => return lost,
+                lost = self.rate_limiter.lost() => return lost,
                 pid = restarted => pid,
             };
             self.facts.pids.insert("envoy".to_owned(), pid);
@@ -209,21 +225,23 @@ impl Dev {
 
     /// Ends everything, Envoy first: its clients get answers as long as there is somebody to answer.
     async fn stop(self) -> Result<()> {
-        let Self { folder, facts: _, upstreams, control_plane, envoy } = self;
+        let Self { folder, facts: _, upstreams, control_plane, rate_limiter, envoy } = self;
         folder.remove_dev_json();
         if let Some(envoy) = envoy {
             envoy.stop().await;
         }
+        let limited = rate_limiter.stop().await;
         let stopped = control_plane.stop().await;
         drop(upstreams);
         drop(folder);
-        stopped
+        limited.and(stopped)
     }
 }
 
 /// The certificates of this run.
 struct Identity {
     server: issue::IdentityFiles,
+    rate_limiter: issue::IdentityFiles,
     proxy: issue::IdentityFiles,
 }
 
@@ -234,9 +252,11 @@ impl Identity {
         let localhost = ["localhost".to_owned()];
         let loopback = [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
         let server = authority.issue_server(&localhost, &loopback, CERTIFICATE_LIFE, now)?;
+        let limiter = authority.issue_limiter(&name(RATE_LIMITER)?, &localhost, &loopback, CERTIFICATE_LIFE, now)?;
         let proxy = authority.issue_proxy(&name(FLEET)?, &name(PROXY)?, CERTIFICATE_LIFE, now)?;
         Ok(Self {
             server: issue::write(&folder.join("tls"), &server)?,
+            rate_limiter: issue::write(&folder.join("rate-limiter"), &limiter)?,
             proxy: issue::write(&folder.join("proxy"), &proxy)?,
         })
     }

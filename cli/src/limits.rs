@@ -3,7 +3,7 @@
 //! `show` asks the control plane, whose catalog says what is in force. `check` asks a limiter itself: what it counted is
 //! known nowhere else, and it must answer also when no control plane does.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chancery_control_plane::{
@@ -22,7 +22,8 @@ use hyper_util::{
 use serde_json::{Value, json};
 
 use crate::{
-    connection::ConnectionArgs,
+    connection::{self, ConnectionArgs},
+    dev::DEFAULT_DATA_DIR,
     failure::Failure,
     output::{self, OutputArgs},
     resources::{all, changed, named, some, text},
@@ -74,9 +75,12 @@ struct CheckArgs {
     /// What the request counts
     #[arg(long, value_name = "N", default_value_t = 1)]
     hits: u32,
-    /// HTTP address of a limiter
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:6070", env = "CHANCERY_LIMITER")]
-    limiter: String,
+    /// HTTP address of a limiter [default: that of the `chancery dev` in the data folder, or http://127.0.0.1:6070]
+    #[arg(long, value_name = "URL", env = "CHANCERY_LIMITER")]
+    limiter: Option<String>,
+    /// Data folder of a `chancery dev`
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA_DIR, env = "CHANCERY_DATA_DIR")]
+    data_dir: PathBuf,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -105,7 +109,8 @@ async fn check(args: CheckArgs) -> Result<(), Failure> {
     let entries = std::iter::once(&name).chain(&args.entries);
     let entries: Vec<Value> = entries.map(|(key, value)| json!({ "key": key, "value": value })).collect();
     let question = json!({ "domain": args.fleet, "descriptors": [{ "entries": entries }], "hitsAddend": args.hits });
-    let answer = ask(&args.limiter, &question).await?;
+    let limiter = args.limiter.unwrap_or_else(|| connection::limiter(&args.data_dir));
+    let answer = ask(&limiter, &question).await?;
     args.output.print(&answer, told)
 }
 

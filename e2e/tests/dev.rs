@@ -11,13 +11,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use chancery_e2e::{
     api::Api,
-    client::{fetch, get},
-    document::route_saying,
+    client::{Response, fetch, get},
+    document::{resource, route_saying},
     process::{Process, own_program},
+    redis::Redis,
     required,
     wait::until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Time for a first start: certificates, database, Envoy.
 const START: Duration = Duration::from_secs(30);
@@ -26,7 +27,12 @@ const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(15);
 
 /// Ports that `dev` uses without an offset.
-const PORTS: [u16; 7] = [8080, 18000, 9900, 10000, 9901, 10081, 10082];
+const PORTS: [u16; 9] = [8080, 18000, 9900, 8081, 6070, 10000, 9901, 10081, 10082];
+
+/// The path of the demo that has a limit, the limit, and how it appears among the rules in force.
+const LIMITED: &str = "/limited";
+const LIMIT: &str = "demo-per-client";
+const RULE: &str = "edge.chancery.limit_demo-per-client.remote_address";
 
 struct Dev {
     process: Process,
@@ -63,6 +69,28 @@ impl Dev {
 
     fn api(&self) -> Result<Api> {
         Ok(Api::new(self.address("apiUrl")?, self.text("adminToken")?))
+    }
+
+    /// The limits in force, by their names.
+    async fn limits(&self) -> Result<Vec<(String, u64)>> {
+        let answer = fetch(self.address("rateLimiterHttp")?, get("limiter", "/limits")).await?.json()?;
+        let rules = answer["domains"].as_array().into_iter().flatten();
+        let rules = rules.flat_map(|domain| domain["rules"].as_array().into_iter().flatten());
+        let limit = |rule: &Value| Some((rule["path"].as_str()?.to_owned(), rule["limit"]["requests"].as_u64()?));
+        rules.map(|rule| limit(rule).with_context(|| format!("not a rule: {rule}"))).collect()
+    }
+
+    /// Asks for the limited path until that is refused, `most` times. How often it was admitted, and the refusal.
+    async fn until_refused(&self, most: usize) -> Result<(usize, Response)> {
+        let web = self.address("envoyListener")?;
+        for admitted in 0..most {
+            let response = fetch(web, get("localhost", LIMITED)).await?;
+            if response.status == 429 {
+                return Ok((admitted, response));
+            }
+            ensure!(response.status == 200, "{} {}", response.status, response.text());
+        }
+        anyhow::bail!("{most} requests were admitted")
     }
 
     fn children(&self) -> Vec<u64> {
@@ -120,6 +148,10 @@ async fn the_first_five_minutes() -> Result<()> {
     }
     assert_eq!((dev.text("fleet")?, dev.text("proxyId")?), ("edge", "dev-1"));
     assert!(dev.text("envoyVersion")?.contains("1.40"));
+    let limiter = [("rateLimiterGrpc", 8081), ("rateLimiterHttp", 6070)];
+    for (field, port) in limiter {
+        assert_eq!(dev.address(field)?.port(), port + offset, "{field}");
+    }
     for file in ["caFile", "clientCertFile", "clientKeyFile"] {
         assert!(Path::new(dev.text(file)?).is_file(), "{file}");
     }
@@ -130,6 +162,8 @@ async fn the_first_five_minutes() -> Result<()> {
     let host = routes["items"][0]["spec"]["hosts"][0].as_str().context("there is a demo route")?.replace('*', "demo");
     assert_eq!(fetch(web, get(&host, "/")).await?.status, 200);
     assert_eq!(fetch(dev.address("adminUrl")?, get("admin", "/readyz")).await?.status, 200);
+
+    assert_eq!(fetch(dev.address("rateLimiterHttp")?, get("limiter", "/readyz")).await?.status, 200);
 
     api.put_and_wait(&route_saying("mine", "mine.example.com", "my own")).await?;
     assert_eq!(fetch(web, get("mine.example.com", "/")).await?.text(), "my own");
@@ -150,6 +184,127 @@ async fn the_first_five_minutes() -> Result<()> {
     again.interrupt().await
 }
 
+/// The limit of the demo, of so many requests a minute: none comes back while a test looks.
+fn limit(requests: u64) -> Value {
+    resource(
+        "RateLimit",
+        LIMIT,
+        json!({ "key": [{ "remoteAddress": true }], "limit": { "requests": requests, "per": "1m" } }),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_the_demo_refuses_and_can_be_edited() -> Result<()> {
+    if required::envoy().is_none() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let dev = Dev::start(folder.path(), free_offset(3000)?, &[]).await?;
+    assert_eq!(dev.limits().await?, [(RULE.to_owned(), 5)]);
+    // Some may come back meanwhile, one every two seconds.
+    let (admitted, refusal) = dev.until_refused(50).await?;
+    assert!(admitted >= 5, "refused after {admitted}");
+    assert_eq!(refusal.text(), "slow down\n");
+    assert!((1..=2).contains(&refusal.header("retry-after").parse::<u64>()?), "{:?}", refusal.headers);
+    assert!(refusal.header("x-ratelimit-limit").starts_with('5'), "{:?}", refusal.headers);
+    assert_eq!(refusal.header("x-ratelimit-remaining"), "0", "{:?}", refusal.headers);
+    assert!(!refusal.header("x-ratelimit-reset").is_empty(), "{:?}", refusal.headers);
+
+    let web = dev.address("envoyListener")?;
+    for _ in 0..20 {
+        assert_eq!(fetch(web, get("localhost", "/any/path")).await?.status, 200, "the rest of the demo is not limited");
+    }
+
+    dev.api()?.put(&limit(2)).await?;
+    until("the edit is in force", END, async || {
+        let limits = dev.limits().await?;
+        ensure!(limits == [(RULE.to_owned(), 2)], "{limits:?}");
+        Ok(())
+    })
+    .await?;
+    let (admitted, refusal) = dev.until_refused(50).await?;
+    assert!(admitted <= 2, "{admitted} admitted by a limit of 2");
+    assert!(refusal.header("x-ratelimit-limit").starts_with('2'), "{:?}", refusal.headers);
+    dev.interrupt().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_can_be_counted_in_redis() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (Some(_), Some(redis)) = (required::envoy(), Redis::start(folder.path()).await?) else {
+        return Ok(());
+    };
+    let offset = free_offset(3000)?;
+    let dev = Dev::start(folder.path(), offset, &["--redis", &redis.url()]).await?;
+    dev.api()?.put(&limit(3)).await?;
+    until("the edit is in force", END, async || {
+        let limits = dev.limits().await?;
+        ensure!(limits == [(RULE.to_owned(), 3)], "{limits:?}");
+        Ok(())
+    })
+    .await?;
+    let (admitted, _) = dev.until_refused(50).await?;
+    assert!(admitted <= 3, "{admitted} admitted by a limit of 3");
+    assert_ne!(redis.cli(&["dbsize"])?.trim(), "0", "nothing is in Redis");
+    dev.interrupt().await?;
+
+    // What was used stays used: another process finds it in Redis.
+    let again = Dev::start(folder.path(), offset, &["--redis", &redis.url()]).await?;
+    let (admitted, _) = again.until_refused(50).await?;
+    assert!(admitted <= 1, "{admitted} admitted after a restart, none was left");
+    again.interrupt().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_of_an_older_version_gets_the_limiter_and_keeps_its_edits() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let offset = free_offset(3000)?;
+    let dev = Dev::start(folder.path(), offset, &["--no-envoy"]).await?;
+    let api = dev.api()?;
+    // Back to what a version without a limiter left, and edited.
+    let mut route = api.read("/api/v1/routes/demo").await?;
+    let rules = route["spec"]["rules"].as_array_mut().context("the demo has rules")?;
+    rules.retain(|rule| rule["rateLimits"].is_null());
+    rules[0]["respond"]["body"] = json!("edited");
+    let rules = rules.clone();
+    api.put(&route).await?;
+    api.delete("RateLimit", LIMIT).await?;
+    let mut fleet = api.read("/api/v1/fleets/edge").await?;
+    fleet["spec"] = json!({ "trustedHops": 1 });
+    api.put(&fleet).await?;
+    dev.interrupt().await?;
+    fs::remove_file(folder.path().join("data/demo"))?;
+
+    // Somewhere else, too: ports and limiter have to agree.
+    let offset = free_offset(offset + 500)?;
+    let dev = Dev::start(folder.path(), offset, &["--no-envoy"]).await?;
+    let api = dev.api()?;
+    let fleet = api.read("/api/v1/fleets/edge").await?;
+    assert_eq!(fleet["spec"]["trustedHops"], 1);
+    let limiter = dev.address("rateLimiterGrpc")?.to_string();
+    assert_eq!(fleet["spec"]["rateLimiter"]["addresses"], json!([limiter]));
+    let route = api.read("/api/v1/routes/demo").await?;
+    let upgraded = route["spec"]["rules"].as_array().context("the demo has rules")?;
+    assert_eq!(upgraded[0]["match"]["path"]["exact"], LIMITED);
+    assert_eq!(upgraded[1..], rules[..]);
+    until("the limit is in force", END, async || {
+        let limits = dev.limits().await?;
+        ensure!(limits == [(RULE.to_owned(), 5)], "{limits:?}");
+        Ok(())
+    })
+    .await?;
+
+    // Whoever takes it away again is not given it a second time.
+    let mut route = route.clone();
+    route["spec"]["rules"] = json!(rules);
+    api.put(&route).await?;
+    dev.interrupt().await?;
+    let dev = Dev::start(folder.path(), offset, &["--no-envoy"]).await?;
+    assert_eq!(dev.api()?.read("/api/v1/routes/demo").await?["spec"]["rules"], json!(rules));
+    assert_eq!(dev.limits().await?, []);
+    dev.interrupt().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_run_side_by_side() -> Result<()> {
     if required::envoy().is_none() {
@@ -160,6 +315,10 @@ async fn two_run_side_by_side() -> Result<()> {
     let second = Dev::start(folders[1].path(), free_offset(5500)?, &[]).await?;
     first.api()?.put_and_wait(&route_saying("mine", "mine.example.com", "first")).await?;
     assert_eq!(fetch(second.address("envoyListener")?, get("mine.example.com", "/")).await?.status, 404);
+    let (admitted, _) = first.until_refused(50).await?;
+    assert!(admitted >= 5, "refused after {admitted}");
+    let limited = fetch(second.address("envoyListener")?, get("localhost", LIMITED)).await?;
+    assert_eq!(limited.status, 200, "one's clients are counted by the other");
     first.interrupt().await?;
     assert_eq!(second.api()?.read("/api/v1/proxies").await?["items"][0]["connected"], true);
     second.interrupt().await

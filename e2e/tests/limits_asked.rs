@@ -43,10 +43,13 @@ over_both_protocols!(
 /// One descriptor: its entries, and its hits if any are said.
 type Asked = (Vec<(String, String)>, Option<u64>);
 
+/// A domain, and what was asked about it.
+type Question = (String, Vec<Asked>);
+
 /// Answers yes, or no while it is told so.
 #[derive(Clone, Default)]
 struct Limiter {
-    questions: Arc<Mutex<Vec<(String, Vec<Asked>)>>>,
+    questions: Arc<Mutex<Vec<Question>>>,
     refuse: Arc<AtomicBool>,
 }
 
@@ -98,12 +101,12 @@ impl Limiter {
         Ok(address)
     }
 
-    fn take(&self) -> Vec<(String, Vec<Asked>)> {
+    fn take(&self) -> Vec<Question> {
         std::mem::take(&mut *self.questions.lock().expect("a whole list"))
     }
 
     /// Waits for the next question.
-    async fn next(&self) -> Result<(String, Vec<Asked>)> {
+    async fn next(&self) -> Result<Question> {
         until("a question", PATIENCE, async || {
             let mut questions = self.questions.lock().expect("a whole list");
             ensure!(!questions.is_empty(), "there is none");
@@ -212,6 +215,16 @@ async fn every_key_is_told(scene: &Scene) -> Result<()> {
     assert_eq!(scene.fetch(empty).await?.status, 200);
     let (_, descriptors) = shop.limiter.next().await?;
     assert_eq!(descriptors[0], (full("-", "-", "/cart"), None), "empty");
+
+    let twice = request(Method::GET, HOST, "/cart?account=7&account=8", &[("x-api-key", "k1"), ("x-api-key", "k2")]);
+    assert_eq!(scene.fetch(twice).await?.status, 200);
+    let (_, descriptors) = shop.limiter.next().await?;
+    assert_eq!(descriptors[0], (full("k1", "7", "/cart"), None), "the first of several counts");
+
+    let disguised = request(Method::GET, HOST, "/x/..//cart?%61ccount=%37", &[("X-API-KEY", " k1 ")]);
+    assert_eq!(scene.fetch(disguised).await?.status, 200);
+    let (_, descriptors) = shop.limiter.next().await?;
+    assert_eq!(descriptors[0], (full("k1", "7", "/cart"), None), "written otherwise");
     Ok(())
 }
 

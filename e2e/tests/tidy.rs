@@ -24,8 +24,11 @@ const CRATES: &[(&str, &[&str])] = &[
     ("benches", &["chancery-e2e", "chancery-proto", "chancery-rate-limiter"]),
 ];
 
+/// Names, and which others each may use.
+type Uses = &'static [(&'static str, &'static [&'static str])];
+
 /// Which modules of a program each of its lower modules may use, itself aside.
-const LOWER_MODULES: &[(&str, &[(&str, &[&str])])] = &[
+const LOWER_MODULES: &[(&str, Uses)] = &[
     ("control-plane", &[("model", &[]), ("translate", &["model"]), ("store", &["model"])]),
     (
         "rate-limiter",

@@ -12,6 +12,7 @@
 pub mod any;
 pub mod chancery;
 pub mod envoy;
+pub mod reflection;
 pub mod type_url;
 
 pub use envoy_types::pb::google;

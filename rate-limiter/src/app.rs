@@ -119,6 +119,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let readiness = Readiness::new();
     let loaded = readiness.condition("rules loaded");
+    let accepting = readiness.condition("connections accepted");
     let rulebook = Arc::new(Rulebook::new(settings.algorithm.into()));
     load_files(&settings, &rulebook, &shutdown)?;
     follow_xds(&settings, &rulebook, loaded, &shutdown)?;
@@ -138,7 +139,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         caller: if settings.insecure { Caller::Trusted } else { Caller::Anonymous },
         admin: Admin { readiness: readiness.clone(), metrics: prometheus, stopping: stop.clone() },
     };
-    let (others, report_health) = grpc::health(readiness, stop.clone());
+    let (others, report_health) = grpc::health(readiness, stop.clone()).await;
+    let others = grpc::reflection(others).context("cannot describe the services")?;
     shutdown.spawn("health", report_health);
     if let Some(tls) = &tls {
         shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
@@ -159,6 +161,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         trust_domain: settings.trust_domain.into(),
         server: settings.grpc_server,
         max_connections: settings.max_connections,
+        accepting,
     };
     let workers = worker::start(plan, &shutdown).context("cannot start the workers")?;
     shutdown.spawn("durations", publish(meters, stop));

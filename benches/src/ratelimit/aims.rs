@@ -43,7 +43,7 @@ impl fmt::Display for Bound {
     }
 }
 
-/// A table of all aims that this run can judge.
+/// A table of all aims that this run can judge; what a server on Redis did without it is not among them.
 pub(super) fn judge(report: &Report) -> String {
     let rows: Vec<Vec<String>> = report
         .cases
@@ -60,10 +60,11 @@ pub(super) fn judge(report: &Report) -> String {
 fn of(summary: &Summary) -> Vec<Aim> {
     let case = &summary.case;
     let mut aims = Vec::new();
+    let valid = |server| summary.of(server).filter(|one| !one.is_void());
     let mut aim = |about: String, wanted, measured: Option<f64>| {
         aims.extend(measured.map(|measured| Aim { about, case: case.name, wanted, measured }));
     };
-    let of_floor = |server| summary.of(server).and_then(|one| one.of_floor);
+    let of_floor = |server| valid(server).and_then(|one| one.of_floor);
     match case.pace {
         _ if case.fill => {
             let memory = |of: fn(&Round) -> Option<f64>| summary.of(Memory)?.median_of(of);
@@ -72,7 +73,7 @@ fn of(summary: &Summary) -> Vec<Aim> {
             aim("longest answer while filling, ms".into(), Bound::Most(5.0), longest);
         }
         Pace::Open { .. } => {
-            let p99 = |server| Some(milliseconds(summary.of(server)?.quantiles.p99));
+            let p99 = |server| Some(milliseconds(valid(server)?.quantiles.p99));
             for server in [Memory, Leased, Exact] {
                 let beyond = p99(server).zip(p99(Floor)).map(|(ours, floor)| ours - floor);
                 aim(format!("{server}: p99 beyond the floor's, ms"), Bound::Most(0.3), beyond);
@@ -87,7 +88,7 @@ fn of(summary: &Summary) -> Vec<Aim> {
             aim(format!("{Exact} / floor"), Bound::Least(0.7), of_floor(Exact));
             aim(format!("{Exact} / {Envoyproxy}"), Bound::Least(6.0), ratio(summary, Exact, Envoyproxy));
             let calls = |one: &Measured| one.median_of(|round| round.redis_calls);
-            aim(format!("{Leased}: Redis calls per decision"), Bound::Most(0.05), summary.of(Leased).and_then(calls));
+            aim(format!("{Leased}: Redis calls per decision"), Bound::Most(0.05), valid(Leased).and_then(calls));
         }
         Pace::Closed { .. } => {}
     }
@@ -95,6 +96,6 @@ fn of(summary: &Summary) -> Vec<Aim> {
 }
 
 fn ratio(summary: &Summary, ours: Subject, theirs: Subject) -> Option<f64> {
-    let rate = |server| Some(summary.of(server)?.median(|round| round.per_second));
+    let rate = |server| Some(summary.of(server).filter(|one| !one.is_void())?.median(|round| round.per_second));
     Some(rate(ours)? / rate(theirs)?)
 }

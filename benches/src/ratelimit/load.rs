@@ -26,7 +26,7 @@ use crate::usage;
 
 /// How requests are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(super) enum Pace {
     /// Each connection keeps so many under way.
     Closed { in_flight: usize },

@@ -28,8 +28,8 @@ pub(super) fn write(report: &Report) -> String {
     let mut text = format!("# ratelimit\n\n{}\n\n", report.machine);
     let _ = writeln!(
         text,
-        "Medians of {} rounds in which the servers took turns, started anew each time; × floor is the median of the ratios to\n\
-         the floor of the same round. CPU, calls and CPU of Redis are per decision; \"load busy\" is the share of a core that the\n\
+        "Rounds: {}, in which the servers took turns, started anew each time. Figures are medians of the rounds; × floor is the\n\
+         median of the ratios to the floor of the same round. CPU, calls and CPU of Redis are per decision; \"load busy\" is the share of a core that the\n\
          load itself took: near 100 % it is the load that is measured. MB is what the server holds after the load.\n",
         report.rounds
     );
@@ -82,6 +82,14 @@ fn details(summary: &Summary) -> String {
         let unanswered: u64 = measured.rounds.iter().map(|round| round.unanswered).sum();
         if unanswered > 0 {
             let _ = writeln!(text, "\n{}: {unanswered} requests had no answer in the end.", measured.server);
+        }
+        let without = measured.rounds.iter().map(|round| round.without_redis).fold(0.0, f64::max);
+        if measured.is_void() {
+            let (server, percent) = (measured.server, without * 100.0);
+            let _ = writeln!(
+                text,
+                "\n**{server}: up to {percent:.1} % were decided without Redis, which was too slow to be measured.**"
+            );
         }
         let failed: u64 = measured.rounds.iter().map(|round| round.failed).sum();
         if failed > 0 {
@@ -150,6 +158,7 @@ mod tests {
             memory_mb: [8.0, 9.0],
             bytes_per_key: None,
             longest_while_filling_ms: None,
+            without_redis: 0.0,
             failed: 0,
             unanswered: 0,
             latencies: vec![(1_000_000, 99), (3_000_000, 1)],
@@ -169,8 +178,8 @@ mod tests {
         let report = Report { machine: Machine::describe(None), rounds: 3, left_out: vec!["envoy".into()], cases };
         let text = write(&report);
         let line = |start: &str| {
-            let squeezed = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
-            squeezed.filter(|line| line.starts_with(start)).next_back().unwrap()
+            let mut squeezed = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+            squeezed.rfind(|line| line.starts_with(start)).unwrap()
         };
         let wanted =
             "| chancery, Redis leased | 150,000 | 1.50 | 1.00 | 1.00 | 3.00 | 3.00 | 4.00 | 0.250 | | 50 % | 9.0 |";
@@ -182,6 +191,19 @@ mod tests {
         let calls = "| chancery, Redis leased: Redis calls per decision | one-key | ≤ 0.05 | 0.25 | missed |";
         assert_eq!(line("| chancery, Redis leased: "), calls);
         assert_eq!(line("- Left out"), "- Left out: envoy");
+    }
+
+    #[test]
+    fn what_was_decided_without_redis_meets_no_aim() {
+        let case = case::all().into_iter().find(|case| case.name == "one-key").unwrap();
+        let mut leased = measured(Subject::Leased, [150.0; 3]);
+        leased.rounds[1].without_redis = 0.3;
+        let servers = vec![measured(Subject::Floor, [100.0; 3]), leased];
+        let cases = vec![Summary::new(case, servers, Vec::new())];
+        let report = Report { machine: Machine::describe(None), rounds: 3, left_out: Vec::new(), cases };
+        let text = write(&report);
+        assert!(!text.contains("| met |") && !text.contains("| missed |"), "{text}");
+        assert!(text.contains("were decided without Redis"), "{text}");
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Bench {
     }
 
     async fn rehearse(&self, subject: Subject, case: &Case) -> Result<()> {
-        self.start(subject, case).await?.check(case)
+        self.start(subject, case).await?.check(case).await
     }
 
     async fn start(&self, subject: Subject, case: &Case) -> Result<Server> {
@@ -206,7 +206,8 @@ impl Bench {
         let seen = self.exert(&load, case.cores)?;
         let (used_after, calls_after) = (used()?, calls()?);
         let full = usage::memory(server.pid())?;
-        server.check(case)?;
+        let without_redis = server.without_redis().await?;
+        server.check(case).await?;
 
         #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
         let (per_decision, seconds) = (1.0 / seen.answered.max(1) as f64, case.measured.as_secs_f64());
@@ -224,6 +225,7 @@ impl Bench {
             memory_mb: [empty, full].map(|bytes| bytes as f64 / 1e6),
             bytes_per_key: case.fill.then(|| full.saturating_sub(empty) as f64 / f64::from(case.keys.count())),
             longest_while_filling_ms: filled.map(|seen| seen.latencies.last().map_or(0.0, |(ns, _)| *ns as f64 / 1e6)),
+            without_redis: without_redis as f64 / (seen.answered.max(1) * case.descriptors as u64) as f64,
             failed: seen.failed,
             unanswered: seen.unanswered,
             latencies: seen.latencies,
@@ -249,9 +251,11 @@ impl Bench {
         let program: PathBuf = env::current_exe()?;
         let pinned = self.pinned && cores == Cores::Apart;
         let mut command = on_core(pinned.then_some(LOAD_CORE), &program);
-        command.arg("load").arg(serde_json::to_string(load)?).stdin(Stdio::null()).stderr(Stdio::inherit());
+        command.arg("load").arg(serde_json::to_string(load)?).stdin(Stdio::null());
         let output = command.output()?;
-        ensure!(output.status.success(), "the load ended with {}", output.status);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let reason = errors.lines().filter(|line| !line.is_empty()).take(4).collect::<Vec<_>>().join(" ");
+        ensure!(output.status.success(), "the load ended with {}: {reason}", output.status);
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 }

@@ -33,33 +33,38 @@ fn draw_case(summary: &Summary, path: &Path) -> Result<(), Box<dyn std::error::E
     root.fill(&WHITE)?;
     let curves: Vec<_> = summary.servers.iter().map(|one| (one.server, curve(&one.latencies))).collect();
     let values = || curves.iter().flat_map(|(_, curve)| curve).map(|(_, ms)| *ms);
-    let (least, most) = values().fold((f64::MAX, 0.001), |(least, most), ms| (ms.min(least), ms.max(most)));
-    let rarest = curves.iter().flat_map(|(_, curve)| curve).map(|(rarity, _)| *rarity).fold(1.0, f64::max);
+    // A server that answered nothing has one point, at zero, which this axis has not.
+    let least = values().filter(|ms| *ms > 0.0).reduce(f64::min).unwrap_or(0.1);
+    let most = values().fold(least * 10.0, f64::max);
+    let rarest = curves.iter().flat_map(|(_, curve)| curve).map(|(rarity, _)| *rarity).fold(10.0, f64::max);
     let mut chart = ChartBuilder::on(&root)
         .caption(format!("{}: latency by percentile", summary.case.name), ("sans-serif", 20))
         .margin(14)
+        .margin_right(40)
         .x_label_area_size(46)
         .y_label_area_size(62)
-        .build_cartesian_2d(0.0..rarest, (least.min(most) * 0.8..most * 1.25).log_scale())?;
+        .build_cartesian_2d(
+            (1.0..rarest).log_scale().with_key_points(powers(rarest)),
+            (least * 0.8..most * 1.25).log_scale().with_key_points(steps(least * 0.8, most * 1.25)),
+        )?;
     chart
         .configure_mesh()
         .x_desc("percentile")
         .y_desc("milliseconds")
-        .x_labels(8)
         .x_label_formatter(&|rarity| percentile(*rarity))
-        .y_label_formatter(&|ms| format!("{ms}"))
+        .y_label_formatter(&|ms| format!("{}", (ms * 1e3).round() / 1e3))
         .light_line_style(WHITE)
         .draw()?;
     for (server, curve) in curves {
         let style = colour(server).stroke_width(2);
         chart
-            .draw_series(LineSeries::new(curve, style))?
+            .draw_series(LineSeries::new(curve.into_iter().filter(|(_, ms)| *ms > 0.0), style))?
             .label(server.to_string())
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))
         .draw()?;
@@ -67,19 +72,30 @@ fn draw_case(summary: &Summary, path: &Path) -> Result<(), Box<dyn std::error::E
     Ok(())
 }
 
-/// How rare (0 is all, 1 is the tenth that took longest, 2 the hundredth), and milliseconds; up to what samples can tell.
+/// How rare (1 is all, 10 the tenth that took longest, 100 the hundredth), and milliseconds; up to what samples can tell.
 #[expect(clippy::cast_precision_loss, reason = "a latency to draw")]
 fn curve(latencies: &Histogram<u64>) -> Vec<(f64, f64)> {
     let end = (latencies.len().max(1) as f64).log10();
     let at = |point| {
-        let rarity = end * f64::from(point) / f64::from(POINTS);
-        (rarity, latencies.value_at_quantile(1.0 - 10f64.powf(-rarity)) as f64 / 1e6)
+        let rarity = 10f64.powf(end * f64::from(point) / f64::from(POINTS));
+        (rarity, latencies.value_at_quantile(1.0 - 1.0 / rarity) as f64 / 1e6)
     };
     (0..=POINTS).map(at).collect()
 }
 
+/// The powers of ten up to a bound.
+fn powers(most: f64) -> Vec<f64> {
+    (0..=9).map(|power| 10f64.powi(power)).take_while(|power| *power <= most).collect()
+}
+
+/// 1, 2 and 5 times each power of ten, within bounds.
+fn steps(least: f64, most: f64) -> Vec<f64> {
+    let powers = (-3..=5).flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(power)));
+    powers.filter(|step| (least..=most).contains(step)).collect()
+}
+
 fn percentile(rarity: f64) -> String {
-    let percent = 100.0 - 100.0 * 10f64.powf(-rarity);
+    let percent = 100.0 - 100.0 / rarity;
     let text = format!("{percent:.5}");
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
@@ -101,6 +117,6 @@ mod tests {
 
     #[test]
     fn rarity_is_told_as_a_percentile() {
-        assert_eq!([0.0, 1.0, 2.0, 4.0].map(percentile), ["0 %", "90 %", "99 %", "99.99 %"]);
+        assert_eq!([1.0, 10.0, 100.0, 10_000.0].map(percentile), ["0 %", "90 %", "99 %", "99.99 %"]);
     }
 }

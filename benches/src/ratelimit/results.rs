@@ -8,6 +8,9 @@ use serde::{Serialize, Serializer};
 use super::{case::Case, load::histogram, subject::Subject};
 use crate::{machine::Machine, report::milliseconds};
 
+/// So large a share of decisions without Redis is no matter.
+const TOLERATED: f64 = 0.001;
+
 /// Everything, as it goes to JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,6 +42,8 @@ pub(super) struct Round {
     /// Where every key was asked for before.
     pub(super) bytes_per_key: Option<f64>,
     pub(super) longest_while_filling_ms: Option<f64>,
+    /// Share of the decisions that one on Redis made without it.
+    pub(super) without_redis: f64,
     /// Answers without a verdict; they count as no decision.
     pub(super) failed: u64,
     pub(super) unanswered: u64,
@@ -96,6 +101,11 @@ impl Measured {
     pub(super) fn median_of(&self, of: impl Fn(&Round) -> Option<f64>) -> Option<f64> {
         Some(self.median(|round| of(round).unwrap_or(f64::NAN))).filter(|middle| !middle.is_nan())
     }
+
+    /// Whether it is a server on Redis that decided without it, so that something else was measured than was meant.
+    pub(super) fn is_void(&self) -> bool {
+        self.rounds.iter().any(|round| round.without_redis > TOLERATED)
+    }
 }
 
 /// Latencies.
@@ -142,7 +152,10 @@ impl Summary {
         let floor: HashMap<usize, f64> =
             floor.into_iter().flat_map(|floor| &floor.rounds).map(|round| (round.number, round.per_second)).collect();
         for measured in &mut servers {
-            let ratio = |round: &Round| floor.get(&round.number).map(|floor| Ordered(round.per_second / floor));
+            let ratio = |round: &Round| {
+                let floor = floor.get(&round.number).filter(|floor| **floor > 0.0)?;
+                Some(Ordered(round.per_second / floor))
+            };
             measured.of_floor = median(measured.rounds.iter().filter_map(ratio).collect()).map(|middle| middle.0);
         }
         Self { case, servers, problems }

@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub(super) envoy_listener: Option<SocketAddr>,
     pub(super) envoy_admin: Option<SocketAddr>,
     pub(super) envoy_version: Option<String>,
+    pub(super) rate_limiter_grpc: SocketAddr,
+    pub(super) rate_limiter_http: SocketAddr,
     pub(super) upstreams: Vec<SocketAddr>,
     pub(super) pids: BTreeMap<String, u32>,
 }
@@ -35,10 +37,13 @@ fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok,
 
 /// The addresses of the ready line.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Addresses {
     api: String,
     xds: SocketAddr,
     admin: String,
+    rate_limiter_grpc: SocketAddr,
+    rate_limiter_http: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     envoy: Option<SocketAddr>,
 }
@@ -58,6 +63,8 @@ impl Facts {
             api: address(&self.api_url),
             xds: self.xds_address,
             admin: address(&self.admin_url),
+            rate_limiter_grpc: self.rate_limiter_grpc,
+            rate_limiter_http: self.rate_limiter_http,
             envoy: self.envoy_listener,
         }
     }
@@ -77,6 +84,9 @@ impl Facts {
             let proxy = format!("{}/{}", self.fleet, self.proxy_id);
             line("Envoy", format!("http://{listener}  ({version}, proxy {proxy}, its admin page: http://{admin})"));
         }
+        let limits =
+            format!("{} (mutual TLS), limits: http://{}/limits", self.rate_limiter_grpc, self.rate_limiter_http);
+        line("rate limiter", limits);
         line("xDS", format!("{}  (mutual TLS)", self.xds_address));
         line("health", format!("{}/readyz, /metrics", self.admin_url));
         if let [a, b] = self.upstreams.as_slice() {
@@ -92,15 +102,16 @@ impl Facts {
         text
     }
 
-    /// Three commands to try.
-    fn suggestions(&self, program: &str) -> [String; 3] {
+    /// Commands to try.
+    fn suggestions(&self, program: &str) -> Vec<String> {
         let routes = format!("{program} get routes");
         match self.envoy_listener {
             Some(listener) => {
                 let request = format!("curl http://{listener}/any/path    # nine of ten go to demo-a");
-                [request, routes, format!("{program} proxies")]
+                let limited = format!("curl -i http://{listener}/limited     # five times, then 429 for a while");
+                vec![request, limited, routes, format!("{program} proxies")]
             }
-            None => [routes, format!("{program} describe route demo"), format!("{program} history")],
+            None => vec![routes, format!("{program} describe route demo"), format!("{program} history")],
         }
     }
 }
@@ -126,6 +137,8 @@ mod tests {
             envoy_listener: Some("127.0.0.1:10000".parse().unwrap()),
             envoy_admin: Some("127.0.0.1:9901".parse().unwrap()),
             envoy_version: Some("1.40.0".to_owned()),
+            rate_limiter_grpc: "127.0.0.1:8081".parse().unwrap(),
+            rate_limiter_http: "127.0.0.1:6070".parse().unwrap(),
             upstreams: vec!["127.0.0.1:10081".parse().unwrap(), "127.0.0.1:10082".parse().unwrap()],
             pids: [("envoy".to_owned(), 7)].into(),
         }
@@ -153,6 +166,8 @@ mod tests {
                 "envoyListener": "127.0.0.1:10000",
                 "envoyAdmin": "127.0.0.1:9901",
                 "envoyVersion": "1.40.0",
+                "rateLimiterGrpc": "127.0.0.1:8081",
+                "rateLimiterHttp": "127.0.0.1:6070",
                 "upstreams": ["127.0.0.1:10081", "127.0.0.1:10082"],
                 "pids": { "envoy": 7 },
             })
@@ -165,20 +180,24 @@ mod tests {
         let line = serde_json::to_string(&facts().addresses()).unwrap();
         assert_eq!(
             line,
-            r#"{"api":"127.0.0.1:8080","xds":"127.0.0.1:18000","admin":"127.0.0.1:9900","envoy":"127.0.0.1:10000"}"#
+            concat!(
+                r#"{"api":"127.0.0.1:8080","xds":"127.0.0.1:18000","admin":"127.0.0.1:9900","#,
+                r#""rateLimiterGrpc":"127.0.0.1:8081","rateLimiterHttp":"127.0.0.1:6070","envoy":"127.0.0.1:10000"}"#
+            )
         );
     }
 
     #[test]
-    fn the_summary_offers_three_commands_that_fit() {
+    fn the_summary_offers_commands_that_fit() {
         let commands = |facts: &Facts| {
             let summary = facts.summary(Path::new("/data"), "target/debug/chancery");
             let try_out = summary.split_once("Try").unwrap().1;
             try_out.lines().filter_map(|line| line.strip_prefix("  ").map(str::to_owned)).collect::<Vec<_>>()
         };
         let with_envoy = commands(&facts());
-        assert_eq!(with_envoy.len(), 3);
+        assert_eq!(with_envoy.len(), 4);
         assert!(with_envoy[0].starts_with("curl http://127.0.0.1:10000/any/path"), "{with_envoy:?}");
+        assert!(with_envoy[1].contains("http://127.0.0.1:10000/limited"), "{with_envoy:?}");
         let without = commands(&Facts { envoy_listener: None, ..facts() });
         assert_eq!(without.len(), 3);
         assert!(without.iter().all(|command| command.starts_with("target/debug/chancery ")), "{without:?}");

@@ -16,6 +16,8 @@ pub(super) struct Ports {
     pub(super) api: SocketAddr,
     pub(super) xds: SocketAddr,
     pub(super) admin: SocketAddr,
+    pub(super) limiter_grpc: SocketAddr,
+    pub(super) limiter_http: SocketAddr,
     pub(super) upstreams: [SocketAddr; 2],
     pub(super) listener: SocketAddr,
     pub(super) envoy_admin: SocketAddr,
@@ -28,6 +30,8 @@ impl Ports {
             api: local(8080),
             xds: local(18000),
             admin: local(9900),
+            limiter_grpc: local(8081),
+            limiter_http: local(6070),
             upstreams: [local(10081), local(10082)],
             listener: local(10000),
             envoy_admin: local(9901),
@@ -62,6 +66,8 @@ impl Ports {
             (self.api, "the API"),
             (self.xds, "xDS"),
             (self.admin, "health and metrics"),
+            (self.limiter_grpc, "the rate limiter"),
+            (self.limiter_http, "the rate limiter's health and metrics"),
             (self.upstreams[0], "the upstream demo-a"),
             (self.upstreams[1], "the upstream demo-b"),
         ];
@@ -95,6 +101,8 @@ mod tests {
         ports.api = free(());
         ports.xds = taken;
         ports.admin = free(());
+        ports.limiter_grpc = free(());
+        ports.limiter_http = free(());
         ports.upstreams = [free(()), free(())];
         let error = ports.check_free(false).unwrap_err().to_string();
         assert!(error.contains(&format!("port {} for xDS", taken.port())), "{error}");

@@ -1,9 +1,10 @@
 //! The demo resources, written through the API as a user would write them.
 //!
 //! They are written once, into an empty catalog; after that they belong to the user. Only their
-//! ports are kept in step with `--port-offset`, and only while they carry our label.
+//! ports are kept in step with `--port-offset`, and only while they carry our label. What an older
+//! `chancery dev` seeded gets once what has been added since: see [`upgrade`].
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Result, bail};
 use chancery_control_plane::model::Kind;
@@ -11,14 +12,21 @@ use http::{Method, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{FLEET, http::Http, ports::Ports};
+use super::{FLEET, http::Http, ports::Ports, upgrade};
 use crate::{
     client::{Call, Client},
     failure::Failure,
 };
 
 /// The label of what was seeded.
-const LABEL: (&str, &str) = ("created-by", "chancery-dev");
+pub(super) const LABEL: (&str, &str) = ("created-by", "chancery-dev");
+
+/// The limit of the demo, and the path that it is on.
+pub(super) const LIMIT: &str = "demo-per-client";
+pub(super) const LIMITED_PATH: &str = "/limited";
+
+/// How long a request waits for the limiter: an unoptimized build answers its first question only after a handshake.
+const LIMITER_TIMEOUT: &str = "250ms";
 
 /// How long to wait between two looks at whether the demo is served.
 const POLL: Duration = Duration::from_millis(20);
@@ -30,23 +38,26 @@ pub(super) struct Demo {
     pub(super) is_new: bool,
 }
 
-/// Writes the demo if the catalog is empty; moves its ports if they are not where they should be.
-pub(super) async fn seed(api: &Client, ports: &Ports) -> Result<Demo, Failure> {
+/// Writes the demo if the catalog is empty; moves its ports if they are not where they should be. `mark` is the file that
+/// says which demo the catalog has got.
+pub(super) async fn seed(api: &Client, ports: &Ports, mark: &Path) -> Result<Demo, Failure> {
     let wanted = resources(ports);
     if is_empty(api).await? {
         apply(api, "Demo of chancery dev", &wanted).await?;
+        upgrade::set_mark(mark)?;
         return Ok(Demo { is_new: true });
     }
     let mut moved = Vec::new();
     for wanted in &wanted {
         let Some(mut there) = find(api, wanted).await? else { continue };
-        if there["labels"][LABEL.0] == LABEL.1 && move_ports(&mut there["spec"], &wanted["spec"]) {
+        if is_ours(&there) && move_ports(&mut there["spec"], &wanted["spec"]) {
             moved.push(document(&there));
         }
     }
     if !moved.is_empty() {
         apply(api, "Ports of chancery dev", &moved).await?;
     }
+    upgrade::upgrade(api, &wanted, mark).await?;
     Ok(Demo { is_new: false })
 }
 
@@ -69,7 +80,7 @@ pub(super) async fn served(listener: SocketAddr, within: Duration) -> Result<()>
 
 /// The hosts are those under which this machine is reached, not `*`: what a user deletes should be
 /// gone, and not answered by the demo.
-fn resources(ports: &Ports) -> [Value; 5] {
+pub(super) fn resources(ports: &Ports) -> [Value; 6] {
     let document = |kind: &str, name: &str, spec: Value| json!({ "kind": kind, "name": name, "labels": { LABEL.0: LABEL.1 }, "spec": spec });
     let service = |name: &str, address: SocketAddr| {
         let endpoint = json!({ "address": address.ip().to_string(), "port": address.port() });
@@ -77,7 +88,11 @@ fn resources(ports: &Ports) -> [Value; 5] {
     };
     let [a, b] = ports.upstreams;
     [
-        document("Fleet", FLEET, json!({})),
+        document(
+            "Fleet",
+            FLEET,
+            json!({ "rateLimiter": { "addresses": [ports.limiter_grpc.to_string()], "timeout": LIMITER_TIMEOUT } }),
+        ),
         document(
             "Listener",
             "web",
@@ -91,6 +106,15 @@ fn resources(ports: &Ports) -> [Value; 5] {
         service("demo-a", a),
         service("demo-b", b),
         document(
+            "RateLimit",
+            LIMIT,
+            json!({
+                "key": [{ "remoteAddress": true }],
+                "limit": { "requests": 5, "per": "10s" },
+                "denied": { "body": "slow down\n" },
+            }),
+        ),
+        document(
             "Route",
             "demo",
             json!({
@@ -100,6 +124,11 @@ fn resources(ports: &Ports) -> [Value; 5] {
                     {
                         "match": { "path": { "exact": "/hello" } },
                         "respond": { "status": 200, "body": "hello from Envoy, as Chancery told it\n" },
+                    },
+                    {
+                        "match": { "path": { "exact": LIMITED_PATH } },
+                        "to": [{ "service": "demo-a" }],
+                        "rateLimits": [LIMIT],
                     },
                     {
                         "match": { "path": { "prefix": "/" } },
@@ -112,7 +141,7 @@ fn resources(ports: &Ports) -> [Value; 5] {
     ]
 }
 
-async fn apply(api: &Client, message: &str, resources: &[Value]) -> Result<(), Failure> {
+pub(super) async fn apply(api: &Client, message: &str, resources: &[Value]) -> Result<(), Failure> {
     let body = json!({ "message": message, "resources": resources });
     api.send(Call::new(Method::POST, "/api/v1/apply").body(body)).await.map(|_: IgnoredAny| ())
 }
@@ -128,7 +157,7 @@ async fn is_empty(api: &Client) -> Result<bool, Failure> {
 }
 
 /// The resource of the same kind and name, if it is there.
-async fn find(api: &Client, wanted: &Value) -> Result<Option<Value>, Failure> {
+pub(super) async fn find(api: &Client, wanted: &Value) -> Result<Option<Value>, Failure> {
     let kind = wanted["kind"].as_str().and_then(|kind| kind.parse::<Kind>().ok());
     let (Some(kind), Some(name)) = (kind, wanted["name"].as_str()) else { return Ok(None) };
     match api.get(format!("/api/v1/{}/{name}", kind.collection())).await {
@@ -139,7 +168,7 @@ async fn find(api: &Client, wanted: &Value) -> Result<Option<Value>, Failure> {
 }
 
 /// What a user writes of a resource, without what the server adds.
-fn document(resource: &Value) -> Value {
+pub(super) fn document(resource: &Value) -> Value {
     let mut document = json!({});
     for field in ["kind", "name", "team", "labels", "spec"] {
         if let Some(value) = resource.get(field) {
@@ -149,7 +178,13 @@ fn document(resource: &Value) -> Value {
     document
 }
 
-/// Gives a listener, or the only endpoint of a service, the wanted port. Says whether it changed.
+/// Whether it is of the demo, and not (any more) the user's own.
+pub(super) fn is_ours(resource: &Value) -> bool {
+    resource["labels"][LABEL.0] == LABEL.1
+}
+
+/// Gives a listener, the only endpoint of a service, or the limiter of a fleet if it is the one here, the wanted port. Says
+/// whether it changed.
 fn move_ports(there: &mut Value, wanted: &Value) -> bool {
     let mut changed = false;
     let only_endpoint = there["endpoints"].as_array().is_none_or(|endpoints| endpoints.len() == 1);
@@ -162,7 +197,24 @@ fn move_ports(there: &mut Value, wanted: &Value) -> bool {
             changed = true;
         }
     }
+    if let (Some([address]), Some([wanted])) = (limiters(there), limiters(wanted))
+        && address != wanted
+        && host(address).is_some_and(|there| Some(there) == host(wanted))
+    {
+        there["rateLimiter"]["addresses"] = json!([wanted]);
+        changed = true;
+    }
     changed
+}
+
+/// The addresses of a fleet's limiters.
+fn limiters(fleet: &Value) -> Option<&[Value]> {
+    fleet["rateLimiter"]["addresses"].as_array().map(Vec::as_slice)
+}
+
+/// The host of `host:port`.
+fn host(address: &Value) -> Option<&str> {
+    Some(address.as_str()?.rsplit_once(':')?.0)
 }
 
 #[cfg(test)]
@@ -182,6 +234,10 @@ mod tests {
         let mut edited =
             json!({ "endpoints": [{ "address": "10.0.0.7", "port": 1 }, { "address": "10.0.0.8", "port": 2 }] });
         assert!(!move_ports(&mut edited, &wanted[2]["spec"]));
+        for elsewhere in [json!(["10.0.0.7:8081"]), json!(["127.0.0.1:8081", "127.0.0.1:8091"]), json!([])] {
+            let mut edited = json!({ "rateLimiter": { "addresses": elsewhere } });
+            assert!(!move_ports(&mut edited, &wanted[0]["spec"]), "{edited}");
+        }
     }
 
     #[test]

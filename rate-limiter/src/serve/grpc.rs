@@ -1,93 +1,82 @@
-//! The tonic services: `ShouldRateLimit` for whatever the short way leaves out, quotas, and health.
+//! The tonic services: `ShouldRateLimit` for whatever the short way leaves out, quotas, health and reflection.
 //!
 //! [`wire`](super::wire) hands every call here that is not a plain, complete, well-formed `ShouldRateLimit`. So errors are
 //! told in one place, and the two ways cannot differ in them.
 
-use std::time::Instant;
+mod rate_limit;
 
-use chancery_proto::envoy::{
-    rlqs::rate_limit_quota_service_server::RateLimitQuotaServiceServer,
-    rls::{
-        RateLimitRequest, RateLimitResponse,
-        rate_limit_service_server::{RateLimitService, RateLimitServiceServer},
-    },
-};
-use chancery_runtime::{admin::Readiness, telemetry::chain};
+use chancery_proto::envoy::rlqs::rate_limit_quota_service_server::RateLimitQuotaServiceServer;
+use chancery_proto::reflection::RATE_LIMIT_SERVICES;
+use chancery_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, service::Routes};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic::service::Routes;
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
 
-use super::{Service, caller::caller_of, invalid, refusal, wire::request};
-use crate::decide::Deciding;
+use self::rate_limit::RateLimit;
+use super::Service;
 
 /// The name of the service, for health checks.
 pub const SERVICE_NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 
+/// The path of its only method.
+pub const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+
 /// The largest request message, in bytes: tonic's own bound, said aloud.
 pub const MAX_MESSAGE: usize = 4 << 20;
+
+/// The largest question about health or descriptors, in bytes: a name.
+const MAX_QUESTION: usize = 4 << 10;
 
 /// `ShouldRateLimit`, quotas and `others` (health and the like) as one tonic service.
 pub fn routes(service: Service, others: Routes) -> Routes {
     let quota = RateLimitQuotaServiceServer::new(service.quota.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let service = RateLimitServiceServer::new(RateLimit(service)).max_decoding_message_size(MAX_MESSAGE);
-    others.add_service(service).add_service(quota)
+    others.add_service(RateLimit(service)).add_service(quota)
+}
+
+/// Server reflection, so that tools need no `.proto` files, in both versions that tools speak.
+///
+/// # Errors
+/// The descriptors are of no use.
+pub fn reflection(others: Routes) -> Result<Routes, tonic_reflection::server::Error> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(RATE_LIMIT_SERVICES)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let newest = builder().build_v1()?.max_decoding_message_size(MAX_QUESTION);
+    let usual = builder().build_v1alpha()?.max_decoding_message_size(MAX_QUESTION);
+    Ok(others.add_service(newest).add_service(usual))
 }
 
 /// `grpc.health.v1`, and the task that keeps it true: serving while `readiness` says so, until `stop`.
-pub fn health(readiness: Readiness, stop: CancellationToken) -> (Routes, impl Future<Output = ()> + Send) {
-    let (reporter, service) = tonic_health::server::health_reporter();
-    (Routes::new(service), report(reporter, readiness, stop))
+pub async fn health(readiness: Readiness, stop: CancellationToken) -> (Routes, impl Future<Output = ()> + Send) {
+    let reporter = HealthReporter::new();
+    // A new reporter says that all is well.
+    tell(&reporter, ServingStatus::NotServing).await;
+    let service = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
+    (Routes::new(service.max_decoding_message_size(MAX_QUESTION)), report(reporter, readiness, stop))
 }
 
 async fn report(reporter: HealthReporter, readiness: Readiness, stop: CancellationToken) {
-    let tell = async |status| {
-        reporter.set_service_status("", status).await;
-        reporter.set_service_status(SERVICE_NAME, status).await;
-    };
     let follow = async {
         loop {
-            tell(ServingStatus::NotServing).await;
             readiness.becomes(true).await;
-            tell(ServingStatus::Serving).await;
+            tell(&reporter, ServingStatus::Serving).await;
             readiness.becomes(false).await;
+            tell(&reporter, ServingStatus::NotServing).await;
         }
     };
     tokio::select! {
         () = follow => {}
-        () = stop.cancelled() => tell(ServingStatus::NotServing).await,
+        () = stop.cancelled() => tell(&reporter, ServingStatus::NotServing).await,
     }
 }
 
-#[derive(Clone)]
-struct RateLimit(Service);
-
-#[tonic::async_trait]
-impl RateLimitService for RateLimit {
-    async fn should_rate_limit(
-        &self,
-        request: Request<RateLimitRequest>,
-    ) -> Result<Response<RateLimitResponse>, Status> {
-        let began = Instant::now();
-        let answer = self.decide(&request).await;
-        self.0.meters.answered(1, began.elapsed());
-        answer.map(Response::new)
-    }
-}
-
-impl RateLimit {
-    async fn decide(&self, request: &Request<RateLimitRequest>) -> Result<RateLimitResponse, Status> {
-        let caller = caller_of(request.extensions());
-        let deciding = {
-            let request = request::of_message(request.get_ref()).map_err(invalid)?;
-            self.0.limiter.decide(&request, &caller).map_err(|refused| {
-                tracing::debug!(error = chain(&refused), "request refused");
-                refusal(&refused)
-            })?
-        };
-        let verdict = match deciding {
-            Deciding::Done(verdict) => verdict,
-            Deciding::Waiting(verdict) => verdict.await,
-        };
-        Ok(self.0.answers.message(&verdict))
-    }
+async fn tell(reporter: &HealthReporter, status: ServingStatus) {
+    reporter.set_service_status("", status).await;
+    reporter.set_service_status(SERVICE_NAME, status).await;
 }

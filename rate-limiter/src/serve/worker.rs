@@ -19,6 +19,7 @@ use std::{
 
 use chancery_runtime::{
     Shutdown,
+    admin::Condition,
     tls::{self, ServerTls},
 };
 use metrics::Gauge;
@@ -73,6 +74,8 @@ pub struct Plan {
     pub server: GrpcServer,
     /// Connections at the same time, over all workers; more wait in the system's backlog.
     pub max_connections: usize,
+    /// Met when all of them accept connections: with Redis they wait for it at first, for a moment.
+    pub accepting: Condition,
 }
 
 /// Starts the workers.
@@ -85,12 +88,15 @@ pub fn start(plan: Plan, shutdown: &Shutdown) -> io::Result<Vec<JoinHandle<()>>>
     let places = Arc::new(Semaphore::new(plan.max_connections.max(1)));
     let (desks, inboxes): (Vec<_>, Vec<_>) = (0..plan.sockets.len()).map(Desk::new).unzip();
     let desks: Arc<[Desk]> = desks.into();
+    let unsettled = Arc::new(AtomicUsize::new(plan.sockets.len()));
     let mut workers = Vec::new();
     for (index, (socket, inbox)) in plan.sockets.into_iter().zip(inboxes).enumerate() {
         let worker = Worker {
             index,
             desks: desks.clone(),
             places: places.clone(),
+            unsettled: unsettled.clone(),
+            accepting: plan.accepting.clone(),
             open: plan.open.clone(),
             others: plan.others.clone(),
             tls: plan.tls.clone(),
@@ -163,6 +169,8 @@ struct Worker {
     index: usize,
     desks: Arc<[Desk]>,
     places: Arc<Semaphore>,
+    unsettled: Arc<AtomicUsize>,
+    accepting: Condition,
     open: Arc<dyn Fn() -> Service + Send + Sync>,
     others: Routes,
     tls: Option<ServerTls>,
@@ -180,6 +188,11 @@ impl Worker {
     async fn serve(self, socket: std::net::TcpListener, mut inbox: mpsc::Receiver<Accepted>) -> io::Result<()> {
         let listener = TcpListener::from_std(socket)?;
         let service = (self.open)();
+        // A limiter that has just started must not admit by itself what others count together.
+        service.limiter.store().settled().await;
+        if self.unsettled.fetch_sub(1, Relaxed) == 1 {
+            self.accepting.met();
+        }
         let routes = grpc::routes(service.clone(), self.others.clone()).prepare();
         let mut tonic = Tonic::start(self.server, &routes, &self.stop);
         let mut connections = JoinSet::new();

@@ -68,4 +68,10 @@ pub trait Store: Send + Sync + 'static {
     /// Charges each ask to its cell, independently of the others. The charges are under way when this returns, whether
     /// or not anyone polls for the answer: what is given back is asked for and its answer dropped.
     fn charge(&self, asks: &[Ask]) -> Charging;
+
+    /// Ends when charges are decided by what replicas share, or when that may take a while: what is charged before, a
+    /// policy without Redis answers. It ends soon in any case.
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }

@@ -21,7 +21,7 @@
 mod entry;
 mod table;
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use smallvec::SmallVec;
 use tokio::{task::JoinHandle, time::Instant};
@@ -38,6 +38,10 @@ use super::{
 use crate::model::descriptor::Hits;
 use table::Decision;
 pub(crate) use table::Leases;
+
+/// How long a start waits for the first connection, and how often it looks.
+const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE_LOOK: Duration = Duration::from_millis(2);
 
 /// A worker's store.
 pub(crate) struct Leased {
@@ -93,6 +97,18 @@ impl Leased {
 }
 
 impl Store for Leased {
+    fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            let connected = async {
+                while !self.link.answers() {
+                    tokio::time::sleep(SETTLE_LOOK).await;
+                }
+            };
+            // Past it, it starts without Redis.
+            let _ = tokio::time::timeout(SETTLE, connected).await;
+        })
+    }
+
     fn charge(&self, asks: &[Ask]) -> Charging {
         let now = Instant::now();
         let mut outcomes = Outcomes::new();

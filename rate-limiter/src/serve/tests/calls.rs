@@ -12,7 +12,7 @@ use crate::serve::grpc::SERVICE_NAME;
 #[tokio::test]
 async fn a_verdict_comes_with_all_that_envoy_reads() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         let mut client = scene.client().await;
         let answer = client.should_rate_limit(request("edge")).await.unwrap().into_inner();
         assert_eq!(answer.overall_code(), Code::Ok);
@@ -39,7 +39,7 @@ async fn a_verdict_comes_with_all_that_envoy_reads() {
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_with_the_reason() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         let mut client = scene.client().await;
         let mut refused = async |request| {
             let status: Status = client.should_rate_limit(request).await.unwrap_err();
@@ -61,7 +61,7 @@ async fn what_makes_no_sense_is_refused_with_the_reason() {
 #[tokio::test]
 async fn a_thousand_calls_on_one_connection_are_each_answered() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         let client = scene.client().await;
         let calls: Vec<_> = (0..1_000_usize)
             .map(|call| {
@@ -83,7 +83,7 @@ async fn a_thousand_calls_on_one_connection_are_each_answered() {
 #[tokio::test]
 async fn calls_that_wait_delay_no_others_and_end_when_the_store_answers() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         let mut client = scene.client().await;
         scene.store().turn(Valve::Hang);
         let waiting: Vec<_> = (0..100)
@@ -104,7 +104,7 @@ async fn calls_that_wait_delay_no_others_and_end_when_the_store_answers() {
 #[tokio::test]
 async fn connections_are_spread_evenly_over_the_workers() {
     for server in SERVERS {
-        let scene = Setting { workers: 2, ..Setting::of(server) }.play();
+        let scene = Setting { workers: 2, ..Setting::of(server) }.play().await;
         let mut clients = Vec::new();
         for _ in 0..8 {
             let mut client = scene.client().await;
@@ -119,7 +119,7 @@ async fn connections_are_spread_evenly_over_the_workers() {
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_for_a_place() {
     for server in SERVERS {
-        let scene = Setting { max_connections: 2, ..Setting::of(server) }.play();
+        let scene = Setting { max_connections: 2, ..Setting::of(server) }.play().await;
         let mut first = scene.client().await;
         let mut second = scene.client().await;
         for client in [&mut first, &mut second] {
@@ -145,7 +145,7 @@ async fn connections_beyond_the_bound_wait_for_a_place() {
 #[tokio::test]
 async fn health_tells_whether_rules_are_loaded_and_the_end_has_begun() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         let mut health = HealthClient::new(scene.endpoint().connect().await.unwrap());
         let mut status = async |service: &str| {
             let request = HealthCheckRequest { service: service.into() };
@@ -171,9 +171,37 @@ async fn health_tells_whether_rules_are_loaded_and_the_end_has_begun() {
 }
 
 #[tokio::test]
+async fn tools_are_told_what_is_served() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    for server in SERVERS {
+        let scene = Setting::of(server).play().await;
+        let mut client = ServerReflectionClient::new(scene.endpoint().connect().await.unwrap());
+        let ask = |request| ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+        let questions = [
+            ask(MessageRequest::ListServices(String::new())),
+            ask(MessageRequest::FileContainingSymbol(SERVICE_NAME.into())),
+        ];
+        let mut answers = client.server_reflection_info(tokio_stream::iter(questions)).await.unwrap().into_inner();
+        let services = match answers.message().await.unwrap().unwrap().message_response.unwrap() {
+            MessageResponse::ListServicesResponse(list) => list.service,
+            other => panic!("{other:?}"),
+        };
+        let mut names: Vec<_> = services.into_iter().map(|service| service.name).collect();
+        names.sort();
+        let quota = "envoy.service.rate_limit_quota.v3.RateLimitQuotaService";
+        assert_eq!(names, [quota, SERVICE_NAME, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"]);
+        let files = answers.message().await.unwrap().unwrap().message_response.unwrap();
+        assert!(matches!(files, MessageResponse::FileDescriptorResponse(_)), "{files:?}");
+    }
+}
+
+#[tokio::test]
 async fn calls_are_timed() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         let mut client = scene.client().await;
         for _ in 0..3 {
             client.should_rate_limit(request("edge")).await.unwrap();

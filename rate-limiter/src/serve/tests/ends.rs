@@ -16,7 +16,7 @@ fn good() -> Call {
 #[tokio::test]
 async fn a_call_whose_deadline_passes_is_told_so() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         scene.store().turn(Valve::Hang);
         let mut client = Client::connect(scene.address).await;
         let heard = client.call(&good().header("grpc-timeout", "20m")).await;
@@ -36,7 +36,7 @@ async fn a_call_whose_deadline_passes_is_told_so() {
 #[tokio::test]
 async fn a_call_that_its_client_gives_up_waits_no_longer() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         scene.store().turn(Valve::Hang);
         let mut client = Client::connect(scene.address).await;
         let (response, mut stream) = client.start(&good()).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_call_that_its_client_gives_up_waits_no_longer() {
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_calls_with_it() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         scene.store().turn(Valve::Hang);
         let mut client = Client::connect(scene.address).await;
         let (response, stream) = client.start(&good()).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_client_that_leaves_takes_its_calls_with_it() {
 #[tokio::test]
 async fn a_thousand_calls_that_are_given_up_leave_nothing_behind() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         scene.store().turn(Valve::Hang);
         let mut client = Client::connect(scene.address).await;
         let mut connected = true;
@@ -95,7 +95,7 @@ async fn a_thousand_calls_that_are_given_up_leave_nothing_behind() {
 #[tokio::test]
 async fn the_end_lets_calls_finish_and_takes_no_new_connections() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         scene.store().turn(Valve::Hang);
         let mut client = Client::connect(scene.address).await;
         let (response, _stream) = client.start(&good()).await.unwrap();
@@ -120,7 +120,7 @@ async fn the_end_lets_calls_finish_and_takes_no_new_connections() {
 #[tokio::test]
 async fn an_idle_connection_does_not_delay_the_end() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         let mut client = Client::connect(scene.address).await;
         assert_eq!(client.call(&good()).await.code(), Some(0));
         assert_eq!(scene.ends().await, Ok(()));
@@ -130,7 +130,7 @@ async fn an_idle_connection_does_not_delay_the_end() {
 
 #[tokio::test]
 async fn waiting_calls_are_counted_while_they_wait() {
-    let scene = Setting::of(GrpcServer::H2).play();
+    let scene = Setting::of(GrpcServer::H2).play().await;
     scene.store().turn(Valve::Hang);
     let mut client = Client::connect(scene.address).await;
     let (response, _stream) = client.start(&good()).await.unwrap();

@@ -73,7 +73,7 @@ fn calls() -> Vec<(&'static str, Call)> {
 
 #[tokio::test]
 async fn whatever_is_sent_both_servers_answer_alike() {
-    let [ours, tonics] = SERVERS.map(|server| Setting::of(server).play());
+    let [ours, tonics] = [Setting::of(SERVERS[0]).play().await, Setting::of(SERVERS[1]).play().await];
     let mut ours = Client::connect(ours.address).await;
     let mut tonics = Client::connect(tonics.address).await;
     let mut differ = Vec::new();
@@ -89,7 +89,7 @@ async fn whatever_is_sent_both_servers_answer_alike() {
 #[tokio::test]
 async fn statuses_are_those_of_the_protocol() {
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         let mut client = Client::connect(scene.address).await;
         let expected = [
             ("good", 0),
@@ -117,7 +117,7 @@ async fn statuses_are_those_of_the_protocol() {
 fn any_body_is_answered_alike() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (scenes, mut clients) = runtime.block_on(async {
-        let scenes = SERVERS.map(|server| Setting::of(server).play());
+        let scenes = [Setting::of(SERVERS[0]).play().await, Setting::of(SERVERS[1]).play().await];
         let clients = [Client::connect(scenes[0].address).await, Client::connect(scenes[1].address).await];
         (scenes, clients)
     });
@@ -170,7 +170,7 @@ async fn bytes_that_are_no_http2_end_only_their_own_connection() {
         after(&[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
     ];
     for server in SERVERS {
-        let scene = Setting::of(server).play();
+        let scene = Setting::of(server).play().await;
         let mut client = Client::connect(scene.address).await;
         for bytes in &hostile {
             let mut stream = TcpStream::connect(scene.address).await.unwrap();
@@ -186,7 +186,7 @@ async fn bytes_that_are_no_http2_end_only_their_own_connection() {
 
 #[tokio::test]
 async fn what_one_connection_can_pile_up_is_bounded() {
-    let scene = Setting::of(GrpcServer::H2).play();
+    let scene = Setting::of(GrpcServer::H2).play().await;
     let mut client = Client::connect(scene.address).await;
     let part = [&[0], (4_u32 << 20).to_be_bytes().as_slice(), &vec![0; 7 << 19]].concat();
     let half = Call { ends: false, ..Call::with(part) };

@@ -64,7 +64,7 @@ async fn a_domain_of_a_fleet_is_for_its_proxies_only() {
             private_key: file("server.key"),
             client_ca: file("ca.pem"),
         });
-        let scene = Setting { tls: Some(tls.unwrap()), ..Setting::of(server) }.play();
+        let scene = Setting { tls: Some(tls.unwrap()), ..Setting::of(server) }.play().await;
         for (name, uri, expected) in &clients {
             let tls = ClientTls::load(&ClientTlsFiles {
                 ca: file("ca.pem"),

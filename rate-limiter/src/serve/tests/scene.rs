@@ -146,7 +146,7 @@ impl Setting {
         Self { server, workers: 1, max_connections: 100, tls: None }
     }
 
-    pub(super) fn play(self) -> Scene {
+    pub(super) async fn play(self) -> Scene {
         let sockets = bind_shared(SocketAddr::from(([127, 0, 0, 1], 0)), self.workers).unwrap();
         let address = sockets[0].local_addr().unwrap();
         let stores: Vec<_> = (0..self.workers).map(|_| Puppet::new()).collect();
@@ -154,7 +154,9 @@ impl Setting {
         let meters = Arc::new(Meters::default());
         let (shutdown, readiness) = (Shutdown::new(), Readiness::new());
         let rules_loaded = readiness.condition("rules loaded");
-        let (others, report) = grpc::health(readiness, shutdown.token());
+        let accepting = readiness.condition("connections accepted");
+        let (others, report) = grpc::health(readiness, shutdown.token()).await;
+        let others = grpc::reflection(others).unwrap();
         shutdown.spawn("health", report);
         let (opened, salt) = (AtomicUsize::new(0), SaltCell::random());
         let (of_workers, counted) = (stores.clone(), meters.clone());
@@ -162,7 +164,7 @@ impl Setting {
             let store = of_workers[opened.fetch_add(1, SeqCst)].clone();
             let limiter = Limiter::new(rules.clone(), store, salt.clone());
             let quota = QuotaService::new(limiter.clone(), Arc::default(), Arc::new(|| 1));
-            Service { limiter, answers: Answers::default(), quota, meters: counted.clone() }
+            Service { limiter, answers: Answers::default(), meters: counted.clone(), quota }
         };
         let plan = Plan {
             sockets,
@@ -172,6 +174,7 @@ impl Setting {
             trust_domain: "chancery.local".into(),
             server: self.server,
             max_connections: self.max_connections,
+            accepting,
         };
         worker::start(plan, &shutdown).unwrap();
         Scene { address, stores, rules_loaded, shutdown, meters }

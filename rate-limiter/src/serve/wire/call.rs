@@ -108,6 +108,10 @@ pub(super) enum Slow {
 }
 
 /// What is left to do about it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is looked at once, at once; boxing would allocate for each call that waited"
+)]
 pub(super) enum Event {
     /// It was read.
     Read(Box<Call>, Read),

@@ -2,8 +2,11 @@
 //!
 //! It accepts and refuses what the generated code does (a test says so for any bytes), so that it does not
 //! matter which of the two a request meets. Fields that are not known are skipped, every length is checked, and texts are UTF-8.
+//!
+//! With one exception: values may be any bytes. Envoy passes on what a client put into a header, and if one byte that is
+//! not UTF-8 failed the call, a client could switch off every limit of a route that passes on failure. Values
+//! that are not UTF-8 are counted together, as [`NOT_UTF8`].
 
-use chancery_proto::envoy::rls::RateLimitRequest;
 use smallvec::SmallVec;
 
 use super::protobuf::{Field, Fields, Malformed};
@@ -11,6 +14,9 @@ use crate::model::{
     descriptor::{Descriptor, Entry, Hits, Override, Request},
     limit::Unit,
 };
+
+/// What stands for a value that is not UTF-8.
+pub const NOT_UTF8: &str = "\u{fffd}";
 
 /// Why a request cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,27 +71,6 @@ pub fn read(bytes: &[u8]) -> Result<Request<'_>, InvalidRequest> {
     }
     for (descriptor, said) in request.descriptors.iter_mut().zip(said) {
         descriptor.hits = hits(addend, said.hits, said.negative);
-    }
-    Ok(request)
-}
-
-/// The same from a message that was read by the generated code.
-///
-/// # Errors
-/// It asks for what does not exist.
-pub fn of_message(message: &RateLimitRequest) -> Result<Request<'_>, InvalidRequest> {
-    let mut request = Request { domain: &message.domain, descriptors: SmallVec::new() };
-    for said in &message.descriptors {
-        let limit = said.limit.as_ref().map(|limit| match unit(limit.unit) {
-            Some(unit) => Ok(Override { requests: limit.requests_per_unit, unit }),
-            None => Err(InvalidRequest::Unit(limit.unit)),
-        });
-        let own = said.hits_addend.as_ref().map(|hits| hits.value);
-        request.descriptors.push(Descriptor {
-            entries: said.entries.iter().map(|entry| Entry { key: &entry.key, value: &entry.value }).collect(),
-            hits: hits(message.hits_addend, own, said.is_negative_hits),
-            limit: limit.transpose()?,
-        });
     }
     Ok(request)
 }
@@ -161,7 +146,7 @@ fn read_entry(mut fields: Fields<'_>) -> Result<Entry<'_>, Malformed> {
     while let Some(field) = fields.next()? {
         match field {
             Field::Bytes(1, text) => entry.key = utf8(text)?,
-            Field::Bytes(2, text) => entry.value = utf8(text)?,
+            Field::Bytes(2, text) => entry.value = std::str::from_utf8(text).unwrap_or(NOT_UTF8),
             Field::Varint(1 | 2, _) | Field::Fixed(1 | 2) => return Err(Malformed),
             _ => {}
         }

@@ -6,7 +6,8 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -21,9 +22,11 @@ use super::{
     super::{
         Service,
         connection::{Connection, Peer},
+        grpc::METHOD,
         invalid, refusal,
     },
     MAX_STREAMS,
+    bell::Bell,
     call::{Call, Event, Read, Slow},
     keepalive::{Keepalive, Verdict as Alive},
     other::{self, Budget},
@@ -31,9 +34,6 @@ use super::{
     timeout,
 };
 use crate::{decide::Deciding, model::verdict::Verdict};
-
-/// The method that has a short way.
-const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
 /// How much memory answers are cut from at a time.
 const CHUNK: usize = 16 << 10;
@@ -46,6 +46,9 @@ pub(super) struct Session {
     routes: Routes,
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     keepalive: Keepalive,
+    bell: Arc<Bell>,
+    /// What rings it; for `h2`.
+    ring: Waker,
     /// Calls that one read brought; empty between polls.
     arrived: Vec<(Request<RecvStream>, SendResponse<Bytes>)>,
     slow: FuturesUnordered<Slow>,
@@ -73,7 +76,10 @@ impl Session {
         routes: Routes,
         stop: CancellationToken,
     ) -> Self {
+        let bell = Arc::new(Bell::default());
         Self {
+            ring: bell.clone().into(),
+            bell,
             keepalive: Keepalive::new(http2.ping_pong()),
             http2,
             peer,
@@ -89,7 +95,9 @@ impl Session {
     }
 
     /// Lets the connection read and write, and takes the calls that came. Ready when the connection is over.
-    fn poll_arrivals(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    fn poll_arrivals(&mut self) -> Poll<Result<(), Ended>> {
+        self.bell.forget();
+        let context = &mut Context::from_waker(&self.ring);
         loop {
             if self.slow.len() + self.arrived.len() >= MAX_STREAMS as usize {
                 return self.http2.poll_closed(context).map_err(Ended::Broken);
@@ -114,7 +122,7 @@ impl Session {
         let (head, body) = request.into_parts();
         let mut call = Call { head, body, respond };
         if !is_ours(&call) {
-            let ours = call.head.uri.path() == PATH;
+            let ours = call.head.uri.path() == METHOD;
             return self.hand_over(call, Bytes::new(), ours);
         }
         let mut taken = BytesMut::new();
@@ -201,35 +209,44 @@ impl Future for Session {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if this.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
-            this.stop = None;
-            this.http2.graceful_shutdown();
+        this.bell.hold(context.waker());
+        let ended = this.go_on(context);
+        this.bell.release();
+        ended
+    }
+}
+
+impl Session {
+    fn go_on(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        if self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
+            self.stop = None;
+            self.http2.graceful_shutdown();
         }
-        match this.keepalive.poll(context) {
+        match self.keepalive.poll(context) {
             Poll::Ready(Alive::Dead) => return Poll::Ready(Err(Ended::Silent)),
-            Poll::Ready(Alive::Unused) if this.slow.is_empty() => this.http2.graceful_shutdown(),
+            Poll::Ready(Alive::Unused) if self.slow.is_empty() => self.http2.graceful_shutdown(),
             Poll::Ready(Alive::Unused) | Poll::Pending => {}
         }
         loop {
-            if let Poll::Ready(ended) = this.poll_arrivals(context) {
+            if let Poll::Ready(ended) = self.poll_arrivals() {
                 return Poll::Ready(ended);
             }
             let began = Instant::now();
-            let mut progress = !this.arrived.is_empty();
-            let mut arrived = std::mem::take(&mut this.arrived);
+            let mut progress = !self.arrived.is_empty();
+            let mut arrived = std::mem::take(&mut self.arrived);
             for (request, respond) in arrived.drain(..) {
-                this.begin(request, respond, began, context);
+                self.begin(request, respond, began, context);
             }
-            this.arrived = arrived;
-            while let Poll::Ready(Some(event)) = this.slow.poll_next_unpin(context) {
-                this.ended(event);
+            self.arrived = arrived;
+            while let Poll::Ready(Some(event)) = self.slow.poll_next_unpin(context) {
+                self.ended(event);
                 progress = true;
             }
             if !progress {
                 return Poll::Pending;
             }
-            this.keepalive.seen();
-            this.service.meters.answered(std::mem::take(&mut this.answered), began.elapsed());
+            self.keepalive.seen();
+            self.service.meters.answered(std::mem::take(&mut self.answered), began.elapsed());
         }
     }
 }
@@ -238,7 +255,7 @@ impl Future for Session {
 fn is_ours(call: &Call) -> bool {
     let head = &call.head;
     head.method == Method::POST
-        && head.uri.path() == PATH
+        && head.uri.path() == METHOD
         && head.headers.get("grpc-encoding").is_none_or(|encoding| encoding.as_bytes() == b"identity")
 }
 

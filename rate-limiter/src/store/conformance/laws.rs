@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{START, Subject, Trial, ask, bucket, window};
 use crate::{
     model::{
+        cell::DEBT,
         descriptor::Hits,
         limit::{Algorithm, Limit, MAX_PERIOD},
         rule::Policy,
@@ -23,7 +24,7 @@ pub(super) async fn all(subject: &Subject<'_>) {
     what_is_given_back_can_be_taken_again(subject).await;
     a_bucket_cannot_be_given_more_than_it_holds(subject).await;
     debt_is_paid_before_anyone_is_admitted(subject).await;
-    debt_beyond_all_measure_is_refused_and_not_forgotten(subject).await;
+    debt_beyond_all_measure_is_paid_off_some_day(subject).await;
     cells_do_not_touch_each_other(subject).await;
     asks_of_one_call_are_charged_in_turn(subject).await;
     an_edited_limit_goes_on_from_the_same_cell(subject).await;
@@ -87,7 +88,8 @@ async fn a_look_changes_nothing(subject: &Subject<'_>) {
         assert_eq!(trial.take(0, limit, 2).await.remaining, 1);
         assert_eq!(trial.take(0, limit, 0).await.remaining, 1);
         assert_eq!(trial.take(0, limit, 1).await.remaining, 0);
-        assert_eq!(trial.take(0, limit, 0).await.remaining, 0);
+        let look = trial.take(0, limit, 0).await;
+        assert!(!look.admitted && look.remaining == 0, "{look:?}");
     }
 }
 
@@ -128,19 +130,18 @@ async fn debt_is_paid_before_anyone_is_admitted(subject: &Subject<'_>) {
     assert!(!trial.one(one(&trial, limit)).await.admitted);
 }
 
-/// Not compared with the oracle: how a store says "for ever" is its own affair.
-async fn debt_beyond_all_measure_is_refused_and_not_forgotten(subject: &Subject<'_>) {
-    let trial = Trial::new(subject, "endless debt");
+async fn debt_beyond_all_measure_is_paid_off_some_day(subject: &Subject<'_>) {
+    let mut trial = Trial::new(subject, "endless debt");
     let limit = bucket(1, SECOND, 1);
     let debt = Ask { policy: Policy { debt: true, strict: true, ..Policy::default() }, ..one(&trial, limit) };
     for hits in [u64::MAX, u64::MAX, 1, 0] {
-        let asks = [Ask { hits: Hits::Take(hits), ..debt }];
-        let outcomes = match subject.store.charge(&asks) {
-            super::Charging::Done(outcomes) => outcomes,
-            super::Charging::Waiting(outcomes) => outcomes.await,
-        };
-        assert!(!outcomes[0].admitted && outcomes[0].remaining == 0, "{hits}: {outcomes:?}");
+        let refused = trial.one(Ask { hits: Hits::Take(hits), ..debt }).await;
+        assert!(!refused.admitted && refused.reset == DEBT + SECOND, "{hits}: {refused:?}");
     }
+    trial.advance(DEBT);
+    assert!(!trial.one(ask(debt.key, limit, Hits::Take(1))).await.admitted);
+    trial.advance(SECOND);
+    assert!(trial.one(debt).await.admitted);
 }
 
 async fn cells_do_not_touch_each_other(subject: &Subject<'_>) {
@@ -205,7 +206,7 @@ async fn more_than_the_burst_is_refused_and_costs_nothing(subject: &Subject<'_>)
     let limit = bucket(5, SECOND, 5);
     for hits in [6, u64::from(u32::MAX), u64::MAX / 2, u64::MAX] {
         let refused = trial.take(0, limit, hits).await;
-        assert!(!refused.admitted && refused.remaining == 5 && !refused.retry.is_zero(), "{hits}: {refused:?}");
+        assert!(!refused.admitted && refused.remaining == 5 && refused.retry == Duration::MAX, "{hits}: {refused:?}");
     }
     assert_eq!(trial.take(0, limit, 5).await.remaining, 0);
 }

@@ -48,8 +48,6 @@ pub(crate) struct Ticks {
     pub(crate) per_second: u64,
     /// When they start, since the Unix epoch.
     pub(crate) epoch: Duration,
-    /// The largest that is still counted exactly.
-    pub(crate) largest: u64,
 }
 
 /// Runs the suite.

@@ -33,14 +33,11 @@ pub(super) async fn random(subject: &Subject<'_>, seeds: Range<u64>) {
                 .map(|_| {
                     let cell = chance.below(CELLS as u64) as usize;
                     let debt = chance.one_in(6);
-                    let hits = chance.hits(&limits[cell], debt);
+                    let hits = chance.hits(&limits[cell]);
                     let policy = Policy { debt, strict: true, ..Policy::default() };
                     Ask { key: trial.key(cell), limit: limits[cell], hits, policy }
                 })
                 .collect();
-            if trial.oracle.would_overflow(&asks, trial.now) {
-                break;
-            }
             trial.charge(&asks).await;
         }
     }
@@ -101,7 +98,7 @@ impl Chance {
         })
     }
 
-    fn hits(&mut self, limit: &Limit, debt: bool) -> Hits {
+    fn hits(&mut self, limit: &Limit) -> Hits {
         let burst = u64::from(limit.burst());
         let some = 1 + self.below(burst);
         match self.below(12) {
@@ -109,8 +106,7 @@ impl Chance {
             2..=5 => Hits::Take(1),
             6 | 7 => Hits::Take(some),
             8 => Hits::Take(burst),
-            // A debt as large as this is never paid, and would only end the schedule.
-            9 if !debt => Hits::Take(self.among(&[burst + 1, u64::from(u32::MAX), u64::MAX])),
+            9 => Hits::Take(self.among(&[burst + 1, u64::from(u32::MAX), u64::MAX])),
             10 => Hits::GiveBack(self.among(&[some, burst, u64::MAX])),
             _ => Hits::GiveBack(1),
         }

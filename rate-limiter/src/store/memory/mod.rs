@@ -1,6 +1,6 @@
 //! Cells in this process: the whole store where there is no Redis, and what decides while Redis is away.
 //!
-//! Every answer is given at once. What exists is charged without a lock ([`table`] says how), what is new takes one
+//! Every answer is given at once. What exists is charged without a lock (`table` says how), what is new takes one
 //! for the time of an insertion; the memory is bounded, and all of it is set aside at the start. When there is
 //! no room, the cell that would have expired soonest is given up: the client it belongs to gets a full bucket
 //! early, so this is counted, and happens only beyond the capacity that was asked for.

@@ -1,9 +1,8 @@
 //! Clears expired cells away, a little at a time, and tells the metrics how full the table is.
 //!
 //! Nothing depends on it: an expired cell counts as absent, and its slot is taken by whoever needs one. The
-//! sweep keeps the number of cells true. It runs on a thread that
-//! decides requests, so one round is kept to some twenty microseconds; a table for a million cells is
-//! swept in forty seconds.
+//! sweep keeps the number of cells true. It runs on a thread that decides requests, so one round is kept to some
+//! twenty microseconds; a table for a million cells is swept in forty seconds.
 
 use std::{sync::Arc, time::Duration};
 

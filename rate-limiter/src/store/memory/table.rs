@@ -377,4 +377,27 @@ mod tests {
             assert_eq!(table.charge(FIRST, 1_005, charge).remaining, 9, "and is found afresh");
         }
     }
+
+    #[test]
+    fn who_did_not_find_a_key_finds_it_under_the_lock_if_another_was_faster() {
+        for meter in METERS {
+            let (table, clock) = (Table::new(8), Clock::by_hand(Duration::from_nanos(1_000)));
+            let charge = Charge { meter, hits: Hits::Take(1), debt: false, clock: &clock.0 };
+            let place = table.place(FIRST, meter);
+            assert_eq!(table.charge_or_insert(place, charge).remaining, 9);
+            assert_eq!(table.charge_or_insert(place, charge).remaining, 8);
+            assert_eq!(table.taken(), 1);
+        }
+    }
+
+    #[test]
+    fn who_was_told_the_time_long_ago_does_not_turn_a_window_back() {
+        let (table, clock) = (Table::new(8), Clock::by_hand(Duration::from_nanos(1_000)));
+        let charge = Charge { meter: METERS[1], hits: Hits::Take(1), debt: false, clock: &clock.0 };
+        table.charge(FIRST, 1_000, charge);
+        clock.1.advance(Duration::from_nanos(100));
+        assert_eq!(table.charge(FIRST, 1_100, charge).remaining, 9);
+        assert_eq!(table.charge(FIRST, 1_000, charge).remaining, 8);
+        assert_eq!(table.charge(FIRST, 1_100, charge).remaining, 7);
+    }
 }

@@ -3,25 +3,25 @@
 use metrics::{Counter, Gauge, Histogram};
 
 /// Histogram: seconds from sending a batch to its answer.
-pub const CALL_SECONDS: &str = "chancery_ratelimit_redis_call_seconds";
+pub const CALL_SECONDS: &str = "chancery_rate_limiter_redis_call_seconds";
 /// Histogram: charges in a batch.
-pub const BATCH_SIZE: &str = "chancery_ratelimit_redis_batch_size";
+pub const BATCH_SIZE: &str = "chancery_rate_limiter_redis_batch_size";
 /// Counter: what went wrong with Redis, by `kind` (`lost`, `away`, `refused`, `late`, `full`, `connect`).
-pub const ERRORS: &str = "chancery_ratelimit_redis_errors_total";
+pub const ERRORS: &str = "chancery_rate_limiter_redis_errors_total";
 /// Gauge: links, one per worker, whose breaker is closed: Redis answers.
-pub const LINKS_CLOSED: &str = "chancery_ratelimit_redis_links_closed";
+pub const LINKS_CLOSED: &str = "chancery_rate_limiter_redis_links_closed";
 /// Gauge: limiters that share this Redis.
-pub const REPLICAS: &str = "chancery_ratelimit_replicas";
+pub const REPLICAS: &str = "chancery_rate_limiter_replicas";
 /// Counter: decisions on keys that may be leased, by `result` (`hit`: from borrowed tokens, `wait`: Redis was asked).
-pub const LEASES: &str = "chancery_ratelimit_leases_total";
+pub const LEASES: &str = "chancery_rate_limiter_leases_total";
 /// Counter: tokens borrowed.
-pub const LEASED_TOKENS: &str = "chancery_ratelimit_leased_tokens_total";
+pub const LEASED_TOKENS: &str = "chancery_rate_limiter_leased_tokens_total";
 /// Counter: tokens given back unused.
-pub const RETURNED_TOKENS: &str = "chancery_ratelimit_returned_tokens_total";
+pub const RETURNED_TOKENS: &str = "chancery_rate_limiter_returned_tokens_total";
 /// Counter: refusals that were remembered, so that Redis was not asked.
-pub const DENIALS: &str = "chancery_ratelimit_denials_total";
+pub const DENIALS: &str = "chancery_rate_limiter_denials_total";
 /// Counter: decisions by the rule's policy because Redis was away.
-pub const WITHOUT_REDIS: &str = "chancery_ratelimit_without_redis_total";
+pub const WITHOUT_REDIS: &str = "chancery_rate_limiter_without_redis_total";
 
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
