@@ -84,6 +84,34 @@ pub fn fixed(listen: SocketAddr, upstream: SocketAddr) -> Value {
     })
 }
 
+/// Has a [`fixed`] proxy pass every request through `filter` first.
+///
+/// # Panics
+/// When `bootstrap` is not of that form.
+pub fn with_filter(bootstrap: &mut Value, filter: Value) {
+    let manager = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["http_filters"].as_array_mut().expect("a list of filters").insert(0, filter);
+}
+
+/// Adds a cluster of one endpoint that speaks HTTP/2 in the clear to a [`fixed`] proxy.
+///
+/// # Panics
+/// When `bootstrap` is not of that form.
+pub fn with_grpc_cluster(bootstrap: &mut Value, name: &str, endpoint: SocketAddr) {
+    let protocol = json!({
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": { "http2_protocol_options": {} },
+    });
+    let cluster = json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": assignment(name, endpoint),
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol },
+    });
+    bootstrap["static_resources"]["clusters"].as_array_mut().expect("a list of clusters").push(cluster);
+}
+
 fn admin() -> Value {
     json!({ "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } })
 }

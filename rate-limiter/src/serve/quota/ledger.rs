@@ -115,6 +115,8 @@ impl Ledger {
         places.insert(member.bucket, key);
         let hits = usage.allowed.saturating_add(usage.denied);
         let newest = hits as f64 / usage.elapsed.clamp(Duration::from_secs(1), REPORT_INTERVAL * 12).as_secs_f64();
+        // Nobody can have more than everything; a flood of refused requests must not be remembered for long.
+        let newest = newest.min(f64::from(limit.requests()) / limit.per().as_secs_f64());
         let shares = self.cells.entry(key).or_default();
         let share = shares
             .entry(member)

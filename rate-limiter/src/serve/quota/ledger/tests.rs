@@ -144,3 +144,14 @@ fn who_draws_on_an_overdrawn_cell_gets_nothing_until_it_is_not() {
     assert_eq!(given(&ledger, ONE), Some(0));
     assert_eq!(report(&mut ledger, ONE, KEY, usage(50_000)).0, 500);
 }
+
+#[test]
+fn a_flood_is_forgotten_within_a_few_reports() {
+    let mut ledger = Ledger::default();
+    report(&mut ledger, ONE, KEY, usage(50_000_000));
+    report(&mut ledger, TWO, KEY, usage(50_000_000));
+    for _ in 0..3 {
+        report(&mut ledger, ONE, KEY, usage(0));
+    }
+    assert!(given(&ledger, TWO).unwrap() > 800, "{ledger:?}");
+}
