@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::Command,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -129,10 +130,14 @@ fn is_alive(pid: u64) -> bool {
     status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-/// An offset at which no port of `dev` is taken.
-fn free_offset(start: u16) -> Result<u16> {
+/// An offset at which no port of `dev` is taken, and which no other test was given.
+fn free_offset() -> Result<u16> {
+    static NEXT: Mutex<u16> = Mutex::new(3_000);
+    let mut next = NEXT.lock().unwrap();
     let free = |offset: &u16| PORTS.iter().all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port + offset)).is_ok());
-    (start..start + 2000).step_by(37).find(free).context("no offset is free")
+    let offset = (*next..*next + 2_000).step_by(37).find(free).context("no offset is free")?;
+    *next = offset + 37;
+    Ok(offset)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,7 +146,7 @@ async fn the_first_five_minutes() -> Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let offset = free_offset(3000)?;
+    let offset = free_offset()?;
     let dev = Dev::start(folder.path(), offset, &[]).await?;
     for (field, port) in [("apiUrl", 8080), ("xdsAddress", 18000), ("adminUrl", 9900), ("envoyListener", 10000)] {
         assert_eq!(dev.address(field)?.port(), port + offset, "{field}");
@@ -199,7 +204,7 @@ async fn the_limit_of_the_demo_refuses_and_can_be_edited() -> Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let dev = Dev::start(folder.path(), free_offset(3000)?, &[]).await?;
+    let dev = Dev::start(folder.path(), free_offset()?, &[]).await?;
     assert_eq!(dev.limits().await?, [(RULE.to_owned(), 5)]);
     // Some may come back meanwhile, one every two seconds.
     let (admitted, refusal) = dev.until_refused(50).await?;
@@ -234,7 +239,7 @@ async fn limits_can_be_counted_in_redis() -> Result<()> {
     let (Some(_), Some(redis)) = (required::envoy(), Redis::start(folder.path()).await?) else {
         return Ok(());
     };
-    let offset = free_offset(3000)?;
+    let offset = free_offset()?;
     let dev = Dev::start(folder.path(), offset, &["--redis", &redis.url()]).await?;
     dev.api()?.put(&limit(3)).await?;
     until("the edit is in force", END, async || {
@@ -258,7 +263,7 @@ async fn limits_can_be_counted_in_redis() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_of_an_older_version_gets_the_limiter_and_keeps_its_edits() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let offset = free_offset(3000)?;
+    let offset = free_offset()?;
     let dev = Dev::start(folder.path(), offset, &["--no-envoy"]).await?;
     let api = dev.api()?;
     // Back to what a version without a limiter left, and edited.
@@ -276,7 +281,7 @@ async fn the_demo_of_an_older_version_gets_the_limiter_and_keeps_its_edits() -> 
     fs::remove_file(folder.path().join("data/demo"))?;
 
     // Somewhere else, too: ports and limiter have to agree.
-    let offset = free_offset(offset + 500)?;
+    let offset = free_offset()?;
     let dev = Dev::start(folder.path(), offset, &["--no-envoy"]).await?;
     let api = dev.api()?;
     let fleet = api.read("/api/v1/fleets/edge").await?;
@@ -311,8 +316,8 @@ async fn two_run_side_by_side() -> Result<()> {
         return Ok(());
     }
     let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
-    let first = Dev::start(folders[0].path(), free_offset(3000)?, &[]).await?;
-    let second = Dev::start(folders[1].path(), free_offset(5500)?, &[]).await?;
+    let first = Dev::start(folders[0].path(), free_offset()?, &[]).await?;
+    let second = Dev::start(folders[1].path(), free_offset()?, &[]).await?;
     first.api()?.put_and_wait(&route_saying("mine", "mine.example.com", "first")).await?;
     assert_eq!(fetch(second.address("envoyListener")?, get("mine.example.com", "/")).await?.status, 404);
     let (admitted, _) = first.until_refused(50).await?;
@@ -327,7 +332,7 @@ async fn two_run_side_by_side() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_envoy_everything_else_is_there() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let dev = Dev::start(folder.path(), free_offset(3000)?, &["--no-envoy"]).await?;
+    let dev = Dev::start(folder.path(), free_offset()?, &["--no-envoy"]).await?;
     assert!(dev.api()?.read("/api/v1/fleets").await?["items"].as_array().is_some_and(|items| !items.is_empty()));
     dev.interrupt().await
 }
@@ -338,7 +343,7 @@ async fn even_a_crash_leaves_no_envoy_behind() -> Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let offset = free_offset(3000)?;
+    let offset = free_offset()?;
     let mut dev = Dev::start(folder.path(), offset, &[]).await?;
     let children = dev.children();
     dev.process.kill();
