@@ -16,6 +16,7 @@ pub mod limited;
 pub mod limiter;
 pub mod link;
 pub mod load;
+pub mod peer;
 pub mod port;
 pub mod postgres;
 pub mod process;

@@ -18,10 +18,22 @@ pub fn required<T>(what: &str, found: Option<T>) -> Option<T> {
     if found.is_none() {
         let message = format!("{what} is not on this machine; `scripts/setup test` gets it");
         assert!(!in_ci(), "{message}");
-        // Not `eprintln!`, whose output of a passing test is not shown. Nothing helps if this cannot be written.
-        let _ = writeln!(io::stderr(), "SKIPPED: {message}");
+        skip(&message);
     }
     found
+}
+
+/// As [`required`], for what `scripts/setup test` gets in some places only: absent, it skips the test in CI as well.
+pub fn offered<T>(what: &str, place: &str, found: Option<T>) -> Option<T> {
+    if found.is_none() {
+        skip(&format!("{what} is not on this machine; `scripts/setup test` gets it {place}"));
+    }
+    found
+}
+
+fn skip(message: &str) {
+    // Not `eprintln!`, whose output of a passing test is not shown. Nothing helps if this cannot be written.
+    let _ = writeln!(io::stderr(), "SKIPPED: {message}");
 }
 
 /// A real Envoy: `CHANCERY_ENVOY`, `PATH`, then `.dev/envoy` of this repository.

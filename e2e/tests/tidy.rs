@@ -19,6 +19,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("xds", &["chancery-proto"]),
     ("control-plane", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
     ("rate-limiter", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
+    ("rate-limiter/fuzz", &["chancery-rate-limiter"]),
     ("cli", &["chancery-control-plane", "chancery-rate-limiter", "chancery-runtime"]),
     ("e2e", &["chancery-control-plane", "chancery-proto", "chancery-rate-limiter", "chancery-xds"]),
     ("benches", &["chancery-e2e", "chancery-proto", "chancery-rate-limiter"]),
