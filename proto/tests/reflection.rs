@@ -1,9 +1,5 @@
-//! The descriptors for server reflection are what `reflection/` says, and say what the generated messages are.
-//!
-//! `CHANCERY_REWRITE=1 cargo test -p chancery-proto --test reflection` compiles them anew.
+//! The descriptors for server reflection say what the generated messages are.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
-
-use std::{fs, path::Path};
 
 use chancery_proto::{
     Message, Name,
@@ -13,18 +9,6 @@ use chancery_proto::{
 };
 use protox::prost_reflect::{DescriptorPool, DynamicMessage};
 
-const FILES: [&str; 2] = ["envoy/service/ratelimit/v3/rls.proto", "envoy/service/rate_limit_quota/v3/rlqs.proto"];
-
-#[test]
-fn the_descriptors_are_those_of_the_proto_files() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let compiled = protox::compile(FILES, [root.join("reflection")]).unwrap().encode_to_vec();
-    if std::env::var_os("CHANCERY_REWRITE").is_some() {
-        fs::write(root.join("src/reflection.bin"), &compiled).unwrap();
-    }
-    let committed = fs::read(root.join("src/reflection.bin")).unwrap();
-    assert!(committed == compiled, "src/reflection.bin is not what reflection/ says: see tests/reflection.rs");
-}
 
 /// Reads `message` by the descriptors: every field must be known, and be the same again.
 fn is_described<M: Message + Name>(message: &M) {
