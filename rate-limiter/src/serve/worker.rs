@@ -36,7 +36,7 @@ use tonic::service::Routes;
 use super::{Service, connection::Connection, grpc, meters, wire};
 
 /// How long connections get to finish what they are at.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);

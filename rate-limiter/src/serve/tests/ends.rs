@@ -1,5 +1,7 @@
 //! How calls and connections end: deadlines, clients that leave, a server that drains.
 
+use std::time::Instant;
+
 use chancery_proto::envoy::rls::rate_limit_response::Code;
 use h2::Reason;
 
@@ -7,7 +9,7 @@ use super::{
     raw::{Call, Client, Heard, frame, hear},
     scene::{SERVERS, SOON, Setting, Valve, request, until},
 };
-use crate::serve::worker::GrpcServer;
+use crate::serve::worker::{DRAIN, GrpcServer};
 
 fn good() -> Call {
     Call::with(frame(&request("edge")))
@@ -123,7 +125,10 @@ async fn an_idle_connection_does_not_delay_the_end() {
         let scene = Setting::of(server).play().await;
         let mut client = Client::connect(scene.address).await;
         assert_eq!(client.call(&good()).await.code(), Some(0));
+        let began = Instant::now();
         assert_eq!(scene.ends().await, Ok(()));
+        // It was closed, not cut off.
+        assert!(began.elapsed() < DRAIN);
         tokio::time::timeout(SOON, client.connection).await.unwrap().unwrap().unwrap();
     }
 }
