@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::Command,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -133,7 +133,7 @@ fn is_alive(pid: u64) -> bool {
 /// An offset at which no port of `dev` is taken, and which no other test was given.
 fn free_offset() -> Result<u16> {
     static NEXT: Mutex<u16> = Mutex::new(3_000);
-    let mut next = NEXT.lock().unwrap();
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
     let free = |offset: &u16| PORTS.iter().all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port + offset)).is_ok());
     let offset = (*next..*next + 2_000).step_by(37).find(free).context("no offset is free")?;
     *next = offset + 37;

@@ -230,7 +230,7 @@ impl Stream {
 
     async fn next(&mut self) -> Result<Strategy, tonic::Status> {
         let answer = self.answers.message().await?.expect("the stream goes on");
-        let Some(Action::QuotaAssignmentAction(assignment)) = answer.bucket_action[0].bucket_action.clone() else {
+        let Some(Action::QuotaAssignmentAction(assignment)) = answer.bucket_action[0].bucket_action else {
             panic!("no assignment: {answer:?}")
         };
         Ok(assignment.rate_limit_strategy.and_then(|strategy| strategy.strategy).expect("a strategy"))

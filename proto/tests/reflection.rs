@@ -9,7 +9,6 @@ use chancery_proto::{
 };
 use protox::prost_reflect::{DescriptorPool, DynamicMessage};
 
-
 /// Reads `message` by the descriptors: every field must be known, and be the same again.
 fn is_described<M: Message + Name>(message: &M) {
     let pool = DescriptorPool::decode(RATE_LIMIT_SERVICES).unwrap();

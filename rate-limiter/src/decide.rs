@@ -1,6 +1,6 @@
 //! A request becomes a verdict: rules, cells, all or nothing.
 //!
-//! [`plan`] and [`conclude`] are pure; [`Limiter::decide`] puts the store between them. Where the store answers at
+//! [`plan()`] and [`conclude`] are pure; [`Limiter::decide`] puts the store between them. Where the store answers at
 //! once nothing is allocated and no task is switched.
 
 pub mod explain;

@@ -4,7 +4,7 @@
 //! the usual one does. The price is that a connection stays where it was accepted. The system spreads connections by a hash, which
 //! with the few that an Envoy opens often puts most of them on one thread, so a thread that has more than another passes new ones on.
 //!
-//! A thread is owned by the program's [`Shutdown`]: it ends when that begins, within [`DRAIN`], and its
+//! A thread is owned by the program's [`Shutdown`]: it ends when that begins, within `DRAIN`, and its
 //! unexpected end is the program's.
 
 use std::{

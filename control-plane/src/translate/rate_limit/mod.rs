@@ -1,7 +1,7 @@
 //! Limits as the proxies and the limiter see them.
 //!
 //! A proxy asks its fleet's limiter about each request on a route with limits, with one descriptor per limit
-//! ([`descriptors`]); the limiter has what is admitted from its own resource ([`domain`]). The domain is the
+//! ([`descriptors()`]); the limiter has what is admitted from its own resource ([`domain()`]). The domain is the
 //! fleet's name, so limits of the same name on two fleets are counted apart.
 //!
 //! Whether a listener asks at all depends on the fleet alone ([`filter`]): the first limit of a fleet must not

@@ -9,7 +9,7 @@
 //! of them admits a burst of its share again when it is told another one, for Envoy starts a new bucket full. That is
 //! charged like everything else: when a cell was charged more than its burst and two reports' worth, proxies get nothing
 //! of it until that is paid back. So in the long run it is the limit's rate; a share that was taken away counts until
-//! its proxy has read so, which is told at once, and is forgotten after [`TIME_TO_LIVE`] if the proxy cannot be reached.
+//! its proxy has read so, which is told at once, and is forgotten after `TIME_TO_LIVE` if the proxy cannot be reached.
 
 mod bucket;
 mod ledger;

@@ -1,12 +1,12 @@
 //! `ShouldRateLimit` on the `h2` crate: the short way that nearly every request goes.
 //!
 //! A decision takes a tenth of a microsecond or so; what a call costs is HTTP/2, header maps and task switches. So
-//! one task per connection does everything ([`session`]): it takes all calls that one read brought, decides each
+//! one task per connection does everything (`session`): it takes all calls that one read brought, decides each
 //! on the spot, and flushes the answers together. No task is spawned and nothing is boxed for a call that is decided at once.
 //!
 //! The short way is for calls without surprises: a complete, uncompressed, well-formed message of moderate size. Everything else
 //! (other services, other methods, compression, bad frames, several messages, errors of any kind) is handed,
-//! unread or replayed, to the tonic services ([`other`]), so that both ways give the same answers by construction. What tonic's
+//! unread or replayed, to the tonic services (`other`), so that both ways give the same answers by construction. What tonic's
 //! server gives such calls besides is given here too: deadlines, keepalive, an orderly end.
 
 mod bell;
