@@ -103,12 +103,10 @@ pub fn plan(domain: Option<&Domain>, overrides: Algorithm, request: &Request<'_>
         };
         if let Some(limit) = limit {
             let (key, policy) = match found[at] {
-                Some(rule) => {
-                    (salt.key(limit.algorithm(), request.domain, rule.cell(&descriptor.entries)), rule.policy)
-                }
+                Some(rule) => (salt.key(&limit, request.domain, rule.cell(&descriptor.entries)), rule.policy),
                 None => {
                     let entries = descriptor.entries.iter().copied();
-                    (salt.key(limit.algorithm(), request.domain, entries), Policy::default())
+                    (salt.key(&limit, request.domain, entries), Policy::default())
                 }
             };
             plan.asks.push(Ask { key, limit, hits: descriptor.hits, policy });

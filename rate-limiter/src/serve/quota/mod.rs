@@ -268,7 +268,7 @@ impl QuotaStream {
         }
         let Some(rule) = rules.find(&entries) else { return Ok(None) };
         let Amount::Limited(limit) = rule.amount else { return Ok(None) };
-        let key = self.service.limiter.salt().key(limit.algorithm(), domain, rule.cell(&entries));
+        let key = self.service.limiter.salt().key(&limit, domain, rule.cell(&entries));
         Ok(Some(Located { key, limit, policy: rule.policy, harmless: rule.shadow || rule.quota }))
     }
 

@@ -76,7 +76,11 @@ impl<'a> Trial<'a> {
     /// The `n`th cell of this trial; no other trial has it.
     fn key(&self, n: usize) -> CellKey {
         let value = n.to_string();
-        Salt([7; 16]).key(Algorithm::TokenBucket, &self.name, std::iter::once(Entry { key: "n", value: &value }))
+        Salt([7; 16]).key(
+            &bucket(1, Duration::from_secs(1), 1),
+            &self.name,
+            std::iter::once(Entry { key: "n", value: &value }),
+        )
     }
 
     fn advance(&mut self, by: Duration) {
