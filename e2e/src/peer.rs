@@ -54,10 +54,14 @@ impl Peer {
     }
 }
 
-/// The program: `CHANCERY_ENVOYPROXY_RATELIMIT`, then what `scripts/setup` has built in `.dev/ratelimit`.
+/// The program, or `None` after saying that this machine has none.
 pub fn program() -> Option<PathBuf> {
+    offered("envoyproxy/ratelimit", "where there is Go", installed())
+}
+
+/// The program: `CHANCERY_ENVOYPROXY_RATELIMIT`, then what `scripts/setup` has built in `.dev/ratelimit`.
+pub fn installed() -> Option<PathBuf> {
     let named = env::var_os("CHANCERY_ENVOYPROXY_RATELIMIT").map(PathBuf::from);
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join(".dev/ratelimit/service_cmd"));
-    let found = [named, built].into_iter().flatten().find(|path| path.is_file());
-    offered("envoyproxy/ratelimit", "where there is Go", found)
+    [named, built].into_iter().flatten().find(|path| path.is_file())
 }

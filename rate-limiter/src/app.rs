@@ -30,7 +30,6 @@ use crate::{
     },
     decide::{Caller, Limiter},
     metrics,
-    model::rule::Rules,
     serve::{
         Service,
         answer::Answers,
@@ -93,10 +92,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 /// # Errors
 /// Every problem.
 pub fn check(settings: &Settings) -> Result<config::files::Summary, Vec<config::Problem>> {
-    let algorithm = settings.algorithm.into();
-    let specs = config::files::load(&settings.config, algorithm)?;
-    Rules::build(&specs).map_err(|problems| problems.into_iter().map(config::Problem::from).collect::<Vec<_>>())?;
-    config::files::check(&settings.config, algorithm)
+    config::files::check(&settings.config, settings.algorithm.into())
 }
 
 /// Starts a rate limiter; it serves when this returns.

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use chancery_e2e::{
     client::{fetch, get},
+    peer,
     port::free_port,
     process::{Process, own_program},
     wait::{PATIENCE, until},
@@ -112,7 +113,7 @@ impl Subject {
         let program = match self {
             Self::Floor | Self::Limitador => env::current_exe()?,
             Self::Memory | Self::Leased | Self::Exact => own_program("chancery-rate-limiter")?,
-            Self::Envoyproxy => envoyproxy().context("envoyproxy/ratelimit is not built")?,
+            Self::Envoyproxy => peer::installed().context("envoyproxy/ratelimit is not built")?,
         };
         let mut command = on_core((case.cores == Cores::Apart).then_some(SERVER_CORE), &program);
         match self {
@@ -154,13 +155,6 @@ pub(super) fn on_core(core: Option<&str>, program: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", core]).arg(program);
     command
-}
-
-/// Where `scripts/setup bench` builds it.
-fn envoyproxy() -> Option<PathBuf> {
-    let named = env::var_os("CHANCERY_ENVOYPROXY_RATELIMIT").map(PathBuf::from);
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join(".dev/ratelimit/service_cmd"));
-    [named, built].into_iter().flatten().find(|path| path.is_file())
 }
 
 fn write_rules(folder: &Path, case: &Case, strict: bool) -> Result<PathBuf> {
