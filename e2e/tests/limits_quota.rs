@@ -16,7 +16,7 @@ use chancery_e2e::{
     client::{fetch, get},
     document::limit_per_key,
     envoy::Envoy,
-    limited::{Limited, in_force},
+    limited::Limited,
     limiter::{Limiter, secure},
     load::{Load, Tally},
     port::free_port,
@@ -288,7 +288,6 @@ async fn a_fleet_has_no_quota_of_another() -> Result<()> {
         let identity = scene.authority.proxy(fleet, "asker")?;
         Stream::open(secure(shop.limiter.grpc, &scene.authority, &identity).await?).await
     };
-    in_force(&scene, 60).await?;
     let refused = stream("lab").await?.send(of(&ann)).await.expect_err("a stranger has a quota");
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     let own = stream("edge").await?.send(of(&ann)).await?;

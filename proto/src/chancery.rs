@@ -7,3 +7,20 @@
 mod config_v1;
 
 pub use config_v1::{Algorithm, Enforcement, RateLimitDomain, RateLimitRule, WithoutRedis};
+
+/// The key of the first entry of a descriptor: its value is the name of a limit.
+pub const LIMIT_KEY: &str = "chancery.limit";
+
+/// The only key of a quota bucket (RLQS) that stands for a whole descriptor.
+///
+/// A bucket of Envoy is a map that the listener lays down; routes could not count by different things. So its one value is
+/// an object in JSON, `{"descriptor": [["chancery.limit", "per-client"], ["x-api-key", "k1"], …]}`: the entries, in
+/// order. Envoy escapes what clients send. A value that is null or empty stands for [`ABSENT`]; if such an entry has
+/// [`SKIP_IF_ABSENT`] as its third element, the bucket is under no limit.
+pub const DESCRIPTOR_BUCKET: &str = "chancery.descriptor";
+
+/// See [`DESCRIPTOR_BUCKET`].
+pub const SKIP_IF_ABSENT: &str = "skip";
+
+/// The value of an entry for a header or parameter that is not there, or empty.
+pub const ABSENT: &str = "-";

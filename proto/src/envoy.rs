@@ -13,12 +13,14 @@ pub use envoy_types::pb::envoy::{
         clusters::{common::dns::v3 as dns_lookup, dns::v3 as dns_cluster},
         common::ratelimit::v3 as rate_limit_common,
         filters::{
+            common::set_filter_state::v3 as filter_state,
             http::{
                 rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
-                router::v3 as router,
+                router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
             },
             network::http_connection_manager::v3 as hcm,
         },
+        matching::common_inputs::network::v3 as matching_inputs,
         retry::host::previous_hosts::v3 as previous_hosts,
         transport_sockets::tls::v3 as tls,
         upstreams::http::v3 as http_options,
@@ -27,7 +29,7 @@ pub use envoy_types::pb::envoy::{
 };
 
 /// What xDS shares with other systems than Envoy.
-pub use envoy_types::pb::xds::r#type::matcher::v3 as xds_matcher;
+pub use envoy_types::pb::xds::{core::v3 as xds_core, r#type::matcher::v3 as xds_matcher};
 
 /// The services of xDS: clients and servers, requests and responses.
 pub use envoy_types::pb::envoy::service::{

@@ -18,7 +18,7 @@ use crate::{
         descriptor::{Hits, Request},
         key::Salt,
         limit::{Algorithm, Limit},
-        rule::{Domain, Rules},
+        rule::{Domain, Rule, Rules},
         verdict::Verdict,
     },
     store::{Charging, Outcome, SaltCell, Source, Store},
@@ -28,7 +28,7 @@ use crate::{
 pub const MAX_PARTS: usize = 64;
 
 /// Bytes of a domain, a key or a value.
-pub const MAX_TEXT: usize = 16 * 1024;
+pub const MAX_TEXT: usize = 128 * 1024;
 
 /// Rules in force, and what is counted for them. Swapped in whole.
 pub struct Ruleset {
@@ -129,6 +129,15 @@ impl Ruleset {
     pub fn with(rules: Rules, overrides: Algorithm) -> Self {
         let counts = ByRule::new(rules.all().len());
         Self { rules, overrides, counts }
+    }
+
+    /// Counts what a proxy reports to have decided by itself, of one hit each. `rule` is one of this set.
+    pub fn count_reported(&self, rule: &Rule, admitted: u64, refused: u64) {
+        self.counts.count(Some(rule), None, |tally| {
+            tally.ok.increment(admitted);
+            tally.over_limit.increment(refused);
+            tally.hits.increment(admitted.saturating_add(refused));
+        });
     }
 }
 

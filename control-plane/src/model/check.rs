@@ -14,7 +14,8 @@ use super::{
     catalog::digest,
     fleet::Fleet,
     listener::Listener,
-    route::{Action, HostPattern, ListenerRef, Route},
+    rate_limit::{Enforcement, RateLimit},
+    route::{Action, Forward, HostPattern, ListenerRef, Route},
 };
 
 /// How many resources a reason names.
@@ -30,7 +31,8 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
         match next.entry(key).map(|entry| &entry.resource) {
             None => deleted(next, changed, key, &mut problems),
             Some(Resource::Fleet(fleet)) => put_fleet(next, changed, fleet, &mut problems.at("spec")),
-            Some(Resource::Service(_) | Resource::RateLimit(_)) => {}
+            Some(Resource::Service(_)) => {}
+            Some(Resource::RateLimit(limit)) => put_rate_limit(next, changed, limit, &mut problems.at("spec")),
             Some(Resource::Listener(listener)) => {
                 put_listener(next, changed, unread, listener, &mut problems.at("spec"));
             }
@@ -200,6 +202,36 @@ fn limits(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &mut 
                 problems.index(index).report(missing(&limit));
             }
         }
+        if let [(_, first), (second, _), ..] = quotas(next, forward)[..] {
+            problems.index(second).report(format!("is a quota, as RateLimit/{first} is; {ONE_QUOTA}"));
+        }
+    }
+}
+
+/// Why a rule has at most one quota.
+const ONE_QUOTA: &str = "a proxy counts a request in one";
+
+/// The limits of a rule that the proxy enforces itself, with their places among all.
+fn quotas<'a>(next: &Catalog, forward: &'a Forward) -> Vec<(usize, &'a Name)> {
+    let is_quota = |name| next.rate_limit(name).is_some_and(|limit| limit.enforcement == Enforcement::Quota);
+    forward.rate_limits.iter().enumerate().filter(|(_, name)| is_quota(name)).collect()
+}
+
+/// A limit that has become a quota may be the second one of a rule; routes that are part of the change report it themselves.
+fn put_rate_limit(next: &Catalog, changed: &BTreeSet<Key>, limit: &RateLimit, problems: &mut Problems) {
+    if limit.enforcement != Enforcement::Quota {
+        return;
+    }
+    let is_second = |route: &&Name| {
+        let rules = next.route(route).into_iter().flat_map(|route| route.forwards());
+        rules.filter(|forward| forward.rate_limits.contains(&limit.name)).any(|rule| quotas(next, rule).len() > 1)
+    };
+    let routes = next.routes_limited_by(&limit.name).filter(is_second);
+    let routes = routes.map(|name| Key::new(Kind::Route, name.clone()));
+    let routes: Vec<Key> = routes.filter(|key| !changed.contains(key)).collect();
+    if !routes.is_empty() {
+        let routes = list(&routes);
+        problems.at("enforcement").report(format!("is quota, but rules of {routes} have one already; {ONE_QUOTA}"));
     }
 }
 

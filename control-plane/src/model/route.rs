@@ -28,7 +28,7 @@ impl Route {
         self.forwards().flat_map(|forward| &forward.rate_limits).collect()
     }
 
-    fn forwards(&self) -> impl Iterator<Item = &Forward> {
+    pub(super) fn forwards(&self) -> impl Iterator<Item = &Forward> {
         self.rules.iter().filter_map(|rule| match &rule.action {
             Action::Forward(forward) => Some(forward),
             Action::Redirect(_) | Action::Respond(_) => None,

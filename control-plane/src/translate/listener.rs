@@ -84,7 +84,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
 
 /// What is done with the bytes of every connection, and with every request whatever its route.
 pub(super) fn connection_manager(listener: &Name, fleet: &Fleet) -> HttpConnectionManager {
-    let limiter = fleet.rate_limiter.as_ref().map(|limiter| rate_limit::filter(&fleet.name, limiter));
+    let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
     HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: listener.to_string(),
@@ -92,7 +92,7 @@ pub(super) fn connection_manager(listener: &Name, fleet: &Fleet) -> HttpConnecti
             config_source: Some(ads()),
             route_config_name: listener.to_string(),
         })),
-        http_filters: limiter.into_iter().chain([router()]).collect(),
+        http_filters: limits.chain([router()]).collect(),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(CONNECTION_IDLE)),
             // To many servers `x_user` and `x-user` are the same header: a way around rules about headers.

@@ -300,7 +300,7 @@ impl<'a> Source<'a> {
             Self::Routes(listener) => encode(&route::route_configuration_by_host(listener)),
             Self::Claims { listener, host, claims, limits, fleet } => {
                 let claims = claims.iter().map(|&route| &**route);
-                encode(&route::virtual_host(listener, host, claims, limits, fleet))
+                route::encode_virtual_host(route::virtual_host(listener, host, claims, limits, fleet))
             }
         }
     }

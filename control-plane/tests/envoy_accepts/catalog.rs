@@ -238,7 +238,10 @@ pub(crate) fn every_limit() -> Vec<RateLimit> {
         KeyPart::Method,
         KeyPart::Constant { key: "!k\"{}".into(), value: "~".into() },
     ];
+    let own = others.iter().filter(|part| !matches!(part, KeyPart::Network { .. })).cloned();
+    let own = own.chain(optional(Absent::Skip)).collect();
     vec![
+        RateLimit { enforcement: Enforcement::Quota, ..limit("own", own, Hits::default(), false) },
         limit("everything", vec![], Hits::default(), false),
         limit("together", optional(Absent::Together), Hits::Number(1_000_000_000), false),
         limit("skip", optional(Absent::Skip), Hits::Number(1), false),

@@ -52,8 +52,16 @@ pub(in crate::model) fn fleet_with_limiter(text: &str) -> Resource {
 }
 
 pub(in crate::model) fn rate_limit(text: &str) -> Resource {
+    Resource::RateLimit(Arc::new(plain_rate_limit(text)))
+}
+
+pub(in crate::model) fn quota(text: &str) -> Resource {
+    Resource::RateLimit(Arc::new(RateLimit { enforcement: Enforcement::Quota, ..plain_rate_limit(text) }))
+}
+
+fn plain_rate_limit(text: &str) -> RateLimit {
     let (requests, per) = (1, Duration::from_secs(1));
-    Resource::RateLimit(Arc::new(RateLimit {
+    RateLimit {
         name: name(text),
         key: Vec::new(),
         limit: Limit { requests, per, burst: None, algorithm: Algorithm::TokenBucket },
@@ -62,7 +70,7 @@ pub(in crate::model) fn rate_limit(text: &str) -> Resource {
         hits: Hits::default(),
         denied_body: String::new(),
         enforcement: Enforcement::Service,
-    }))
+    }
 }
 
 pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u16) -> Resource {
@@ -88,8 +96,8 @@ pub(in crate::model) fn service(text: &str) -> Resource {
     }))
 }
 
-/// Rules by the path they match and the service they send to, `service+limit` with a limit; an empty service answers
-/// itself.
+/// Rules by the path they match and the service they send to, `service+limit+limit` with limits; an empty service
+/// answers itself.
 pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules: &[(&str, &str)]) -> Resource {
     let place = |text: &&str| {
         let (fleet, listener) = text.split_once('/').unwrap();
@@ -110,7 +118,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
         action: if service.is_empty() {
             Action::Respond(Respond { status: 200, body: String::new() })
         } else {
-            let (service, limit) = service.split_once('+').map_or((*service, None), |(to, limit)| (to, Some(limit)));
+            let (service, limits) = service.split_once('+').unwrap_or((service, ""));
             let to = vec![Target { service: name(service), weight: 1 }];
             Action::Forward(Forward {
                 to,
@@ -118,7 +126,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
                 rewrite_host: None,
                 timeout: None,
                 retry: None,
-                rate_limits: limit.map(name).into_iter().collect(),
+                rate_limits: limits.split_terminator('+').map(name).collect(),
             })
         },
         request_headers: Default::default(),

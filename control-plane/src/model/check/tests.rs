@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{
     Entry, Problem,
-    catalog::tests::{entry, fleet, fleet_with_limiter, listener, rate_limit, route, service},
+    catalog::tests::{entry, fleet, fleet_with_limiter, listener, quota, rate_limit, route, service},
 };
 
 fn key(kind: Kind, name: &str) -> Key {
@@ -100,6 +100,25 @@ fn limits_are_there_and_so_is_a_limiter() {
         ["Fleet/edge: spec.rateLimiter: is missing, but limits are used by Route/shop"]
     );
     assert!(limited.apply(vec![put(fleet("lab"))]).is_ok());
+}
+
+#[test]
+fn a_rule_has_one_quota() {
+    let limited = || put(route("shop", &["edge/web"], &["*"], &[("/", "cart+a+b+c")]));
+    let limits = [put(fleet_with_limiter("edge")), put(rate_limit("b"))];
+    let both = limits.clone().into_iter().chain([put(quota("a")), put(quota("c")), limited()]).collect();
+    assert_eq!(
+        refused(both),
+        ["Route/shop: spec.rules[0].rateLimits[2]: is a quota, as RateLimit/a is; a proxy counts a request in one"]
+    );
+    let one = limits.into_iter().chain([put(quota("a")), put(rate_limit("c")), limited()]).collect();
+    let problems = catalog().apply(one).unwrap().apply(vec![put(quota("c"))]).unwrap_err();
+    assert_eq!(
+        problems.iter().map(Problem::to_string).collect::<Vec<_>>(),
+        [
+            "RateLimit/c: spec.enforcement: is quota, but rules of Route/shop have one already; a proxy counts a request in one"
+        ]
+    );
 }
 
 #[test]

@@ -65,16 +65,24 @@ pub(super) fn rate_limit(name: Name, spec: &RateLimitSpec, problems: &mut Proble
         Some(EnforcementSpec::Quota) => Enforcement::Quota,
     };
     if enforcement == Enforcement::Quota {
-        let elsewhere = [
+        let refuse = |problems: &mut Problems, why| problems.report(format!("needs enforcement: service; {why}"));
+        let otherwise = [
             ("algorithm", algorithm == Algorithm::FixedWindow),
             ("debt", debt),
             ("hits", counted.is_some()),
             ("strict", *strict == Some(true)),
         ];
-        for (field, _) in elsewhere.iter().filter(|(_, given)| *given) {
-            problems
-                .at(field)
-                .report("needs enforcement: service; a proxy counts its share by itself, as a token bucket");
+        for (field, _) in otherwise.iter().filter(|(_, given)| *given) {
+            refuse(&mut problems.at(field), "a proxy counts its share by itself, one token a request");
+        }
+        if denied.is_some() {
+            refuse(&mut problems.at("denied"), "a proxy refuses by itself without a body");
+        }
+        for (index, part) in key.iter().flatten().enumerate() {
+            if matches!(part, KeyPart::Network { .. }) {
+                let mut problems = problems.at("key");
+                refuse(&mut problems.index(index).at("network"), "a proxy knows only whole addresses by itself");
+            }
         }
     }
     Some(RateLimit {

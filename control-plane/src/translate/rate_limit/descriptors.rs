@@ -9,6 +9,7 @@
 //! A format that Envoy does not know ends it, on loading: only those stand here that the oldest Envoy with this action has.
 
 use chancery_proto::{
+    chancery::{ABSENT, LIMIT_KEY},
     envoy::{
         matcher::AddressMatcher,
         rate_limit_filter::RateLimitPerRoute,
@@ -31,14 +32,8 @@ use crate::{
     translate::value::number,
 };
 
-/// The key of the entry that names the limit.
-pub const LIMIT_KEY: &str = "chancery.limit";
-
-/// The value that stands for a header or parameter that is not there, or empty.
-const ABSENT: &str = "-";
-
 /// What the requests of a rule with `limits` are counted by.
-pub fn descriptors<'a>(limits: impl IntoIterator<Item = &'a RateLimit>) -> RateLimitPerRoute {
+pub(super) fn descriptors<'a>(limits: impl IntoIterator<Item = &'a RateLimit>) -> RateLimitPerRoute {
     RateLimitPerRoute { rate_limits: limits.into_iter().flat_map(asked).collect(), ..RateLimitPerRoute::default() }
 }
 

@@ -10,7 +10,11 @@ use chancery_proto::{
             circuit_breakers::Thresholds,
             cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType, LbPolicy},
         },
-        core::{ApiVersion, GrpcService, TransportSocket, grpc_service, transport_socket},
+        core::{
+            ApiVersion, GrpcService, TransportSocket,
+            grpc_service::{EnvoyGrpc, TargetSpecifier},
+            transport_socket,
+        },
         endpoint::{ClusterLoadAssignment, LocalityLbEndpoints},
         hcm::{HttpFilter, http_filter},
         matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
@@ -44,7 +48,7 @@ use crate::{
 pub const CLUSTER: &str = "chancery.rate-limiter";
 
 /// The name of the filter, by which routes refer to it.
-pub const FILTER: &str = "envoy.filters.http.ratelimit";
+pub(super) const FILTER: &str = "envoy.filters.http.ratelimit";
 
 /// The proxy's own certificate and key, a secret of its bootstrap: a cluster cannot say where they lie on its machine.
 pub const IDENTITY_SECRET: &str = "chancery.identity";
@@ -162,7 +166,7 @@ pub(super) fn tls_context() -> UpstreamTlsContext {
 }
 
 /// The filter on the listeners of `fleet`, whose limiter is `limiter`. It asks nothing about a route without limits.
-pub fn filter(fleet: &Name, limiter: &RateLimiter) -> HttpFilter {
+pub(super) fn filter(fleet: &Name, limiter: &RateLimiter) -> HttpFilter {
     HttpFilter {
         name: FILTER.to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(any::pack_typed(&settings(fleet, limiter)))),
@@ -182,15 +186,20 @@ pub(super) fn settings(fleet: &Name, limiter: &RateLimiter) -> RateLimit {
         enable_x_ratelimit_headers: XRateLimitHeadersRfcVersion::DraftVersion03.into(),
         enable_retry_after_header: true,
         rate_limit_service: Some(RateLimitServiceConfig {
-            grpc_service: Some(GrpcService {
-                target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc_service::EnvoyGrpc {
-                    cluster_name: CLUSTER.to_owned(),
-                    ..grpc_service::EnvoyGrpc::default()
-                })),
-                ..GrpcService::default()
-            }),
+            grpc_service: Some(grpc_service()),
             transport_api_version: ApiVersion::V3.into(),
         }),
         ..RateLimit::default()
+    }
+}
+
+/// The limiter, as filters name it.
+pub(super) fn grpc_service() -> GrpcService {
+    GrpcService {
+        target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
+            cluster_name: CLUSTER.to_owned(),
+            ..EnvoyGrpc::default()
+        })),
+        ..GrpcService::default()
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use proptest::{collection, prelude::*, sample};
 use time::OffsetDateTime;
 
-use super::*;
+use super::{descriptors::descriptors, *};
 use crate::{
     model::{
         Catalog, Document, Entry, Key, Name, Resource,
@@ -86,6 +86,37 @@ fn a_named_limiter_is_resolved_and_order_does_not_matter() {
 #[test]
 fn the_filter_asks_in_the_name_of_the_fleet() {
     insta::assert_snapshot!(snapshot(&limiter::settings(&name("edge"), &limiter(&[here()]))));
+}
+
+#[test]
+fn a_quota_is_counted_by_what_the_route_says() {
+    let key = vec![
+        KeyPart::Header { name: "x-api-key".into(), absent: Absent::Together },
+        KeyPart::Query { name: "account".into(), absent: Absent::Skip },
+        KeyPart::RemoteAddress,
+        KeyPart::Path,
+        KeyPart::Method,
+        KeyPart::Constant { key: "tier".into(), value: "gold".into() },
+    ];
+    insta::assert_snapshot!(snapshot(&quota::naming(&RateLimit { key, ..rate_limit("l") })));
+    insta::assert_snapshot!(snapshot(&quota::settings(&name("edge"), &limiter(&[here()]))));
+    insta::assert_snapshot!(snapshot(&quota::bucket(OnFailure::Deny)));
+}
+
+#[test]
+fn filters_that_only_quotas_need_are_off_until_a_route_needs_them() {
+    let filters: Vec<_> = filters(&name("edge"), &limiter(&[here()])).collect();
+    let disabled: Vec<_> = filters.iter().map(|filter| (&*filter.name, filter.disabled)).collect();
+    let [naming, enforcing, asking] =
+        ["chancery.quota-descriptor", "envoy.filters.http.rate_limit_quota", "envoy.filters.http.ratelimit"];
+    assert_eq!(disabled, [(naming, true), (enforcing, true), (asking, false)]);
+
+    let (service, quota) = (rate_limit("s"), RateLimit { enforcement: Enforcement::Quota, ..rate_limit("q") });
+    let told = |limits: &[&RateLimit]| per_route(limits).into_keys().collect::<Vec<_>>();
+    assert_eq!(told(&[]), Vec::<String>::new());
+    assert_eq!(told(&[&service]), [asking]);
+    assert_eq!(told(&[&quota]), [naming, enforcing]);
+    assert_eq!(told(&[&quota, &service]), [naming, enforcing, asking]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What becomes of a request: forwarded, redirected or answered.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chancery_proto::{
     any,
@@ -57,13 +57,10 @@ pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> Rou
     action
 }
 
-/// What the filters are to know about a rule with limits: at most one entry, so that its order is none.
-pub(super) fn limited(forward: &Forward, limits: &Limits<'_>) -> Option<(String, Any)> {
-    if forward.rate_limits.is_empty() {
-        return None;
-    }
-    let limits = forward.rate_limits.iter().filter_map(|limit| limits.get(limit).copied());
-    Some((rate_limit::FILTER.to_owned(), any::pack_typed(&rate_limit::descriptors(limits))))
+/// What the filters are to know about a rule with limits.
+pub(super) fn limited(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<String, Any> {
+    let limits: Vec<_> = forward.rate_limits.iter().filter_map(|limit| limits.get(limit).copied()).collect();
+    rate_limit::per_route(&limits)
 }
 
 /// A rule that grants a service more time than the listener grants a silent stream means it.

@@ -9,6 +9,7 @@
 
 mod action;
 mod configuration;
+mod encode;
 mod headers;
 mod matching;
 mod order;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Action as EnvoyAction};
 
 pub use configuration::{placeholder, route_configuration, route_configuration_by_host};
+pub use encode::encode_virtual_host;
 use order::Claim;
 
 use crate::model::{
@@ -65,7 +67,7 @@ fn envoy_routes<'a>(
     let Claim { route, index, rule: Rule { matches, action, request_headers, response_headers } } = claim;
     let limited = match action {
         Action::Forward(forward) => action::limited(forward, limits),
-        Action::Redirect(_) | Action::Respond(_) => None,
+        Action::Redirect(_) | Action::Respond(_) => BTreeMap::new(),
     };
     matching::route_matches(matches).map(move |route_match| EnvoyRoute {
         name: format!("{}/{index}", route.name),

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use chancery_proto::{any, envoy::rate_limit_filter::RateLimitPerRoute};
-
 use super::*;
 use crate::{
     model::route::{
@@ -104,9 +102,9 @@ fn a_rule_with_limits_tells_the_filter() {
     let limit = rate_limit("all");
     let limits = Limits::from([(&limit.name, &limit)]);
     let host = virtual_host(&name("web"), &shop(), [&shop_route], &limits, &fleet("edge"));
-    let config = &host.routes[0].typed_per_filter_config["envoy.filters.http.ratelimit"];
-    let config: RateLimitPerRoute = any::unpack(config).unwrap();
-    assert_eq!(config, crate::translate::rate_limit::descriptors([&limit]));
+    let told: BTreeMap<_, _> = host.routes[0].typed_per_filter_config.clone().into_iter().collect();
+    assert_eq!(told, crate::translate::rate_limit::per_route(&[&limit]));
+    assert_eq!(told.into_keys().collect::<Vec<_>>(), ["envoy.filters.http.ratelimit"]);
 }
 
 #[test]

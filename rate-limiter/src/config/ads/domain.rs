@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use chancery_proto::{
-    chancery::{self, RateLimitDomain, RateLimitRule},
+    chancery::{self, LIMIT_KEY, RateLimitDomain, RateLimitRule},
     google::protobuf,
 };
 
@@ -14,9 +14,6 @@ use crate::model::{
     limit::{Algorithm, InvalidLimit, Limit},
     rule::{Amount, DescriptorSpec, DomainSpec, LimitSpec, Policy, Problem, WithoutRedis},
 };
-
-/// The key of the entry that names a limit.
-pub const LIMIT_KEY: &str = "chancery.limit";
 
 /// Reads one resource. The origin is the name of the domain.
 ///

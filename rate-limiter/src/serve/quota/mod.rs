@@ -48,7 +48,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::{
-    bucket::Buckets,
+    bucket::{About, Buckets},
     ledger::{Answer, Ledger, MAX_BUCKETS, Member, REPORT_INTERVAL, StreamId, Usage},
 };
 use super::{connection::Peer, refusal};
@@ -127,6 +127,15 @@ struct QuotaStream {
     ended: bool,
 }
 
+/// What applies to a bucket.
+enum Found {
+    Limited(Located),
+    /// No limit.
+    Free,
+    /// Nothing of it may pass.
+    Refused,
+}
+
 /// A bucket that a limit applies to.
 struct Located {
     key: CellKey,
@@ -193,20 +202,27 @@ impl QuotaStream {
             let Some(bucket) = usage.bucket_id.take() else {
                 return Err(Status::invalid_argument("a usage must name its bucket"));
             };
-            bucket::check(&bucket).map_err(|error| Status::invalid_argument(error.to_string()))?;
-            let located = self.find(&domain, &bucket)?;
-            usages.push((bucket, usage, located));
+            let found = self.find(&domain, &bucket, &usage)?;
+            usages.push((bucket, usage, found));
         }
-        let asks: Vec<Ask> =
-            usages.iter().filter_map(|(_, usage, located)| Some(ask(usage, located.as_ref()?))).collect();
+        let asks: Vec<Ask> = usages
+            .iter()
+            .filter_map(|(_, usage, found)| match found {
+                Found::Limited(located) => Some(ask(usage, located)),
+                Found::Free | Found::Refused => None,
+            })
+            .collect();
         let mut outcomes = match self.service.limiter.store().charge(&asks) {
             Charging::Done(outcomes) => outcomes,
             Charging::Waiting(outcomes) => outcomes.await,
         }
         .into_iter();
-        let answer = |(bucket, usage, located): (BucketId, BucketQuotaUsage, Option<Located>)| {
-            let outcome = located.as_ref().and_then(|_| outcomes.next());
-            let assigned = self.account(&domain, &bucket, &usage, located, outcome);
+        let answer = |(bucket, usage, found): (BucketId, BucketQuotaUsage, Found)| {
+            let assigned = match found {
+                Found::Limited(located) => self.account(&domain, &bucket, &usage, located, outcomes.next()),
+                Found::Free => self.without(&bucket, Assignment::Everything),
+                Found::Refused => self.without(&bucket, Assignment::Nothing),
+            };
             action(bucket, assigned)
         };
         Ok(usages.into_iter().map(answer).collect())
@@ -218,18 +234,13 @@ impl QuotaStream {
         domain: &str,
         bucket: &BucketId,
         usage: &BucketQuotaUsage,
-        located: Option<Located>,
+        Located { key, limit, harmless, .. }: Located,
         outcome: Option<Outcome>,
     ) -> Action {
+        if harmless {
+            return self.without(bucket, Assignment::Everything);
+        }
         let mut changed = Vec::new();
-        let Some(Located { key, limit, .. }) = located.filter(|located| !located.harmless) else {
-            // As for a call per request: what no rule is about passes.
-            if let Some(number) = self.buckets.remove(bucket) {
-                self.service.shared.ledger.lock().forget(self.member(number), &mut changed);
-                tell(&self.service.shared, &changed);
-            }
-            return assign(Assignment::Everything);
-        };
         let known = self.buckets.number(bucket);
         let member = self.member(known);
         let share = share(&limit, (self.service.replicas)());
@@ -255,21 +266,41 @@ impl QuotaStream {
         }
     }
 
-    /// The cell and limit of a bucket, unless no limit applies to it.
-    fn find(&self, domain: &str, bucket: &BucketId) -> Result<Option<Located>, Status> {
+    /// Answers about a bucket that has no share of anything, or no more.
+    fn without(&mut self, bucket: &BucketId, assignment: Assignment) -> Action {
+        if let Some(number) = self.buckets.remove(bucket) {
+            let mut changed = Vec::new();
+            self.service.shared.ledger.lock().forget(self.member(number), &mut changed);
+            tell(&self.service.shared, &changed);
+        }
+        assign(assignment)
+    }
+
+    /// What applies to a bucket, counting what was used of it. As for a call per request, what no rule is about passes.
+    fn find(&self, domain: &str, bucket: &BucketId, usage: &BucketQuotaUsage) -> Result<Found, Status> {
+        let about = bucket::read(bucket).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let ruleset = self.service.limiter.rules();
-        let Some(rules) = ruleset.rules.domain(domain) else { return Ok(None) };
+        let Some(rules) = ruleset.rules.domain(domain) else { return Ok(Found::Free) };
         if !self.caller.may_use(rules) {
             return Err(refusal(&Refused::NotForCaller { domain: domain.to_owned() }));
         }
-        let mut entries: Vec<Entry<'_>> = bucket.bucket.iter().map(|(key, value)| Entry { key, value }).collect();
-        if !rules.arrange(&mut entries) {
-            return Ok(None);
-        }
-        let Some(rule) = rules.find(&entries) else { return Ok(None) };
-        let Amount::Limited(limit) = rule.amount else { return Ok(None) };
+        let entries = match &about {
+            About::Nothing => return Ok(Found::Free),
+            About::TooMuch => return Ok(Found::Refused),
+            About::Ordered(entries) => entries.iter().map(|(key, value)| Entry { key, value }).collect(),
+            About::Unordered(entries) => {
+                let mut entries = entries.clone();
+                if !rules.arrange(&mut entries) {
+                    return Ok(Found::Free);
+                }
+                entries
+            }
+        };
+        let Some(rule) = rules.find(&entries) else { return Ok(Found::Free) };
+        ruleset.count_reported(rule, usage.num_requests_allowed, usage.num_requests_denied);
+        let Amount::Limited(limit) = rule.amount else { return Ok(Found::Free) };
         let key = self.service.limiter.salt().key(&limit, domain, rule.cell(&entries));
-        Ok(Some(Located { key, limit, policy: rule.policy, harmless: rule.shadow || rule.quota }))
+        Ok(Found::Limited(Located { key, limit, policy: rule.policy, harmless: rule.shadow || rule.quota }))
     }
 
     fn member(&self, bucket: u32) -> Member {

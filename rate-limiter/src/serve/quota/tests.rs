@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use arc_swap::ArcSwap;
 use chancery_proto::{
+    chancery::DESCRIPTOR_BUCKET,
     envoy::rlqs::{
         rate_limit_quota_service_client::RateLimitQuotaServiceClient,
         rate_limit_quota_service_server::RateLimitQuotaServiceServer,
@@ -206,6 +207,25 @@ async fn what_is_used_is_charged_to_the_cell_that_calls_are_decided_by() {
     assert!(scene.passes("limited") && !scene.passes("limited"));
     assert_eq!(proxy.uses("shadow", 1_000).await, Told::Everything);
     assert!(scene.passes("shadow"), "a shadow refuses nobody");
+}
+
+#[tokio::test]
+async fn a_bucket_may_be_a_whole_descriptor() {
+    let scene = Scene::play(vec![rule("limited", limit(10, 3_600), false)]).await;
+    let mut proxy = scene.proxy("edge").await;
+    let written = |value: &str| BucketQuotaUsage {
+        bucket_id: Some(BucketId {
+            bucket: [(DESCRIPTOR_BUCKET.to_owned(), format!("{{\"descriptor\":[[\"limited\",{value}]]}}\n"))].into(),
+        }),
+        ..used("", 9)
+    };
+    let mut told = async |value: &str| proxy.send(report(vec![written(value)])).await.map(|mut told| told.remove(0).1);
+    assert!(matches!(told(r#""v""#).await.unwrap(), Told::Bucket(10, _)));
+    assert!(scene.passes("limited") && !scene.passes("limited"), "it is the cell of that descriptor");
+    assert_eq!(told(r#"null,"skip""#).await.unwrap(), Told::Everything);
+    let long = format!("\"{}\"", "v".repeat(MAX_TEXT));
+    assert_eq!(told(&long).await.unwrap(), Told::Nothing, "and the stream goes on");
+    assert_eq!(told("1").await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test]
