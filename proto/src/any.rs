@@ -1,8 +1,8 @@
 //! One message inside another: `google.protobuf.Any`.
 //!
 //! Encoding cannot fail and is deterministic for messages without map fields: `prost` writes fields in
-//! the order of their numbers, and keeps the order of repeated ones. Whoever fills a map field
-//! must not hold more than one entry in it where equal bytes matter.
+//! the order of their numbers, and keeps the order of repeated ones. Whoever fills a map field with more
+//! than one entry must write it in order where equal bytes matter.
 
 use prost::{DecodeError, Message, Name};
 
