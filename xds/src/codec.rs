@@ -1,9 +1,13 @@
 //! Discovery responses made of pre-encoded resources.
 //!
 //! A response is written field by field, each resource as the bytes it was encoded to once. The fields stand in
-//! the order of their numbers, as `prost` writes them.
+//! the order of their numbers, as `prost` writes them. What is large is not copied: every client that is sent it sends
+//! the same memory.
 
-use bytes::BufMut;
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::{
     resource::{TypeUrl, field_len, put_field},
@@ -29,7 +33,43 @@ pub(crate) trait EncodeResponse: Send + 'static {
     fn encoded_len(&self) -> usize;
 
     /// Writes the message.
-    fn encode(&self, buf: &mut impl BufMut);
+    fn encode(&self, pieces: &mut Pieces);
+}
+
+/// Above so many bytes, sharing is cheaper than copying: a piece costs a frame of its own.
+const SHARED: usize = 4096;
+
+/// A message in pieces: small fields together, large ones as they are.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    ready: VecDeque<Bytes>,
+    open: BytesMut,
+}
+
+impl Pieces {
+    /// Pieces that start with `header`.
+    pub(crate) fn new(header: &[u8]) -> Self {
+        Self { ready: VecDeque::new(), open: BytesMut::from(header) }
+    }
+
+    /// The next piece to be sent.
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+        let next = self.ready.pop_front();
+        next.or_else(|| (!self.open.is_empty()).then(|| std::mem::take(&mut self.open).freeze()))
+    }
+
+    fn put(&mut self, number: u32, value: &[u8]) {
+        put_field(&mut self.open, number, value);
+    }
+
+    fn put_shared(&mut self, number: u32, value: Bytes) {
+        if value.len() < SHARED {
+            return self.put(number, &value);
+        }
+        encode_key(number, WireType::LengthDelimited, &mut self.open);
+        encode_varint(value.len() as u64, &mut self.open);
+        self.ready.extend([std::mem::take(&mut self.open).freeze(), value]);
+    }
 }
 
 impl EncodeResponse for Response<SotwReply> {
@@ -38,13 +78,13 @@ impl EncodeResponse for Response<SotwReply> {
         field_len(self.version.len()) + resources + field_len(self.type_url.len()) + field_len(self.nonce.len())
     }
 
-    fn encode(&self, buf: &mut impl BufMut) {
-        put_field(buf, 1, self.version.as_bytes());
+    fn encode(&self, pieces: &mut Pieces) {
+        pieces.put(1, self.version.as_bytes());
         for resource in &self.reply.resources {
-            put_field(buf, 2, resource.any_bytes());
+            pieces.put_shared(2, resource.any_bytes());
         }
-        put_field(buf, 4, self.type_url.as_bytes());
-        put_field(buf, 5, self.nonce.as_bytes());
+        pieces.put(4, self.type_url.as_bytes());
+        pieces.put(5, self.nonce.as_bytes());
     }
 }
 
@@ -55,15 +95,15 @@ impl EncodeResponse for Response<DeltaReply> {
         field_len(self.version.len()) + upserts + field_len(self.type_url.len()) + field_len(self.nonce.len()) + removed
     }
 
-    fn encode(&self, buf: &mut impl BufMut) {
-        put_field(buf, 1, self.version.as_bytes());
+    fn encode(&self, pieces: &mut Pieces) {
+        pieces.put(1, self.version.as_bytes());
         for resource in &self.reply.upserts {
-            put_field(buf, 2, resource.delta_bytes());
+            pieces.put_shared(2, resource.delta_bytes());
         }
-        put_field(buf, 4, self.type_url.as_bytes());
-        put_field(buf, 5, self.nonce.as_bytes());
+        pieces.put(4, self.type_url.as_bytes());
+        pieces.put(5, self.nonce.as_bytes());
         for name in &self.reply.removed {
-            put_field(buf, 6, name.as_bytes());
+            pieces.put(6, name.as_bytes());
         }
     }
 }
@@ -79,8 +119,10 @@ mod tests {
 
     const T: &str = "type.example/T";
 
+    const LARGE: usize = SHARED + 300;
+
     fn resources() -> Vec<Resource> {
-        let large = vec![7; 300];
+        let large = vec![7; LARGE];
         [("a", b"one".as_slice()), ("b", large.as_slice()), ("c", b"")].map(|(n, b)| Resource::new(T, n, b)).into()
     }
 
@@ -89,7 +131,7 @@ mod tests {
     }
 
     fn bodies() -> [Vec<u8>; 3] {
-        [b"one".to_vec(), vec![7; 300], Vec::new()]
+        [b"one".to_vec(), vec![7; LARGE], Vec::new()]
     }
 
     fn response<R>(reply: R) -> Response<R> {
@@ -97,8 +139,9 @@ mod tests {
     }
 
     fn encoded(response: &impl EncodeResponse) -> Vec<u8> {
-        let mut buf = Vec::new();
-        response.encode(&mut buf);
+        let mut pieces = Pieces::default();
+        response.encode(&mut pieces);
+        let buf: Vec<u8> = std::iter::from_fn(|| pieces.pop()).flatten().collect();
         assert_eq!(buf.len(), response.encoded_len());
         buf
     }
@@ -137,6 +180,20 @@ mod tests {
         let removed = vec![Name::from("gone"), Name::from("never")];
         let ours = encoded(&response(DeltaReply { upserts: resources, removed }));
         assert_eq!(DeltaDiscoveryResponse::decode(ours.as_slice()).unwrap(), wire);
+    }
+
+    #[test]
+    fn what_is_large_is_not_copied() {
+        let resources = resources();
+        let large = resources[1].delta_bytes();
+        let mut pieces = Pieces::new(b"header");
+        response(DeltaReply { upserts: resources, removed: Vec::new() }).encode(&mut pieces);
+        let pieces: Vec<Bytes> = std::iter::from_fn(|| pieces.pop()).collect();
+        assert!(pieces[0].starts_with(b"header"));
+        assert_eq!(
+            pieces.iter().map(|piece| piece.as_ptr() == large.as_ptr()).collect::<Vec<_>>(),
+            [false, true, false]
+        );
     }
 
     #[test]

@@ -63,8 +63,11 @@
 //! - *No response without a change* or a question. A rejected resource is not sent again until it changes.
 //! - *Endpoints after every change of their cluster*, asked for or not: Envoy waits for them and does not ask.
 //!
-//! What it does not do yet: time-to-live, the REST variant, glob subscriptions of `xdstp://` names, and services of
-//! their own for types other than CDS, EDS, LDS and RDS; over ADS any type is served.
+//! What it deliberately does not do: time-to-live (a resource that vanishes with its control plane would take traffic
+//! along; there is nothing here that a client should not keep), and with it the wrapped resources of
+//! state-of-the-world clients that exist for it; a timer against bursts (one response is outstanding per type, so a burst is
+//! one response afterwards, and a single edit waits for nothing); the REST variant; glob subscriptions of `xdstp://` names,
+//! which are names like any other.
 
 pub mod cache;
 pub mod client;
@@ -79,5 +82,5 @@ pub mod subscription;
 
 pub use cache::{Cache, Update};
 pub use resource::{Name, Resource, TypeUrl, Version};
-pub use server::{Admission, Admit, Hello, Protocol, StreamSettings, XdsServer};
+pub use server::{Admission, Admit, Hello, Protocol, Retire, StreamSettings, XdsServer};
 pub use status::{Rejection, SharedStatus, Stamp, StreamStatus, TypeStatus};

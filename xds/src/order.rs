@@ -13,7 +13,9 @@ use crate::subscription::{Gate, Progress};
 /// Types whose additions must be acknowledged before additions of `type_url` go out.
 pub(crate) fn additions_wait_for(type_url: &str) -> &'static [&'static str] {
     match type_url {
-        type_url::LISTENER | type_url::ROUTE | type_url::VIRTUAL_HOST => &[type_url::CLUSTER, type_url::ENDPOINT],
+        type_url::LISTENER | type_url::SCOPED_ROUTE | type_url::ROUTE | type_url::VIRTUAL_HOST => {
+            &[type_url::CLUSTER, type_url::ENDPOINT]
+        }
         _ => &[],
     }
 }
@@ -23,7 +25,8 @@ pub(crate) fn removals_wait_for(type_url: &str) -> &'static [&'static str] {
     match type_url {
         type_url::CLUSTER => &[type_url::LISTENER, type_url::ROUTE, type_url::VIRTUAL_HOST],
         type_url::ENDPOINT => &[type_url::CLUSTER],
-        type_url::ROUTE => &[type_url::LISTENER],
+        type_url::SCOPED_ROUTE => &[type_url::LISTENER],
+        type_url::ROUTE => &[type_url::LISTENER, type_url::SCOPED_ROUTE],
         _ => &[],
     }
 }
@@ -34,9 +37,10 @@ pub(crate) fn rank(type_url: &str) -> u8 {
         type_url::CLUSTER => 0,
         type_url::ENDPOINT => 1,
         type_url::LISTENER => 2,
-        type_url::ROUTE => 3,
-        type_url::VIRTUAL_HOST => 4,
-        _ => 5,
+        type_url::SCOPED_ROUTE => 3,
+        type_url::ROUTE => 4,
+        type_url::VIRTUAL_HOST => 5,
+        _ => 6,
     }
 }
 
@@ -92,8 +96,14 @@ fn over(since: Option<Instant>, now: Instant, patience: Duration) -> bool {
 mod tests {
     use super::*;
 
-    const TYPES: [&str; 5] =
-        [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE, type_url::VIRTUAL_HOST];
+    const TYPES: [&str; 6] = [
+        type_url::CLUSTER,
+        type_url::ENDPOINT,
+        type_url::LISTENER,
+        type_url::SCOPED_ROUTE,
+        type_url::ROUTE,
+        type_url::VIRTUAL_HOST,
+    ];
 
     #[test]
     fn a_type_waits_only_for_lower_ranks_on_the_way_in() {
@@ -116,7 +126,7 @@ mod tests {
             left > 0 && removals_wait_for(type_url).iter().all(|next| depth(next, left - 1))
         }
         for type_url in TYPES {
-            assert!(depth(type_url, 5), "{type_url} waits for itself");
+            assert!(depth(type_url, 6), "{type_url} waits for itself");
         }
     }
 }

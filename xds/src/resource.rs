@@ -98,13 +98,13 @@ impl Resource {
     }
 
     /// The encoded `envoy.service.discovery.v3.Resource`.
-    pub fn delta_bytes(&self) -> &[u8] {
-        &self.delta
+    pub fn delta_bytes(&self) -> Bytes {
+        self.delta.clone()
     }
 
     /// The encoded `google.protobuf.Any`.
-    pub fn any_bytes(&self) -> &[u8] {
-        &self.delta[self.any_at..]
+    pub fn any_bytes(&self) -> Bytes {
+        self.delta.slice(self.any_at..)
     }
 }
 

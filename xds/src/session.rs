@@ -112,7 +112,8 @@ impl<S: Subscription> Session<S> {
 
     fn make_replies(&mut self, tables: &Tables, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {
         for at in 0..self.types.len() {
-            if &*self.types[at].type_url == type_url::VIRTUAL_HOST {
+            // On a service of its own there is no RouteConfiguration to wait for.
+            if self.rules.aggregated && &*self.types[at].type_url == type_url::VIRTUAL_HOST {
                 self.park_virtual_hosts(at, tables.table(type_url::ROUTE));
             }
             let gate = self.gate(&self.types[at], tables, now);
@@ -218,7 +219,11 @@ impl<S: Subscription> Session<S> {
 fn rules(type_url: &str) -> TypeRules {
     let full_state = matches!(
         type_url,
-        type_url::CLUSTER | type_url::LISTENER | type_url::RATE_LIMIT_DOMAIN | type_url::RATE_LIMIT_CONFIG
+        type_url::CLUSTER
+            | type_url::LISTENER
+            | type_url::SCOPED_ROUTE
+            | type_url::RATE_LIMIT_DOMAIN
+            | type_url::RATE_LIMIT_CONFIG
     );
     TypeRules {
         full_state,

@@ -259,8 +259,9 @@ where
         };
         let Some((sent, reply)) = reply else { return false };
         let response = codec::Response { type_url: T.into(), nonce: sent.nonce, version: sent.version, reply };
-        let mut bytes = Vec::new();
-        response.encode(&mut bytes);
+        let mut pieces = codec::Pieces::default();
+        response.encode(&mut pieces);
+        let bytes: Vec<u8> = std::iter::from_fn(|| pieces.pop()).flatten().collect();
         let response = self.client.receive(C::Response::decode(bytes.as_slice()).unwrap()).unwrap();
         let mut refused = Vec::new();
         for Received { name, body, .. } in &response.batch.upserts {

@@ -43,6 +43,13 @@ pub struct Hello<'a> {
     pub protocol: Protocol,
 }
 
+/// Put into the extensions of the requests of a connection: its streams end when the token is cancelled, with a status
+/// that has the client open them again, elsewhere.
+///
+/// A server that ends its connections after a while needs it: streams do not end by themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Retire(pub CancellationToken);
+
 /// What an admitted stream is given.
 pub struct Admission {
     /// The resources it is served from.

@@ -1,7 +1,7 @@
 //! The gRPC services: ADS, and one service per type, over one set of caches.
 //!
 //! Written by hand rather than generated, because responses are encoded by our own codec (`codec.rs`), messages are
-//! framed by our own (`wire.rs`), and the five services differ only in their path.
+//! framed by our own (`wire.rs`), and the services differ only in their path.
 
 use std::{
     convert::Infallible,
@@ -45,37 +45,88 @@ impl<A> Clone for XdsServer<A> {
     }
 }
 
-/// The services: package and service, then the methods of both variants, then the only type.
-const SERVICES: [(&str, &str, &str, Option<&str>); 5] = [
-    (
-        "envoy.service.discovery.v3.AggregatedDiscoveryService",
-        "DeltaAggregatedResources",
-        "StreamAggregatedResources",
-        None,
-    ),
-    ("envoy.service.cluster.v3.ClusterDiscoveryService", "DeltaClusters", "StreamClusters", Some(type_url::CLUSTER)),
-    (
-        "envoy.service.endpoint.v3.EndpointDiscoveryService",
-        "DeltaEndpoints",
-        "StreamEndpoints",
-        Some(type_url::ENDPOINT),
-    ),
-    (
-        "envoy.service.listener.v3.ListenerDiscoveryService",
-        "DeltaListeners",
-        "StreamListeners",
-        Some(type_url::LISTENER),
-    ),
-    ("envoy.service.route.v3.RouteDiscoveryService", "DeltaRoutes", "StreamRoutes", Some(type_url::ROUTE)),
+/// A service, and what of it there is.
+struct Service {
+    /// Package and name.
+    name: &'static str,
+    /// The incremental method.
+    delta: &'static str,
+    /// The state-of-the-world method; virtual hosts have none.
+    sotw: Option<&'static str>,
+    /// The only type that it serves; `None` on the aggregated one.
+    only: Option<&'static str>,
+}
+
+const SERVICES: [Service; 10] = [
+    Service {
+        name: "envoy.service.discovery.v3.AggregatedDiscoveryService",
+        delta: "DeltaAggregatedResources",
+        sotw: Some("StreamAggregatedResources"),
+        only: None,
+    },
+    Service {
+        name: "envoy.service.cluster.v3.ClusterDiscoveryService",
+        delta: "DeltaClusters",
+        sotw: Some("StreamClusters"),
+        only: Some(type_url::CLUSTER),
+    },
+    Service {
+        name: "envoy.service.endpoint.v3.EndpointDiscoveryService",
+        delta: "DeltaEndpoints",
+        sotw: Some("StreamEndpoints"),
+        only: Some(type_url::ENDPOINT),
+    },
+    Service {
+        name: "envoy.service.listener.v3.ListenerDiscoveryService",
+        delta: "DeltaListeners",
+        sotw: Some("StreamListeners"),
+        only: Some(type_url::LISTENER),
+    },
+    Service {
+        name: "envoy.service.route.v3.RouteDiscoveryService",
+        delta: "DeltaRoutes",
+        sotw: Some("StreamRoutes"),
+        only: Some(type_url::ROUTE),
+    },
+    Service {
+        name: "envoy.service.route.v3.ScopedRoutesDiscoveryService",
+        delta: "DeltaScopedRoutes",
+        sotw: Some("StreamScopedRoutes"),
+        only: Some(type_url::SCOPED_ROUTE),
+    },
+    Service {
+        name: "envoy.service.route.v3.VirtualHostDiscoveryService",
+        delta: "DeltaVirtualHosts",
+        sotw: None,
+        only: Some(type_url::VIRTUAL_HOST),
+    },
+    Service {
+        name: "envoy.service.secret.v3.SecretDiscoveryService",
+        delta: "DeltaSecrets",
+        sotw: Some("StreamSecrets"),
+        only: Some(type_url::SECRET),
+    },
+    Service {
+        name: "envoy.service.runtime.v3.RuntimeDiscoveryService",
+        delta: "DeltaRuntime",
+        sotw: Some("StreamRuntime"),
+        only: Some(type_url::RUNTIME),
+    },
+    Service {
+        name: "envoy.service.extension.v3.ExtensionConfigDiscoveryService",
+        delta: "DeltaExtensionConfigs",
+        sotw: Some("StreamExtensionConfigs"),
+        only: Some(type_url::EXTENSION_CONFIG),
+    },
 ];
 
 /// The variant and the only type that a request path asks for.
 fn method(path: &str) -> Option<(Protocol, Option<&'static str>)> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-    let (_, delta, sotw, only) = SERVICES.iter().find(|(name, ..)| *name == service)?;
+    let service = SERVICES.iter().find(|known| known.name == service)?;
     match method {
-        method if method == *delta => Some((Protocol::Delta, *only)),
-        method if method == *sotw => Some((Protocol::Sotw, *only)),
+        method if method == service.delta => Some((Protocol::Delta, service.only)),
+        method if Some(method) == service.sotw => Some((Protocol::Sotw, service.only)),
         _ => None,
     }
 }
@@ -89,8 +140,8 @@ impl<A: Admit> XdsServer<A> {
     /// The services as routes of a tonic server.
     pub fn into_routes(self) -> tonic::service::Routes {
         let mut router = tonic::service::Routes::default().into_axum_router();
-        for (service, ..) in SERVICES {
-            router = router.route_service(&format!("/{service}/{{method}}"), self.clone());
+        for Service { name, .. } in SERVICES {
+            router = router.route_service(&format!("/{name}/{{method}}"), self.clone());
         }
         router.into()
     }
@@ -152,7 +203,10 @@ mod tests {
         assert_eq!(method(&format!("{ads}/StreamAggregatedResources")), Some((Protocol::Sotw, None)));
         let lds = "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners";
         assert_eq!(method(lds), Some((Protocol::Delta, Some(type_url::LISTENER))));
-        for path in ["", "/", "/x", "/envoy.service.listener.v3.ListenerDiscoveryService/Fetch"] {
+        let vhds = "/envoy.service.route.v3.VirtualHostDiscoveryService";
+        assert_eq!(method(&format!("{vhds}/DeltaVirtualHosts")), Some((Protocol::Delta, Some(type_url::VIRTUAL_HOST))));
+        let no_sotw = format!("{vhds}/StreamVirtualHosts");
+        for path in ["", "/", "/x", "/envoy.service.listener.v3.ListenerDiscoveryService/Fetch", &no_sotw] {
             assert_eq!(method(path), None);
         }
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Admission, Admit, Hello, Protocol, StreamSettings,
+    Admission, Admit, Hello, Protocol, Retire, StreamSettings,
     wire::{Outlet, Requests},
 };
 use crate::{
@@ -120,12 +120,17 @@ pub(crate) async fn serve<S, A>(
             return;
         }
     };
+    let ends = Ends {
+        shutdown: context.shutdown.clone(),
+        fleet: ended,
+        connection: extensions.get::<Retire>().cloned().unwrap_or_default().0,
+    };
     drop(extensions);
     let gauge = metrics::gauge!(m::STREAMS, "protocol" => S::PROTOCOL.as_str());
     gauge.increment(1.0);
     tracing::info!(proxy = id, fleet = cluster, protocol = S::PROTOCOL.as_str(), "stream opened");
     let mut stream = Stream::<S>::new(cache, status, &context, (id, cluster));
-    let result = stream.run(first, &mut requests, outlet.responses(), &context.shutdown, &ended).await;
+    let result = stream.run(first, &mut requests, outlet.responses(), &ends).await;
     match &result {
         Ok(()) => tracing::info!(proxy = stream.node.0, fleet = stream.node.1, "stream closed"),
         Err(status) => tracing::info!(
@@ -140,6 +145,23 @@ pub(crate) async fn serve<S, A>(
     drop(guard);
     if let Err(status) = result {
         outlet.end(status);
+    }
+}
+
+/// What ends a stream from this side.
+struct Ends {
+    shutdown: CancellationToken,
+    fleet: CancellationToken,
+    connection: CancellationToken,
+}
+
+impl Ends {
+    async fn ended(&self) -> Status {
+        tokio::select! {
+            () = self.shutdown.cancelled() => shutting_down(),
+            () = self.fleet.cancelled() => Status::unavailable("the fleet is no longer served"),
+            () = self.connection.cancelled() => Status::unavailable("the connection is old; open another"),
+        }
     }
 }
 
@@ -186,16 +208,14 @@ where
         first: S::Request,
         requests: &mut Requests<S::Request>,
         responses: &mpsc::Sender<Outgoing<S>>,
-        shutdown: &CancellationToken,
-        ended: &CancellationToken,
+        ends: &Ends,
     ) -> Result<(), Status> {
         self.on_request(first)?;
         loop {
             let next_look = self.pump(responses)?;
             let blocked = !self.queue.is_empty();
             tokio::select! {
-                () = shutdown.cancelled() => return Err(shutting_down()),
-                () = ended.cancelled() => return Err(Status::unavailable("the fleet is no longer served")),
+                ended = ends.ended() => return Err(ended),
                 request = requests.message() => match request? {
                     Some(request) => self.on_request(request)?,
                     None => return Ok(()),

@@ -9,13 +9,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status};
 
-use crate::codec::EncodeResponse;
+use crate::codec::{EncodeResponse, Pieces};
 
 /// A flag, compressed or not, and the length of the message as four bytes.
 const HEADER: usize = 5;
@@ -99,6 +99,8 @@ impl<R> Outlet<R> {
 /// The responses of a stream as the body of its HTTP response.
 struct Responses<R> {
     responses: mpsc::Receiver<R>,
+    /// What is left of the response that is being sent.
+    sending: Pieces,
     end: oneshot::Receiver<Status>,
     ended: bool,
 }
@@ -107,7 +109,7 @@ struct Responses<R> {
 pub(crate) fn respond<R: EncodeResponse>() -> (http::Response<tonic::body::Body>, Outlet<R>) {
     let (responses, receiver) = mpsc::channel(1);
     let (end, ended) = oneshot::channel();
-    let body = Responses { responses: receiver, end: ended, ended: false };
+    let body = Responses { responses: receiver, sending: Pieces::default(), end: ended, ended: false };
     let mut response = http::Response::new(tonic::body::Body::new(body));
     let content_type = http::HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
@@ -122,9 +124,16 @@ impl<R: EncodeResponse> Body for Responses<R> {
         if self.ended {
             return Poll::Ready(None);
         }
+        if let Some(piece) = self.sending.pop() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         let status = match ready!(self.responses.poll_recv(cx)) {
-            Some(response) => match frame(&response) {
-                Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Some(response) => match framed(&response) {
+                Ok(mut pieces) => {
+                    let first = pieces.pop().unwrap_or_default();
+                    self.sending = pieces;
+                    return Poll::Ready(Some(Ok(Frame::data(first))));
+                }
                 Err(status) => status,
             },
             None => self.end.try_recv().unwrap_or_else(|_| Status::ok("")),
@@ -135,16 +144,16 @@ impl<R: EncodeResponse> Body for Responses<R> {
     }
 }
 
-fn frame(response: &impl EncodeResponse) -> Result<Bytes, Status> {
+fn framed(response: &impl EncodeResponse) -> Result<Pieces, Status> {
     let len = response.encoded_len();
     let Ok(prefix) = u32::try_from(len) else {
         return Err(Status::resource_exhausted(format!("a response of {len} bytes does not fit into gRPC")));
     };
-    let mut buf = BytesMut::with_capacity(HEADER + len);
-    buf.put_u8(0);
-    buf.put_u32(prefix);
-    response.encode(&mut buf);
-    Ok(buf.freeze())
+    let mut header = [0; HEADER];
+    header[1..].copy_from_slice(&prefix.to_be_bytes());
+    let mut pieces = Pieces::new(&header);
+    response.encode(&mut pieces);
+    Ok(pieces)
 }
 
 #[cfg(test)]

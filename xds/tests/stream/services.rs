@@ -5,11 +5,18 @@ use chancery_proto::{
     envoy::{
         cds::cluster_discovery_service_client::ClusterDiscoveryServiceClient,
         discovery::{DeltaDiscoveryRequest, DiscoveryRequest},
+        ecds::extension_config_discovery_service_client::ExtensionConfigDiscoveryServiceClient,
         eds::endpoint_discovery_service_client::EndpointDiscoveryServiceClient,
         lds::listener_discovery_service_client::ListenerDiscoveryServiceClient,
-        rds::route_discovery_service_client::RouteDiscoveryServiceClient,
+        rds::{
+            route_discovery_service_client::RouteDiscoveryServiceClient,
+            scoped_routes_discovery_service_client::ScopedRoutesDiscoveryServiceClient,
+            virtual_host_discovery_service_client::VirtualHostDiscoveryServiceClient,
+        },
+        runtime::runtime_discovery_service_client::RuntimeDiscoveryServiceClient,
+        sds::secret_discovery_service_client::SecretDiscoveryServiceClient,
     },
-    type_url::{CLUSTER, ENDPOINT, LISTENER, ROUTE},
+    type_url::{CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET, VIRTUAL_HOST},
 };
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
@@ -47,7 +54,8 @@ macro_rules! first {
 #[tokio::test]
 async fn each_serves_its_type_in_both_variants() {
     let served = Served::by_default().await;
-    for type_url in [CLUSTER, ENDPOINT, LISTENER, ROUTE] {
+    let all = [CLUSTER, ENDPOINT, LISTENER, ROUTE, SCOPED_ROUTE, SECRET, RUNTIME, EXTENSION_CONFIG];
+    for type_url in all.into_iter().chain([VIRTUAL_HOST]) {
         served.set(type_url, "x", type_url);
     }
     let firsts = [
@@ -59,10 +67,20 @@ async fn each_serves_its_type_in_both_variants() {
         first!(ListenerDiscoveryServiceClient, served, stream_listeners, sotw(LISTENER)),
         first!(RouteDiscoveryServiceClient, served, delta_routes, delta("")),
         first!(RouteDiscoveryServiceClient, served, stream_routes, sotw("")),
+        first!(ScopedRoutesDiscoveryServiceClient, served, delta_scoped_routes, delta("")),
+        first!(ScopedRoutesDiscoveryServiceClient, served, stream_scoped_routes, sotw("")),
+        first!(SecretDiscoveryServiceClient, served, delta_secrets, delta("")),
+        first!(SecretDiscoveryServiceClient, served, stream_secrets, sotw("")),
+        first!(RuntimeDiscoveryServiceClient, served, delta_runtime, delta("")),
+        first!(RuntimeDiscoveryServiceClient, served, stream_runtime, sotw("")),
+        first!(ExtensionConfigDiscoveryServiceClient, served, delta_extension_configs, delta("")),
+        first!(ExtensionConfigDiscoveryServiceClient, served, stream_extension_configs, sotw("")),
+        // Virtual hosts are incremental only.
+        first!(VirtualHostDiscoveryServiceClient, served, delta_virtual_hosts, delta("")),
     ];
     let types: Vec<_> = firsts.into_iter().map(|first| first.unwrap()).collect();
-    let expected = [CLUSTER, CLUSTER, ENDPOINT, ENDPOINT, LISTENER, LISTENER, ROUTE, ROUTE];
-    assert_eq!(types, expected.map(|type_url| (type_url.to_owned(), 1)));
+    let expected = all.iter().flat_map(|type_url| [*type_url; 2]).chain([VIRTUAL_HOST]);
+    assert_eq!(types, expected.map(|type_url| (type_url.to_owned(), 1)).collect::<Vec<_>>());
 }
 
 #[tokio::test]
