@@ -4,11 +4,12 @@
 //! it; a proxy cannot ask for another fleet's configuration, nor speak for another proxy. A limiter is given the limits of
 //! all fleets and nothing else, a proxy none of them. Every refusal is one log line that says who, from where and why; the client is told no more than that its claim is wrong.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
 
 use chancery_proto::envoy::core::{Node, node::UserAgentVersionType};
 use chancery_runtime::{telemetry, tls::PeerInfo};
 use chancery_xds::{Admission, Admit, Hello, Protocol, SharedStatus};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tonic::Status;
 
 use crate::{
@@ -22,6 +23,9 @@ pub struct FleetAdmission {
     publisher: Arc<Publisher>,
     proxies: Arc<Proxies>,
     trust_domain: String,
+    /// How fast streams are taken on. After a restart a whole fleet comes at once, and each costs a first
+    /// response with everything in it.
+    rate: DefaultDirectRateLimiter,
 }
 
 /// Why a stream is refused.
@@ -39,12 +43,15 @@ enum Refused {
     OtherId { certified: String, claimed: String },
     #[error("there is no fleet {0:?}")]
     UnknownFleet(String),
+    #[error("too many streams are opened at once; try again")]
+    TooMany,
 }
 
 impl FleetAdmission {
-    /// Admits proxies and limiters of `trust_domain` to the caches of `publisher`, and registers them in `proxies`.
-    pub fn new(publisher: Arc<Publisher>, proxies: Arc<Proxies>, trust_domain: String) -> Self {
-        Self { publisher, proxies, trust_domain }
+    /// Admits proxies and limiters of `trust_domain` to the caches of `publisher`, at most `per_second` of them, and registers
+    /// them in `proxies`.
+    pub fn new(publisher: Arc<Publisher>, proxies: Arc<Proxies>, trust_domain: String, per_second: NonZeroU32) -> Self {
+        Self { publisher, proxies, trust_domain, rate: RateLimiter::direct(Quota::per_second(per_second)) }
     }
 
     fn identify(&self, peer: Option<&PeerInfo>, node: &Node) -> Result<Identity, Refused> {
@@ -75,11 +82,18 @@ impl Admit for FleetAdmission {
         let peer = hello.extensions.get::<PeerInfo>();
         let address = peer.map(|peer| peer.address);
         let admitted = self.identify(peer, hello.node).and_then(|identity| {
+            // Who is refused anyway takes no place, and who is early does not have a cache filled.
+            self.rate.check().map_err(|_| Refused::TooMany)?;
             let served = self.served(&identity, &hello)?;
             Ok((identity, served))
         });
         let (identity, served) = admitted.map_err(|refused| {
             let error = telemetry::chain(&refused);
+            if matches!(refused, Refused::TooMany) {
+                // It tries again, and thousands may.
+                tracing::debug!(?address, proxy = hello.node.id, fleet = hello.node.cluster, error, "stream put off");
+                return Status::resource_exhausted(refused.to_string());
+            }
             tracing::warn!(?address, proxy = hello.node.id, fleet = hello.node.cluster, error, "stream refused");
             Status::permission_denied(refused.to_string())
         })?;

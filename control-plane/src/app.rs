@@ -23,6 +23,7 @@ use crate::{
     admission::FleetAdmission,
     api::{self, Api},
     commit::Commit,
+    connections,
     identity::token::AdminToken,
     metrics,
     proxies::Proxies,
@@ -36,9 +37,6 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// First and longest wait between attempts to reach the database at start.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-
-/// HTTP/2 keepalive on xDS connections: a dead peer is noticed after the sum of both.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
 /// A control plane that serves.
 pub struct Running {
@@ -115,11 +113,12 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let commit = Commit::new(replica.clone(), commits.clone());
 
     let stop = shutdown.token();
-    let admission = FleetAdmission::new(publisher, proxies.clone(), settings.trust_domain);
+    let admission = FleetAdmission::new(publisher, proxies.clone(), settings.trust_domain, settings.max_new_streams);
     let xds = XdsServer::new(Arc::new(admission), StreamSettings::default(), stop.clone(), streams.clone());
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
-    shutdown.spawn_essential("xDS", serve_xds(xds, incoming, stop.clone()));
+    let age = settings.xds_connection_age;
+    shutdown.spawn_essential("xDS", connections::serve(xds, incoming, age, streams.clone(), stop.clone()));
     let api = Api { replica: replica.clone(), commit, proxies, admin_token: Arc::new(admin_token) };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
@@ -180,18 +179,6 @@ async fn until_available<T>(
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY.1),
         }
     }
-}
-
-async fn serve_xds(
-    xds: XdsServer<FleetAdmission>,
-    incoming: TlsListener,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .add_routes(xds.into_routes());
-    server.serve_with_incoming_shutdown(incoming, async move { stop.cancelled().await }).await
 }
 
 async fn serve_api(api: Api, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {

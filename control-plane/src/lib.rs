@@ -10,6 +10,7 @@ pub mod api;
 pub mod app;
 pub mod bootstrap;
 pub mod commit;
+pub mod connections;
 pub mod identity;
 pub mod metrics;
 pub mod model;

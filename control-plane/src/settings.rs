@@ -5,11 +5,16 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use chancery_runtime::{SecretString, tls::ServerTlsFiles};
 use serde::{Deserialize, Serialize};
+
+/// Streams opened in a second, unless it is set: what one core serves with a catalog of a thousand services.
+const NEW_STREAMS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
 /// The settings of a control plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,6 +40,11 @@ pub struct Settings {
     pub trust_domain: String,
     /// File with the admin's token, made if it does not exist; empty: `admin-token` in the data folder.
     pub admin_token_file: PathBuf,
+    /// How long an xDS connection is kept, a tenth more or less; then its proxy opens another.
+    #[serde(with = "humantime_serde")]
+    pub xds_connection_age: Duration,
+    /// How many xDS streams may be opened in a second; more are asked to try again.
+    pub max_new_streams: NonZeroU32,
 }
 
 impl Default for Settings {
@@ -51,6 +61,8 @@ impl Default for Settings {
             client_ca: PathBuf::new(),
             trust_domain: crate::identity::DEFAULT_TRUST_DOMAIN.to_owned(),
             admin_token_file: PathBuf::new(),
+            xds_connection_age: Duration::from_secs(30 * 60),
+            max_new_streams: NEW_STREAMS,
         }
     }
 }
@@ -117,6 +129,13 @@ pub struct Flags {
     /// File with the admin's token, made if it does not exist [default: admin-token in the data folder]
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// How long an xDS connection is kept, a tenth more or less [default: 30m]
+    #[arg(long, value_name = "DURATION")]
+    pub xds_connection_age: Option<String>,
+    /// How many xDS streams may be opened in a second [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub max_new_streams: Option<NonZeroU32>,
+
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_CONFIG")]
     #[serde(skip)]

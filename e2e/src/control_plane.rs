@@ -41,6 +41,8 @@ struct Settings {
     folder: PathBuf,
     database: String,
     files: Vec<(&'static str, PathBuf)>,
+    /// Whatever else a test sets.
+    more: Vec<String>,
 }
 
 impl ControlPlane {
@@ -57,8 +59,13 @@ impl ControlPlane {
             ("--admin-token-file", token),
             ("--data-dir", folder.join(name)),
         ];
-        let settings =
-            Settings { name: name.to_owned(), folder: folder.to_owned(), database: database.to_owned(), files };
+        let settings = Settings {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            database: database.to_owned(),
+            files,
+            more: Vec::new(),
+        };
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Self::spawn(settings, [anywhere; 3]).await
     }
@@ -78,6 +85,7 @@ impl ControlPlane {
         for (flag, file) in &settings.files {
             command.arg(flag).arg(file);
         }
+        command.args(&settings.more);
         let mut process = Process::spawn(&settings.name, command, &settings.folder)?;
         let ready = process.ready(PATIENCE).await?;
         let [api, xds, admin] = ["api", "xds", "admin"].map(|part| address_in(&ready, part));
@@ -98,6 +106,13 @@ impl ControlPlane {
     pub async fn start_again(&mut self) -> Result<()> {
         *self = Self::spawn(self.settings.clone(), [self.api, self.xds, self.admin]).await?;
         Ok(())
+    }
+
+    /// Ends it at once and starts it once more on the same ports, with these arguments too.
+    pub async fn start_again_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.kill();
+        self.settings.more = arguments.iter().copied().map(str::to_owned).collect();
+        self.start_again().await
     }
 
     /// A caller of its API, as administrator.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use chancery_e2e::{
-    bootstrap::Protocol,
+    bootstrap::{Protocol, XDS_CLUSTER},
     client::get,
     document::{route_saying, route_to, service},
     envoy::Envoy,
@@ -80,6 +80,30 @@ async fn an_orderly_end_is_quick_and_loses_nothing() -> Result<()> {
     let status = scene.control_plane.terminate().await?;
     assert!(status.success(), "{status}");
     load.goes_on_for(50).await?;
+    let tally = load.stop().await?;
+    assert_eq!(tally.failed(), 0, "{tally}");
+    Ok(())
+}
+
+/// Connections end so that proxies spread over the replicas, and show certificates that may have been revoked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_grow_old_are_not_noticed() -> Result<()> {
+    let Some(mut scene) = Scene::start(Protocol::Delta).await? else { return Ok(()) };
+    let upstream = Upstream::start("blue").await?;
+    scene.api.apply_and_wait(&[service("shop", &[upstream.address]), route_to("shop", HOST, "shop")]).await?;
+    scene.control_plane.start_again_with(&["--xds-connection-age", "1s"]).await?;
+    reported_in_sync(&scene).await?;
+    let load = Load::start(scene.web, 4, || get(HOST, "/"));
+    let before = scene.envoy.stats(TOUCHED).await?;
+
+    let connections = format!("cluster.{XDS_CLUSTER}.upstream_cx_total");
+    let opened = scene.envoy.wait_for_stat(&connections, |opened| opened > 0).await?;
+    scene.envoy.wait_for_stat(&connections, |now| now >= opened + 3).await?;
+    assert_eq!(scene.envoy.stats(TOUCHED).await?, before, "what Envoy already had was sent to it again");
+    scene.api.put(&route_saying("news", "news.example.com", "on a new connection")).await?;
+    let news = get("news.example.com", "/");
+    scene.fetch_until("the edit arrives", news, |response| response.text() == "on a new connection").await?;
+
     let tally = load.stop().await?;
     assert_eq!(tally.failed(), 0, "{tally}");
     Ok(())

@@ -12,6 +12,9 @@ use crate::{
     translate::snapshot::{FleetChange, FleetChanges, ResourceId},
 };
 
+/// Streams that are taken on at once; the next one only a tenth of a second later.
+const PER_SECOND: u32 = 10;
+
 struct Desk {
     admission: FleetAdmission,
     publisher: Arc<Publisher>,
@@ -33,7 +36,8 @@ impl Desk {
         };
         let domains = [(name("edge"), Some("limits".into()))].into();
         publisher.publish(1, Changes { fleets: [(name("edge"), edge)].into(), domains });
-        let admission = FleetAdmission::new(publisher.clone(), proxies.clone(), "chancery.local".to_owned());
+        let rate = NonZeroU32::new(PER_SECOND).unwrap();
+        let admission = FleetAdmission::new(publisher.clone(), proxies.clone(), "chancery.local".to_owned(), rate);
         Self { admission, publisher, proxies }
     }
 
@@ -72,6 +76,16 @@ fn a_limiter_is_served_limits_and_a_proxy_is_not() {
     assert_eq!(names(&proxy, type_url::CLUSTER), ["checkout"]);
     desk.publisher.publish(2, Changes { domains: [(name("edge"), None)].into(), ..Changes::default() });
     assert!(names(&limiter, type_url::RATE_LIMIT_DOMAIN).is_empty());
+}
+
+#[test]
+fn who_comes_too_soon_is_asked_to_come_again() {
+    let desk = Desk::new();
+    let stranger = |_| desk.admit("spiffe://other/rate-limiter/a", "rate-limiter", "a").is_err();
+    assert!((0..100).all(stranger), "strangers take nobody's place");
+    let proxy = || desk.admit("spiffe://chancery.local/fleet/edge/proxy/edge-1", "edge", "edge-1");
+    let refused = (0..1_000).find_map(|_| proxy().err());
+    assert_eq!(refused.as_deref(), Some("too many streams are opened at once; try again"));
 }
 
 #[test]

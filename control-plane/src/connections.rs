@@ -1,0 +1,106 @@
+//! xDS connections: HTTP/2 on each that TLS has let in, until it is old enough.
+//!
+//! A connection ends after a while, so that proxies spread anew over the replicas and show their certificates again. Its
+//! streams are told to be opened elsewhere, and so is the connection itself; each at a moment of its own, or
+//! all that came after a restart would come back together too.
+//!
+//! Not tonic's server: it ends connections at one age for all, and leaves streams that do not end by themselves open.
+
+use std::{convert::Infallible, time::Duration};
+
+use chancery_runtime::tls::{TlsConnection, TlsListener};
+use chancery_xds::{Admit, Retire, XdsServer};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::{sleep, timeout};
+use tokio_stream::StreamExt as _;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service as _;
+
+/// HTTP/2 keepalive: a dead peer is noticed after the sum of both.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// Part of the age by which connections differ.
+const SPREAD: f64 = 0.1;
+
+/// How long a connection may take to end once its streams were told to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Streams of one connection. A proxy needs one, or one per type.
+const STREAMS: u32 = 128;
+
+/// Serves the connections that come in, each for about `age`, until `stop`. Connections are tasks of `tasks`.
+pub async fn serve<A: Admit>(
+    xds: XdsServer<A>,
+    mut incoming: TlsListener,
+    age: Duration,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    loop {
+        let connection = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            connection = incoming.next() => connection,
+        };
+        // The listener ends with the program, and never yields an error.
+        let Some(Ok(connection)) = connection else { return Ok(()) };
+        let age = spread(age, rand::random());
+        tasks.spawn(serve_one(xds.clone(), connection, age, stop.clone()));
+    }
+}
+
+/// `age`, up to a tenth longer or shorter; `draw` is in [0, 1).
+fn spread(age: Duration, draw: f64) -> Duration {
+    age.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * draw)
+}
+
+async fn serve_one<A: Admit>(xds: XdsServer<A>, connection: TlsConnection, age: Duration, stop: CancellationToken) {
+    let (peer, retire) = (connection.peer().clone(), Retire::default());
+    let service = {
+        let (peer, retire) = (peer.clone(), retire.clone());
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            request.extensions_mut().insert(retire.clone());
+            xds.clone().call(request)
+        })
+    };
+    let serving = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1)
+        .max_concurrent_streams(STREAMS)
+        .serve_connection(TokioIo::new(connection), service);
+    tokio::pin!(serving);
+    tokio::select! {
+        result = serving.as_mut() => return ended(result, &peer),
+        () = sleep(age) => {}
+        // The streams hear of it themselves.
+        () = stop.cancelled() => {}
+    }
+    retire.0.cancel();
+    serving.as_mut().graceful_shutdown();
+    match timeout(GRACE, serving).await {
+        Ok(result) => ended(result, &peer),
+        Err(_) => tracing::debug!(peer = %peer.address, "xDS connection cut off, its streams did not end"),
+    }
+}
+
+fn ended(result: hyper::Result<()>, peer: &chancery_runtime::tls::PeerInfo) {
+    if let Err(error) = result {
+        let error = chancery_runtime::telemetry::chain(&error);
+        tracing::debug!(peer = %peer.address, error, "xDS connection failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_differ_by_a_tenth_at_most() {
+        let age = Duration::from_secs(1800);
+        assert_eq!((spread(age, 0.0), spread(age, 0.5)), (Duration::from_secs(1620), age));
+        assert!(spread(age, 0.999) < Duration::from_secs(1980));
+    }
+}
