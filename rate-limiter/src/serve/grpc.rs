@@ -5,7 +5,6 @@
 
 mod rate_limit;
 
-use chancery_proto::envoy::rlqs::rate_limit_quota_service_server::RateLimitQuotaServiceServer;
 use chancery_proto::reflection::RATE_LIMIT_SERVICES;
 use chancery_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +32,7 @@ const MAX_QUESTION: usize = 4 << 10;
 
 /// `ShouldRateLimit`, quotas and `others` (health and the like) as one tonic service.
 pub fn routes(service: Service, others: Routes) -> Routes {
-    let quota = RateLimitQuotaServiceServer::new(service.quota.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let quota = service.quota.clone().server();
     others.add_service(RateLimit(service)).add_service(quota)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A name is a map of texts, long and without an order; a number is what the ledger and the streams talk about.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use chancery_proto::{
     chancery::{ABSENT, DESCRIPTOR_BUCKET, SKIP_IF_ABSENT},
@@ -14,6 +14,12 @@ use crate::{decide::MAX_TEXT, model::descriptor::Entry};
 
 /// Entries of a bucket's name.
 const MAX_ENTRIES: usize = 16;
+
+/// Buckets with a share that one stream may have.
+pub(super) const MAX_BUCKETS: usize = 10_000;
+
+/// Bytes of all their names.
+pub(super) const MAX_NAMES: usize = 32 << 20;
 
 /// Why a bucket's name is none.
 #[derive(Debug, thiserror::Error)]
@@ -78,53 +84,68 @@ fn descriptor(text: &str) -> Result<About<'static>, serde_json::Error> {
     Ok(About::Ordered(entries))
 }
 
-/// The buckets of one stream that limits apply to. As many as the ledger takes.
+/// The buckets of one stream that limits apply to, never more than [`MAX_BUCKETS`], whatever clients make up.
 #[derive(Debug, Default)]
 pub(super) struct Buckets {
-    numbers: HashMap<Name, u32>,
-    ids: HashMap<u32, BucketId>,
+    numbers: HashMap<Arc<Name>, u32>,
+    names: HashMap<u32, Arc<Name>>,
+    bytes: usize,
     next: u32,
 }
 
 /// The entries of a bucket, sorted.
-type Name = Box<[(String, String)]>;
+type Name = [(String, String)];
 
 impl Buckets {
-    /// The number of a bucket, a new one if it has none.
-    pub(super) fn number(&mut self, bucket: &BucketId) -> u32 {
+    /// The number of a bucket, a new one if it has none; `None` if there is no room for more.
+    pub(super) fn number(&mut self, bucket: &BucketId) -> Option<u32> {
         let name = name(bucket);
         if let Some(&number) = self.numbers.get(&name) {
-            return number;
+            return Some(number);
         }
+        let bytes = self.bytes + bytes(&name);
+        if self.names.len() >= MAX_BUCKETS || bytes > MAX_NAMES {
+            return None;
+        }
+        self.bytes = bytes;
         // After four billion buckets one of the first may still be there.
-        while self.ids.contains_key(&self.next) {
+        while self.names.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
         }
         let number = self.next;
         self.next = number.wrapping_add(1);
-        self.numbers.insert(name, number);
-        self.ids.insert(number, bucket.clone());
-        number
+        self.numbers.insert(name.clone(), number);
+        self.names.insert(number, name);
+        Some(number)
     }
 
     /// The bucket of a number.
-    pub(super) fn id(&self, number: u32) -> Option<&BucketId> {
-        self.ids.get(&number)
+    pub(super) fn id(&self, number: u32) -> Option<BucketId> {
+        self.names.get(&number).map(|name| BucketId { bucket: name.iter().cloned().collect() })
     }
 
     /// Forgets a bucket; says which number it had.
     pub(super) fn remove(&mut self, bucket: &BucketId) -> Option<u32> {
-        let number = self.numbers.remove(&name(bucket))?;
-        self.ids.remove(&number);
+        // Most often there are none: limits that never had a share are not sorted for that.
+        if self.names.is_empty() {
+            return None;
+        }
+        let (name, number) = self.numbers.remove_entry(&name(bucket))?;
+        self.names.remove(&number);
+        self.bytes -= bytes(&name);
         Some(number)
     }
 }
 
-fn name(bucket: &BucketId) -> Name {
+fn name(bucket: &BucketId) -> Arc<Name> {
     let mut name: Vec<(String, String)> =
         bucket.bucket.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     name.sort_unstable();
     name.into()
+}
+
+fn bytes(name: &Name) -> usize {
+    name.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 #[cfg(test)]
@@ -139,13 +160,33 @@ mod tests {
     fn a_bucket_keeps_its_number_until_it_is_removed() {
         let mut buckets = Buckets::default();
         let (one, two) = (bucket(&[("a", "1"), ("b", "2")]), bucket(&[("a", "1"), ("b", "3")]));
-        let number = buckets.number(&one);
-        assert_ne!(number, buckets.number(&two));
-        assert_eq!(number, buckets.number(&bucket(&[("b", "2"), ("a", "1")])));
-        assert_eq!(buckets.id(number), Some(&one));
+        let number = buckets.number(&one).unwrap();
+        assert_ne!(Some(number), buckets.number(&two));
+        assert_eq!(Some(number), buckets.number(&bucket(&[("b", "2"), ("a", "1")])));
+        assert_eq!(buckets.id(number).as_ref(), Some(&one));
         assert_eq!((buckets.remove(&one), buckets.remove(&one)), (Some(number), None));
         assert_eq!(buckets.id(number), None);
-        assert_ne!(buckets.number(&one), number, "what is under way to the old one must not reach the new one");
+        assert_ne!(buckets.number(&one), Some(number), "what is under way to the old one must not reach the new one");
+    }
+
+    #[test]
+    fn a_proxy_cannot_fill_the_memory_with_buckets() {
+        let mut buckets = Buckets::default();
+        let numbered = |number: usize| bucket(&[("a", &number.to_string())]);
+        assert!((0..MAX_BUCKETS).all(|number| buckets.number(&numbered(number)).is_some()));
+        let more = numbered(MAX_BUCKETS);
+        assert_eq!(buckets.number(&more), None);
+        assert!(buckets.number(&numbered(7)).is_some(), "what it has goes on");
+        buckets.remove(&numbered(7));
+        assert!(buckets.number(&more).is_some(), "there is room again");
+
+        let mut buckets = Buckets::default();
+        let long = |number: u32| bucket(&[("a", &format!("{number:08}{}", "x".repeat(MAX_TEXT - 9)))]);
+        let most = (MAX_NAMES / MAX_TEXT) as u32;
+        assert!((0..most).all(|number| buckets.number(&long(number)).is_some()));
+        assert_eq!((buckets.number(&long(most)), buckets.number(&bucket(&[("b", "")]))), (None, None));
+        buckets.remove(&long(0));
+        assert!(buckets.number(&long(most)).is_some());
     }
 
     #[test]

@@ -30,9 +30,6 @@ const NEWEST: f64 = 0.5;
 /// Part of a share that has to change before shares are dealt out anew.
 const RIPPLE: u32 = 8;
 
-/// Buckets that one proxy may have; more are not assigned.
-pub(super) const MAX_BUCKETS: usize = 10_000;
-
 /// One proxy's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct StreamId(pub(super) u64);
@@ -61,11 +58,9 @@ pub(super) enum Answer {
     Assigned(Assignment),
     /// The reporter has not used the bucket for long and is to forget it.
     Abandon,
-    /// The proxy has too many buckets.
-    TooMany,
 }
 
-/// All buckets that proxies report about.
+/// All buckets that proxies report about; how many of a proxy there can be is for its stream to bound.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     cells: HashMap<CellKey, BTreeMap<Member, Share>>,
@@ -108,11 +103,7 @@ impl Ledger {
         if self.place(member).is_some_and(|place| place != key) {
             self.forget(member, changed);
         }
-        let places = self.places.entry(member.stream).or_default();
-        if places.len() >= MAX_BUCKETS && !places.contains_key(&member.bucket) {
-            return Answer::TooMany;
-        }
-        places.insert(member.bucket, key);
+        self.places.entry(member.stream).or_default().insert(member.bucket, key);
         let hits = usage.allowed.saturating_add(usage.denied);
         let newest = hits as f64 / usage.elapsed.clamp(Duration::from_secs(1), REPORT_INTERVAL * 12).as_secs_f64();
         // Nobody can have more than everything; a flood of refused requests must not be remembered for long.

@@ -32,7 +32,7 @@ use chancery_proto::{
                 BucketAction,
                 bucket_action::{AbandonAction, BucketAction as Action, QuotaAssignmentAction},
             },
-            rate_limit_quota_service_server::RateLimitQuotaService,
+            rate_limit_quota_service_server::{RateLimitQuotaService, RateLimitQuotaServiceServer},
             rate_limit_quota_usage_reports::BucketQuotaUsage,
         },
         types::{
@@ -48,8 +48,8 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::{
-    bucket::{About, Buckets},
-    ledger::{Answer, Ledger, MAX_BUCKETS, Member, REPORT_INTERVAL, StreamId, Usage},
+    bucket::{About, Buckets, MAX_NAMES},
+    ledger::{Answer, Ledger, Member, REPORT_INTERVAL, StreamId, Usage},
 };
 use super::{connection::Peer, refusal};
 use crate::{
@@ -69,6 +69,10 @@ const TIME_TO_LIVE: Duration = Duration::from_secs(30);
 
 /// Buckets of a stream whose share others' reports have changed. What does not fit is told after its own next report.
 const PUSHED: usize = 256;
+
+/// The largest report, in bytes. Envoy's timer puts all its buckets into one, and opens the stream anew with the same: one that
+/// cannot be read would end every quota of the proxy. Twice what the buckets with a share can fill.
+const MAX_REPORT: usize = 2 * MAX_NAMES;
 
 /// Serves `StreamRateLimitQuotas`.
 #[derive(Clone)]
@@ -93,6 +97,11 @@ impl QuotaService {
     /// like this one share the limits.
     pub fn new(limiter: Limiter, shared: Arc<Shared>, replicas: Arc<dyn Fn() -> u32 + Send + Sync>) -> Self {
         Self { limiter, replicas, shared }
+    }
+
+    /// As a tonic service.
+    pub fn server(self) -> RateLimitQuotaServiceServer<Self> {
+        RateLimitQuotaServiceServer::new(self).max_decoding_message_size(MAX_REPORT)
     }
 }
 
@@ -124,6 +133,8 @@ struct QuotaStream {
     reports: Streaming<RateLimitQuotaUsageReports>,
     pushed: mpsc::Receiver<u32>,
     buckets: Buckets,
+    /// It has been said that there are too many of them.
+    full: bool,
     ended: bool,
 }
 
@@ -150,7 +161,17 @@ impl QuotaStream {
         let id = StreamId(service.shared.last_stream.fetch_add(1, Ordering::Relaxed));
         let (sender, pushed) = mpsc::channel(PUSHED);
         service.shared.pushes.lock().insert(id, sender);
-        Self { service, caller, id, domain: None, reports, pushed, buckets: Buckets::default(), ended: false }
+        Self {
+            service,
+            caller,
+            id,
+            domain: None,
+            reports,
+            pushed,
+            buckets: Buckets::default(),
+            full: false,
+            ended: false,
+        }
     }
 
     /// The next response; `None` ends the stream.
@@ -194,9 +215,6 @@ impl QuotaStream {
                 "the first report must name a domain of at most {MAX_TEXT} bytes"
             )));
         };
-        if report.bucket_quota_usages.len() > MAX_BUCKETS {
-            return Err(Status::invalid_argument(format!("a report has at most {MAX_BUCKETS} buckets")));
-        }
         let mut usages = Vec::with_capacity(report.bucket_quota_usages.len());
         for mut usage in report.bucket_quota_usages {
             let Some(bucket) = usage.bucket_id.take() else {
@@ -240,8 +258,14 @@ impl QuotaStream {
         if harmless {
             return self.without(bucket, Assignment::Everything);
         }
+        let Some(known) = self.buckets.number(bucket) else {
+            // Kept by the proxy it would be in each of its reports.
+            if !std::mem::replace(&mut self.full, true) {
+                tracing::warn!(domain, "a proxy has too many quota buckets: some get no share");
+            }
+            return Action::AbandonAction(AbandonAction {});
+        };
         let mut changed = Vec::new();
-        let known = self.buckets.number(bucket);
         let member = self.member(known);
         let share = share(&limit, (self.service.replicas)());
         let usage = Usage {
@@ -257,11 +281,6 @@ impl QuotaStream {
             Answer::Abandon => {
                 self.buckets.remove(bucket);
                 Action::AbandonAction(AbandonAction {})
-            }
-            Answer::TooMany => {
-                self.buckets.remove(bucket);
-                tracing::warn!(domain, "a proxy has more than {MAX_BUCKETS} quota buckets");
-                assign(Assignment::Nothing)
             }
         }
     }

@@ -4,11 +4,7 @@ use std::net::SocketAddr;
 
 use arc_swap::ArcSwap;
 use chancery_proto::{
-    chancery::DESCRIPTOR_BUCKET,
-    envoy::rlqs::{
-        rate_limit_quota_service_client::RateLimitQuotaServiceClient,
-        rate_limit_quota_service_server::RateLimitQuotaServiceServer,
-    },
+    chancery::DESCRIPTOR_BUCKET, envoy::rlqs::rate_limit_quota_service_client::RateLimitQuotaServiceClient,
     google::protobuf,
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
@@ -69,7 +65,7 @@ impl Scene {
             }
             Ok(request)
         };
-        let service = InterceptedService::new(RateLimitQuotaServiceServer::new(service), named);
+        let service = InterceptedService::new(service.server(), named);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let incoming = TcpListenerStream::new(listener);
@@ -79,7 +75,9 @@ impl Scene {
     }
 
     async fn proxy(&self, fleet: &str) -> Proxy {
-        let mut client = RateLimitQuotaServiceClient::connect(format!("http://{}", self.address)).await.unwrap();
+        let client = RateLimitQuotaServiceClient::connect(format!("http://{}", self.address)).await.unwrap();
+        // As large as Envoy reads it.
+        let mut client = client.max_decoding_message_size(usize::MAX);
         let (reports, outgoing) = mpsc::channel(8);
         let mut request = Request::new(ReceiverStream::new(outgoing));
         request.metadata_mut().insert(FLEET, fleet.parse().unwrap());
@@ -108,6 +106,7 @@ struct Proxy {
 /// What a proxy was told of a bucket.
 #[derive(Debug, PartialEq)]
 enum Told {
+    Abandon,
     Everything,
     Nothing,
     /// Tokens at once, and per second.
@@ -152,7 +151,11 @@ impl Proxy {
 }
 
 fn told(action: BucketAction) -> (BucketId, Told) {
-    let Some(Action::QuotaAssignmentAction(assignment)) = action.bucket_action else { panic!("{action:?}") };
+    let assignment = match action.bucket_action {
+        Some(Action::QuotaAssignmentAction(assignment)) => assignment,
+        Some(Action::AbandonAction(AbandonAction {})) => return (action.bucket_id.unwrap(), Told::Abandon),
+        None => panic!("{action:?}"),
+    };
     assert_eq!(assignment.assignment_time_to_live, Some(seconds(30)));
     let told = match assignment.rate_limit_strategy.unwrap().strategy.unwrap() {
         Strategy::BlanketRule(rule) if rule == i32::from(BlanketRule::AllowAll) => Told::Everything,
@@ -284,4 +287,37 @@ async fn reports_that_make_no_sense_end_the_stream() {
     }
     let answer = scene.proxy("edge").await.send(report(vec![used("limited", u64::MAX)])).await.unwrap();
     assert_eq!(answer[0].1, Told::Nothing, "that many are more than any limit");
+}
+
+/// A bucket of the rule `limited` that a client made up.
+fn made_up(value: String) -> BucketQuotaUsage {
+    let bucket = [("limited".to_owned(), "v".to_owned()), ("client".to_owned(), value)].into();
+    BucketQuotaUsage { bucket_id: Some(BucketId { bucket }), ..used("", 1) }
+}
+
+fn by_client() -> Vec<DescriptorSpec> {
+    let nested = DescriptorSpec { key: "client".into(), ..rule("by client", limit(1_000, 1), false) };
+    vec![DescriptorSpec { descriptors: vec![nested], ..rule("limited", limit(1_000, 1), false) }]
+}
+
+#[tokio::test]
+async fn more_buckets_than_a_proxy_may_have_are_abandoned_and_the_others_go_on() {
+    let scene = Scene::play(by_client()).await;
+    let mut proxy = scene.proxy("edge").await;
+    assert!(matches!(proxy.uses("limited", 5).await, Told::Bucket(..)));
+    let many = (0..=bucket::MAX_BUCKETS).map(|number| made_up(number.to_string())).collect();
+    let told = proxy.send(report(many)).await.unwrap();
+    let abandoned = told.iter().filter(|(_, told)| *told == Told::Abandon).count();
+    assert_eq!((told.len(), abandoned), (bucket::MAX_BUCKETS + 1, 2));
+    assert!(matches!(proxy.uses("limited", 5).await, Told::Bucket(..)));
+}
+
+#[tokio::test]
+async fn a_report_may_be_larger_than_other_messages() {
+    let scene = Scene::play(by_client()).await;
+    let mut proxy = scene.proxy("edge").await;
+    let many = report((0..5_000).map(|number| made_up(format!("{number:>1024}"))).collect());
+    assert!(prost::Message::encoded_len(&many) > 5 << 20);
+    let told = proxy.send(many).await.unwrap();
+    assert!(told.len() == 5_000 && told.iter().all(|(_, told)| matches!(told, Told::Bucket(..))));
 }

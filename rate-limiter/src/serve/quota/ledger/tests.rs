@@ -91,19 +91,6 @@ fn what_is_not_used_for_long_is_abandoned() {
 }
 
 #[test]
-fn a_proxy_cannot_fill_the_memory_with_buckets() {
-    let mut ledger = Ledger::default();
-    for bucket in 0..MAX_BUCKETS as u32 {
-        report(&mut ledger, Member { bucket, ..ONE }, CellKey(bucket.into()), usage(1));
-    }
-    let (more, mut changed) = (Member { bucket: u32::MAX, ..ONE }, Vec::new());
-    let answer = ledger.report(more, CellKey(u128::MAX), limit(), usage(1), Instant::now(), &mut changed);
-    assert_eq!((answer, ledger.cells.len()), (Answer::TooMany, MAX_BUCKETS));
-    // Buckets that it has go on.
-    report(&mut ledger, ONE, CellKey(0), usage(1));
-}
-
-#[test]
 fn an_edited_limit_is_dealt_out_with_the_next_report() {
     let (mut ledger, mut changed) = (Ledger::default(), Vec::new());
     report(&mut ledger, ONE, KEY, usage(50_000));
