@@ -2,7 +2,12 @@
 //!
 //! A name is a map of texts, long and without an order; a number is what the ledger and the streams talk about.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chancery_proto::{
     chancery::{ABSENT, DESCRIPTOR_BUCKET, SKIP_IF_ABSENT},
@@ -137,6 +142,37 @@ impl Buckets {
     }
 }
 
+/// Buckets of one stream that have no share of anything and were not used of late. Envoy keeps what it is not told to forget.
+#[derive(Debug, Default)]
+pub(super) struct Unused {
+    /// Since when, by fingerprint: if two are taken for one, one of them is forgotten too soon or too late.
+    since: HashMap<u64, Instant>,
+    hasher: RandomState,
+}
+
+impl Unused {
+    /// Takes a report; whether the proxy is to forget the bucket, because it was not `used` for as long as `idle`.
+    pub(super) fn reported(&mut self, bucket: &BucketId, used: bool, now: Instant, idle: Duration) -> bool {
+        let entries = bucket.bucket.iter().map(|entry| self.hasher.hash_one(entry));
+        let fingerprint = entries.fold(0, u64::wrapping_add);
+        if used {
+            self.since.remove(&fingerprint);
+            return false;
+        }
+        let full = self.since.len() >= MAX_BUCKETS;
+        let since = match self.since.get(&fingerprint) {
+            Some(&since) => since,
+            None if full => return true,
+            None => *self.since.entry(fingerprint).or_insert(now),
+        };
+        let forget = now.saturating_duration_since(since) >= idle;
+        if forget {
+            self.since.remove(&fingerprint);
+        }
+        forget
+    }
+}
+
 fn name(bucket: &BucketId) -> Arc<Name> {
     let mut name: Vec<(String, String)> =
         bucket.bucket.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -187,6 +223,29 @@ mod tests {
         assert_eq!((buckets.number(&long(most)), buckets.number(&bucket(&[("b", "")]))), (None, None));
         buckets.remove(&long(0));
         assert!(buckets.number(&long(most)).is_some());
+    }
+
+    #[test]
+    fn a_bucket_without_a_share_is_kept_while_it_is_used() {
+        let (mut unused, start, idle) = (Unused::default(), Instant::now(), Duration::from_secs(60));
+        let (one, two) = (bucket(&[("a", "1"), ("b", "2")]), bucket(&[("a", "2")]));
+        let mut forget =
+            |bucket: &BucketId, used, after| unused.reported(bucket, used, start + Duration::from_secs(after), idle);
+        assert!(!forget(&one, true, 0) && !forget(&one, false, 5) && !forget(&two, false, 5));
+        assert!(!forget(&one, true, 60), "it is used again");
+        assert!(!forget(&one, false, 65) && forget(&two, false, 65));
+        assert!(!forget(&one, false, 124) && forget(&one, false, 125));
+        assert!(unused.since.is_empty());
+    }
+
+    #[test]
+    fn unused_buckets_do_not_fill_the_memory() {
+        let (mut unused, now, idle) = (Unused::default(), Instant::now(), Duration::from_secs(60));
+        let numbered = |number: usize| bucket(&[("a", &number.to_string())]);
+        assert!((0..MAX_BUCKETS).all(|number| !unused.reported(&numbered(number), false, now, idle)));
+        assert!(unused.reported(&numbered(MAX_BUCKETS), false, now, idle));
+        assert!(!unused.reported(&numbered(0), false, now, idle));
+        assert_eq!(unused.since.len(), MAX_BUCKETS);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::model::{
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a proxy may use nothing of a bucket before it is told to forget it.
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 
 /// How much of its demand a report replaces.
 const NEWEST: f64 = 0.5;

@@ -48,7 +48,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::{
-    bucket::{About, Buckets, MAX_NAMES},
+    bucket::{About, Buckets, MAX_NAMES, Unused},
     ledger::{Answer, Ledger, Member, REPORT_INTERVAL, StreamId, Usage},
 };
 use super::{connection::Peer, refusal};
@@ -83,11 +83,23 @@ pub struct QuotaService {
 }
 
 /// What the streams of all workers share.
-#[derive(Default)]
 pub struct Shared {
     ledger: Mutex<Ledger>,
     pushes: Mutex<HashMap<StreamId, mpsc::Sender<u32>>>,
     last_stream: AtomicU64,
+    /// How long a proxy may use nothing of a bucket without a share before it is told to forget it.
+    idle: Duration,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            ledger: Mutex::default(),
+            pushes: Mutex::default(),
+            last_stream: AtomicU64::default(),
+            idle: ledger::IDLE,
+        }
+    }
 }
 
 type Responses = Pin<Box<dyn Stream<Item = Result<RateLimitQuotaResponse, Status>> + Send>>;
@@ -133,6 +145,7 @@ struct QuotaStream {
     reports: Streaming<RateLimitQuotaUsageReports>,
     pushed: mpsc::Receiver<u32>,
     buckets: Buckets,
+    unused: Unused,
     /// It has been said that there are too many of them.
     full: bool,
     ended: bool,
@@ -169,6 +182,7 @@ impl QuotaStream {
             reports,
             pushed,
             buckets: Buckets::default(),
+            unused: Unused::default(),
             full: false,
             ended: false,
         }
@@ -238,8 +252,8 @@ impl QuotaStream {
         let answer = |(bucket, usage, found): (BucketId, BucketQuotaUsage, Found)| {
             let assigned = match found {
                 Found::Limited(located) => self.account(&domain, &bucket, &usage, located, outcomes.next()),
-                Found::Free => self.without(&bucket, Assignment::Everything),
-                Found::Refused => self.without(&bucket, Assignment::Nothing),
+                Found::Free => self.without(&bucket, &usage, Assignment::Everything),
+                Found::Refused => self.without(&bucket, &usage, Assignment::Nothing),
             };
             action(bucket, assigned)
         };
@@ -256,7 +270,7 @@ impl QuotaStream {
         outcome: Option<Outcome>,
     ) -> Action {
         if harmless {
-            return self.without(bucket, Assignment::Everything);
+            return self.without(bucket, usage, Assignment::Everything);
         }
         let Some(known) = self.buckets.number(bucket) else {
             // Kept by the proxy it would be in each of its reports.
@@ -286,11 +300,15 @@ impl QuotaStream {
     }
 
     /// Answers about a bucket that has no share of anything, or no more.
-    fn without(&mut self, bucket: &BucketId, assignment: Assignment) -> Action {
+    fn without(&mut self, bucket: &BucketId, usage: &BucketQuotaUsage, assignment: Assignment) -> Action {
         if let Some(number) = self.buckets.remove(bucket) {
             let mut changed = Vec::new();
             self.service.shared.ledger.lock().forget(self.member(number), &mut changed);
             tell(&self.service.shared, &changed);
+        }
+        let used = usage.num_requests_allowed > 0 || usage.num_requests_denied > 0;
+        if self.unused.reported(bucket, used, Instant::now(), self.service.shared.idle) {
+            return Action::AbandonAction(AbandonAction {});
         }
         assign(assignment)
     }

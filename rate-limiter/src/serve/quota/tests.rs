@@ -52,10 +52,14 @@ fn ruleset(descriptors: Vec<DescriptorSpec>) -> Ruleset {
 
 impl Scene {
     async fn play(descriptors: Vec<DescriptorSpec>) -> Self {
+        Self::sharing(descriptors, Shared::default()).await
+    }
+
+    async fn sharing(descriptors: Vec<DescriptorSpec>, shared: Shared) -> Self {
         let rules = Arc::new(ArcSwap::from_pointee(ruleset(descriptors)));
         let store = Arc::new(Memory::new(memory::CAPACITY, Clock::system()));
         let limiter = Limiter::new(rules.clone(), store, SaltCell::random());
-        let service = QuotaService::new(limiter.clone(), Arc::default(), Arc::new(|| 1));
+        let service = QuotaService::new(limiter.clone(), Arc::new(shared), Arc::new(|| 1));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let named = |mut request: Request<()>| {
@@ -320,4 +324,27 @@ async fn a_report_may_be_larger_than_other_messages() {
     assert!(prost::Message::encoded_len(&many) > 5 << 20);
     let told = proxy.send(many).await.unwrap();
     assert!(told.len() == 5_000 && told.iter().all(|(_, told)| matches!(told, Told::Bucket(..))));
+}
+
+#[tokio::test]
+async fn buckets_that_never_had_a_share_are_abandoned_when_they_are_not_used() {
+    let rules = vec![
+        rule("never", limit(0, 1), false),
+        rule("free", Amount::Unlimited, false),
+        rule("shadow", limit(1, 3_600), true),
+    ];
+    let scene = Scene::sharing(rules, Shared { idle: Duration::ZERO, ..Shared::default() }).await;
+    let mut proxy = scene.proxy("edge").await;
+    for key in ["unknown", "free", "shadow"] {
+        assert_eq!(proxy.uses(key, 1).await, Told::Everything, "{key} is in use");
+        assert_eq!(proxy.uses(key, 0).await, Told::Abandon, "{key}");
+    }
+    let long = |allowed| BucketQuotaUsage {
+        bucket_id: Some(BucketId { bucket: [("a".to_owned(), "v".repeat(MAX_TEXT + 1))].into() }),
+        ..used("", allowed)
+    };
+    assert_eq!(proxy.send(report(vec![long(1)])).await.unwrap()[0].1, Told::Nothing);
+    assert_eq!(proxy.send(report(vec![long(0)])).await.unwrap()[0].1, Told::Abandon);
+    // A share of nothing is a share.
+    assert_eq!((proxy.uses("never", 1).await, proxy.uses("never", 0).await), (Told::Nothing, Told::Nothing));
 }
