@@ -203,6 +203,23 @@ async fn a_limiter_that_is_away_and_comes_back() -> Result<()> {
     Ok(())
 }
 
+/// Envoy compares assignments by less than they say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_whose_period_alone_is_edited() -> Result<()> {
+    let Some(edge) = Edge::start(1).await? else { return Ok(()) };
+    let rules =
+        |per: &str| RULES.replace("per: 1s, requests_per_unit: 100", &format!("per: {per}, requests_per_unit: 1000"));
+    let file = edge.folder.path().join("limits.yaml");
+    fs::write(&file, rules("100s"))?;
+    let load = edge.load(0, 4);
+    let slow = |rates: &[f64]| rates[0] > 0.05 * RATE && rates[0] < 0.3 * RATE;
+    rates_become("a tenth of the rate passes", &[&load], slow).await?;
+    fs::write(&file, rules("10s"))?;
+    rates_become("the new period holds", &[&load], |rates| within_limit(rates) && rates[0] > 0.7 * RATE).await?;
+    load.stop().await?;
+    Ok(())
+}
+
 /// A proxy's end of the stream, without a proxy.
 struct Stream {
     reports: mpsc::Sender<RateLimitQuotaUsageReports>,

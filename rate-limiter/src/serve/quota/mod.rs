@@ -403,13 +403,20 @@ fn assign(assignment: Assignment) -> Action {
         Assignment::Bucket { max_tokens, tokens_per_fill, fill_interval } => Strategy::TokenBucket(TokenBucket {
             max_tokens,
             tokens_per_fill: Some(UInt32Value { value: tokens_per_fill }),
-            fill_interval: Some(seconds(fill_interval.into())),
+            fill_interval: Some(told_apart(fill_interval)),
         }),
     };
     Action::QuotaAssignmentAction(QuotaAssignmentAction {
         assignment_time_to_live: Some(seconds(TIME_TO_LIVE.as_secs())),
         rate_limit_strategy: Some(RateLimitStrategy { strategy: Some(strategy) }),
     })
+}
+
+/// Envoy 1.40 goes on with the bucket it has if the new one holds and gets as many tokens, and the nanoseconds of the interval are the
+/// same; then it drops them. So they say which seconds they belong to, or a limit whose period alone was edited would not change.
+fn told_apart(interval: u32) -> google::protobuf::Duration {
+    let nanos = i32::try_from(interval % 1_000_000_000).unwrap_or_default();
+    google::protobuf::Duration { nanos, ..seconds(interval.into()) }
 }
 
 fn seconds(seconds: u64) -> google::protobuf::Duration {

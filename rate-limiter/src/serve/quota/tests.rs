@@ -348,3 +348,33 @@ async fn buckets_that_never_had_a_share_are_abandoned_when_they_are_not_used() {
     // A share of nothing is a share.
     assert_eq!((proxy.uses("never", 1).await, proxy.uses("never", 0).await), (Told::Nothing, Told::Nothing));
 }
+
+/// As Envoy 1.40 compares the bucket it has with the one it is told.
+fn is_the_same_to_envoy(one: &TokenBucket, other: &TokenBucket) -> bool {
+    let compared = |bucket: &TokenBucket| {
+        let tokens = bucket.tokens_per_fill.as_ref().map(|tokens| tokens.value);
+        (bucket.max_tokens, tokens, bucket.fill_interval.as_ref().map(|interval| interval.nanos))
+    };
+    compared(one) == compared(other)
+}
+
+#[tokio::test]
+async fn a_limit_of_which_only_the_period_is_edited_is_another_to_envoy() {
+    let scene = Scene::play(vec![rule("limited", limit(1_000, 3_600), false)]).await;
+    let mut proxy = scene.proxy("edge").await;
+    let mut told = async || {
+        proxy.reports.send(report(vec![used("limited", 1)])).await.unwrap();
+        let answer = proxy.answers.message().await.unwrap().unwrap();
+        let Some(Action::QuotaAssignmentAction(assigned)) = answer.bucket_action[0].bucket_action else { panic!() };
+        match assigned.rate_limit_strategy.and_then(|strategy| strategy.strategy) {
+            Some(Strategy::TokenBucket(bucket)) => bucket,
+            other => panic!("{other:?}"),
+        }
+    };
+    let slow = told().await;
+    assert!(is_the_same_to_envoy(&slow, &told().await), "what stays as it is must not be full again");
+    scene.rules.store(Arc::new(ruleset(vec![rule("limited", limit(1_000, 7_200), false)])));
+    let slower = told().await;
+    assert_eq!((slow.max_tokens, slow.tokens_per_fill), (slower.max_tokens, slower.tokens_per_fill));
+    assert!(!is_the_same_to_envoy(&slow, &slower), "{slow:?} and {slower:?}");
+}
