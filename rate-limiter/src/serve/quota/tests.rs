@@ -4,7 +4,17 @@ use std::net::SocketAddr;
 
 use arc_swap::ArcSwap;
 use chancery_proto::{
-    chancery::DESCRIPTOR_BUCKET, envoy::rlqs::rate_limit_quota_service_client::RateLimitQuotaServiceClient,
+    chancery::DESCRIPTOR_BUCKET,
+    envoy::{
+        rlqs::{
+            rate_limit_quota_response::bucket_action::AbandonAction,
+            rate_limit_quota_service_client::RateLimitQuotaServiceClient,
+        },
+        types::{
+            TokenBucket,
+            rate_limit_strategy::{BlanketRule, Strategy},
+        },
+    },
     google::protobuf,
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
@@ -15,8 +25,9 @@ use super::*;
 use crate::{
     decide::{Deciding, Ruleset},
     model::{
-        descriptor::{Descriptor, Request as Question},
-        rule::{DescriptorSpec, DomainSpec, LimitSpec, Rules},
+        descriptor::{Descriptor, Entry, Hits, Request as Question},
+        limit::{Algorithm, Limit},
+        rule::{Amount, DescriptorSpec, DomainSpec, LimitSpec, Policy, Rules},
     },
     store::{Clock, Memory, SaltCell, memory},
 };
@@ -160,7 +171,7 @@ fn told(action: BucketAction) -> (BucketId, Told) {
         Some(Action::AbandonAction(AbandonAction {})) => return (action.bucket_id.unwrap(), Told::Abandon),
         None => panic!("{action:?}"),
     };
-    assert_eq!(assignment.assignment_time_to_live, Some(seconds(30)));
+    assert_eq!(assignment.assignment_time_to_live, Some(protobuf::Duration { seconds: 30, nanos: 0 }));
     let told = match assignment.rate_limit_strategy.unwrap().strategy.unwrap() {
         Strategy::BlanketRule(rule) if rule == i32::from(BlanketRule::AllowAll) => Told::Everything,
         Strategy::BlanketRule(_) => Told::Nothing,
