@@ -36,6 +36,11 @@ pub fn routes(service: Service, others: Routes) -> Routes {
     others.add_service(RateLimit(service)).add_service(quota)
 }
 
+/// Whether a call at this path may go on sending for as long as it likes.
+pub(super) fn is_streamed(path: &str) -> bool {
+    path.starts_with("/envoy.service.rate_limit_quota.v3.") || path.starts_with("/grpc.reflection.")
+}
+
 /// Server reflection, so that tools need no `.proto` files, in both versions that tools speak.
 ///
 /// # Errors

@@ -33,7 +33,7 @@ use chancery_proto::envoy::rlqs::{
     rate_limit_quota_usage_reports::BucketQuotaUsage,
 };
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -106,9 +106,15 @@ impl RateLimitQuotaService for QuotaService {
         &self,
         request: Request<Streaming<RateLimitQuotaUsageReports>>,
     ) -> Result<Response<Responses>, Status> {
-        let peer = request.extensions().get::<Peer>();
-        let caller = peer.map(|peer| peer.caller.clone()).unwrap_or_default();
-        let stream = QuotaStream::new(self.clone(), caller, request.into_inner());
+        let (caller, place) = match request.extensions().get::<Peer>() {
+            None => (Caller::default(), None),
+            Some(peer) => {
+                let place = peer.quota_streams.clone().try_acquire_owned();
+                let full = |_| Status::resource_exhausted("there are too many quota streams on this connection");
+                (peer.caller.clone(), Some(place.map_err(full)?))
+            }
+        };
+        let stream = QuotaStream::new(self.clone(), caller, place, request.into_inner());
         let responses = futures_util::stream::unfold(stream, async |mut stream| {
             let answer = stream.next().await?;
             Some((answer, stream))
@@ -146,10 +152,16 @@ struct QuotaStream {
     /// It has been said that there are too many of them.
     full: bool,
     ended: bool,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl QuotaStream {
-    fn new(service: QuotaService, caller: Caller, reports: Streaming<RateLimitQuotaUsageReports>) -> Self {
+    fn new(
+        service: QuotaService,
+        caller: Caller,
+        place: Option<OwnedSemaphorePermit>,
+        reports: Streaming<RateLimitQuotaUsageReports>,
+    ) -> Self {
         let id = StreamId(service.shared.last_stream.fetch_add(1, Ordering::Relaxed));
         let (sender, pushed) = mpsc::channel(PUSHED);
         service.shared.pushes.lock().insert(id, sender);
@@ -164,6 +176,7 @@ impl QuotaStream {
             unused: Unused::default(),
             full: false,
             ended: false,
+            _place: place,
         }
     }
 

@@ -76,7 +76,7 @@ impl Scene {
         let named = |mut request: Request<()>| {
             if let Some(fleet) = request.metadata().get(FLEET) {
                 let caller = Caller::Fleet(fleet.to_str().unwrap().into());
-                request.extensions_mut().insert(Peer { address: ([127, 0, 0, 1], 1).into(), caller });
+                request.extensions_mut().insert(Peer::new(([127, 0, 0, 1], 1).into(), caller));
             }
             Ok(request)
         };

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use chancery_proto::envoy::rls::rate_limit_response::Code;
+use chancery_proto::envoy::{
+    rlqs::{BucketId, RateLimitQuotaUsageReports, rate_limit_quota_usage_reports::BucketQuotaUsage},
+    rls::rate_limit_response::Code,
+};
 use h2::Reason;
 
 use super::{
@@ -144,4 +147,48 @@ async fn waiting_calls_are_counted_while_they_wait() {
     scene.store().turn(Valve::Admit);
     assert!(hear(response.await).await.is_some());
     until("the call is timed", || scene.meters.count() == 1).await;
+}
+
+/// What a proxy reports, and where.
+fn report() -> (&'static str, RateLimitQuotaUsageReports) {
+    let bucket_id = Some(BucketId { bucket: [("user".to_owned(), "ann".to_owned())].into() });
+    let usage = BucketQuotaUsage { bucket_id, num_requests_allowed: 1, ..BucketQuotaUsage::default() };
+    let report = RateLimitQuotaUsageReports { domain: "edge".into(), bucket_quota_usages: vec![usage] };
+    ("/envoy.service.rate_limit_quota.v3.RateLimitQuotaService/StreamRateLimitQuotas", report)
+}
+
+#[tokio::test]
+async fn a_connection_has_a_few_quota_streams() {
+    for server in SERVERS {
+        let scene = Setting::of(server).play().await;
+        let mut client = Client::connect(scene.address).await;
+        let (path, report) = report();
+        let stream = Call { ends: false, ..Call::with(frame(&report)).path(path) };
+        let mut open = Vec::new();
+        let refused = loop {
+            let (response, stream) = client.start(&stream).await.unwrap();
+            let mut response = tokio::time::timeout(SOON, response).await.unwrap().unwrap();
+            // Its head says so already if it was refused.
+            if response.headers().contains_key("grpc-status") {
+                break hear(Ok(response)).await.unwrap();
+            }
+            assert!(response.body_mut().data().await.is_some_and(|data| data.is_ok()));
+            open.push((response, stream));
+        };
+        assert_eq!((open.len(), refused.code()), (8, Some(8)), "{server:?}");
+        // Other connections have their own, and so has who gives one up.
+        let mut another = Client::connect(scene.address).await;
+        let (response, _stream) = another.start(&stream).await.unwrap();
+        assert!(!response.await.unwrap().headers().contains_key("grpc-status"));
+        drop(open.pop());
+        let again = async {
+            loop {
+                let (response, _stream) = client.start(&stream).await.unwrap();
+                if !response.await.unwrap().headers().contains_key("grpc-status") {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, again).await.unwrap();
+    }
 }
