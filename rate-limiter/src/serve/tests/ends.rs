@@ -3,10 +3,19 @@
 use std::time::Instant;
 
 use chancery_proto::envoy::{
-    rlqs::{BucketId, RateLimitQuotaUsageReports, rate_limit_quota_usage_reports::BucketQuotaUsage},
+    rlqs::{
+        BucketId, RateLimitQuotaUsageReports, rate_limit_quota_service_client::RateLimitQuotaServiceClient,
+        rate_limit_quota_usage_reports::BucketQuotaUsage,
+    },
     rls::rate_limit_response::Code,
 };
 use h2::Reason;
+use tokio_stream::StreamExt as _;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
 
 use super::{
     raw::{Call, Client, Heard, frame, hear},
@@ -155,6 +164,38 @@ fn report() -> (&'static str, RateLimitQuotaUsageReports) {
     let usage = BucketQuotaUsage { bucket_id, num_requests_allowed: 1, ..BucketQuotaUsage::default() };
     let report = RateLimitQuotaUsageReports { domain: "edge".into(), bucket_quota_usages: vec![usage] };
     ("/envoy.service.rate_limit_quota.v3.RateLimitQuotaService/StreamRateLimitQuotas", report)
+}
+
+#[tokio::test]
+async fn what_has_no_end_of_its_own_does_not_delay_the_end() {
+    for server in SERVERS {
+        let scene = Setting::of(server).play().await;
+        let channel = scene.endpoint().connect().await.unwrap();
+        let mut watch = HealthClient::new(channel.clone()).watch(HealthCheckRequest::default()).await.unwrap();
+        watch.get_mut().message().await.unwrap().unwrap();
+        let quotas = tokio_stream::iter([report().1]).chain(tokio_stream::pending());
+        let mut quotas =
+            RateLimitQuotaServiceClient::new(channel.clone()).stream_rate_limit_quotas(quotas).await.unwrap();
+        quotas.get_mut().message().await.unwrap().unwrap();
+        let question = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let questions = tokio_stream::iter([question]).chain(tokio_stream::pending());
+        let mut reflection =
+            ServerReflectionClient::new(channel.clone()).server_reflection_info(questions).await.unwrap();
+        reflection.get_mut().message().await.unwrap().unwrap();
+
+        let began = Instant::now();
+        assert_eq!(scene.ends().await, Ok(()));
+        assert!(began.elapsed() < DRAIN, "they were cut off");
+        assert_eq!(quotas.get_mut().message().await.unwrap_err().code(), tonic::Code::Unavailable);
+        assert_eq!(reflection.get_mut().message().await.unwrap_err().code(), tonic::Code::Unavailable);
+        // It may have been told that the server does not serve any more.
+        while let Ok(told) = watch.get_mut().message().await {
+            told.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
