@@ -203,6 +203,27 @@ async fn a_limiter_that_is_away_and_comes_back() -> Result<()> {
     Ok(())
 }
 
+/// Envoy compares assignments by less than they say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_whose_period_alone_is_edited() -> Result<()> {
+    let Some(edge) = Edge::start(1).await? else { return Ok(()) };
+    let file = edge.folder.path().join("limits.yaml");
+    fs::write(&file, RULES.replace("per: 1s, requests_per_unit: 100", "per: 40s, requests_per_unit: 1000"))?;
+    until("the long period is loaded", REPORTED, async || {
+        let limits = edge.limiter.json("/limits").await?.to_string();
+        ensure!(limits.contains("1000"), "{limits}");
+        Ok(())
+    })
+    .await?;
+    let load = edge.load(0, 4);
+    let slow = |rates: &[f64]| rates[0] > 0.1 * RATE && rates[0] < 0.5 * RATE;
+    rates_become("a quarter of the rate passes", &[&load], slow).await?;
+    fs::write(&file, RULES)?;
+    rates_become("all of it passes", &[&load], |rates| within_limit(rates) && rates[0] > 0.7 * RATE).await?;
+    load.stop().await?;
+    Ok(())
+}
+
 /// A proxy's end of the stream, without a proxy.
 struct Stream {
     reports: mpsc::Sender<RateLimitQuotaUsageReports>,
@@ -277,6 +298,12 @@ async fn a_fleet_has_no_quota_of_another() -> Result<()> {
     let Some(scene) = Scene::start(Protocol::Delta).await? else { return Ok(()) };
     let limit = limit_per_key("per-client", 60, "1m", json!({ "enforcement": "quota" }));
     let shop = Limited::start(&scene, &[limit], &[]).await?;
+    until("the limiter has the limit", REPORTED, async || {
+        let limits = shop.limiter.json("/limits").await?.to_string();
+        ensure!(limits.contains("per-client"), "{limits}");
+        Ok(())
+    })
+    .await?;
     let of = |entries: &[(&str, &str)]| {
         let mut report = report("edge", None, 1);
         let bucket = entries.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();

@@ -3,11 +3,14 @@
 //! Periods are hours, so that what was used stays used. A client's first requests come before its proxy has been
 //! assigned a share, which takes milliseconds; so a client may be admitted some requests more, and no count here is exact.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail, ensure};
 use chancery_e2e::{
     client::{Response, fetch, request},
     document::{fleet_asking, limit_per_key, limited_route, resource},
     limited::{HOST, Limited, as_client, call, newcomer},
+    load::Load,
     over_both_protocols,
     scene::Scene,
     wait::{PATIENCE, until},
@@ -24,11 +27,18 @@ over_both_protocols!(
 over_both_protocols!(
     Delta in over_delta:
     strangers_cannot_count_as_others,
+    keys_that_clients_make_up_end_no_quota,
     without_the_limiter_the_fleet_says_what_happens
 );
 
 /// More than a client with a burst of three is admitted: these, and the ones before the share arrived.
 const CLEARLY_BEYOND: usize = 40;
+
+/// More keys than a proxy has shares of.
+const MADE_UP: u64 = 10_500;
+
+/// How long so many may take, and Envoy to report after that.
+const REPORTED: Duration = Duration::from_secs(60);
 
 fn quota(name: &str) -> Value {
     limit_per_key(name, 3, "1h", json!({ "enforcement": "quota" }))
@@ -176,6 +186,38 @@ async fn strangers_cannot_count_as_others(scene: &Scene) -> Result<()> {
     }
     let checked = shop.limiter.json("/limits").await?;
     ensure!(checked.to_string().contains("by-all"), "{checked}");
+    Ok(())
+}
+
+/// Envoy reports all its buckets in one message.
+async fn keys_that_clients_make_up_end_no_quota(scene: &Scene) -> Result<()> {
+    let shop = Limited::start(scene, &[quota("per-client")], &[]).await?;
+    admit_at_first(scene, &shop).await?;
+    in_force(scene).await?;
+    refused("ann is refused", async || call(scene, "ann").await).await?;
+    let strangers = Load::start(scene.web, 8, || as_client(&newcomer()));
+    until("there are more than a proxy may have", REPORTED, async || {
+        let so_far = strangers.so_far().requests();
+        ensure!(so_far > MADE_UP, "{so_far}");
+        Ok(())
+    })
+    .await?;
+    strangers.stop().await?;
+    let counted = async || -> Result<u64> {
+        let metrics = shop.limiter.metrics().await?;
+        let refused = metrics.lines().filter_map(|line| line.split_once("outcome=\"over_limit\"} "));
+        Ok(refused.filter_map(|(_, count)| count.parse::<u64>().ok()).sum())
+    };
+    for report in ["the next report is taken", "another is taken on the same stream"] {
+        let before = counted().await?;
+        assert_eq!(call(scene, "ann").await?.status, 429);
+        until(report, REPORTED, async || {
+            ensure!(counted().await? > before, "nothing more than {before} was counted");
+            Ok(())
+        })
+        .await?;
+    }
+    assert_eq!(call(scene, "ann").await?.status, 429);
     Ok(())
 }
 

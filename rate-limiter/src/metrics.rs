@@ -1,11 +1,12 @@
 //! What this program measures: names, meanings, and the handles that a decision counts on.
 //!
 //! A rule's handles are made when it is first met and kept with the ruleset, so that a decision costs atomic additions
-//! only. Values of descriptors are never labels, unless a rule asks for that; then they are capped.
+//! only. Values of descriptors are never labels, unless a rule asks for that; then they are capped. The recorder, which is the
+//! process's, never forgets a series, so the caps are the process's too: they outlive the rules.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
+    collections::{HashMap, HashSet},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use metrics::{Counter, counter, describe_counter};
@@ -26,8 +27,16 @@ pub const UNKNOWN_DOMAIN: &str = "chancery_rate_limiter_unknown_domain_total";
 /// Charges returned because another limit refused the request.
 pub const GIVEN_BACK: &str = "chancery_rate_limiter_given_back_total";
 
-/// Series that one rule may have; what comes later is counted as rule `other` of the domain.
+/// Series with values that one rule may have; what comes later is counted as rule `other` of the domain.
 pub const MAX_SERIES: usize = 1_000;
+
+/// Series with values that all rules together may have.
+pub const MAX_ALL_SERIES: usize = 10_000;
+
+/// Bytes that values may add to the name of a rule; what is longer is counted as `other` too.
+pub const MAX_VALUES: usize = 128;
+
+const OTHER: &str = "other";
 
 /// Tells the recorder what each metric means.
 pub fn describe() {
@@ -109,9 +118,45 @@ impl Measured {
         if let Some(tally) = self.series.read().get(name) {
             return tally.clone();
         }
+        let has_a_series = name.len() <= rule.path.len() + MAX_VALUES && Series::admit(&rule.path, name);
+        let name = if has_a_series { name } else { OTHER };
+        if let Some(tally) = self.series.read().get(name) {
+            return tally.clone();
+        }
         let mut series = self.series.write();
-        let name = if series.len() < MAX_SERIES || series.contains_key(name) { name } else { "other" };
         series.entry(name.to_owned()).or_insert_with(|| Arc::new(Tally::new(&rule.domain, name))).clone()
+    }
+}
+
+/// The series with values that this process has, by the path of their rule.
+#[derive(Default)]
+struct Series {
+    by_rule: HashMap<Box<str>, HashSet<Box<str>>>,
+    count: usize,
+}
+
+static SERIES: LazyLock<RwLock<Series>> = LazyLock::new(RwLock::default);
+
+impl Series {
+    /// Whether there is such a series, or room for one, which it then takes.
+    fn admit(rule: &str, name: &str) -> bool {
+        {
+            let series = SERIES.read();
+            let of_rule = series.by_rule.get(rule);
+            if of_rule.is_some_and(|names| names.contains(name)) {
+                return true;
+            }
+            if series.count >= MAX_ALL_SERIES || of_rule.map_or(0, HashSet::len) >= MAX_SERIES {
+                return false;
+            }
+        }
+        let mut series = SERIES.write();
+        let room = series.count < MAX_ALL_SERIES;
+        let names = series.by_rule.entry(rule.into()).or_default();
+        let known = names.contains(name);
+        let taken = !known && room && names.len() < MAX_SERIES && names.insert(name.into());
+        series.count += usize::from(taken);
+        known || taken
     }
 }
 

@@ -354,20 +354,29 @@ fn decisions_are_counted_by_rule_and_outcome() {
 }
 
 #[test]
-fn series_of_a_rule_are_capped() {
+fn series_of_a_rule_are_capped_whatever_becomes_of_the_rules() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();
+    let put_in_force = || Bench::new(vec![edit(rule("capped", 9), |spec, _| spec.detailed_metric = true)]);
+    let ask = |bench: &Bench, value: &str| {
+        let entries = SmallVec::from_slice(&[Entry { key: "capped", value }]);
+        let descriptors = [Descriptor { entries, ..of("capped") }].into_iter().collect();
+        assert!(bench.limiter.decide(&Request { domain: "d", descriptors }, &Caller::Trusted).is_ok());
+    };
     metrics::with_local_recorder(&recorder, || {
-        let bench = Bench::new(vec![edit(rule("each", 9), |spec, _| spec.detailed_metric = true)]);
-        for n in 0..crate::metrics::MAX_SERIES + 5 {
-            let value = n.to_string();
-            let entries = SmallVec::from_slice(&[Entry { key: "each", value: &value }]);
-            let descriptors = [Descriptor { entries, ..of("each") }].into_iter().collect();
-            assert!(bench.limiter.decide(&Request { domain: "d", descriptors }, &Caller::Trusted).is_ok());
+        let bench = put_in_force();
+        ask(&bench, &"x".repeat(crate::metrics::MAX_VALUES));
+        for n in 0..crate::metrics::MAX_SERIES + 4 {
+            ask(&bench, &n.to_string());
         }
+        let bench = put_in_force();
+        ask(&bench, "0");
+        ask(&bench, "another");
     });
     let text = rendered.render();
     let series = text.lines().filter(|line| line.starts_with("chancery_rate_limiter_hits_total{")).count();
     assert_eq!(series, crate::metrics::MAX_SERIES + 1);
-    assert!(text.contains(r#"chancery_rate_limiter_hits_total{domain="d",rule="other"} 5"#));
+    assert!(text.contains(r#"chancery_rate_limiter_hits_total{domain="d",rule="d.capped_0"} 2"#));
+    assert!(!text.contains("d.capped_x"));
+    assert!(text.contains(r#"chancery_rate_limiter_hits_total{domain="d",rule="other"} 6"#));
 }

@@ -6,8 +6,8 @@
 //! refused everything until its next report. What nobody wants is dealt out evenly too.
 //!
 //! Shaped by what Envoy 1.40 does with an assignment: its bucket refills continuously at
-//! `tokens_per_fill / fill_interval`, the interval in whole seconds; and two assignments that differ in nothing but
-//! the interval are the same to it, so the interval of a limit is constant and `tokens_per_fill` varies.
+//! `tokens_per_fill / fill_interval`, the interval in whole seconds. The interval of a limit is constant and
+//! `tokens_per_fill` varies, so that shares are as exact for slow limits as for fast ones.
 
 use super::limit::Limit;
 

@@ -15,19 +15,32 @@ use chancery_runtime::tls::{TlsConnection, spiffe::SpiffeId};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::Semaphore,
 };
 use tonic::transport::server::Connected;
 
 use super::worker::Place;
 use crate::decide::Caller;
 
+/// Quota streams of one connection; an Envoy opens one per domain and main thread.
+const MAX_QUOTA_STREAMS: usize = 8;
+
 /// Who is at the other end. In a tonic handler: `request.extensions().get::<Peer>()`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// The address it came from.
     pub address: SocketAddr,
     /// Who it is.
     pub caller: Caller,
+    /// Places for quota streams: each can hold megabytes, and no message of one ends the call.
+    pub quota_streams: Arc<Semaphore>,
+}
+
+impl Peer {
+    /// Of a new connection.
+    pub fn new(address: SocketAddr, caller: Caller) -> Self {
+        Self { address, caller, quota_streams: Arc::new(Semaphore::new(MAX_QUOTA_STREAMS)) }
+    }
 }
 
 /// An open connection.
@@ -50,14 +63,14 @@ impl Connection {
     pub fn plain(stream: TcpStream, address: SocketAddr, place: Place) -> io::Result<Self> {
         // Answers are small and awaited; holding them back to fill a segment only delays them.
         stream.set_nodelay(true)?;
-        Ok(Self { stream: Stream::Plain(stream), peer: Peer { address, caller: Caller::Trusted }, _place: place })
+        Ok(Self { stream: Stream::Plain(stream), peer: Peer::new(address, Caller::Trusted), _place: place })
     }
 
     /// A connection whose handshake succeeded.
     pub fn tls(stream: TlsConnection, trust_domain: &str, place: Place) -> Self {
         let peer = stream.peer();
         let certificate = peer.certificates.first().map(AsRef::as_ref).unwrap_or_default();
-        let peer = Peer { address: peer.address, caller: caller(certificate, trust_domain) };
+        let peer = Peer::new(peer.address, caller(certificate, trust_domain));
         Self { stream: Stream::Tls(Box::new(stream)), peer, _place: place }
     }
 

@@ -4,8 +4,9 @@
 //! told in one place, and the two ways cannot differ in them.
 
 mod rate_limit;
+mod until_stopped;
 
-use chancery_proto::envoy::rlqs::rate_limit_quota_service_server::RateLimitQuotaServiceServer;
+use axum::middleware::{map_request_with_state, map_response_with_state};
 use chancery_proto::reflection::RATE_LIMIT_SERVICES;
 use chancery_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
@@ -31,10 +32,19 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// The largest question about health or descriptors, in bytes: a name.
 const MAX_QUESTION: usize = 4 << 10;
 
-/// `ShouldRateLimit`, quotas and `others` (health and the like) as one tonic service.
-pub fn routes(service: Service, others: Routes) -> Routes {
-    let quota = RateLimitQuotaServiceServer::new(service.quota.clone()).max_decoding_message_size(MAX_MESSAGE);
-    others.add_service(RateLimit(service)).add_service(quota)
+/// `ShouldRateLimit`, quotas and `others` (health and the like) as one tonic service. What has no end of its own ends on `stop`.
+pub fn routes(service: Service, mut others: Routes, stop: CancellationToken) -> Routes {
+    let router = others.axum_router_mut();
+    *router = std::mem::take(router).layer(map_request_with_state(stop.clone(), until_stopped::question));
+    let mut routes = others.add_service(service.quota.clone().server());
+    let router = routes.axum_router_mut();
+    *router = std::mem::take(router).layer(map_response_with_state(stop, until_stopped::answer));
+    routes.add_service(RateLimit(service))
+}
+
+/// Whether a call at this path may go on sending for as long as it likes.
+pub(super) fn is_streamed(path: &str) -> bool {
+    path.starts_with("/envoy.service.rate_limit_quota.v3.") || path.starts_with("/grpc.reflection.")
 }
 
 /// Server reflection, so that tools need no `.proto` files, in both versions that tools speak.

@@ -4,11 +4,12 @@
 //! the status. The rest is for people: what is loaded, and why a request would be refused. Envoy comes over gRPC, so
 //! nothing here is in a hurry; what a request may cost is bounded.
 
+mod connections;
 mod json;
 mod limits;
 mod problem;
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Extension, Json, Router,
@@ -19,10 +20,11 @@ use axum::{
     routing::{get, post},
 };
 use chancery_runtime::admin::{self, Admin};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
 
-use self::{json::RequestDto, problem::Problem};
+use self::{connections::Bounds, json::RequestDto, problem::Problem};
 use crate::{
     decide::{Caller, Deciding, Limiter},
     model::verdict::Verdict,
@@ -33,6 +35,9 @@ const MAX_BODY: usize = 1 << 20;
 
 /// How long a request may take, its body included.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What connections are held to: some for people and probes, many for services.
+const BOUNDS: Bounds = Bounds { connections: 1_024, head: DEADLINE };
 
 /// How often recorded samples are folded into their buckets when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -69,21 +74,12 @@ pub fn router(http: Http) -> Router {
 }
 
 /// Serves the port until `stop`, which should come after [`Admin::stopping`].
-///
-/// # Errors
-/// The listener failed.
-pub async fn serve<L>(listener: L, http: Http, stop: CancellationToken) -> io::Result<()>
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
+pub async fn serve(listener: TcpListener, http: Http, stop: CancellationToken) {
     let metrics = http.admin.metrics.clone();
-    let stopped = stop.clone();
-    let server = axum::serve(listener, router(http)).with_graceful_shutdown(async move { stopped.cancelled().await });
     tokio::select! {
-        served = server.into_future() => served,
-        () = every(UPKEEP, || metrics.run_upkeep()) => Ok(()),
-        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        () = connections::serve(listener, router(http), BOUNDS, stop.clone()) => {}
+        () = every(UPKEEP, || metrics.run_upkeep()) => {}
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => {}
     }
 }
 

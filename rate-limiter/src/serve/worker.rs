@@ -193,7 +193,7 @@ impl Worker {
         if self.unsettled.fetch_sub(1, Relaxed) == 1 {
             self.accepting.met();
         }
-        let routes = grpc::routes(service.clone(), self.others.clone()).prepare();
+        let routes = grpc::routes(service.clone(), self.others.clone(), self.stop.clone()).prepare();
         let mut tonic = Tonic::start(self.server, &routes, &self.stop);
         let mut connections = JoinSet::new();
         loop {

@@ -73,6 +73,10 @@ const REPORTING: Duration = Duration::from_secs(5);
 /// How long a bucket is kept after the limiter has last been heard of.
 const KEPT: Duration = Duration::from_secs(600);
 
+/// Bytes of a value that a client chooses; what is longer counts by its beginning. A proxy reports all its buckets in one
+/// message, and one client could make that longer than any limiter reads.
+const MAX_VALUE: usize = 256;
+
 /// `RESOURCE_EXHAUSTED`, as the limiter's own refusals are told to gRPC clients.
 const RESOURCE_EXHAUSTED: i32 = 8;
 
@@ -166,10 +170,10 @@ pub(super) fn naming(limit: &RateLimit) -> SetFilterState {
 /// Key and value of one part, and what becomes of requests without it.
 fn entry(part: &KeyPart) -> Value {
     let (value, absent) = match part {
-        KeyPart::Header { name, absent } => (format!("%REQ({name})%"), *absent),
-        KeyPart::Query { name, absent } => (format!("%QUERY_PARAM({name})%"), *absent),
-        KeyPart::Path => ("%PATH(NQ)%".to_owned(), Absent::Together),
-        KeyPart::Method => ("%REQ(:METHOD)%".to_owned(), Absent::Together),
+        KeyPart::Header { name, absent } => (format!("%REQ({name}):{MAX_VALUE}%"), *absent),
+        KeyPart::Query { name, absent } => (format!("%QUERY_PARAM({name}):{MAX_VALUE}%"), *absent),
+        KeyPart::Path => (format!("%PATH(NQ):{MAX_VALUE}%"), Absent::Together),
+        KeyPart::Method => (format!("%REQ(:METHOD):{MAX_VALUE}%"), Absent::Together),
         // Networks cannot be formatted; the model has none of them with a quota.
         KeyPart::RemoteAddress | KeyPart::Network { .. } => {
             ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%".to_owned(), Absent::Together)

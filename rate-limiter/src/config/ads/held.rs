@@ -143,6 +143,11 @@ impl Held {
         if refused.is_empty() { Ok(()) } else { Err(refused) }
     }
 
+    /// Whether anything of a type is in force.
+    pub(super) fn holds(&self, kind: Kind) -> bool {
+        self.in_force.keys().any(|(of, _)| *of == kind)
+    }
+
     /// Every domain in force.
     pub(super) fn specs(&self) -> Vec<DomainSpec> {
         self.in_force.values().map(|loaded| loaded.spec.clone()).collect()

@@ -82,7 +82,7 @@ where
     let types = Kind::ALL.map(|kind| (Arc::from(kind.type_url()), Interest::Wildcard)).into();
     let client_settings = ClientSettings { held: held.versions(), ..ClientSettings::new(node, types) };
 
-    let (answered, first) = watch::channel([false; Kind::ALL.len()]);
+    let (answered, first) = watch::channel([Answered::NotYet; Kind::ALL.len()]);
     let (to_save, changes) = watch::channel(Vec::new());
     let keep = saved.is_some();
     let take = move |batch: &Batch| {
@@ -92,7 +92,8 @@ where
         }
         answered.send_modify(|answered| {
             for (kind, answered) in Kind::ALL.into_iter().zip(answered) {
-                *answered |= *kind.type_url() == *batch.type_url;
+                let taken = (*kind.type_url() == *batch.type_url).then_some(taken.is_ok());
+                *answered = answered.and_then(taken, held.holds(kind));
             }
         });
         taken
@@ -102,16 +103,46 @@ where
     tokio::join!(receive, saved::keep(saved, changes), until_first(first, &ready, &stop));
 }
 
+/// What has come of one type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    NotYet,
+    /// Something, and none of it can be used. Without it nothing is limited that should be.
+    Refused,
+    /// Rules that are in force, or word that there are none.
+    Usable,
+}
+
+impl Answered {
+    /// What has come after one more batch, which was `taken` as a whole or not, if it was of this type; `held`: something is in force.
+    fn and_then(self, taken: Option<bool>, held: bool) -> Self {
+        match (self, taken) {
+            (_, Some(true)) => Self::Usable,
+            _ if held => Self::Usable,
+            (Self::NotYet, Some(false)) => Self::Refused,
+            (before, _) => before,
+        }
+    }
+}
+
+fn is_usable(answered: &[Answered; Kind::ALL.len()]) -> bool {
+    answered.contains(&Answered::Usable) && !answered.contains(&Answered::Refused)
+}
+
 /// Waits for the first set: all types, or those that the server knows.
 async fn until_first(
-    mut answered: watch::Receiver<[bool; Kind::ALL.len()]>,
+    mut answered: watch::Receiver<[Answered; Kind::ALL.len()]>,
     ready: &Condition,
     stop: &CancellationToken,
 ) {
     let first = async {
-        if answered.wait_for(|answered| answered.contains(&true)).await.is_ok() {
-            let _ = timeout(GRACE, answered.wait_for(|answered| !answered.contains(&false))).await;
-            ready.met();
+        while answered.wait_for(is_usable).await.is_ok() {
+            let all = |answered: &[Answered; Kind::ALL.len()]| *answered == [Answered::Usable; Kind::ALL.len()];
+            let _ = timeout(GRACE, answered.wait_for(all)).await;
+            // What came in the meantime may have been of no use.
+            if is_usable(&answered.borrow()) {
+                return ready.met();
+            }
         }
     };
     tokio::select! {

@@ -173,6 +173,39 @@ async fn a_limiter_without_limits_is_ready_when_it_has_been_told_so() {
     timeout(DEADLINE, limiter.readiness.becomes(true)).await.unwrap();
 }
 
+#[test]
+fn a_first_set_that_is_refused_as_a_whole_is_none() {
+    use Answered::{NotYet, Refused, Usable};
+    assert_eq!(NotYet.and_then(Some(false), false), Refused);
+    assert_eq!(Refused.and_then(None, false), Refused, "another type says nothing about it");
+    assert_eq!(NotYet.and_then(None, false), NotYet);
+    assert_eq!(NotYet.and_then(Some(false), true), Usable, "some of it is in force");
+    assert_eq!(Refused.and_then(Some(true), false), Usable);
+    assert_eq!(Refused.and_then(None, true), Usable, "it waited for the other");
+    assert_eq!(Usable.and_then(Some(false), false), Usable, "the limiter has been ready");
+    for (answered, usable) in [
+        ([NotYet, NotYet], false),
+        ([Refused, NotYet], false),
+        ([Refused, Usable], false),
+        ([Usable, NotYet], true),
+        ([Usable, Usable], true),
+    ] {
+        assert_eq!(is_usable(&answered), usable, "{answered:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_limiter_is_not_ready_without_any_of_its_limits() {
+    let plane = Plane::start().await;
+    plane.apply(&[bad("edge")], &[]);
+    let limiter = Limiter::start(plane.address, None);
+    until("the rejection", || plane.rejection().is_some()).await;
+    assert!(!limiter.readiness.is_ready());
+    plane.apply(&[domain("edge", 1)], &[]);
+    limiter.has(&["edge=1"]).await;
+    timeout(DEADLINE, limiter.readiness.becomes(true)).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_refusal_names_resource_and_path() {
     let plane = Plane::start().await;

@@ -347,7 +347,7 @@ async fn the_port_serves_until_stopped() {
     let request = Request::post("/json").header(header::HOST, "limiter").body(body).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::OK);
     stop.cancel();
-    server.await.unwrap().unwrap();
+    server.await.unwrap();
     drop(sender);
     let _ = connection.await.unwrap();
 }

@@ -8,7 +8,7 @@
 //! ripple of demand, and a cell that was charged much more than its limit gives nothing until that is paid back.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -22,16 +22,13 @@ use crate::model::{
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a proxy may use nothing of a bucket before it is told to forget it.
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 
 /// How much of its demand a report replaces.
 const NEWEST: f64 = 0.5;
 
 /// Part of a share that has to change before shares are dealt out anew.
 const RIPPLE: u32 = 8;
-
-/// Buckets that one proxy may have; more are not assigned.
-pub(super) const MAX_BUCKETS: usize = 10_000;
 
 /// One proxy's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +41,15 @@ pub(super) struct Member {
     pub(super) bucket: u32,
 }
 
+/// What a stream reports of one of its buckets, which is about the cell `key`, whose limit is `limit` now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    pub(super) bucket: u32,
+    pub(super) key: CellKey,
+    pub(super) limit: Limit,
+    pub(super) usage: Usage,
+}
+
 /// What a proxy used of a bucket since its last report, and what that did to the cell.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
@@ -54,18 +60,16 @@ pub(super) struct Usage {
     pub(super) overdrawn: bool,
 }
 
-/// What became of a report.
-#[derive(Debug, PartialEq)]
+/// What a proxy is told about a bucket that it reported.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Answer {
-    /// What the reporter may do from now on.
+    /// What the proxy may do from now on.
     Assigned(Assignment),
-    /// The reporter has not used the bucket for long and is to forget it.
+    /// The proxy has not used the bucket for long and is to forget it.
     Abandon,
-    /// The proxy has too many buckets.
-    TooMany,
 }
 
-/// All buckets that proxies report about.
+/// All buckets that proxies report about; how many of a proxy there can be is for its stream to bound.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     cells: HashMap<CellKey, BTreeMap<Member, Share>>,
@@ -92,33 +96,82 @@ impl Share {
     }
 }
 
+/// Cells whose members changed, or their demand. Each is dealt out once, at the end: its members may be many.
+type Touched = BTreeMap<CellKey, Touch>;
+
+struct Touch {
+    limit: Limit,
+    /// Somebody left, whose share is free.
+    left: bool,
+}
+
 impl Ledger {
-    /// Takes a report of `member` about the cell `key`, whose limit is `limit` now. Those whose share is another
-    /// than before, other than the reporter, are added to `changed`.
+    /// Takes a report of `stream`; says what it may do, bucket by bucket. Those whose share is another than before, other
+    /// than what was reported, are added to `changed`.
     pub(super) fn report(
         &mut self,
-        member: Member,
-        key: CellKey,
-        limit: Limit,
-        usage: Usage,
+        stream: StreamId,
+        reports: &[Report],
         now: Instant,
         changed: &mut Vec<Member>,
-    ) -> Answer {
+    ) -> Vec<Answer> {
+        let mut touched = Touched::new();
+        for report in reports {
+            self.take(stream, report, now, &mut touched);
+        }
+        self.deal_out(touched, changed);
+        let reported: HashSet<u32> = reports.iter().map(|report| report.bucket).collect();
+        changed.retain(|member| member.stream != stream || !reported.contains(&member.bucket));
+        let answer = |report: &Report| {
+            self.given(Member { stream, bucket: report.bucket }).map_or(Answer::Abandon, Answer::Assigned)
+        };
+        reports.iter().map(answer).collect()
+    }
+
+    /// What a member may do now; `None` if it is none.
+    pub(super) fn given(&self, member: Member) -> Option<Assignment> {
+        self.cells.get(&self.place(member)?)?.get(&member).map(Share::given)
+    }
+
+    /// Forgets buckets of a stream. Those who have more from now on are added to `changed`.
+    pub(super) fn forget(&mut self, stream: StreamId, buckets: &[u32], changed: &mut Vec<Member>) {
+        let mut touched = Touched::new();
+        for &bucket in buckets {
+            self.remove(Member { stream, bucket }, &mut touched);
+        }
+        self.deal_out(touched, changed);
+    }
+
+    /// Forgets a stream that ended. Those who have more from now on are added to `changed`.
+    pub(super) fn leave(&mut self, stream: StreamId, changed: &mut Vec<Member>) {
+        let mut touched = Touched::new();
+        for (bucket, key) in self.places.remove(&stream).unwrap_or_default() {
+            self.leave_cell(Member { stream, bucket }, key, &mut touched);
+        }
+        self.deal_out(touched, changed);
+    }
+
+    fn place(&self, member: Member) -> Option<CellKey> {
+        self.places.get(&member.stream)?.get(&member.bucket).copied()
+    }
+
+    /// Takes the report of one bucket. It is no member any more if it was not used for long.
+    fn take(&mut self, stream: StreamId, report: &Report, now: Instant, touched: &mut Touched) {
+        let &Report { bucket, key, limit, usage } = report;
+        let member = Member { stream, bucket };
         // The rule is another one than at the last report.
         if self.place(member).is_some_and(|place| place != key) {
-            self.forget(member, changed);
+            self.remove(member, touched);
         }
-        let places = self.places.entry(member.stream).or_default();
-        if places.len() >= MAX_BUCKETS && !places.contains_key(&member.bucket) {
-            return Answer::TooMany;
-        }
-        places.insert(member.bucket, key);
+        self.places.entry(stream).or_default().insert(bucket, key);
         let hits = usage.allowed.saturating_add(usage.denied);
         let newest = hits as f64 / usage.elapsed.clamp(Duration::from_secs(1), REPORT_INTERVAL * 12).as_secs_f64();
         // Nobody can have more than everything; a flood of refused requests must not be remembered for long.
         let newest = newest.min(f64::from(limit.requests()) / limit.per().as_secs_f64());
-        let shares = self.cells.entry(key).or_default();
-        let share = shares
+        let share = self
+            .cells
+            .entry(key)
+            .or_default()
             .entry(member)
             .and_modify(|share| share.demand = NEWEST * newest + (1.0 - NEWEST) * share.demand)
             .or_insert(Share { limit, demand: newest, used: now, dealt: None, overdrawn: false });
@@ -127,48 +180,32 @@ impl Ledger {
         if hits > 0 {
             share.used = now;
         } else if now.saturating_duration_since(share.used) >= IDLE {
-            self.forget(member, changed);
-            return Answer::Abandon;
+            return self.remove(member, touched);
         }
-        if !is_settled(shares, limit) {
-            deal(shares, limit, changed);
-            changed.retain(|other| *other != member);
-        }
-        Answer::Assigned(self.given(member).unwrap_or(Assignment::Nothing))
+        touched.entry(key).or_insert(Touch { limit, left: false }).limit = limit;
     }
 
-    /// What a member may do now; `None` if it is none.
-    pub(super) fn given(&self, member: Member) -> Option<Assignment> {
-        self.cells.get(&self.place(member)?)?.get(&member).map(Share::given)
-    }
-
-    /// Forgets one bucket of a stream. Those who have more from now on are added to `changed`.
-    pub(super) fn forget(&mut self, member: Member, changed: &mut Vec<Member>) {
-        let Some(places) = self.places.get_mut(&member.stream) else { return };
-        if let Some(key) = places.remove(&member.bucket) {
-            self.leave_cell(member, key, changed);
+    fn remove(&mut self, member: Member, touched: &mut Touched) {
+        if let Some(key) = self.places.get_mut(&member.stream).and_then(|places| places.remove(&member.bucket)) {
+            self.leave_cell(member, key, touched);
         }
     }
 
-    /// Forgets a stream that ended. Those who have more from now on are added to `changed`.
-    pub(super) fn leave(&mut self, stream: StreamId, changed: &mut Vec<Member>) {
-        for (bucket, key) in self.places.remove(&stream).unwrap_or_default() {
-            self.leave_cell(Member { stream, bucket }, key, changed);
+    fn leave_cell(&mut self, member: Member, key: CellKey, touched: &mut Touched) {
+        let left = self.cells.get_mut(&key).and_then(|shares| shares.remove(&member));
+        if let Some(Share { limit, .. }) = left {
+            touched.entry(key).or_insert(Touch { limit, left: true }).left = true;
         }
-        changed.retain(|member| member.stream != stream);
     }
 
-    fn place(&self, member: Member) -> Option<CellKey> {
-        self.places.get(&member.stream)?.get(&member.bucket).copied()
-    }
-
-    fn leave_cell(&mut self, member: Member, key: CellKey, changed: &mut Vec<Member>) {
-        let Some(shares) = self.cells.get_mut(&key) else { return };
-        let Some(left) = shares.remove(&member) else { return };
-        if shares.is_empty() {
-            self.cells.remove(&key);
-        } else {
-            deal(shares, left.limit, changed);
+    fn deal_out(&mut self, touched: Touched, changed: &mut Vec<Member>) {
+        for (key, Touch { limit, left }) in touched {
+            let Some(shares) = self.cells.get_mut(&key) else { continue };
+            if shares.is_empty() {
+                self.cells.remove(&key);
+            } else if left || !is_settled(shares, limit) {
+                deal(shares, limit, changed);
+            }
         }
     }
 }

@@ -9,10 +9,12 @@
 //! of them admits a burst of its share again when it is told another one, for Envoy starts a new bucket full. That is
 //! charged like everything else: when a cell was charged more than its burst and two reports' worth, proxies get nothing
 //! of it until that is paid back. So in the long run it is the limit's rate; a share that was taken away counts until
-//! its proxy has read so, which is told at once, and is forgotten after `TIME_TO_LIVE` if the proxy cannot be reached.
+//! its proxy has read so, which is told at once, and is forgotten after `action::TIME_TO_LIVE` if the proxy cannot be reached.
 
+mod action;
 mod bucket;
 mod ledger;
+mod located;
 
 use std::{
     collections::HashMap,
@@ -24,51 +26,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chancery_proto::{
-    envoy::{
-        rlqs::{
-            BucketId, RateLimitQuotaResponse, RateLimitQuotaUsageReports,
-            rate_limit_quota_response::{
-                BucketAction,
-                bucket_action::{AbandonAction, BucketAction as Action, QuotaAssignmentAction},
-            },
-            rate_limit_quota_service_server::RateLimitQuotaService,
-            rate_limit_quota_usage_reports::BucketQuotaUsage,
-        },
-        types::{
-            RateLimitStrategy, TokenBucket,
-            rate_limit_strategy::{BlanketRule, Strategy},
-        },
-    },
-    google::{self, protobuf::UInt32Value},
+use chancery_proto::envoy::rlqs::{
+    BucketId, RateLimitQuotaResponse, RateLimitQuotaUsageReports,
+    rate_limit_quota_response::{BucketAction, bucket_action::BucketAction as Action},
+    rate_limit_quota_service_server::{RateLimitQuotaService, RateLimitQuotaServiceServer},
+    rate_limit_quota_usage_reports::BucketQuotaUsage,
 };
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::{
-    bucket::{About, Buckets},
-    ledger::{Answer, Ledger, MAX_BUCKETS, Member, REPORT_INTERVAL, StreamId, Usage},
+    bucket::{Buckets, MAX_NAMES, Unused},
+    ledger::{Answer, Ledger, Member, StreamId},
+    located::Found,
 };
-use super::{connection::Peer, refusal};
+use super::connection::Peer;
 use crate::{
-    decide::{Caller, Limiter, MAX_TEXT, Refused},
-    model::{
-        descriptor::{Entry, Hits},
-        key::CellKey,
-        limit::{Algorithm, Limit},
-        quota::Assignment,
-        rule::{Amount, Policy},
-    },
-    store::{Ask, Charging, Outcome, without_redis::share},
+    decide::{Caller, Limiter, MAX_TEXT},
+    store::{Ask, Charging, Outcome},
 };
-
-/// How long an assignment holds. Envoy drops one without a lifetime at once, and reports every five seconds.
-const TIME_TO_LIVE: Duration = Duration::from_secs(30);
 
 /// Buckets of a stream whose share others' reports have changed. What does not fit is told after its own next report.
 const PUSHED: usize = 256;
+
+/// The largest report, in bytes. Envoy's timer puts all its buckets into one, and opens the stream anew with the same: one that
+/// cannot be read would end every quota of the proxy. Twice what the buckets with a share can fill.
+const MAX_REPORT: usize = 2 * MAX_NAMES;
 
 /// Serves `StreamRateLimitQuotas`.
 #[derive(Clone)]
@@ -79,11 +64,23 @@ pub struct QuotaService {
 }
 
 /// What the streams of all workers share.
-#[derive(Default)]
 pub struct Shared {
     ledger: Mutex<Ledger>,
     pushes: Mutex<HashMap<StreamId, mpsc::Sender<u32>>>,
     last_stream: AtomicU64,
+    /// How long a proxy may use nothing of a bucket without a share before it is told to forget it.
+    idle: Duration,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            ledger: Mutex::default(),
+            pushes: Mutex::default(),
+            last_stream: AtomicU64::default(),
+            idle: ledger::IDLE,
+        }
+    }
 }
 
 type Responses = Pin<Box<dyn Stream<Item = Result<RateLimitQuotaResponse, Status>> + Send>>;
@@ -93,6 +90,11 @@ impl QuotaService {
     /// like this one share the limits.
     pub fn new(limiter: Limiter, shared: Arc<Shared>, replicas: Arc<dyn Fn() -> u32 + Send + Sync>) -> Self {
         Self { limiter, replicas, shared }
+    }
+
+    /// As a tonic service.
+    pub fn server(self) -> RateLimitQuotaServiceServer<Self> {
+        RateLimitQuotaServiceServer::new(self).max_decoding_message_size(MAX_REPORT)
     }
 }
 
@@ -104,14 +106,36 @@ impl RateLimitQuotaService for QuotaService {
         &self,
         request: Request<Streaming<RateLimitQuotaUsageReports>>,
     ) -> Result<Response<Responses>, Status> {
-        let peer = request.extensions().get::<Peer>();
-        let caller = peer.map(|peer| peer.caller.clone()).unwrap_or_default();
-        let stream = QuotaStream::new(self.clone(), caller, request.into_inner());
+        let (caller, place) = match request.extensions().get::<Peer>() {
+            None => (Caller::default(), None),
+            Some(peer) => {
+                let place = peer.quota_streams.clone().try_acquire_owned();
+                let full = |_| Status::resource_exhausted("there are too many quota streams on this connection");
+                (peer.caller.clone(), Some(place.map_err(full)?))
+            }
+        };
+        let stream = QuotaStream::new(self.clone(), caller, place, request.into_inner());
         let responses = futures_util::stream::unfold(stream, async |mut stream| {
             let answer = stream.next().await?;
             Some((answer, stream))
         });
         Ok(Response::new(Box::pin(responses)))
+    }
+}
+
+/// What a report says of one bucket.
+struct Reported {
+    bucket: BucketId,
+    usage: BucketQuotaUsage,
+    found: Found,
+}
+
+impl Reported {
+    fn ask(&self) -> Option<Ask> {
+        match &self.found {
+            Found::Limited(located) => Some(located.ask(&self.usage)),
+            Found::Free | Found::Refused => None,
+        }
     }
 }
 
@@ -124,33 +148,36 @@ struct QuotaStream {
     reports: Streaming<RateLimitQuotaUsageReports>,
     pushed: mpsc::Receiver<u32>,
     buckets: Buckets,
+    unused: Unused,
+    /// It has been said that there are too many of them.
+    full: bool,
     ended: bool,
-}
-
-/// What applies to a bucket.
-enum Found {
-    Limited(Located),
-    /// No limit.
-    Free,
-    /// Nothing of it may pass.
-    Refused,
-}
-
-/// A bucket that a limit applies to.
-struct Located {
-    key: CellKey,
-    limit: Limit,
-    policy: Policy,
-    /// It is only counted.
-    harmless: bool,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl QuotaStream {
-    fn new(service: QuotaService, caller: Caller, reports: Streaming<RateLimitQuotaUsageReports>) -> Self {
+    fn new(
+        service: QuotaService,
+        caller: Caller,
+        place: Option<OwnedSemaphorePermit>,
+        reports: Streaming<RateLimitQuotaUsageReports>,
+    ) -> Self {
         let id = StreamId(service.shared.last_stream.fetch_add(1, Ordering::Relaxed));
         let (sender, pushed) = mpsc::channel(PUSHED);
         service.shared.pushes.lock().insert(id, sender);
-        Self { service, caller, id, domain: None, reports, pushed, buckets: Buckets::default(), ended: false }
+        Self {
+            service,
+            caller,
+            id,
+            domain: None,
+            reports,
+            pushed,
+            buckets: Buckets::default(),
+            unused: Unused::default(),
+            full: false,
+            ended: false,
+            _place: place,
+        }
     }
 
     /// The next response; `None` ends the stream.
@@ -181,7 +208,7 @@ impl QuotaStream {
     /// several threads may overtake each other on the way here.
     fn changed(&self, bucket: u32) -> Option<BucketAction> {
         let assignment = self.service.shared.ledger.lock().given(self.member(bucket))?;
-        Some(action(self.buckets.id(bucket)?.clone(), assign(assignment)))
+        Some(action::about(self.buckets.id(bucket)?, action::assign(assignment)))
     }
 
     /// Takes a report: charges what was used, all at once, and says what the proxy may do from now on.
@@ -194,113 +221,83 @@ impl QuotaStream {
                 "the first report must name a domain of at most {MAX_TEXT} bytes"
             )));
         };
-        if report.bucket_quota_usages.len() > MAX_BUCKETS {
-            return Err(Status::invalid_argument(format!("a report has at most {MAX_BUCKETS} buckets")));
-        }
+        let limiter = &self.service.limiter;
+        let (ruleset, salt) = (limiter.rules(), limiter.salt());
         let mut usages = Vec::with_capacity(report.bucket_quota_usages.len());
         for mut usage in report.bucket_quota_usages {
             let Some(bucket) = usage.bucket_id.take() else {
                 return Err(Status::invalid_argument("a usage must name its bucket"));
             };
-            let found = self.find(&domain, &bucket, &usage)?;
-            usages.push((bucket, usage, found));
+            let found = located::find(&ruleset, &salt, &self.caller, &domain, (&bucket, &usage))?;
+            usages.push(Reported { bucket, usage, found });
         }
-        let asks: Vec<Ask> = usages
-            .iter()
-            .filter_map(|(_, usage, found)| match found {
-                Found::Limited(located) => Some(ask(usage, located)),
-                Found::Free | Found::Refused => None,
-            })
-            .collect();
-        let mut outcomes = match self.service.limiter.store().charge(&asks) {
+        let asks: Vec<Ask> = usages.iter().filter_map(Reported::ask).collect();
+        let outcomes = match limiter.store().charge(&asks) {
             Charging::Done(outcomes) => outcomes,
             Charging::Waiting(outcomes) => outcomes.await,
-        }
-        .into_iter();
-        let answer = |(bucket, usage, found): (BucketId, BucketQuotaUsage, Found)| {
-            let assigned = match found {
-                Found::Limited(located) => self.account(&domain, &bucket, &usage, located, outcomes.next()),
-                Found::Free => self.without(&bucket, Assignment::Everything),
-                Found::Refused => self.without(&bucket, Assignment::Nothing),
+        };
+        Ok(self.account(&domain, usages, &outcomes))
+    }
+
+    /// Accounts for what was used and charged with these outcomes, in order: one for each bucket that a limit applies to.
+    fn account(&mut self, domain: &str, usages: Vec<Reported>, outcomes: &[Outcome]) -> Vec<BucketAction> {
+        let (now, replicas, mut outcomes) = (Instant::now(), (self.service.replicas)(), outcomes.iter());
+        let (mut reports, mut without) = (Vec::new(), Vec::new());
+        let mut decided = Vec::with_capacity(usages.len());
+        for Reported { bucket, usage, found } in usages {
+            // Each that was charged has its outcome.
+            let limited = match &found {
+                Found::Limited(located) => Some((located, outcomes.next())),
+                Found::Free | Found::Refused => None,
             };
-            action(bucket, assigned)
-        };
-        Ok(usages.into_iter().map(answer).collect())
-    }
-
-    /// Accounts for one bucket's usage, which was charged with this outcome.
-    fn account(
-        &mut self,
-        domain: &str,
-        bucket: &BucketId,
-        usage: &BucketQuotaUsage,
-        Located { key, limit, harmless, .. }: Located,
-        outcome: Option<Outcome>,
-    ) -> Action {
-        if harmless {
-            return self.without(bucket, Assignment::Everything);
-        }
-        let mut changed = Vec::new();
-        let known = self.buckets.number(bucket);
-        let member = self.member(known);
-        let share = share(&limit, (self.service.replicas)());
-        let usage = Usage {
-            allowed: usage.num_requests_allowed,
-            denied: usage.num_requests_denied,
-            elapsed: elapsed(usage),
-            overdrawn: outcome.is_some_and(|outcome| is_overdrawn(&limit, &outcome)),
-        };
-        let answer = self.service.shared.ledger.lock().report(member, key, share, usage, Instant::now(), &mut changed);
-        tell(&self.service.shared, &changed);
-        match answer {
-            Answer::Assigned(assignment) => assign(assignment),
-            Answer::Abandon => {
-                self.buckets.remove(bucket);
-                Action::AbandonAction(AbandonAction {})
-            }
-            Answer::TooMany => {
-                self.buckets.remove(bucket);
-                tracing::warn!(domain, "a proxy has more than {MAX_BUCKETS} quota buckets");
-                assign(Assignment::Nothing)
-            }
-        }
-    }
-
-    /// Answers about a bucket that has no share of anything, or no more.
-    fn without(&mut self, bucket: &BucketId, assignment: Assignment) -> Action {
-        if let Some(number) = self.buckets.remove(bucket) {
-            let mut changed = Vec::new();
-            self.service.shared.ledger.lock().forget(self.member(number), &mut changed);
-            tell(&self.service.shared, &changed);
-        }
-        assign(assignment)
-    }
-
-    /// What applies to a bucket, counting what was used of it. As for a call per request, what no rule is about passes.
-    fn find(&self, domain: &str, bucket: &BucketId, usage: &BucketQuotaUsage) -> Result<Found, Status> {
-        let about = bucket::read(bucket).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let ruleset = self.service.limiter.rules();
-        let Some(rules) = ruleset.rules.domain(domain) else { return Ok(Found::Free) };
-        if !self.caller.may_use(rules) {
-            return Err(refusal(&Refused::NotForCaller { domain: domain.to_owned() }));
-        }
-        let entries = match &about {
-            About::Nothing => return Ok(Found::Free),
-            About::TooMuch => return Ok(Found::Refused),
-            About::Ordered(entries) => entries.iter().map(|(key, value)| Entry { key, value }).collect(),
-            About::Unordered(entries) => {
-                let mut entries = entries.clone();
-                if !rules.arrange(&mut entries) {
-                    return Ok(Found::Free);
+            // What the ledger decides about is left open.
+            let action = match limited.filter(|(located, _)| !located.harmless) {
+                Some((located, outcome)) => match self.buckets.number(&bucket) {
+                    Some(number) => {
+                        reports.push(located.report(number, &usage, outcome, replicas));
+                        None
+                    }
+                    None => {
+                        self.say_that_it_is_full(domain);
+                        Some(action::abandon())
+                    }
+                },
+                None => {
+                    without.extend(self.buckets.remove(&bucket));
+                    let used = usage.num_requests_allowed > 0 || usage.num_requests_denied > 0;
+                    let idle = self.unused.reported(&bucket, used, now, self.service.shared.idle);
+                    Some(if idle { action::abandon() } else { action::assign(found.without_a_share()) })
                 }
-                entries
-            }
+            };
+            decided.push((bucket, action));
+        }
+        let shared = &self.service.shared;
+        let mut changed = Vec::new();
+        let answers = {
+            let mut ledger = shared.ledger.lock();
+            ledger.forget(self.id, &without, &mut changed);
+            ledger.report(self.id, &reports, now, &mut changed)
         };
-        let Some(rule) = rules.find(&entries) else { return Ok(Found::Free) };
-        ruleset.count_reported(rule, usage.num_requests_allowed, usage.num_requests_denied);
-        let Amount::Limited(limit) = rule.amount else { return Ok(Found::Free) };
-        let key = self.service.limiter.salt().key(&limit, domain, rule.cell(&entries));
-        Ok(Found::Limited(Located { key, limit, policy: rule.policy, harmless: rule.shadow || rule.quota }))
+        tell(shared, &changed);
+        let mut answers = answers.into_iter();
+        let mut answered = |(bucket, decided): (BucketId, Option<Action>)| {
+            let action = decided.unwrap_or_else(|| match answers.next() {
+                Some(Answer::Assigned(assignment)) => action::assign(assignment),
+                Some(Answer::Abandon) | None => {
+                    self.buckets.remove(&bucket);
+                    action::abandon()
+                }
+            });
+            action::about(bucket, action)
+        };
+        decided.into_iter().map(&mut answered).collect()
+    }
+
+    /// Once: kept by the proxy, such a bucket would be in each of its reports, and each of its requests makes another.
+    fn say_that_it_is_full(&mut self, domain: &str) {
+        if !std::mem::replace(&mut self.full, true) {
+            tracing::warn!(domain, "a proxy has too many quota buckets: some get no share");
+        }
     }
 
     fn member(&self, bucket: u32) -> Member {
@@ -329,54 +326,6 @@ fn tell(shared: &Shared, changed: &[Member]) {
             let _ = stream.try_send(member.bucket);
         }
     }
-}
-
-/// What was used has been used: it is charged whether or not it is within the limit.
-fn ask(usage: &BucketQuotaUsage, located: &Located) -> Ask {
-    let policy = Policy { debt: true, ..located.policy };
-    Ask { key: located.key, limit: located.limit, hits: Hits::Take(usage.num_requests_allowed), policy }
-}
-
-fn elapsed(usage: &BucketQuotaUsage) -> Duration {
-    let Some(time) = &usage.time_elapsed else { return Duration::ZERO };
-    Duration::from_secs(time.seconds.try_into().unwrap_or(0)) + Duration::from_nanos(time.nanos.try_into().unwrap_or(0))
-}
-
-/// Whether more was charged than proxies that keep to their shares can use: a burst, and what they report late.
-fn is_overdrawn(limit: &Limit, outcome: &Outcome) -> bool {
-    let slack = REPORT_INTERVAL * 2;
-    match limit.algorithm() {
-        Algorithm::TokenBucket => {
-            let burst = f64::from(limit.burst()) / f64::from(limit.requests().max(1));
-            outcome.reset.as_secs_f64() > limit.per().as_secs_f64() * burst + slack.as_secs_f64()
-        }
-        // What is reported late may be of a window before, which matters little to long ones.
-        Algorithm::FixedWindow => outcome.remaining == 0 && limit.per() > slack,
-    }
-}
-
-fn action(bucket: BucketId, action: Action) -> BucketAction {
-    BucketAction { bucket_id: Some(bucket), bucket_action: Some(action) }
-}
-
-fn assign(assignment: Assignment) -> Action {
-    let strategy = match assignment {
-        Assignment::Everything => Strategy::BlanketRule(BlanketRule::AllowAll.into()),
-        Assignment::Nothing => Strategy::BlanketRule(BlanketRule::DenyAll.into()),
-        Assignment::Bucket { max_tokens, tokens_per_fill, fill_interval } => Strategy::TokenBucket(TokenBucket {
-            max_tokens,
-            tokens_per_fill: Some(UInt32Value { value: tokens_per_fill }),
-            fill_interval: Some(seconds(fill_interval.into())),
-        }),
-    };
-    Action::QuotaAssignmentAction(QuotaAssignmentAction {
-        assignment_time_to_live: Some(seconds(TIME_TO_LIVE.as_secs())),
-        rate_limit_strategy: Some(RateLimitStrategy { strategy: Some(strategy) }),
-    })
-}
-
-fn seconds(seconds: u64) -> google::protobuf::Duration {
-    google::protobuf::Duration { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
 }
 
 #[cfg(test)]

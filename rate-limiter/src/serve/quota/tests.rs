@@ -5,9 +5,15 @@ use std::net::SocketAddr;
 use arc_swap::ArcSwap;
 use chancery_proto::{
     chancery::DESCRIPTOR_BUCKET,
-    envoy::rlqs::{
-        rate_limit_quota_service_client::RateLimitQuotaServiceClient,
-        rate_limit_quota_service_server::RateLimitQuotaServiceServer,
+    envoy::{
+        rlqs::{
+            rate_limit_quota_response::bucket_action::AbandonAction,
+            rate_limit_quota_service_client::RateLimitQuotaServiceClient,
+        },
+        types::{
+            TokenBucket,
+            rate_limit_strategy::{BlanketRule, Strategy},
+        },
     },
     google::protobuf,
 };
@@ -19,8 +25,9 @@ use super::*;
 use crate::{
     decide::{Deciding, Ruleset},
     model::{
-        descriptor::{Descriptor, Request as Question},
-        rule::{DescriptorSpec, DomainSpec, LimitSpec, Rules},
+        descriptor::{Descriptor, Entry, Hits, Request as Question},
+        limit::{Algorithm, Limit},
+        rule::{Amount, DescriptorSpec, DomainSpec, LimitSpec, Policy, Rules},
     },
     store::{Clock, Memory, SaltCell, memory},
 };
@@ -56,20 +63,24 @@ fn ruleset(descriptors: Vec<DescriptorSpec>) -> Ruleset {
 
 impl Scene {
     async fn play(descriptors: Vec<DescriptorSpec>) -> Self {
+        Self::sharing(descriptors, Shared::default()).await
+    }
+
+    async fn sharing(descriptors: Vec<DescriptorSpec>, shared: Shared) -> Self {
         let rules = Arc::new(ArcSwap::from_pointee(ruleset(descriptors)));
         let store = Arc::new(Memory::new(memory::CAPACITY, Clock::system()));
         let limiter = Limiter::new(rules.clone(), store, SaltCell::random());
-        let service = QuotaService::new(limiter.clone(), Arc::default(), Arc::new(|| 1));
+        let service = QuotaService::new(limiter.clone(), Arc::new(shared), Arc::new(|| 1));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let named = |mut request: Request<()>| {
             if let Some(fleet) = request.metadata().get(FLEET) {
                 let caller = Caller::Fleet(fleet.to_str().unwrap().into());
-                request.extensions_mut().insert(Peer { address: ([127, 0, 0, 1], 1).into(), caller });
+                request.extensions_mut().insert(Peer::new(([127, 0, 0, 1], 1).into(), caller));
             }
             Ok(request)
         };
-        let service = InterceptedService::new(RateLimitQuotaServiceServer::new(service), named);
+        let service = InterceptedService::new(service.server(), named);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let incoming = TcpListenerStream::new(listener);
@@ -79,7 +90,9 @@ impl Scene {
     }
 
     async fn proxy(&self, fleet: &str) -> Proxy {
-        let mut client = RateLimitQuotaServiceClient::connect(format!("http://{}", self.address)).await.unwrap();
+        let client = RateLimitQuotaServiceClient::connect(format!("http://{}", self.address)).await.unwrap();
+        // As large as Envoy reads it.
+        let mut client = client.max_decoding_message_size(usize::MAX);
         let (reports, outgoing) = mpsc::channel(8);
         let mut request = Request::new(ReceiverStream::new(outgoing));
         request.metadata_mut().insert(FLEET, fleet.parse().unwrap());
@@ -108,6 +121,7 @@ struct Proxy {
 /// What a proxy was told of a bucket.
 #[derive(Debug, PartialEq)]
 enum Told {
+    Abandon,
     Everything,
     Nothing,
     /// Tokens at once, and per second.
@@ -152,8 +166,12 @@ impl Proxy {
 }
 
 fn told(action: BucketAction) -> (BucketId, Told) {
-    let Some(Action::QuotaAssignmentAction(assignment)) = action.bucket_action else { panic!("{action:?}") };
-    assert_eq!(assignment.assignment_time_to_live, Some(seconds(30)));
+    let assignment = match action.bucket_action {
+        Some(Action::QuotaAssignmentAction(assignment)) => assignment,
+        Some(Action::AbandonAction(AbandonAction {})) => return (action.bucket_id.unwrap(), Told::Abandon),
+        None => panic!("{action:?}"),
+    };
+    assert_eq!(assignment.assignment_time_to_live, Some(protobuf::Duration { seconds: 30, nanos: 0 }));
     let told = match assignment.rate_limit_strategy.unwrap().strategy.unwrap() {
         Strategy::BlanketRule(rule) if rule == i32::from(BlanketRule::AllowAll) => Told::Everything,
         Strategy::BlanketRule(_) => Told::Nothing,
@@ -284,4 +302,90 @@ async fn reports_that_make_no_sense_end_the_stream() {
     }
     let answer = scene.proxy("edge").await.send(report(vec![used("limited", u64::MAX)])).await.unwrap();
     assert_eq!(answer[0].1, Told::Nothing, "that many are more than any limit");
+}
+
+/// A bucket of the rule `limited` that a client made up.
+fn made_up(value: String) -> BucketQuotaUsage {
+    let bucket = [("limited".to_owned(), "v".to_owned()), ("client".to_owned(), value)].into();
+    BucketQuotaUsage { bucket_id: Some(BucketId { bucket }), ..used("", 1) }
+}
+
+fn by_client() -> Vec<DescriptorSpec> {
+    let nested = DescriptorSpec { key: "client".into(), ..rule("by client", limit(1_000, 1), false) };
+    vec![DescriptorSpec { descriptors: vec![nested], ..rule("limited", limit(1_000, 1), false) }]
+}
+
+#[tokio::test]
+async fn more_buckets_than_a_proxy_may_have_are_abandoned_and_the_others_go_on() {
+    let scene = Scene::play(by_client()).await;
+    let mut proxy = scene.proxy("edge").await;
+    assert!(matches!(proxy.uses("limited", 5).await, Told::Bucket(..)));
+    let many = (0..=bucket::MAX_BUCKETS).map(|number| made_up(number.to_string())).collect();
+    let told = proxy.send(report(many)).await.unwrap();
+    let abandoned = told.iter().filter(|(_, told)| *told == Told::Abandon).count();
+    assert_eq!((told.len(), abandoned), (bucket::MAX_BUCKETS + 1, 2));
+    assert!(matches!(proxy.uses("limited", 5).await, Told::Bucket(..)));
+}
+
+#[tokio::test]
+async fn a_report_may_be_larger_than_other_messages() {
+    let scene = Scene::play(by_client()).await;
+    let mut proxy = scene.proxy("edge").await;
+    let many = report((0..5_000).map(|number| made_up(format!("{number:>1024}"))).collect());
+    assert!(prost::Message::encoded_len(&many) > 5 << 20);
+    let told = proxy.send(many).await.unwrap();
+    assert!(told.len() == 5_000 && told.iter().all(|(_, told)| matches!(told, Told::Bucket(..))));
+}
+
+#[tokio::test]
+async fn buckets_that_never_had_a_share_are_abandoned_when_they_are_not_used() {
+    let rules = vec![
+        rule("never", limit(0, 1), false),
+        rule("free", Amount::Unlimited, false),
+        rule("shadow", limit(1, 3_600), true),
+    ];
+    let scene = Scene::sharing(rules, Shared { idle: Duration::ZERO, ..Shared::default() }).await;
+    let mut proxy = scene.proxy("edge").await;
+    for key in ["unknown", "free", "shadow"] {
+        assert_eq!(proxy.uses(key, 1).await, Told::Everything, "{key} is in use");
+        assert_eq!(proxy.uses(key, 0).await, Told::Abandon, "{key}");
+    }
+    let long = |allowed| BucketQuotaUsage {
+        bucket_id: Some(BucketId { bucket: [("a".to_owned(), "v".repeat(MAX_TEXT + 1))].into() }),
+        ..used("", allowed)
+    };
+    assert_eq!(proxy.send(report(vec![long(1)])).await.unwrap()[0].1, Told::Nothing);
+    assert_eq!(proxy.send(report(vec![long(0)])).await.unwrap()[0].1, Told::Abandon);
+    // A share of nothing is a share.
+    assert_eq!((proxy.uses("never", 1).await, proxy.uses("never", 0).await), (Told::Nothing, Told::Nothing));
+}
+
+/// As Envoy 1.40 compares the bucket it has with the one it is told.
+fn is_the_same_to_envoy(one: &TokenBucket, other: &TokenBucket) -> bool {
+    let compared = |bucket: &TokenBucket| {
+        let tokens = bucket.tokens_per_fill.as_ref().map(|tokens| tokens.value);
+        (bucket.max_tokens, tokens, bucket.fill_interval.as_ref().map(|interval| interval.nanos))
+    };
+    compared(one) == compared(other)
+}
+
+#[tokio::test]
+async fn a_limit_of_which_only_the_period_is_edited_is_another_to_envoy() {
+    let scene = Scene::play(vec![rule("limited", limit(1_000, 3_600), false)]).await;
+    let mut proxy = scene.proxy("edge").await;
+    let mut told = async || {
+        proxy.reports.send(report(vec![used("limited", 1)])).await.unwrap();
+        let answer = proxy.answers.message().await.unwrap().unwrap();
+        let Some(Action::QuotaAssignmentAction(assigned)) = answer.bucket_action[0].bucket_action else { panic!() };
+        match assigned.rate_limit_strategy.and_then(|strategy| strategy.strategy) {
+            Some(Strategy::TokenBucket(bucket)) => bucket,
+            other => panic!("{other:?}"),
+        }
+    };
+    let slow = told().await;
+    assert!(is_the_same_to_envoy(&slow, &told().await), "what stays as it is must not be full again");
+    scene.rules.store(Arc::new(ruleset(vec![rule("limited", limit(1_000, 7_200), false)])));
+    let slower = told().await;
+    assert_eq!((slow.max_tokens, slow.tokens_per_fill), (slower.max_tokens, slower.tokens_per_fill));
+    assert!(!is_the_same_to_envoy(&slow, &slower), "{slow:?} and {slower:?}");
 }

@@ -2,8 +2,20 @@
 
 use std::time::Instant;
 
-use chancery_proto::envoy::rls::rate_limit_response::Code;
+use chancery_proto::envoy::{
+    rlqs::{
+        BucketId, RateLimitQuotaUsageReports, rate_limit_quota_service_client::RateLimitQuotaServiceClient,
+        rate_limit_quota_usage_reports::BucketQuotaUsage,
+    },
+    rls::rate_limit_response::Code,
+};
 use h2::Reason;
+use tokio_stream::StreamExt as _;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
+};
 
 use super::{
     raw::{Call, Client, Heard, frame, hear},
@@ -144,4 +156,80 @@ async fn waiting_calls_are_counted_while_they_wait() {
     scene.store().turn(Valve::Admit);
     assert!(hear(response.await).await.is_some());
     until("the call is timed", || scene.meters.count() == 1).await;
+}
+
+/// What a proxy reports, and where.
+fn report() -> (&'static str, RateLimitQuotaUsageReports) {
+    let bucket_id = Some(BucketId { bucket: [("user".to_owned(), "ann".to_owned())].into() });
+    let usage = BucketQuotaUsage { bucket_id, num_requests_allowed: 1, ..BucketQuotaUsage::default() };
+    let report = RateLimitQuotaUsageReports { domain: "edge".into(), bucket_quota_usages: vec![usage] };
+    ("/envoy.service.rate_limit_quota.v3.RateLimitQuotaService/StreamRateLimitQuotas", report)
+}
+
+#[tokio::test]
+async fn what_has_no_end_of_its_own_does_not_delay_the_end() {
+    for server in SERVERS {
+        let scene = Setting::of(server).play().await;
+        let channel = scene.endpoint().connect().await.unwrap();
+        let mut watch = HealthClient::new(channel.clone()).watch(HealthCheckRequest::default()).await.unwrap();
+        watch.get_mut().message().await.unwrap().unwrap();
+        let quotas = tokio_stream::iter([report().1]).chain(tokio_stream::pending());
+        let mut quotas =
+            RateLimitQuotaServiceClient::new(channel.clone()).stream_rate_limit_quotas(quotas).await.unwrap();
+        quotas.get_mut().message().await.unwrap().unwrap();
+        let question = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let questions = tokio_stream::iter([question]).chain(tokio_stream::pending());
+        let mut reflection =
+            ServerReflectionClient::new(channel.clone()).server_reflection_info(questions).await.unwrap();
+        reflection.get_mut().message().await.unwrap().unwrap();
+
+        let began = Instant::now();
+        assert_eq!(scene.ends().await, Ok(()));
+        assert!(began.elapsed() < DRAIN, "they were cut off");
+        assert_eq!(quotas.get_mut().message().await.unwrap_err().code(), tonic::Code::Unavailable);
+        assert_eq!(reflection.get_mut().message().await.unwrap_err().code(), tonic::Code::Unavailable);
+        // It may have been told that the server does not serve any more.
+        while let Ok(told) = watch.get_mut().message().await {
+            told.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_has_a_few_quota_streams() {
+    for server in SERVERS {
+        let scene = Setting::of(server).play().await;
+        let mut client = Client::connect(scene.address).await;
+        let (path, report) = report();
+        let stream = Call { ends: false, ..Call::with(frame(&report)).path(path) };
+        let mut open = Vec::new();
+        let refused = loop {
+            let (response, stream) = client.start(&stream).await.unwrap();
+            let mut response = tokio::time::timeout(SOON, response).await.unwrap().unwrap();
+            // Its head says so already if it was refused.
+            if response.headers().contains_key("grpc-status") {
+                break hear(Ok(response)).await.unwrap();
+            }
+            assert!(response.body_mut().data().await.is_some_and(|data| data.is_ok()));
+            open.push((response, stream));
+        };
+        assert_eq!((open.len(), refused.code()), (8, Some(8)), "{server:?}");
+        // Other connections have their own, and so has who gives one up.
+        let mut another = Client::connect(scene.address).await;
+        let (response, _stream) = another.start(&stream).await.unwrap();
+        assert!(!response.await.unwrap().headers().contains_key("grpc-status"));
+        drop(open.pop());
+        let again = async {
+            loop {
+                let (response, _stream) = client.start(&stream).await.unwrap();
+                if !response.await.unwrap().headers().contains_key("grpc-status") {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, again).await.unwrap();
+    }
 }

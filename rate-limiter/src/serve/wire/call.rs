@@ -22,7 +22,7 @@ use crate::model::verdict::Verdict;
 const SHORT: usize = 16 << 10;
 
 /// How long a client may take to send a message.
-const READING: Duration = Duration::from_secs(30);
+pub(super) const READING: Duration = Duration::from_secs(30);
 
 /// One call: what was asked, and where the answer goes.
 pub(super) struct Call {

@@ -17,25 +17,39 @@ use bytes::{Buf as _, Bytes};
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
+use tokio::time::Sleep;
 use tonic::{Status, body::Body, service::Routes};
 use tower::Service as _;
 
-use super::{super::connection::Peer, call::Call, timeout};
+use super::{
+    super::connection::Peer,
+    call::{Call, READING},
+    timeout,
+};
 
 /// Bytes of requests that one connection may have under way here at a time. A tonic service takes one message of up to
 /// 4 MiB per call; a thousand such calls on one connection are not a use but an attack.
 const MAX_UNDER_WAY: usize = 16 << 20;
 
-/// What a connection has under way. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Budget(Arc<AtomicUsize>);
+/// What a connection has under way, and how long each message may take to come. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    under_way: Arc<AtomicUsize>,
+    reading: Duration,
+}
 
-/// Serves a call by `routes`. `replay` was taken from its body before; `bounded` counts its body against `budget`: a body that
-/// goes on for as long as the call, as a stream's does, cannot be.
+impl Default for Budget {
+    fn default() -> Self {
+        Self { under_way: Arc::default(), reading: READING }
+    }
+}
+
+/// Serves a call by `routes`. `replay` was taken from its body before. With a `budget` its body counts against that and must
+/// come in time: a body that goes on for as long as the call, as a stream's does, has none.
 pub(super) async fn serve(call: Call, replay: Bytes, mut routes: Routes, peer: Peer, budget: Option<Budget>) {
     let Call { head, body, mut respond } = call;
     let timeout = timeout::of(&head.headers);
-    let mut request = http::Request::from_parts(head, Incoming { body, replay, taken: 0, budget });
+    let mut request = http::Request::from_parts(head, Incoming::new(body, replay, budget));
     request.extensions_mut().insert(peer);
     let answer = async {
         // The router is always ready, and never fails.
@@ -107,12 +121,18 @@ struct Incoming {
     replay: Bytes,
     taken: usize,
     budget: Option<Budget>,
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Incoming {
+    fn new(body: RecvStream, replay: Bytes, budget: Option<Budget>) -> Self {
+        let deadline = budget.as_ref().map(|budget| Box::pin(tokio::time::sleep(budget.reading)));
+        Self { body, replay, taken: 0, budget, deadline }
+    }
+
     /// Takes the bytes of one frame into the count.
     fn take(&mut self, data: Bytes) -> Result<Frame<Bytes>, tonic::Status> {
-        if let Some(Budget(under_way)) = &self.budget {
+        if let Some(Budget { under_way, .. }) = &self.budget {
             self.taken += data.len();
             if under_way.fetch_add(data.len(), Relaxed) + data.len() > MAX_UNDER_WAY {
                 return Err(Status::resource_exhausted("too much is being sent on this connection at a time"));
@@ -124,7 +144,7 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if let Some(Budget(under_way)) = &self.budget {
+        if let Some(Budget { under_way, .. }) = &self.budget {
             under_way.fetch_sub(self.taken, Relaxed);
         }
     }
@@ -142,7 +162,13 @@ impl http_body::Body for Incoming {
             let replay = std::mem::take(&mut self.replay);
             return Poll::Ready(Some(self.take(replay).map_err(Into::into)));
         }
-        match ready!(self.body.poll_data(context)) {
+        let data = self.body.poll_data(context);
+        if data.is_pending()
+            && self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready())
+        {
+            return Poll::Ready(Some(Err(Status::deadline_exceeded("the message did not come in time").into())));
+        }
+        match ready!(data) {
             Some(Ok(data)) => {
                 // It can only fail if more is given back than was taken.
                 let _ = self.body.flow_control().release_capacity(data.len());
@@ -159,5 +185,58 @@ impl http_body::Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         self.replay.is_empty() && self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use futures_util::FutureExt as _;
+    use h2::client::ResponseFuture;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::decide::Caller;
+
+    /// A route that reads its request to the end.
+    fn reading() -> Routes {
+        let read = async |body: axum::body::Body| match body.collect().await {
+            Ok(_) => Status::ok("").into_http(),
+            Err(error) => Status::from_error(error.into()).into_http::<axum::body::Body>(),
+        };
+        let mut routes = Routes::default();
+        *routes.axum_router_mut() = axum::Router::new().fallback(read);
+        routes
+    }
+
+    /// A call that sends one byte and then nothing.
+    async fn stalled(budget: Option<Budget>, tasks: &mut JoinSet<()>) -> (ResponseFuture, h2::SendStream<Bytes>) {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        tasks.spawn(async move {
+            let mut http2 = h2::server::handshake(far).await.unwrap();
+            let (request, respond) = http2.accept().await.unwrap().unwrap();
+            let (head, body) = request.into_parts();
+            let peer = Peer::new(SocketAddr::from(([127, 0, 0, 1], 1)), Caller::Trusted);
+            let call = serve(Call { head, body, respond }, Bytes::new(), reading(), peer, budget);
+            let _ = tokio::join!(call, std::future::poll_fn(|context| http2.poll_closed(context)));
+        });
+        let (mut client, connection) = h2::client::handshake(near).await.unwrap();
+        tasks.spawn(async move { _ = connection.await });
+        let request = http::Request::post("http://limiter/").body(()).unwrap();
+        let (response, mut stream) = client.send_request(request, false).unwrap();
+        stream.send_data(Bytes::from_static(&[0]), false).unwrap();
+        (response, stream)
+    }
+
+    #[tokio::test]
+    async fn a_message_must_come_in_time_but_a_stream_may_rest() {
+        let mut tasks = JoinSet::new();
+        let (resting, _open) = stalled(None, &mut tasks).await;
+        let hurried = Budget { reading: Duration::from_millis(1), ..Budget::default() };
+        let (late, _late) = stalled(Some(hurried), &mut tasks).await;
+        let late = tokio::time::timeout(Duration::from_secs(20), late).await.unwrap().unwrap();
+        assert_eq!(late.headers()[Status::GRPC_STATUS], "4");
+        assert!(resting.now_or_never().is_none());
     }
 }

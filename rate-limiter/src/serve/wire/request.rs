@@ -3,20 +3,26 @@
 //! It accepts and refuses what the generated code does (a test says so for any bytes), so that it does not
 //! matter which of the two a request meets. Fields that are not known are skipped, every length is checked, and texts are UTF-8.
 //!
-//! With one exception: values may be any bytes. Envoy passes on what a client put into a header, and if one byte that is
-//! not UTF-8 failed the call, a client could switch off every limit of a route that passes on failure. Values
-//! that are not UTF-8 are counted together, as [`NOT_UTF8`].
+//! With one exception: values may be any bytes, and any number of them. Envoy passes on what a client put into a header, and if one
+//! byte that is not UTF-8, or one too many, failed the call, a client could switch off every limit of a route that passes on failure.
+//! Values that are not UTF-8 are counted together, as [`NOT_UTF8`], and so are those that are too long, as [`TOO_LONG`].
 
 use smallvec::SmallVec;
 
 use super::protobuf::{Field, Fields, Malformed};
-use crate::model::{
-    descriptor::{Descriptor, Entry, Hits, Override, Request},
-    limit::Unit,
+use crate::{
+    decide::MAX_TEXT,
+    model::{
+        descriptor::{Descriptor, Entry, Hits, Override, Request},
+        limit::Unit,
+    },
 };
 
 /// What stands for a value that is not UTF-8.
 pub const NOT_UTF8: &str = "\u{fffd}";
+
+/// What stands for a value of more than [`MAX_TEXT`] bytes.
+pub const TOO_LONG: &str = "\u{fffd}\u{2026}";
 
 /// Why a request cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,12 +152,16 @@ fn read_entry(mut fields: Fields<'_>) -> Result<Entry<'_>, Malformed> {
     while let Some(field) = fields.next()? {
         match field {
             Field::Bytes(1, text) => entry.key = utf8(text)?,
-            Field::Bytes(2, text) => entry.value = std::str::from_utf8(text).unwrap_or(NOT_UTF8),
+            Field::Bytes(2, text) => entry.value = value(text),
             Field::Varint(1 | 2, _) | Field::Fixed(1 | 2) => return Err(Malformed),
             _ => {}
         }
     }
     Ok(entry)
+}
+
+fn value(bytes: &[u8]) -> &str {
+    if bytes.len() > MAX_TEXT { TOO_LONG } else { std::str::from_utf8(bytes).unwrap_or(NOT_UTF8) }
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {

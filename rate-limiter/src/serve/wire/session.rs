@@ -22,7 +22,7 @@ use super::{
     super::{
         Service,
         connection::{Connection, Peer},
-        grpc::METHOD,
+        grpc::{METHOD, is_streamed},
         invalid, refusal,
     },
     MAX_STREAMS,
@@ -122,8 +122,7 @@ impl Session {
         let (head, body) = request.into_parts();
         let mut call = Call { head, body, respond };
         if !is_ours(&call) {
-            let ours = call.head.uri.path() == METHOD;
-            return self.hand_over(call, Bytes::new(), ours);
+            return self.hand_over(call, Bytes::new());
         }
         let mut taken = BytesMut::new();
         match call.poll_read(&mut taken, context) {
@@ -135,12 +134,12 @@ impl Session {
     fn read(&mut self, call: Call, read: Read, began: Instant) {
         let message = match read {
             Read::Message(message) => message,
-            Read::Odd(taken) => return self.hand_over(call, taken, true),
+            Read::Odd(taken) => return self.hand_over(call, taken),
             Read::Gone => return self.service.meters.abandoned(),
         };
         let request = match request::read(&message) {
             Ok(request) => request,
-            Err(InvalidRequest::Malformed) => return self.hand_over(call, frame(&message), true),
+            Err(InvalidRequest::Malformed) => return self.hand_over(call, frame(&message)),
             Err(error) => return self.refuse(call.respond, &invalid(error)),
         };
         match self.service.limiter.decide(&request, &self.peer.caller) {
@@ -153,9 +152,9 @@ impl Session {
         }
     }
 
-    /// Lets the tonic services see to a call, of which `taken` has been read. They count it, if it is `ours`.
-    fn hand_over(&mut self, call: Call, taken: Bytes, ours: bool) {
-        let budget = ours.then(|| self.budget.clone());
+    /// Lets the tonic services see to a call, of which `taken` has been read. They count it, if it is one of ours.
+    fn hand_over(&mut self, call: Call, taken: Bytes) {
+        let budget = (!is_streamed(call.head.uri.path())).then(|| self.budget.clone());
         let serving = other::serve(call, taken, self.routes.clone(), self.peer.clone(), budget);
         self.slow.push(Slow::Other(Box::pin(serving)));
     }

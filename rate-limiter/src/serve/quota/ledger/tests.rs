@@ -26,9 +26,10 @@ fn rate(assignment: Assignment) -> u32 {
 /// The reporter's rate, and who else is to be told.
 fn report(ledger: &mut Ledger, member: Member, key: CellKey, usage: Usage) -> (u32, Vec<Member>) {
     let mut changed = Vec::new();
-    match ledger.report(member, key, limit(), usage, Instant::now(), &mut changed) {
-        Answer::Assigned(own) => (rate(own), changed),
-        other => panic!("{other:?}"),
+    let report = Report { bucket: member.bucket, key, limit: limit(), usage };
+    match ledger.report(member.stream, &[report], Instant::now(), &mut changed)[..] {
+        [Answer::Assigned(own)] => (rate(own), changed),
+        ref other => panic!("{other:?}"),
     }
 }
 
@@ -69,6 +70,35 @@ fn two_buckets_of_one_proxy_about_one_cell_share_it() {
 }
 
 #[test]
+fn a_report_is_dealt_out_once_for_all_its_buckets() {
+    let mut ledger = Ledger::default();
+    report(&mut ledger, TWO, KEY, usage(50_000));
+    let mut changed = Vec::new();
+    let reports = [0, 1, 2].map(|bucket| Report { bucket, key: KEY, limit: limit(), usage: usage(50_000) });
+    let answers = ledger.report(ONE.stream, &reports, Instant::now(), &mut changed);
+    let rates = answers.iter().map(|answer| match answer {
+        Answer::Assigned(own) => rate(*own),
+        Answer::Abandon => panic!("{answers:?}"),
+    });
+    assert_eq!((rates.collect::<Vec<_>>(), changed), (vec![250; 3], vec![TWO]));
+}
+
+/// As many as clients can make up, if the limit is for all of them together. Anything but linear would not end in time.
+#[test]
+fn a_cell_may_have_thousands_of_buckets() {
+    let (mut ledger, now) = (Ledger::default(), Instant::now());
+    let report = |bucket| Report { bucket, key: KEY, limit: limit(), usage: usage(1) };
+    let reports: Vec<Report> = (0..10_000).map(report).collect();
+    for _ in 0..3 {
+        assert_eq!(ledger.report(ONE.stream, &reports, now, &mut Vec::new()).len(), reports.len());
+    }
+    self::report(&mut ledger, TWO, KEY, usage(1));
+    let mut changed = Vec::new();
+    ledger.leave(ONE.stream, &mut changed);
+    assert_eq!((changed, ledger.cells.len(), ledger.places.len()), (vec![TWO], 1, 1));
+}
+
+#[test]
 fn a_bucket_whose_rule_changed_leaves_its_old_cell() {
     let mut ledger = Ledger::default();
     report(&mut ledger, ONE, KEY, usage(50_000));
@@ -76,31 +106,21 @@ fn a_bucket_whose_rule_changed_leaves_its_old_cell() {
     assert_eq!(report(&mut ledger, TWO, CellKey(8), usage(50_000)), (1_000, vec![ONE]));
     assert_eq!(given(&ledger, ONE), Some(1_000));
     let mut changed = Vec::new();
-    ledger.forget(TWO, &mut changed);
+    ledger.forget(TWO.stream, &[TWO.bucket], &mut changed);
     assert!(changed.is_empty() && ledger.cells.len() == 1, "{ledger:?}");
 }
 
 #[test]
 fn what_is_not_used_for_long_is_abandoned() {
     let (mut ledger, start, mut changed) = (Ledger::default(), Instant::now(), Vec::new());
-    let mut report = |hits, now| ledger.report(ONE, KEY, limit(), usage(hits), now, &mut changed);
+    let mut report = |hits, now| {
+        let report = Report { bucket: ONE.bucket, key: KEY, limit: limit(), usage: usage(hits) };
+        ledger.report(ONE.stream, &[report], now, &mut changed)[0]
+    };
     report(1, start);
     assert!(matches!(report(0, start + IDLE / 2), Answer::Assigned(_)));
     assert_eq!(report(0, start + IDLE), Answer::Abandon);
     assert!(ledger.cells.is_empty() && changed.is_empty());
-}
-
-#[test]
-fn a_proxy_cannot_fill_the_memory_with_buckets() {
-    let mut ledger = Ledger::default();
-    for bucket in 0..MAX_BUCKETS as u32 {
-        report(&mut ledger, Member { bucket, ..ONE }, CellKey(bucket.into()), usage(1));
-    }
-    let (more, mut changed) = (Member { bucket: u32::MAX, ..ONE }, Vec::new());
-    let answer = ledger.report(more, CellKey(u128::MAX), limit(), usage(1), Instant::now(), &mut changed);
-    assert_eq!((answer, ledger.cells.len()), (Answer::TooMany, MAX_BUCKETS));
-    // Buckets that it has go on.
-    report(&mut ledger, ONE, CellKey(0), usage(1));
 }
 
 #[test]
@@ -109,7 +129,8 @@ fn an_edited_limit_is_dealt_out_with_the_next_report() {
     report(&mut ledger, ONE, KEY, usage(50_000));
     // As little as this is told too.
     let edited = Limit::new(990, Duration::from_secs(1), None, Algorithm::TokenBucket).unwrap();
-    let answer = ledger.report(ONE, KEY, edited, usage(50_000), Instant::now(), &mut changed);
+    let edited = Report { bucket: ONE.bucket, key: KEY, limit: edited, usage: usage(50_000) };
+    let answer = ledger.report(ONE.stream, &[edited], Instant::now(), &mut changed)[0];
     let Answer::Assigned(Assignment::Bucket { max_tokens: 990, .. }) = answer else { panic!("{answer:?}") };
 }
 

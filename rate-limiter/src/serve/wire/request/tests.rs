@@ -87,6 +87,18 @@ fn values_that_are_not_utf8_are_counted_together() {
     assert_eq!(read(&[0x0a, 1, 0xff]), Err(InvalidRequest::Malformed));
 }
 
+#[test]
+fn values_that_are_too_long_are_counted_together() {
+    let read_value = |length: usize, of: &str| {
+        let entries = vec![EntryMessage { key: "k".into(), value: of.repeat(length) }];
+        let descriptors = vec![RateLimitDescriptor { entries, ..RateLimitDescriptor::default() }];
+        let bytes = RateLimitRequest { descriptors, ..RateLimitRequest::default() }.encode_to_vec();
+        read(&bytes).unwrap().descriptors[0].entries[0].value.to_owned()
+    };
+    assert_eq!(read_value(MAX_TEXT, "x"), "x".repeat(MAX_TEXT));
+    assert_eq!((&*read_value(MAX_TEXT + 1, "x"), &*read_value(MAX_TEXT + 2, "y")), (TOO_LONG, TOO_LONG));
+}
+
 proptest! {
     #[test]
     fn a_request_reads_as_the_generated_code_reads_it(request in requests()) {
