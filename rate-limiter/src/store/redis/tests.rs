@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+mod far;
 mod outage;
 mod paths;
 
