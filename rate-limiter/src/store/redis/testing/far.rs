@@ -60,6 +60,10 @@ impl Far {
         self.shared.asked.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)
     }

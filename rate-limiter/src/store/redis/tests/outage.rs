@@ -6,12 +6,15 @@ use tokio::net::TcpListener;
 
 use super::{ask, bucket};
 use crate::{
-    model::rule::{Policy, WithoutRedis},
+    model::{
+        descriptor::Hits,
+        rule::{Policy, WithoutRedis},
+    },
     store::{
         Ask, Charging, Source,
         redis::{
             RedisSettings, Shared,
-            testing::{RedisServer, by_redis, charge, cluster, connected, settings, shared, until},
+            testing::{Far, RedisServer, by_redis, charge, cluster, connected, settings, shared, until},
         },
     },
 };
@@ -189,4 +192,39 @@ async fn a_cluster_goes_on_without_a_primary_and_takes_its_replica() {
     assert!(by(kept).await, "the others go on");
     until("the replica has taken over", async || by(lost).await).await;
     assert!(by(kept).await);
+}
+
+/// One server with all the slots, at the end of a long way.
+#[tokio::test]
+async fn a_refund_that_a_cluster_answers_too_late_is_given_once() {
+    let Some(mut server) = RedisServer::prepare(&["--cluster-enabled", "yes"]) else { return };
+    let far = Far::from(server.port, Duration::ZERO);
+    server.argue(&["--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", &far.port().to_string()]);
+    server.run().await;
+    assert_eq!(server.cli(&["cluster", "addslotsrange", "0", "16383"]), "OK");
+    until("the cluster is whole", async || server.cli(&["cluster", "info"]).contains("cluster_state:ok")).await;
+    let shared = shared(impatient(&far.url()));
+    let store = shared.store_for_worker();
+    connected(&shared).await;
+    let limit = bucket(100, HOUR, 100);
+    until("fifty are taken", async || {
+        let taken = charge(&*store, Ask { hits: Hits::Take(50), ..ask(1, limit) }).await;
+        taken.source == Source::Redis
+    })
+    .await;
+    // Longer than a node may take, so that it counts as lost though it does what it is asked.
+    far.moves(Duration::from_millis(150));
+    let asked = far.asked();
+    let given = charge(&*store, Ask { hits: Hits::GiveBack(5), ..ask(1, limit) }).await;
+    assert_eq!(given.source, Source::WithoutRedis);
+    until("Redis is tried again", async || far.asked() >= asked + 5).await;
+    far.moves(Duration::ZERO);
+    let mut left = None;
+    until("Redis decides again", async || {
+        let look = charge(&*store, Ask { hits: Hits::Take(0), ..ask(1, limit) }).await;
+        left = (look.source == Source::Redis).then_some(look.remaining);
+        left.is_some()
+    })
+    .await;
+    assert!(left.is_some_and(|left| (55..59).contains(&left)), "{left:?} left of 50 and a refund of 5");
 }
