@@ -28,6 +28,7 @@ use super::{
     metrics,
     queue::{Closed, Item, Queue},
     script::{Call, Reply},
+    tended::tended,
     ticket::{Ticket, Wait},
 };
 use serve::Task;
@@ -62,8 +63,9 @@ impl Link {
     /// Starts the task on the current runtime.
     pub(crate) fn spawn(connector: Arc<Connector>, options: LinkOptions) -> Self {
         let queue = Arc::new(Queue::default());
-        let task = Task::new(queue.clone(), connector, options);
-        Self { queue, task: tokio::spawn(task.run()) }
+        let waiting = queue.clone();
+        let serve = move || Task::new(waiting.clone(), connector.clone(), options.clone()).run();
+        Self { queue, task: tokio::spawn(tended("link to Redis", serve)) }
     }
 
     /// Sends charges; the answers come in the same order, by the deadline. `None`: Redis is away.

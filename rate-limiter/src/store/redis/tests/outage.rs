@@ -1,6 +1,12 @@
 //! Redis that is not there, goes, hangs, and comes back.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use tokio::net::TcpListener;
 
@@ -11,10 +17,13 @@ use crate::{
         rule::{Policy, WithoutRedis},
     },
     store::{
-        Ask, Charging, Source,
+        Ask, Charging, SaltCell, Source,
         redis::{
-            RedisSettings, Shared,
-            testing::{Far, RedisServer, by_redis, charge, cluster, connected, settings, shared, until},
+            RedisSettings, Shared, TlsFiles,
+            connect::Connector,
+            link::{Asked, Link, LinkOptions, Settle},
+            script::Call,
+            testing::{Far, Log, RedisServer, by_redis, charge, cluster, connected, settings, shared, until},
         },
     },
 };
@@ -227,4 +236,22 @@ async fn a_refund_that_a_cluster_answers_too_late_is_given_once() {
     })
     .await;
     assert!(left.is_some_and(|left| (55..59).contains(&left)), "{left:?} left of 50 and a refund of 5");
+}
+
+#[tokio::test]
+async fn a_link_that_panics_leaves_nobody_waiting_and_starts_again() {
+    let Some(server) = RedisServer::start(&[]).await else { return };
+    let log = Log::record();
+    let connector = Connector::new(server.url().parse().unwrap(), &TlsFiles::default(), SaltCell::random()).unwrap();
+    let panics = AtomicBool::new(true);
+    let settle: Settle = Arc::new(move |_, _, _| assert!(!panics.swap(false, Ordering::SeqCst), "as this test wants"));
+    let link = Link::spawn(Arc::new(connector), LinkOptions { timeout: TIMEOUT * 20, settle, given_time: None });
+    until("Redis answers", async || link.answers()).await;
+    let call = Call::new(&ask(1, bucket(5, HOUR, 5)), 0).unwrap();
+    let ask = || link.ask(smallvec::smallvec![Asked { call, noted: true }], tokio::time::Instant::now());
+    let answers = tokio::time::timeout(TIMEOUT * 10, ask().unwrap()).await.expect("an answer before the deadline");
+    assert_eq!(answers[..], [None]);
+    until("it is started again", async || link.answers()).await;
+    assert!(ask().unwrap().await[0].is_some());
+    assert_eq!(log.count("a task panicked"), 1);
 }
