@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -25,8 +25,10 @@ pub(crate) struct Far {
 
 #[derive(Default)]
 struct Shared {
-    each_way: AtomicU64,
+    there: AtomicU64,
+    back: AtomicU64,
     asked: AtomicU64,
+    open: Mutex<Vec<TcpStream>>,
     ended: AtomicBool,
 }
 
@@ -43,6 +45,7 @@ impl Far {
                     return;
                 }
                 let (Ok(near), Ok(far)) = (near, TcpStream::connect((Ipv4Addr::LOCALHOST, port))) else { continue };
+                shared.open.lock().unwrap().push(near.try_clone().unwrap());
                 carry(near.try_clone().unwrap(), far.try_clone().unwrap(), shared.clone(), true);
                 carry(far, near, shared.clone(), false);
             }
@@ -52,12 +55,26 @@ impl Far {
 
     /// From now on it takes `each_way`.
     pub(crate) fn moves(&self, each_way: Duration) {
-        self.shared.each_way.store(each_way.as_nanos() as u64, Ordering::SeqCst);
+        self.shared.there.store(each_way.as_nanos() as u64, Ordering::SeqCst);
+        self.answers_after(each_way);
+    }
+
+    /// From now on it takes so long back, and there what it did.
+    pub(crate) fn answers_after(&self, back: Duration) {
+        self.shared.back.store(back.as_nanos() as u64, Ordering::SeqCst);
     }
 
     /// How often something was sent towards Redis.
     pub(crate) fn asked(&self) -> u64 {
         self.shared.asked.load(Ordering::SeqCst)
+    }
+
+    /// Ends all connections; what is on its way is lost.
+    pub(crate) fn cut(&self) {
+        for open in self.shared.open.lock().unwrap().drain(..) {
+            // It may have ended by itself.
+            let _ = open.shutdown(Shutdown::Both);
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -84,7 +101,8 @@ fn carry(mut from: TcpStream, mut to: TcpStream, shared: Arc<Shared>, towards: b
         let mut chunk = [0; 65_536];
         while let Ok(length @ 1..) = from.read(&mut chunk) {
             shared.asked.fetch_add(u64::from(towards), Ordering::SeqCst);
-            let arrives = Instant::now() + Duration::from_nanos(shared.each_way.load(Ordering::SeqCst));
+            let takes = if towards { &shared.there } else { &shared.back };
+            let arrives = Instant::now() + Duration::from_nanos(takes.load(Ordering::SeqCst));
             if sender.send((arrives, chunk[..length].to_vec())).is_err() {
                 return;
             }
