@@ -110,6 +110,12 @@ impl Store for Leased {
         })
     }
 
+    fn give_back_alone(&self, refunds: &[Ask]) {
+        for refund in refunds {
+            self.fallback.charge(refund);
+        }
+    }
+
     fn charge(&self, asks: &[Ask]) -> Charging {
         let now = Instant::now();
         let mut outcomes = Outcomes::new();

@@ -54,6 +54,27 @@ async fn it_starts_without_redis_and_takes_to_it_when_it_comes() {
 }
 
 #[tokio::test]
+async fn what_was_charged_without_redis_is_given_back_without_it() {
+    let Some(mut server) = RedisServer::prepare(&[]) else { return };
+    let shared = shared(impatient(&server.url()));
+    let store = shared.store_for_worker();
+    let ask = Ask { hits: Hits::Take(3), ..ask(1, bucket(5, HOUR, 5)) };
+    let alone = |ask| match store.charge(&[ask]) {
+        Charging::Done(outcomes) => outcomes[0].remaining,
+        Charging::Waiting(_) => panic!("there is no Redis"),
+    };
+    assert_eq!(alone(ask), 2);
+    store.give_back_alone(&[Ask { hits: Hits::GiveBack(2), ..ask }]);
+    assert_eq!(alone(Ask { hits: Hits::Take(0), ..ask }), 4);
+    server.run().await;
+    connected(&shared).await;
+    store.give_back_alone(&[Ask { hits: Hits::GiveBack(1), ..ask }]);
+    // What is asked later is charged later.
+    assert!(by_redis(&*store, Ask { hits: Hits::Take(0), ..ask }).await);
+    assert_eq!(server.cli(&["keys", "ch:b*"]), "");
+}
+
+#[tokio::test]
 async fn a_restart_stalls_nobody() {
     let Some(mut server) = RedisServer::start(&[]).await else { return };
     let shared = shared(impatient(&server.url()));
