@@ -3,8 +3,9 @@
 //! A key that is asked for often is not worth a call each time. One call takes a handful of tokens out of its
 //! bucket in Redis (a *lease*), and this process hands them out. How many is [`model::lease`](crate::model::lease)'s affair: as many as 50 ms
 //! of the demand seen here need, or a few for half a second, at most an eighth of the burst divided by the replicas; only
-//! for token buckets, and never for strict rules or those with debt. At a quarter left the next lease is fetched in the background, by one call at
-//! a time per key. A request that comes when nothing is left goes to Redis itself, in the same batch as everyone else's.
+//! for token buckets, and never for strict rules or those with debt. At a quarter left the next lease is fetched in the
+//! background, by one call at a time per key. A request that comes when nothing is left goes to Redis itself, in the same
+//! batch as everyone else's.
 //!
 //! **Bound.** A token is taken out of the bucket before it is handed out, and is handed out within [`LIFE`](crate::model::lease::LIFE) or not at
 //! all. So whatever is admitted in an interval `t` left the bucket in an interval of `t + LIFE`: at most
