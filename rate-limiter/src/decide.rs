@@ -194,7 +194,7 @@ impl Limiter {
 impl Parts {
     fn finish(&self, rules: &Ruleset, plan: &mut Plan, outcomes: &[Outcome]) -> Verdict {
         count(&rules.counts, plan, outcomes);
-        let Conclusion { verdict, give_back } = conclude(plan, outcomes);
+        let Conclusion { verdict, give_back, give_back_alone } = conclude(plan, outcomes);
         let requests = if verdict.admitted { &self.requests.ok } else { &self.requests.over_limit };
         requests.increment(1);
         if !give_back.is_empty() {
@@ -202,6 +202,10 @@ impl Parts {
             // Nobody waits for the answer. A charge is under way once it is asked for; dropping the answer
             // does not take it back, so there is no task to own.
             drop(self.store.charge(&give_back));
+        }
+        if !give_back_alone.is_empty() {
+            self.requests.given_back.increment(give_back_alone.len() as u64);
+            self.store.give_back_alone(&give_back_alone);
         }
         verdict
     }

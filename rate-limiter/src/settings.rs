@@ -143,6 +143,9 @@ pub enum InvalidSettings {
     /// Both.
     #[error("--insecure and TLS files contradict each other")]
     InsecureWithCertificates,
+    /// No time for Redis.
+    #[error("--redis-timeout 0 leaves Redis no time to answer; to count without Redis, use --store memory")]
+    NoRedisTimeout,
     /// Not an xDS server.
     #[error("--xds names no server")]
     Xds(#[source] InvalidServer),
@@ -191,6 +194,17 @@ impl Settings {
             saved: Some(self.saved_rules.clone()).filter(|path| !path.as_os_str().is_empty()),
             algorithm: self.algorithm.into(),
         }))
+    }
+
+    /// How long Redis may take over a decision.
+    ///
+    /// # Errors
+    /// No time at all.
+    pub fn redis_timeout(&self) -> Result<Duration, InvalidSettings> {
+        match self.redis_timeout {
+            Milliseconds(0) => Err(InvalidSettings::NoRedisTimeout),
+            milliseconds => Ok(milliseconds.into()),
+        }
     }
 
     /// Threads that serve gRPC.
@@ -308,6 +322,13 @@ mod tests {
         assert!(matches!(both.tls_files(), Err(E::InsecureWithCertificates)));
         let files = settings(&["--tls-cert", "a", "--tls-key", "b", "--client-ca", "c"]).tls_files().unwrap();
         assert_eq!(files.unwrap().client_ca, PathBuf::from("c"));
+    }
+
+    #[test]
+    fn redis_is_left_some_time() {
+        assert!(matches!(settings(&["--redis-timeout", "0"]).redis_timeout(), Err(InvalidSettings::NoRedisTimeout)));
+        assert_eq!(settings(&["--redis-timeout", "7"]).redis_timeout().unwrap(), Duration::from_millis(7));
+        assert_eq!(settings(&[]).redis_timeout().unwrap(), crate::store::redis::DEFAULT_TIMEOUT);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) enum Cells {
 impl Cells {
     /// Opens them. Does not wait for Redis.
     pub(super) fn open(settings: &Settings, salt: &SaltCell, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        let timeout = settings.redis_timeout()?;
         memory::describe();
         let own = Arc::new(Memory::new(settings.memory_cells, Clock::system()));
         let (tended, stop) = (own.clone(), shutdown.token());
@@ -42,12 +43,7 @@ impl Cells {
             certificate: some(&settings.redis_cert),
             key: some(&settings.redis_key),
         };
-        let redis = RedisSettings {
-            tls,
-            timeout: settings.redis_timeout.into(),
-            leases: settings.leases,
-            ..RedisSettings::new(address)
-        };
+        let redis = RedisSettings { tls, timeout, leases: settings.leases, ..RedisSettings::new(address) };
         let shared = redis::Shared::start(redis, own, salt.clone()).context("cannot use Redis")?;
         Ok(Self::Redis(shared))
     }

@@ -71,6 +71,8 @@ pub struct Conclusion {
     pub verdict: Verdict,
     /// What was charged for nothing.
     pub give_back: Vec<Ask>,
+    /// The same of what was charged without Redis, and so elsewhere.
+    pub give_back_alone: Vec<Ask>,
 }
 
 /// What is to be charged for `request` by the rules of its domain, if there are any. Limits that requests bring along are
@@ -131,7 +133,8 @@ fn brought_along(brought: Override, algorithm: Algorithm) -> Option<Limit> {
 ///
 /// If it is refused, hits that were charged to token buckets are given back, so that a client refused by one limit
 /// does not use up its others. Windows keep theirs, as envoyproxy/ratelimit's do; so does debt, which is a bill for
-/// what has been used already. What was decided without Redis keeps them too, for no one knows if a cell was charged.
+/// what has been used already. What was decided without Redis goes back where it was charged then; whether Redis was charged as
+/// well, too late to be heard of, no one knows.
 ///
 /// The verdict takes the rules out of the plan.
 pub fn conclude(plan: &mut Plan, outcomes: &[Outcome]) -> Conclusion {
@@ -164,8 +167,11 @@ pub fn conclude(plan: &mut Plan, outcomes: &[Outcome]) -> Conclusion {
         verdict.statuses.push(status);
     }
     verdict.tightest = tightest(&verdict.statuses);
-    let give_back = if verdict.admitted { Vec::new() } else { charged_for_nothing(&plan.asks, outcomes) };
-    Conclusion { verdict, give_back }
+    if verdict.admitted {
+        return Conclusion { verdict, give_back: Vec::new(), give_back_alone: Vec::new() };
+    }
+    let give_back = |alone| charged_for_nothing(&plan.asks, outcomes, alone);
+    Conclusion { give_back: give_back(false), give_back_alone: give_back(true), verdict }
 }
 
 /// What `rule` (a limit that came with the request has none) says of an outcome.
@@ -198,10 +204,11 @@ fn tightest(statuses: &[Status]) -> Option<usize> {
     limited.min_by_key(|(_, status)| tightness(status)).map(|(at, _)| at)
 }
 
-fn charged_for_nothing(asks: &[Ask], outcomes: &[Outcome]) -> Vec<Ask> {
+/// What was charged without Redis (`alone`), or what was not.
+fn charged_for_nothing(asks: &[Ask], outcomes: &[Outcome], alone: bool) -> Vec<Ask> {
     let charged = asks.iter().zip(outcomes).filter(|(ask, outcome)| {
         outcome.admitted
-            && outcome.source != Source::WithoutRedis
+            && (outcome.source == Source::WithoutRedis) == alone
             && ask.limit.algorithm() == Algorithm::TokenBucket
             && !ask.policy.debt
     });

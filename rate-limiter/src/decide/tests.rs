@@ -24,12 +24,17 @@ const TICKS: u64 = 1_000_000_000;
 struct Cells {
     cells: Mutex<HashMap<CellKey, u64>>,
     asked: Mutex<Vec<Ask>>,
+    given_back_alone: Mutex<Vec<Ask>>,
     now: Mutex<u64>,
     wait: bool,
     source: Option<Source>,
 }
 
 impl Store for Cells {
+    fn give_back_alone(&self, refunds: &[Ask]) {
+        self.given_back_alone.lock().extend_from_slice(refunds);
+    }
+
     fn charge(&self, asks: &[Ask]) -> Charging {
         self.asked.lock().extend_from_slice(asks);
         let mut cells = self.cells.lock();
@@ -178,11 +183,13 @@ async fn a_refusal_gives_back_what_other_buckets_were_charged() {
 }
 
 #[tokio::test]
-async fn what_was_decided_without_redis_is_not_given_back() {
+async fn what_was_charged_without_redis_goes_back_there_and_not_to_redis() {
     let store = Cells { source: Some(Source::WithoutRedis), ..Cells::default() };
     let bench = Bench::on(store, vec![rule("wide", 9), rule("none", 0)], None);
-    assert!(!bench.ask(&[of("wide"), of("none")]).await.admitted);
+    assert!(!bench.ask(&[take("wide", 2), of("none")]).await.admitted);
     assert_eq!(bench.store.asked.lock().len(), 2);
+    let given_back: Vec<_> = bench.store.given_back_alone.lock().iter().map(|ask| ask.hits).collect();
+    assert_eq!(given_back, [Hits::GiveBack(2)]);
 }
 
 #[tokio::test]

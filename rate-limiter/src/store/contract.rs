@@ -69,6 +69,10 @@ pub trait Store: Send + Sync + 'static {
     /// or not anyone polls for the answer: what is given back is asked for and its answer dropped.
     fn charge(&self, asks: &[Ask]) -> Charging;
 
+    /// Gives back what was charged without Redis ([`Source::WithoutRedis`]), to the cells that were charged then and to no
+    /// other, even if Redis is there again.
+    fn give_back_alone(&self, _refunds: &[Ask]) {}
+
     /// Ends when charges are decided by what replicas share, or when that may take a while: what is charged before, a
     /// policy without Redis answers. It ends soon in any case.
     fn settled(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -2,9 +2,10 @@
 //!
 //! A key that is asked for often is not worth a call each time. One call takes a handful of tokens out of its
 //! bucket in Redis (a *lease*), and this process hands them out. How many is [`model::lease`](crate::model::lease)'s affair: as many as 50 ms
-//! of the demand seen here need, at most an eighth of the burst divided by the replicas; only for token buckets, and
-//! never for strict rules or those with debt. At a quarter left the next lease is fetched in the background, by one call at
-//! a time per key. A request that comes when nothing is left goes to Redis itself, in the same batch as everyone else's.
+//! of the demand seen here need, or a few for half a second, at most an eighth of the burst divided by the replicas; only
+//! for token buckets, and never for strict rules or those with debt. At a quarter left the next lease is fetched in the
+//! background, by one call at a time per key. A request that comes when nothing is left goes to Redis itself, in the same
+//! batch as everyone else's.
 //!
 //! **Bound.** A token is taken out of the bucket before it is handed out, and is handed out within [`LIFE`](crate::model::lease::LIFE) or not at
 //! all. So whatever is admitted in an interval `t` left the bucket in an interval of `t + LIFE`: at most
@@ -32,6 +33,7 @@ use super::{
         link::{Asked, Link},
         metrics::StoreMetrics,
         script::Call,
+        tended::tended,
     },
     without_redis::Fallback,
 };
@@ -57,10 +59,10 @@ impl Leased {
     /// Decides by `leases`, `link` and `fallback`, in this order. The first store over a table also sweeps it.
     pub(crate) fn new(leases: Option<Arc<Leases>>, link: Link, fallback: Fallback, metrics: Arc<StoreMetrics>) -> Self {
         let link = Arc::new(link);
-        let sweeper = leases
-            .clone()
-            .filter(|leases| leases.claim_sweeping())
-            .map(|leases| tokio::spawn(table::sweep(leases, link.clone())));
+        let sweeper = leases.clone().filter(|leases| leases.claim_sweeping()).map(|leases| {
+            let link = link.clone();
+            tokio::spawn(tended("sweep of leases", move || table::sweep(leases.clone(), link.clone())))
+        });
         Self { leases, link, fallback, metrics, sweeper }
     }
 
@@ -107,6 +109,12 @@ impl Store for Leased {
             // Past it, it starts without Redis.
             let _ = tokio::time::timeout(SETTLE, connected).await;
         })
+    }
+
+    fn give_back_alone(&self, refunds: &[Ask]) {
+        for refund in refunds {
+            self.fallback.charge(refund);
+        }
     }
 
     fn charge(&self, asks: &[Ask]) -> Charging {

@@ -11,7 +11,7 @@ use crate::{
         cell::Meter,
         descriptor::Hits,
         key::CellKey,
-        lease::{self, COVERS, LIFE},
+        lease::{self, COVERS, Demand, FEW, LIFE},
         limit::Limit,
     },
     store::{
@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-/// After this long without a request, what is borrowed goes back.
+/// After this long without a request, what is borrowed goes back; a few tokens stay for their life, as a key that gets no more
+/// is seldom asked for.
 const SILENT: Duration = Duration::from_millis(200);
 
 /// A key without anything borrowed or refused is forgotten after this long without a request.
@@ -42,6 +43,8 @@ pub(super) struct Entry {
     /// What is left of the lease before; used up first.
     before: Lease,
     lease: Lease,
+    /// What was left of leases that are over when another one came, and goes back with the next sweep.
+    over: Lease,
     refill: Option<Instant>,
     pub(super) denial: Option<Denial>,
     /// What Redis had left, and when the bucket would be full, by its last answer.
@@ -64,6 +67,9 @@ struct Rate {
     hits: u64,
     since: Instant,
     per_second: f64,
+    /// Hits, each worth the less the longer ago: after a lease's life about a third.
+    lately: f64,
+    last: Instant,
 }
 
 /// What an entry says to a request.
@@ -81,9 +87,10 @@ impl Entry {
         Self {
             limit: ask.limit,
             meter: Meter::new(&ask.limit, TICKS_PER_SECOND),
-            rate: Rate { hits: 0, since: now, per_second: 0.0 },
+            rate: Rate { hits: 0, since: now, per_second: 0.0, lately: 0.0, last: now },
             before: nothing,
             lease: nothing,
+            over: nothing,
             refill: None,
             denial: None,
             beyond: 0,
@@ -108,8 +115,8 @@ impl Entry {
 
     fn take(&mut self, hits: u64, replicas: u32, now: Instant) -> Said {
         self.used = now;
-        self.rate.count(hits, now);
-        let size = lease::size(&self.limit, self.rate.per_second, replicas);
+        let demand = self.rate.count(hits, now);
+        let size = lease::size(&self.limit, demand, replicas);
         let (before, lease) = (self.before.usable(now), self.lease.usable(now));
         if before + lease >= hits {
             let from_before = before.min(hits);
@@ -170,29 +177,38 @@ impl Entry {
         self.beyond = outcome.remaining;
         self.full_at = now.checked_add(outcome.reset).unwrap_or(now);
         if reply.granted > 0 {
+            for lease in [&mut self.before, &mut self.lease] {
+                if lease.left > 0 && lease.is_over(now) {
+                    let since = if self.over.left > 0 { self.over.since.min(lease.since) } else { lease.since };
+                    self.over = Lease { left: self.over.left + std::mem::take(&mut lease.left), granted: 0, since };
+                }
+            }
             let left = self.before.usable(now) + self.lease.usable(now);
             let since = if self.before.usable(now) > 0 { self.before.since } else { self.lease.since };
             self.before = Lease { left, granted: left, since };
             self.lease = Lease { left: reply.granted.into(), granted: reply.granted.into(), since: sent };
         }
         self.denial = match call.hits {
-            Hits::Take(hits) if !outcome.admitted => Some(Denial::new(hits, &outcome, self.handful(replicas), now)),
+            Hits::Take(hits) if !outcome.admitted => {
+                Some(Denial::new(hits, &outcome, self.handful(replicas, now), now))
+            }
             _ => None,
         };
     }
 
     /// How long to wait beyond the first token, so that one call fetches several.
-    fn handful(&self, replicas: u32) -> Duration {
-        let size = lease::size(&self.limit, self.rate.per_second, replicas);
+    fn handful(&self, replicas: u32, now: Instant) -> Duration {
+        let size = lease::size(&self.limit, self.rate.demand(now), replicas);
         self.interval().saturating_mul(size.saturating_sub(1)).min(COVERS)
     }
 
     /// What goes back of leases that are over, or that nobody uses: all of them with `all`.
     pub(super) fn unused(&mut self, all: bool, now: Instant) -> u64 {
-        let silent = all || now >= self.used + SILENT;
+        let silent = now >= self.used + SILENT;
         let interval = self.interval();
         let returned = |lease: &mut Lease| {
-            if lease.left == 0 || !(silent || lease.is_over(now)) {
+            let unwanted = all || silent && lease.granted > FEW.into();
+            if lease.left == 0 || !(unwanted || lease.is_over(now)) {
                 return 0;
             }
             let left = std::mem::take(&mut lease.left);
@@ -200,7 +216,7 @@ impl Entry {
             let gained = now.saturating_duration_since(lease.since).as_nanos() / interval.as_nanos().max(1) + 1;
             left.saturating_sub(u64::try_from(gained).unwrap_or(u64::MAX))
         };
-        returned(&mut self.before) + returned(&mut self.lease)
+        returned(&mut self.before) + returned(&mut self.lease) + returned(&mut self.over)
     }
 
     /// A charge that gives back `hits` by the limit they were borrowed under.
@@ -219,7 +235,7 @@ impl Entry {
 
     /// Whether nothing would be lost by forgetting it.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
-        let borrowed = self.before.left + self.lease.left > 0;
+        let borrowed = self.before.left + self.lease.left + self.over.left > 0;
         let refilling = self.refill.is_some_and(|since| now < since + REFILL);
         !borrowed && !refilling && self.denial.is_none_or(|denial| denial.is_over(now)) && now >= self.used + FORGOTTEN
     }
@@ -236,7 +252,8 @@ impl Lease {
 }
 
 impl Rate {
-    fn count(&mut self, hits: u64, now: Instant) {
+    /// Counts, and says what the demand was before.
+    fn count(&mut self, hits: u64, now: Instant) -> Demand {
         self.hits = self.hits.saturating_add(hits);
         let measured = now.saturating_duration_since(self.since);
         if measured >= MEASURED {
@@ -246,6 +263,15 @@ impl Rate {
             self.hits = 0;
             self.since = now;
         }
+        let demand = self.demand(now);
+        self.lately = demand.earlier + hits as f64;
+        self.last = now;
+        demand
+    }
+
+    fn demand(&self, now: Instant) -> Demand {
+        let lives = now.saturating_duration_since(self.last).as_secs_f64() / LIFE.as_secs_f64();
+        Demand { rate: self.per_second, earlier: self.lately * (-lives).exp() }
     }
 }
 

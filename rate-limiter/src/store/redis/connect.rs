@@ -6,11 +6,13 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, TlsCertificates, TlsMode, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerErrorKind,
+    TlsCertificates, TlsMode, Value,
     aio::MultiplexedConnection,
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
+    cluster_routing::SingleNodeRoutingInfo,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 use tokio::{sync::Notify, time::timeout};
@@ -18,7 +20,7 @@ use tokio::{sync::Notify, time::timeout};
 use super::{
     address::{Address, Topology},
     salt::SaltCell,
-    script::ChargeScript,
+    script::{Call, ChargeScript},
 };
 use crate::model::key::Salt;
 
@@ -27,6 +29,9 @@ const CONNECTING: Duration = Duration::from_secs(2);
 
 /// How long a cluster may take over one command before the node counts as lost and the topology is asked for anew.
 const NODE: Duration = Duration::from_millis(250);
+
+/// How often a call follows a cluster that says its keys lie elsewhere.
+const REDIRECTS: u32 = 3;
 
 const SALT: &str = "ch:{salt}";
 
@@ -161,9 +166,8 @@ impl Connector {
             .use_protocol(ProtocolVersion::RESP3)
             .connection_timeout(Duration::from_secs(1))
             .response_timeout(NODE)
-            .retries(3)
-            .min_retry_wait(2)
-            .max_retry_wait(50);
+            // It would also repeat what may have been done already, and a refund that is given twice breaks a limit.
+            .retries(0);
         if let Some(tls) = &self.tls {
             builder = builder.certs(tls.clone());
         }
@@ -220,7 +224,23 @@ impl Connector {
         }
     }
 
-    async fn agree_on_salt(&self, connection: &mut Connection) -> Result<(), ConnectError> {
+    /// Charges `calls`, which in a cluster all lie in one slot, at `now` or by the server's clock.
+    pub(crate) async fn charge(
+        &self,
+        connection: &mut Connection,
+        calls: impl ExactSizeIterator<Item = &Call> + Clone,
+        now: Option<u64>,
+    ) -> Result<Value, RedisError> {
+        let answer = connection.ask(&self.script.invoke(calls.clone(), now, false)).await;
+        // The server was restarted, or somebody flushed its scripts. Nothing has been charged yet.
+        if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
+            return connection.ask(&self.script.invoke(calls, now, true)).await;
+        }
+        answer
+    }
+
+    /// Proposes our secret, and takes over the one that is there.
+    pub(super) async fn agree_on_salt(&self, connection: &mut Connection) -> Result<(), ConnectError> {
         let Salt(ours) = self.salt.current();
         let mut propose = redis::cmd("SET");
         propose.arg(SALT).arg(&ours[..]).arg("NX").arg("GET");
@@ -238,17 +258,46 @@ impl Connector {
 }
 
 impl Connection {
-    /// One command, routed by its first key; `SCRIPT LOAD` goes to all primaries of a cluster.
+    /// One command, routed by its first key; `SCRIPT LOAD` goes to all primaries of a cluster. What fails may have been done
+    /// all the same, and is not repeated.
     pub(crate) async fn ask(&mut self, cmd: &Cmd) -> Result<Value, RedisError> {
-        match self {
-            Self::Server(connection) => cmd.query_async(connection).await,
-            Self::Cluster(connection) => cmd.query_async(connection).await,
+        let cluster = match self {
+            Self::Server(connection) => return cmd.query_async(connection).await,
+            Self::Cluster(connection) => connection,
+        };
+        let mut answer = cmd.query_async(cluster).await;
+        for _ in 0..REDIRECTS {
+            // A node that sends a call on has done nothing with it.
+            answer = match answer.as_ref().err().map(|error| (error.kind(), error.redirect_node())) {
+                // The client learns where the keys lie before it sends anything else.
+                Some((ErrorKind::Server(ServerErrorKind::Moved), _)) => cmd.query_async(cluster).await,
+                Some((ErrorKind::Server(ServerErrorKind::Ask), Some((node, _)))) => {
+                    let Some((host, port)) = host_and_port(node) else { break };
+                    asking(cluster, cmd, SingleNodeRoutingInfo::ByAddress { host, port }).await
+                }
+                _ => break,
+            };
         }
+        answer
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
+}
+
+/// Sends a command to a node that does not own its keys yet, but is about to.
+async fn asking(cluster: &mut ClusterConnection, cmd: &Cmd, node: SingleNodeRoutingInfo) -> Result<Value, RedisError> {
+    let mut both = redis::pipe();
+    both.cmd("ASKING");
+    both.add_command(cmd.clone());
+    let mut answers = cluster.route_pipeline(both, 1, 1, node).await?;
+    answers.pop().unwrap_or(Value::Nil).extract_error()
+}
+
+fn host_and_port(node: &str) -> Option<(String, u16)> {
+    let (host, port) = node.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
 }
 
 fn certificates(address: &Address, files: &TlsFiles) -> Result<Option<TlsCertificates>, InvalidTls> {

@@ -1,8 +1,9 @@
 //! A worker's way to Redis: one task, one connection.
 //!
-//! The task takes everything that is waiting and sends it in one call; while that is under way the next lot gathers. So
-//! under load a batch grows by itself, without load nobody waits for company, and no timer decides. On a cluster
-//! there is one call per slot, and they do not wait for each other.
+//! The task takes everything that is waiting and sends it in one call; while a few of them are under way the next lot
+//! gathers. So under load a batch grows by itself, without load nobody waits for company, and the time that an answer takes
+//! to travel is not lost. Redis takes the calls of a connection one after the other, so charges of a key stay in order. On
+//! a cluster there is one call per slot, and they do not wait for each other.
 //!
 //! No caller ever waits for a connection: without one, [`Link::ask`] refuses at once. A charge that is not answered by its
 //! deadline is given up, not taken back; that it may have counted makes a limit tighter, never looser.
@@ -10,6 +11,8 @@
 //! How a link ends: it is dropped. What still waits then is told so.
 
 mod flight;
+mod outage;
+mod pipe;
 mod serve;
 
 use std::{
@@ -25,6 +28,7 @@ use super::{
     metrics,
     queue::{Closed, Item, Queue},
     script::{Call, Reply},
+    tended::tended,
     ticket::{Ticket, Wait},
 };
 use serve::Task;
@@ -59,8 +63,9 @@ impl Link {
     /// Starts the task on the current runtime.
     pub(crate) fn spawn(connector: Arc<Connector>, options: LinkOptions) -> Self {
         let queue = Arc::new(Queue::default());
-        let task = Task::new(queue.clone(), connector, options);
-        Self { queue, task: tokio::spawn(task.run()) }
+        let waiting = queue.clone();
+        let serve = move || Task::new(waiting.clone(), connector.clone(), options.clone()).run();
+        Self { queue, task: tokio::spawn(tended("link to Redis", serve)) }
     }
 
     /// Sends charges; the answers come in the same order, by the deadline. `None`: Redis is away.
@@ -72,12 +77,12 @@ impl Link {
             asked: now,
             noted,
         });
-        self.put(items).then_some(Wait(ticket))
+        self.is_taken(self.queue.put(items, now)).then_some(Wait(ticket))
     }
 
-    /// Sends a charge that nobody waits for. Says whether it was taken.
+    /// Sends a charge that nobody waits for, after those that somebody waits for. Says whether it was taken.
     pub(crate) fn post(&self, call: Call, noted: bool, now: Instant) -> bool {
-        self.put(std::iter::once(Item { call, ticket: None, asked: now, noted }))
+        self.is_taken(self.queue.put_behind(Item { call, ticket: None, asked: now, noted }))
     }
 
     /// Whether Redis answers.
@@ -85,8 +90,8 @@ impl Link {
         self.queue.answers()
     }
 
-    fn put(&self, items: impl ExactSizeIterator<Item = Item>) -> bool {
-        match self.queue.put(items) {
+    fn is_taken(&self, put: Result<(), Closed>) -> bool {
+        match put {
             Ok(()) => true,
             Err(Closed::Away) => false,
             Err(Closed::Full) => {

@@ -6,7 +6,7 @@ use metrics::{Counter, Gauge, Histogram};
 pub const CALL_SECONDS: &str = "chancery_rate_limiter_redis_call_seconds";
 /// Histogram: charges in a batch.
 pub const BATCH_SIZE: &str = "chancery_rate_limiter_redis_batch_size";
-/// Counter: what went wrong with Redis, by `kind` (`lost`, `away`, `refused`, `late`, `full`, `connect`).
+/// Counter: what went wrong with Redis, by `kind`: calls (`lost`, `away`, `refused`), decisions (`late`, `full`), `connect`.
 pub const ERRORS: &str = "chancery_rate_limiter_redis_errors_total";
 /// Gauge: links, one per worker, whose breaker is closed: Redis answers.
 pub const LINKS_CLOSED: &str = "chancery_rate_limiter_redis_links_closed";
@@ -79,5 +79,10 @@ impl StoreMetrics {
 
 /// Counts a trouble.
 pub(crate) fn error(kind: &'static str) {
-    metrics::counter!(ERRORS, "kind" => kind).increment(1);
+    errors(kind, 1);
+}
+
+/// Counts so many of a kind.
+pub(crate) fn errors(kind: &'static str, count: u64) {
+    metrics::counter!(ERRORS, "kind" => kind).increment(count);
 }

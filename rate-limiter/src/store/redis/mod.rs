@@ -16,10 +16,12 @@ pub(crate) mod breaker;
 pub(crate) mod connect;
 pub(crate) mod link;
 pub mod metrics;
+mod parting;
 mod presence;
 mod queue;
 mod salt;
 pub(crate) mod script;
+pub(crate) mod tended;
 #[cfg(test)]
 pub(crate) mod testing;
 mod ticket;
@@ -49,6 +51,7 @@ pub use metrics::describe;
 use presence::Presence;
 pub use salt::SaltCell;
 pub use script::Unexpected;
+use tended::tended;
 
 /// How long a charge may take, if nothing else is set.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(5);
@@ -117,7 +120,8 @@ impl Shared {
             None => Arc::new(|_, _, _| ()),
         };
         let presence = Arc::new(Presence::new(connector.clone(), replicas.clone()));
-        let heartbeat = tokio::spawn(presence.clone().run());
+        let present = presence.clone();
+        let heartbeat = tokio::spawn(tended("presence in Redis", move || present.clone().run()));
         Ok(Arc::new(Self {
             connector,
             options: LinkOptions { timeout, settle, given_time },
@@ -164,18 +168,12 @@ impl Shared {
         let calls = self.leases.as_ref().map(|leases| leases.close()).unwrap_or_default();
         let closing = async {
             let mut connection = self.connector.connect(&Arc::new(Notify::new())).await?;
-            for call in &calls {
-                let give_back = self.connector.script.invoke(std::iter::once(call), self.given_time(), true);
-                connection.ask(&give_back).await?;
-            }
+            let given = self.options.given_time.as_ref().map(|now| now.load(Ordering::Acquire));
+            let returned = parting::give_back(&self.connector, &connection, &calls, given).await;
             self.presence.leave(&mut connection).await?;
-            Ok(())
+            Ok(returned?)
         };
         timeout(CLOSING, closing).await.map_err(|_| ConnectError::Timeout)?
-    }
-
-    fn given_time(&self) -> Option<u64> {
-        self.options.given_time.as_ref().map(|now| now.load(Ordering::Acquire))
     }
 }
 

@@ -3,6 +3,10 @@
 //! The number sizes leases and the local shares of a limit when Redis is away. It need not be exact: leases are bounded by
 //! what is in the bucket whatever the number is. While Redis is away the last one stands.
 //!
+//! At the same time each proposes its secret of the fingerprints again. If the key was lost, to `FLUSHALL` or because Redis ran
+//! out of memory, it is back before a limiter that starts could set another one, and if one did, all take that over:
+//! limiters whose secrets differ would count apart.
+//!
 //! The task has a connection of its own, so that a worker's link carries nothing but charges.
 
 use std::{
@@ -21,7 +25,7 @@ use tokio::{
 
 use super::{
     breaker::Breaker,
-    connect::{Connection, Connector},
+    connect::{ConnectError, Connection, Connector},
     metrics,
 };
 
@@ -57,16 +61,19 @@ impl Presence {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                match timeout(EVERY, self.count(&mut connection, LIFE)).await {
-                    Ok(Ok(replicas)) => {
-                        breaker.success();
-                        self.replicas.store(replicas.max(1), Ordering::Relaxed);
-                        ::metrics::gauge!(metrics::REPLICAS).set(replicas);
-                    }
+                match timeout(EVERY, self.once(&mut connection)).await {
+                    Ok(Ok(())) => breaker.success(),
                     Ok(Err(_)) | Err(_) => break,
                 }
             }
         }
+    }
+
+    async fn once(&self, connection: &mut Connection) -> Result<(), ConnectError> {
+        let replicas = self.count(connection, LIFE).await?;
+        self.replicas.store(replicas.max(1), Ordering::Relaxed);
+        ::metrics::gauge!(metrics::REPLICAS).set(replicas);
+        self.connector.agree_on_salt(connection).await
     }
 
     /// Leaves: the others share among one less at once.

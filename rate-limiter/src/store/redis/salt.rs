@@ -1,7 +1,7 @@
 //! The secret of the fingerprints, which all replicas on one Redis share.
 //!
-//! A replica starts with a secret of its own, so that it can count before Redis is there. On its first connection it
-//! proposes that one, and adopts whichever was there first. Cells it counted by its own secret until then were
+//! A replica starts with a secret of its own, so that it can count before Redis is there. On its first connection, and
+//! every second from then on, it proposes that one, and adopts whichever was there first. Cells it counted by its own secret until then were
 //! local ones; they are forgotten with the outage.
 
 use std::sync::Arc;

@@ -131,6 +131,15 @@ impl Call {
         key
     }
 
+    /// Whether it says what has happened already, and so must be counted however late: hits that were not used after all, or a
+    /// bill for what was.
+    pub(crate) fn is_owed(&self) -> bool {
+        match self.hits {
+            Hits::Take(hits) => self.debt && hits > 0,
+            Hits::GiveBack(_) => true,
+        }
+    }
+
     fn record(&self, into: &mut Vec<u8>) {
         // Hits beyond `most` change nothing any more, and their product must stay below 2^53.
         let (kind, interval, tolerance, most, most_hits) = match self.meter {

@@ -2,6 +2,9 @@
 //!
 //! Where no `redis-server` is installed a test is skipped, loudly; in CI that is a failure.
 
+mod far;
+mod log;
+
 use std::{
     net::{Ipv4Addr, TcpListener},
     path::Path,
@@ -15,6 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{RedisSettings, SaltCell, Shared};
 use crate::store::{Ask, Charging, Clock, Memory, Outcome, Source, Store};
+pub(crate) use far::Far;
+pub(crate) use log::Log;
 
 /// Long enough for anything here on a busy machine; a test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+mod far;
 mod outage;
 mod paths;
 
@@ -180,4 +181,28 @@ async fn limiters_share_the_salt_and_know_how_many_they_are() {
     super::testing::until("both are counted", async || first.replicas() == 2 && second.replicas() == 2).await;
     first.close().await.unwrap();
     super::testing::until("one left", async || second.replicas() == 1).await;
+}
+
+#[tokio::test]
+async fn limiters_agree_on_the_salt_again_when_it_is_lost() {
+    let Some(server) = RedisServer::start(&[]).await else { return };
+    let start = || {
+        let salt = SaltCell::random();
+        let local = Arc::new(Memory::new(1_000, Clock::system()));
+        (Shared::start(settings(&server.url()), local, salt.clone()).unwrap(), salt)
+    };
+    let ((first, first_salt), (second, second_salt)) = (start(), start());
+    let _stores = (first.store_for_worker(), second.store_for_worker());
+    connected(&first).await;
+    connected(&second).await;
+    let before = first_salt.current();
+    assert_eq!(second_salt.current(), before);
+    assert_eq!(server.cli(&["flushall"]), "OK");
+    super::testing::until("it is there again", async || server.cli(&["exists", "ch:{salt}"]) == "1").await;
+    assert_eq!((first_salt.current(), second_salt.current()), (before, before));
+    // One that starts in between sets its own.
+    let other = Salt(*b"sixteen bytes it");
+    assert_eq!(server.cli(&["set", "ch:{salt}", "sixteen bytes it"]), "OK");
+    super::testing::until("all have it", async || first_salt.current() == other && second_salt.current() == other)
+        .await;
 }

@@ -36,17 +36,18 @@ impl Ticket {
         Arc::new(Self(Mutex::new(State { answers, missing: slots, waker: None })))
     }
 
-    /// Fills a slot, once. `None` says that there will be no answer.
-    pub(crate) fn answer(&self, slot: usize, outcome: Option<Outcome>) {
+    /// Fills a slot, once. `None` says that there will be no answer. Says whether it was not too late.
+    pub(crate) fn answer(&self, slot: usize, outcome: Option<Outcome>) -> bool {
         let mut state = self.0.lock();
         if state.missing == 0 {
-            return;
+            return false;
         }
         state.answers[slot] = outcome;
         state.missing -= 1;
         let waker = if state.missing == 0 { state.waker.take() } else { None };
         drop(state);
         waker.into_iter().for_each(Waker::wake);
+        true
     }
 
     /// Ends the wait; empty slots stay empty. Says whether there were any.
@@ -103,7 +104,7 @@ mod tests {
         let ticket = Ticket::new(2);
         let mut wait = Wait(ticket.clone());
         assert!((&mut wait).now_or_never().is_none());
-        ticket.answer(1, Some(outcome(7)));
+        assert!(ticket.answer(1, Some(outcome(7))));
         assert!((&mut wait).now_or_never().is_none() && !ticket.is_closed());
         ticket.answer(0, None);
         assert_eq!(wait.now_or_never().unwrap()[..], [None, Some(outcome(7))]);
@@ -114,7 +115,7 @@ mod tests {
         let ticket = Ticket::new(2);
         ticket.answer(0, Some(outcome(1)));
         assert!(ticket.close());
-        ticket.answer(1, Some(outcome(2)));
+        assert!(!ticket.answer(1, Some(outcome(2))));
         assert!(!ticket.close());
         assert_eq!(Wait(ticket).now_or_never().unwrap()[..], [Some(outcome(1)), None]);
     }

@@ -58,6 +58,51 @@ fn a_cold_key_borrows_nothing() {
     assert_eq!(wanted(&entry.decide(&ask(Hits::Take(1)), 1, now)), 0);
 }
 
+/// What a key borrows at its last hit, if it is asked for every `gap` for two seconds.
+fn borrows(gap: Duration) -> u32 {
+    let mut now = Instant::now();
+    let end = now + Duration::from_secs(2);
+    let mut entry = Entry::new(&ask(Hits::Take(1)), now);
+    let mut want = 0;
+    while now < end {
+        want = wanted(&entry.decide(&ask(Hits::Take(1)), 1, now));
+        answer(&mut entry, 0, want, true, now);
+        now += gap;
+    }
+    want
+}
+
+#[test]
+fn a_key_borrows_what_it_is_likely_to_use() {
+    assert_eq!(borrows(1_000 * MS), 0, "once a second");
+    assert_eq!(borrows(250 * MS), 1);
+    assert_eq!(borrows(100 * MS), 4);
+    assert_eq!(borrows(20 * MS), FEW - 1);
+    assert!((45..55).contains(&borrows(MS)));
+}
+
+#[test]
+fn a_few_tokens_stay_for_their_life() {
+    let (mut entry, now) = hot();
+    answer(&mut entry, 10, 10, true, now);
+    assert_eq!(entry.unused(false, now + LIFE - MS), 0);
+    assert!(take(&mut entry, 1, now + LIFE - MS).0.is_some());
+    assert_eq!(entry.unused(true, now), 8);
+}
+
+#[test]
+fn what_was_left_when_another_lease_came_goes_back_as_well() {
+    let slow = Limit::new(100, Duration::from_secs(100), Some(800), Algorithm::TokenBucket).unwrap();
+    let now = Instant::now();
+    let mut entry = Entry::new(&Ask { limit: slow, ..ask(Hits::Take(1)) }, now);
+    for lease in 0..3 {
+        answer(&mut entry, 40, 40, true, now + lease * LIFE);
+    }
+    // Less what the bucket gains in two seconds, and one for rounding; of the last one only that.
+    assert_eq!(entry.unused(true, now + 2 * LIFE), (80 - 3) + (40 - 1));
+    assert_eq!(entry.unused(true, now + 2 * LIFE), 0);
+}
+
 #[test]
 fn a_hot_key_borrows_fifty_milliseconds_of_its_demand_one_call_at_a_time() {
     let (mut entry, now) = hot();

@@ -77,12 +77,7 @@ pub(super) fn launch(
     let sent = Instant::now();
     Box::pin(async move {
         let calls = items.iter().map(|item| &item.call);
-        let script = &connector.script;
-        let mut answer = connection.ask(&script.invoke(calls.clone(), now, false)).await;
-        // The server was restarted, or somebody flushed its scripts. Nothing has been charged yet.
-        if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)) {
-            answer = connection.ask(&script.invoke(calls.clone(), now, true)).await;
-        }
+        let answer = connector.charge(&mut connection, calls.clone(), now).await;
         let result = match answer {
             Ok(value) => replies(&value, calls).map_err(Trouble::from),
             Err(error) => Err(Trouble::new(error)),

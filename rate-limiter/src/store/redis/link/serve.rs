@@ -7,16 +7,19 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use redis::cluster_routing::Slot;
 use tokio::{
     sync::Notify,
+    task::yield_now,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
     LinkOptions,
     flight::{Landed, Trouble, launch},
+    outage::Outage,
+    pipe::Pipe,
 };
 use crate::store::redis::{
     breaker::Breaker,
@@ -26,9 +29,6 @@ use crate::store::redis::{
     script::MOST_KEYS,
     ticket::Ticket,
 };
-
-/// Calls to a cluster that may be under way.
-const MOST_FLIGHTS: usize = 1_024;
 
 /// How long a call may go unanswered before the connection is given up.
 const STALLED: Duration = Duration::from_secs(1);
@@ -52,12 +52,22 @@ enum Ended {
     Trouble(#[from] Trouble),
 }
 
+/// Why nobody is to ask Redis for a while, though the connection stands.
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error("answers do not come within the deadline")]
+    Late,
+    #[error(transparent)]
+    Trouble(#[from] Trouble),
+}
+
 pub(super) struct Task {
     queue: Arc<Queue>,
     connector: Arc<Connector>,
     options: LinkOptions,
     metrics: LinkMetrics,
     breaker: Breaker,
+    outage: Outage,
     /// What has been sent, oldest first; also what has been answered since the last look.
     pending: VecDeque<(Instant, Arc<Ticket>)>,
     /// Slots that failed, and until when they are not asked.
@@ -76,6 +86,7 @@ impl Task {
             options,
             metrics: LinkMetrics::new(),
             breaker: Breaker::default(),
+            outage: Outage::default(),
             pending: VecDeque::new(),
             slots_away: HashMap::new(),
             batch: Vec::new(),
@@ -116,46 +127,66 @@ impl Task {
         let cluster = connection.is_cluster();
         let look_every = (self.options.timeout / 4).max(Duration::from_micros(500));
         let mut flights = Flights::new();
-        let mut oldest_sent = Instant::now();
-        let look = sleep(look_every);
-        tokio::pin!(look);
+        let mut pipe = Pipe::new(cluster, self.options.timeout, Instant::now());
+        let (look, room) = (sleep(look_every), sleep(Duration::ZERO));
+        tokio::pin!(look, room);
         loop {
-            if flights.is_empty() || cluster && flights.len() < MOST_FLIGHTS {
-                if flights.is_empty() {
-                    oldest_sent = Instant::now();
-                }
-                self.launch_all(&mut flights, connection);
+            let now = Instant::now();
+            let opens = pipe.opens(now);
+            let mut waits_for_room = false;
+            if opens.is_some_and(|at| at <= now) {
+                self.launch_all(&mut flights, &mut pipe, connection, now);
+            } else if self.queue.hold(opens)
+                && let Some(at) = opens
+            {
+                waits_for_room = true;
+                room.as_mut().reset(at);
             }
-            let room = flights.is_empty() || cluster && flights.len() < MOST_FLIGHTS;
-            let opened = tokio::select! {
+            let step = tokio::select! {
                 biased;
-                Some(landed) = flights.next(), if !flights.is_empty() => match self.land(landed, cluster) {
-                    ControlFlow::Continue(opened) => opened,
-                    ControlFlow::Break(trouble) => return trouble.into(),
-                },
-                () = self.queue.bell.notified(), if room => false,
+                Some(landed) = flights.next(), if !pipe.is_empty() => self.land(landed, &mut pipe, cluster),
+                () = self.queue.bell.notified() => continue,
                 () = lost.notified(), if !cluster => return Ended::Closed,
-                () = &mut look, if !self.pending.is_empty() || !flights.is_empty() => {
-                    let now = Instant::now();
-                    look.as_mut().reset(now + look_every);
-                    self.give_up_late(now);
-                    !flights.is_empty() && now > oldest_sent + 3 * self.options.timeout && self.speaks_for_all(cluster)
+                () = &mut room, if waits_for_room => continue,
+                () = &mut look, if !self.pending.is_empty() || !pipe.is_empty() => {
+                    // What is there already came in time, even if this thread had no time to look at it.
+                    yield_now().await;
+                    look.as_mut().reset(Instant::now() + look_every);
+                    let mut step = ControlFlow::Continue(None);
+                    while let ControlFlow::Continue(None) = step
+                        && let Some(Some(landed)) = flights.next().now_or_never()
+                    {
+                        step = self.land(landed, &mut pipe, cluster);
+                    }
+                    if let ControlFlow::Continue(None) = step {
+                        step = ControlFlow::Continue(self.give_up_late(&pipe, cluster));
+                    }
+                    step
                 }
             };
-            if opened {
-                self.open_breaker();
-                if let Err(ended) = self.wait_for_recovery(connection, &mut flights, oldest_sent, cluster).await {
-                    return ended;
+            match step {
+                ControlFlow::Continue(None) => {}
+                ControlFlow::Continue(Some(cause)) => {
+                    self.open_breaker();
+                    if self.outage.begins(Instant::now()) {
+                        let causes = chancery_runtime::telemetry::chain(&cause);
+                        tracing::warn!(address = %self.connector.address(), causes, "Redis does not serve: each rule's policy applies");
+                    }
+                    if let Err(ended) = self.wait_for_recovery(connection, &mut flights, &mut pipe, cluster).await {
+                        return ended;
+                    }
+                    self.outage.ends(Instant::now());
+                    self.close_breaker();
                 }
-                self.close_breaker();
+                ControlFlow::Break(trouble) => return trouble.into(),
             }
         }
     }
 
-    /// Sends everything that is waiting.
-    fn launch_all(&mut self, flights: &mut Flights, connection: &Connection) {
+    /// Sends what is waiting.
+    fn launch_all(&mut self, flights: &mut Flights, pipe: &mut Pipe, connection: &Connection, now: Instant) {
         let mut batch = std::mem::take(&mut self.batch);
-        self.queue.take(&mut batch);
+        self.queue.take(&mut batch, pipe.is_empty());
         if batch.is_empty() {
             self.batch = batch;
             return;
@@ -167,7 +198,8 @@ impl Task {
             }
         }
         let given = self.options.given_time.as_ref().map(|now| now.load(Ordering::Acquire));
-        let start = |items, slot| {
+        let mut start = |items, slot| {
+            pipe.send(now);
             flights.push(launch(items, slot, connection.clone(), self.connector.clone(), given));
         };
         if !connection.is_cluster() {
@@ -183,7 +215,6 @@ impl Task {
             by_slot.entry(Slot::for_key(item.call.key())).or_default().push(item);
         }
         self.batch = batch;
-        let now = Instant::now();
         self.slots_away.retain(|_, until| *until > now);
         for (slot, mut items) in by_slot {
             if self.slots_away.contains_key(&slot) {
@@ -198,50 +229,63 @@ impl Task {
         }
     }
 
-    /// Answers those who wait. Continues with whether the breaker is to open; breaks if the connection is of no use.
-    fn land(&mut self, landed: Landed, cluster: bool) -> ControlFlow<Trouble, bool> {
+    /// Answers those who wait. Continues with why the breaker is to open, if it is; breaks if the connection is of no use.
+    fn land(&mut self, landed: Landed, pipe: &mut Pipe, cluster: bool) -> ControlFlow<Trouble, Option<Cause>> {
         let Landed { mut items, slot, sent, result } = landed;
-        let took = sent.elapsed();
+        let now = Instant::now();
+        pipe.land(now);
+        let took = now.saturating_duration_since(sent);
         self.metrics.call_seconds.record(took.as_secs_f64());
         match result {
             Ok(replies) => {
+                let mut too_late = false;
                 for (item, reply) in items.iter().zip(&replies) {
                     if item.noted {
                         (self.options.settle)(&item.call, sent, Some(reply));
                     }
                     if let Some((ticket, slot)) = &item.ticket {
-                        ticket.answer(*slot, Some(reply.outcome()));
+                        too_late |= !ticket.answer(*slot, Some(reply.outcome()));
                     }
                 }
                 if self.batch.capacity() == 0 {
                     items.clear();
                     self.batch = items;
                 }
-                if took <= self.options.timeout {
+                if took <= self.options.timeout && !too_late {
                     self.breaker.success();
-                    self.answered = Instant::now();
-                    return ControlFlow::Continue(false);
+                    self.answered = now;
+                    if self.outage.heals(now) {
+                        tracing::info!(address = %self.connector.address(), "Redis serves again");
+                    }
+                    return ControlFlow::Continue(None);
                 }
-                metrics::error("late");
-                ControlFlow::Continue(self.breaker.trouble() && self.speaks_for_all(cluster))
+                // Those who waited for it were counted when they gave up.
+                if !too_late {
+                    metrics::error("late");
+                }
+                ControlFlow::Continue(self.trouble(cluster, Cause::Late))
             }
             Err(trouble) => {
                 metrics::error(trouble.kind());
                 items.iter().for_each(|item| give_up(item, &self.options));
                 let causes = chancery_runtime::telemetry::chain(&trouble);
                 tracing::debug!(causes, charges = items.len(), "a call to Redis failed");
-                let opened = self.breaker.trouble();
                 match (slot, trouble) {
                     // The cluster's client finds the new primary by itself.
-                    (Some(slot), _) => {
-                        self.slots_away.insert(slot, Instant::now() + SLOT_AWAY);
-                        ControlFlow::Continue(opened && self.speaks_for_all(cluster))
+                    (Some(slot), trouble) => {
+                        self.slots_away.insert(slot, now + SLOT_AWAY);
+                        ControlFlow::Continue(self.trouble(cluster, trouble.into()))
                     }
                     (None, trouble @ (Trouble::Lost(_) | Trouble::Away(_))) => ControlFlow::Break(trouble),
-                    (None, _) => ControlFlow::Continue(opened),
+                    (None, trouble) => ControlFlow::Continue(self.trouble(cluster, trouble.into())),
                 }
             }
         }
+    }
+
+    /// Counts a trouble. `cause`, if it was one too many.
+    fn trouble(&mut self, cluster: bool, cause: Cause) -> Option<Cause> {
+        (self.breaker.trouble() && self.speaks_for_all(cluster)).then_some(cause)
     }
 
     /// Whether a trouble is one of Redis as a whole. One node of a cluster says nothing of the others.
@@ -249,21 +293,31 @@ impl Task {
         !cluster || self.answered.elapsed() > CLUSTER_AWAY
     }
 
-    /// Answers whoever's deadline has passed.
-    fn give_up_late(&mut self, now: Instant) {
-        let Some(then) = now.checked_sub(self.options.timeout) else { return };
+    /// Answers whoever's deadline has passed. Says why the breaker is to open, if it is.
+    fn give_up_late(&mut self, pipe: &Pipe, cluster: bool) -> Option<Cause> {
+        let now = Instant::now();
+        let then = now.checked_sub(self.options.timeout)?;
+        let mut late = 0;
         while let Some((asked, ticket)) = self.pending.front() {
             if !ticket.is_closed() {
                 if *asked > then {
                     break;
                 }
-                ticket.close();
+                late += usize::from(ticket.close());
             }
             self.pending.pop_front();
         }
-        for item in self.queue.take_older(then) {
-            give_up(&item, &self.options);
+        let unsent = self.queue.take_older(then);
+        let waited = unsent.waited();
+        unsent.items.iter().for_each(|item| give_up(item, &self.options));
+        for (ticket, slot) in unsent.tickets {
+            ticket.answer(slot, None);
         }
+        metrics::errors("late", (late + waited) as u64);
+        // What is under way is a trouble when it lands.
+        let opens = if waited > 0 { self.trouble(cluster, Cause::Late) } else { None };
+        let stuck = pipe.stuck_since().is_some_and(|since| now > since + 3 * self.options.timeout);
+        opens.or_else(|| (stuck && self.speaks_for_all(cluster)).then_some(Cause::Late))
     }
 
     /// Waits for what is under way, then probes until an answer comes in time. Meanwhile nobody asks.
@@ -271,13 +325,14 @@ impl Task {
         &mut self,
         connection: &Connection,
         flights: &mut Flights,
-        oldest_sent: Instant,
+        pipe: &mut Pipe,
         cluster: bool,
     ) -> Result<(), Ended> {
-        while !flights.is_empty() {
-            match timeout_at(oldest_sent + STALLED, flights.next()).await {
+        let stalled = pipe.stuck_since().unwrap_or_else(Instant::now) + STALLED;
+        while !pipe.is_empty() {
+            match timeout_at(stalled, flights.next()).await {
                 Ok(Some(landed)) => {
-                    if let ControlFlow::Break(trouble) = self.land(landed, cluster) {
+                    if let ControlFlow::Break(trouble) = self.land(landed, pipe, cluster) {
                         return Err(trouble.into());
                     }
                 }

@@ -1,17 +1,29 @@
 //! Redis that is not there, goes, hangs, and comes back.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use tokio::net::TcpListener;
 
 use super::{ask, bucket};
 use crate::{
-    model::rule::{Policy, WithoutRedis},
+    model::{
+        descriptor::Hits,
+        rule::{Policy, WithoutRedis},
+    },
     store::{
-        Ask, Charging, Source,
+        Ask, Charging, SaltCell, Source,
         redis::{
-            RedisSettings, Shared,
-            testing::{RedisServer, by_redis, charge, cluster, connected, settings, shared, until},
+            RedisSettings, Shared, TlsFiles,
+            connect::Connector,
+            link::{Asked, Link, LinkOptions, Settle},
+            script::Call,
+            testing::{Far, Log, RedisServer, by_redis, charge, cluster, connected, settings, shared, until},
         },
     },
 };
@@ -39,6 +51,27 @@ async fn it_starts_without_redis_and_takes_to_it_when_it_comes() {
     server.run().await;
     connected(&shared).await;
     assert!(by_redis(&*store, ask(1, limit)).await);
+}
+
+#[tokio::test]
+async fn what_was_charged_without_redis_is_given_back_without_it() {
+    let Some(mut server) = RedisServer::prepare(&[]) else { return };
+    let shared = shared(impatient(&server.url()));
+    let store = shared.store_for_worker();
+    let ask = Ask { hits: Hits::Take(3), ..ask(1, bucket(5, HOUR, 5)) };
+    let alone = |ask| match store.charge(&[ask]) {
+        Charging::Done(outcomes) => outcomes[0].remaining,
+        Charging::Waiting(_) => panic!("there is no Redis"),
+    };
+    assert_eq!(alone(ask), 2);
+    store.give_back_alone(&[Ask { hits: Hits::GiveBack(2), ..ask }]);
+    assert_eq!(alone(Ask { hits: Hits::Take(0), ..ask }), 4);
+    server.run().await;
+    connected(&shared).await;
+    store.give_back_alone(&[Ask { hits: Hits::GiveBack(1), ..ask }]);
+    // What is asked later is charged later.
+    assert!(by_redis(&*store, Ask { hits: Hits::Take(0), ..ask }).await);
+    assert_eq!(server.cli(&["keys", "ch:b*"]), "");
 }
 
 #[tokio::test]
@@ -189,4 +222,58 @@ async fn a_cluster_goes_on_without_a_primary_and_takes_its_replica() {
     assert!(by(kept).await, "the others go on");
     until("the replica has taken over", async || by(lost).await).await;
     assert!(by(kept).await);
+}
+
+/// One server with all the slots, at the end of a long way.
+#[tokio::test]
+async fn a_refund_is_given_once_though_a_cluster_could_not_answer() {
+    let Some(mut server) = RedisServer::prepare(&["--cluster-enabled", "yes"]) else { return };
+    let far = Far::from(server.port, Duration::ZERO);
+    server.argue(&["--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", &far.port().to_string()]);
+    server.run().await;
+    assert_eq!(server.cli(&["cluster", "addslotsrange", "0", "16383"]), "OK");
+    until("the cluster is whole", async || server.cli(&["cluster", "info"]).contains("cluster_state:ok")).await;
+    let shared = shared(impatient(&far.url()));
+    let store = shared.store_for_worker();
+    connected(&shared).await;
+    let limit = bucket(100, HOUR, 100);
+    until("fifty are taken", async || {
+        let taken = charge(&*store, Ask { hits: Hits::Take(50), ..ask(1, limit) }).await;
+        taken.source == Source::Redis
+    })
+    .await;
+    far.answers_after(Duration::from_millis(240));
+    let charged = || server.cli(&["info", "commandstats"]).split("cmdstat_evalsha:calls=").nth(1).map(str::to_owned);
+    let before = charged();
+    let given = charge(&*store, Ask { hits: Hits::GiveBack(5), ..ask(1, limit) }).await;
+    assert_eq!(given.source, Source::WithoutRedis);
+    until("it is given", async || charged() != before).await;
+    far.cut();
+    far.moves(Duration::ZERO);
+    let mut left = None;
+    until("Redis decides again", async || {
+        let look = charge(&*store, Ask { hits: Hits::Take(0), ..ask(1, limit) }).await;
+        left = (look.source == Source::Redis).then_some(look.remaining);
+        left.is_some()
+    })
+    .await;
+    assert!(left.is_some_and(|left| (55..59).contains(&left)), "{left:?} left of 50 and a refund of 5");
+}
+
+#[tokio::test]
+async fn a_link_that_panics_leaves_nobody_waiting_and_starts_again() {
+    let Some(server) = RedisServer::start(&[]).await else { return };
+    let log = Log::record();
+    let connector = Connector::new(server.url().parse().unwrap(), &TlsFiles::default(), SaltCell::random()).unwrap();
+    let panics = AtomicBool::new(true);
+    let settle: Settle = Arc::new(move |_, _, _| assert!(!panics.swap(false, Ordering::SeqCst), "as this test wants"));
+    let link = Link::spawn(Arc::new(connector), LinkOptions { timeout: TIMEOUT * 20, settle, given_time: None });
+    until("Redis answers", async || link.answers()).await;
+    let call = Call::new(&ask(1, bucket(5, HOUR, 5)), 0).unwrap();
+    let ask = || link.ask(smallvec::smallvec![Asked { call, noted: true }], tokio::time::Instant::now());
+    let answers = tokio::time::timeout(TIMEOUT * 10, ask().unwrap()).await.expect("an answer before the deadline");
+    assert_eq!(answers[..], [None]);
+    until("it is started again", async || link.answers()).await;
+    assert!(ask().unwrap().await[0].is_some());
+    assert_eq!(log.count("a task panicked"), 1);
 }
