@@ -204,7 +204,7 @@ impl Fleet {
         let cache = Arc::new(Cache::new());
         let mut update = Update::default();
         {
-            let tables = self.by_host.read();
+            let tables = self.by_host.snapshot();
             for type_url in [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER] {
                 for resource in tables.table(type_url).resources() {
                     update.upsert(type_url, resource.clone());

@@ -24,8 +24,8 @@ const HOST: &str = "shop.example.com";
 /// Longer than any of this may take, yet shorter than the patience of a server that waits for the wrong thing.
 const PROMPT: Duration = Duration::from_secs(3);
 
-/// Routes wait fifteen seconds for clusters to be acknowledged, lest they arrive before what they refer to.
-const PATIENCE_OF_A_STREAM: Duration = Duration::from_secs(18);
+/// Routes wait five seconds for clusters to be acknowledged, lest they arrive before what they refer to.
+const PATIENCE_OF_A_STREAM: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_a_warming_cluster_arrives_over_delta() -> Result<()> {

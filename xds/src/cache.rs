@@ -6,25 +6,27 @@
 //! proportional to the change, never to the catalog.
 //!
 //! A removed resource leaves a tombstone with its last content, so that a removal can be held back until
-//! nothing refers to it any more. Tombstones are bounded; a stream that has slept past one that was
-//! dropped is told to start over ([`Table::changes_since`] returns `None`).
+//! nothing refers to it any more. Tombstones are bounded, except that those of the newest change all stay: a client
+//! that is one change behind can always follow. A stream that has slept past one that was dropped is told to start
+//! over ([`Table::changes_since`] returns `None`).
 //!
 //! The versions that a whole type has had lately are remembered too: a state-of-the-world client that
 //! reconnects says only such a version, and what was removed since can still be held back for it.
 //!
+//! A stream works through one [`Tables`] while newer ones are made, so they never change once they are published:
+//! persistent maps, which share what is the same. Looking takes no lock that a publisher could wait for.
+//!
 //! Invariant: sequences only grow, and all changes of one [`Cache::apply`] become visible at once.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    ops::Bound,
-};
+use std::{collections::HashMap, ops::Bound, sync::Arc};
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use imbl::{OrdMap, OrdSet, Vector};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::resource::{Name, Resource, TypeUrl};
 
-/// How many removed resources of one type are remembered.
+/// How many removed resources of one type are remembered, beside those of the newest change.
 const MAX_TOMBSTONES: usize = 4096;
 
 /// How many earlier versions of one type as a whole are remembered.
@@ -33,33 +35,35 @@ const MAX_PAST: usize = 1024;
 /// The resources of one group of clients.
 #[derive(Debug)]
 pub struct Cache {
-    tables: RwLock<Tables>,
+    tables: RwLock<Arc<Tables>>,
+    /// Held by the one who makes the next tables.
+    applying: Mutex<()>,
     head: watch::Sender<u64>,
 }
 
 /// All types of a cache, at one sequence.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tables {
     head: u64,
-    by_type: HashMap<TypeUrl, Table>,
-    none: Table,
+    by_type: HashMap<TypeUrl, Arc<Table>>,
+    none: Arc<Table>,
 }
 
 /// The resources of one type.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
-    live: BTreeMap<Name, Entry>,
-    tombstones: HashMap<Name, Entry>,
-    log: BTreeMap<(u64, Name), Kept>,
-    tombstone_log: BTreeSet<(u64, Name)>,
+    live: OrdMap<Name, Entry>,
+    tombstones: OrdMap<Name, Entry>,
+    log: OrdMap<(u64, Name), Kept>,
+    tombstone_log: OrdSet<(u64, Name)>,
     forgotten: u64,
     /// The sum of the fingerprints of all live resources.
     fingerprint: u64,
     /// What `fingerprint` was, and the sequence that made it so; the newest last.
-    past: VecDeque<(u64, u64)>,
+    past: Vector<(u64, u64)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     resource: Resource,
     /// When it got this content, or was removed.
@@ -105,7 +109,7 @@ impl Update {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { tables: RwLock::default(), head: watch::Sender::new(0) }
+        Self { tables: RwLock::default(), applying: Mutex::default(), head: watch::Sender::new(0) }
     }
 }
 
@@ -119,25 +123,23 @@ impl Cache {
     ///
     /// A resource that is set to the content it has, and the removal of one that is not there, change
     /// nothing. Returns whether anything changed; if not, no stream is woken.
+    ///
+    /// # Panics
+    ///
+    /// If `update` would change something and `sequence` is not above the last one: streams that have seen that
+    /// sequence would never hear of it. Nothing is changed then.
     pub fn apply(&self, sequence: u64, update: Update) -> bool {
-        let mut tables = self.tables.write();
-        debug_assert!(sequence > tables.head || update.is_empty(), "sequences grow");
-        let mut changed = false;
-        for (type_url, resource) in update.upserts {
-            changed |= tables.by_type.entry(type_url).or_default().upsert(sequence, resource);
+        let applying = self.applying.lock();
+        let before = self.snapshot();
+        let mut tables = Tables::clone(&before);
+        if !tables.apply(sequence, update) {
+            return false;
         }
-        for (type_url, name) in update.removals {
-            if let Some(table) = tables.by_type.get_mut(&type_url) {
-                changed |= table.remove(sequence, name);
-            }
-        }
-        if changed {
-            tables.head = sequence;
-            drop(tables);
-            // Never back: another writer may have been quicker since the lock was given up.
-            self.head.send_if_modified(|head| sequence > *head && std::mem::replace(head, sequence) != sequence);
-        }
-        changed
+        assert!(sequence > before.head, "sequence {sequence} does not follow {}", before.head);
+        *self.tables.write() = Arc::new(tables);
+        self.head.send_replace(sequence);
+        drop(applying);
+        true
     }
 
     /// The sequence of the last change.
@@ -150,9 +152,9 @@ impl Cache {
         self.head.subscribe()
     }
 
-    /// All tables at one instant. Nothing may be awaited, or sent, while it is held.
-    pub fn read(&self) -> RwLockReadGuard<'_, Tables> {
-        self.tables.read()
+    /// All tables as they are now. They stay as they are, however long they are held.
+    pub fn snapshot(&self) -> Arc<Tables> {
+        self.tables.read().clone()
     }
 }
 
@@ -171,6 +173,27 @@ impl Tables {
     pub fn table(&self, type_url: &str) -> &Table {
         self.by_type.get(type_url).unwrap_or(&self.none)
     }
+
+    /// Whether anything changed.
+    fn apply(&mut self, at: u64, update: Update) -> bool {
+        let mut changed = false;
+        for (type_url, resource) in update.upserts {
+            changed |= Arc::make_mut(self.by_type.entry(type_url).or_default()).upsert(at, resource);
+        }
+        for (type_url, name) in update.removals {
+            if let Some(table) = self.by_type.get_mut(&type_url) {
+                changed |= Arc::make_mut(table).remove(at, &name);
+            }
+        }
+        if changed {
+            self.head = at;
+            self.by_type
+                .values_mut()
+                .filter(|table| table.forgets(at))
+                .for_each(|table| Arc::make_mut(table).forget(at));
+        }
+        changed
+    }
 }
 
 impl Table {
@@ -182,6 +205,17 @@ impl Table {
     /// The last content of a removed resource, as long as it is remembered.
     pub fn removed(&self, name: &str) -> Option<&Resource> {
         self.tombstones.get(name).map(|entry| &entry.resource)
+    }
+
+    /// The sum of the fingerprints of all resources.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// `name` as everyone who reads this table shares it.
+    pub(crate) fn shared(&self, name: &str) -> Name {
+        let known = self.live.get_key_value(name).or_else(|| self.tombstones.get_key_value(name));
+        known.map_or_else(|| Name::from(name), |(known, _)| known.clone())
     }
 
     /// Whether there was a resource called `name` at `sequence`. Where that is not remembered, it says yes.
@@ -196,6 +230,13 @@ impl Table {
             Some((from, until)) => sequence < from || sequence < until,
             None => false,
         }
+    }
+
+    /// Whether there was a resource called `name` at `sequence`. Where that is not remembered, it says no.
+    pub(crate) fn surely_had(&self, name: &str, sequence: u64) -> bool {
+        let entry = self.live.get(name).or_else(|| self.tombstones.get(name));
+        let forgotten = entry.and_then(|entry| entry.before).is_some_and(|(from, _)| sequence < from);
+        !forgotten && self.had(name, sequence)
     }
 
     /// The newest sequence at which the fingerprints of all resources had this sum, if it is remembered.
@@ -239,15 +280,17 @@ impl Table {
     }
 
     fn upsert(&mut self, at: u64, resource: Resource) -> bool {
-        let name = resource.name().clone();
+        let name = self.shared(resource.name());
+        let resource = resource.named(name.clone());
         let mut fingerprint = self.fingerprint.wrapping_add(resource.fingerprint());
-        if let Some(entry) = self.live.get_mut(&name) {
-            if entry.resource.version() == resource.version() {
+        if let Some(old) = self.live.get(&name) {
+            if old.resource.version() == resource.version() {
                 return false;
             }
-            fingerprint = fingerprint.wrapping_sub(entry.resource.fingerprint());
-            self.log.remove(&(entry.at, name.clone()));
-            *entry = Entry { resource, at, ..*entry };
+            fingerprint = fingerprint.wrapping_sub(old.resource.fingerprint());
+            self.log.remove(&(old.at, name.clone()));
+            let entry = Entry { resource, at, ..*old };
+            self.live.insert(name.clone(), entry);
         } else {
             let before = self.forget_tombstone(&name).map(|gone| (gone.since, gone.at));
             self.live.insert(name.clone(), Entry { resource, at, since: at, before });
@@ -257,21 +300,29 @@ impl Table {
         true
     }
 
-    fn remove(&mut self, at: u64, name: Name) -> bool {
-        let Some(entry) = self.live.remove(&name) else { return false };
+    fn remove(&mut self, at: u64, name: &Name) -> bool {
+        let Some((name, entry)) = self.live.remove_with_key(name) else { return false };
         self.become_version(at, self.fingerprint.wrapping_sub(entry.resource.fingerprint()));
         self.log.remove(&(entry.at, name.clone()));
         self.log.insert((at, name.clone()), Kept::Removed);
         self.tombstone_log.insert((at, name.clone()));
         self.tombstones.insert(name, Entry { at, ..entry });
-        if self.tombstones.len() > MAX_TOMBSTONES
-            && let Some((at, oldest)) = self.tombstone_log.pop_first()
-        {
-            self.tombstones.remove(&oldest);
-            self.log.remove(&(at, oldest));
-            self.forgotten = at;
-        }
         true
+    }
+
+    /// Whether there are removals before `at` that are too many to be remembered.
+    fn forgets(&self, at: u64) -> bool {
+        self.tombstones.len() > MAX_TOMBSTONES && self.tombstone_log.get_min().is_some_and(|(oldest, _)| *oldest < at)
+    }
+
+    /// Forgets the oldest removals before `at`, as far as there are too many.
+    fn forget(&mut self, at: u64) {
+        while self.forgets(at) {
+            let Some((then, name)) = self.tombstone_log.remove_min() else { return };
+            self.tombstones.remove(&name);
+            self.log.remove(&(then, name));
+            self.forgotten = then;
+        }
     }
 
     fn become_version(&mut self, at: u64, fingerprint: u64) {

@@ -18,7 +18,8 @@
 //!    bytes, wherever they are made: the bytes are the version, and a client that comes from another
 //!    replica is sent nothing that it has. (Sort what a map holds.)
 //! 2. **Sequence.** [`Cache::apply`] takes the changes of one step together, under a number that only grows: a
-//!    revision, say. What refers to each other belongs into one step. What has not changed may be in it.
+//!    revision, say; it panics if one that changes something does not. What refers to each other belongs into one
+//!    step. What has not changed may be in it.
 //! 3. **Admission.** [`Admit`] is asked once per stream, with the node and what the transport knows of the
 //!    client, and answers with its cache. Limits on connections and on their age are the transport's.
 //! 4. **Status.** The [`StreamStatus`] that you gave to a stream says what was sent, acknowledged and
@@ -60,6 +61,11 @@
 //!   [`StreamSettings::order_timeout`], no longer.
 //! - *One response at a time per type.* What changes before it is answered is one response afterwards. A client
 //!   that does not read costs one response per type.
+//! - *One state at a time.* A listener or route goes out in the state whose clusters were acknowledged, however fast
+//!   newer states come; it waits for two answers about clusters at most.
+//! - *A rejection breaks nothing.* What the client then still uses is not removed until it has taken another; a
+//!   listener, route or virtual host that names a cluster which it rejected, and has no other of, is kept back until it
+//!   takes it. Neither ends with the order timeout, and neither holds up anything else.
 //! - *No response without a change* or a question. A rejected resource is not sent again until it changes.
 //! - *Endpoints after every change of their cluster*, asked for or not: Envoy waits for them and does not ask.
 //!
@@ -74,6 +80,7 @@ pub mod client;
 mod codec;
 pub mod metrics;
 mod order;
+mod rejection;
 pub mod resource;
 pub mod server;
 mod session;

@@ -20,6 +20,15 @@ pub(crate) fn additions_wait_for(type_url: &str) -> &'static [&'static str] {
     }
 }
 
+/// Whether a type takes part in the order: its changes are sent in the state that they were made in, together with
+/// those of the others. Endpoints do not: the newest are always the best.
+pub(crate) fn is_ordered(type_url: &str) -> bool {
+    matches!(
+        type_url,
+        type_url::CLUSTER | type_url::LISTENER | type_url::SCOPED_ROUTE | type_url::ROUTE | type_url::VIRTUAL_HOST
+    )
+}
+
 /// Types that must have nothing left to send or be acknowledged before removals of `type_url` go out.
 pub(crate) fn removals_wait_for(type_url: &str) -> &'static [&'static str] {
     match type_url {
@@ -44,47 +53,69 @@ pub(crate) fn rank(type_url: &str) -> u8 {
     }
 }
 
-/// Since when a type has been held back for others; nothing is for ever.
+/// Since when a type has been held back for others; nothing is for ever, unless the client has rejected something
+/// that others must not go ahead of.
 ///
-/// The clock of removals begins only when the type's own additions are answered, and what they wait for is sent or
-/// has waited long enough itself: the routes that lead away from a removed cluster may be waiting for
-/// another cluster. Once begun, nothing sets it back.
+/// The clock of removals is for those that may begin to wait together: their type's own additions are answered, and what
+/// they wait for is sent or has waited long enough itself: the routes that lead away from a removed cluster may
+/// be waiting for another cluster. Once begun, nothing sets it back but a rejection, and what comes later waits for
+/// the next round.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     additions: Option<Instant>,
-    removals: Option<Instant>,
+    removals: Option<Round>,
+}
+
+/// Removals up to a sequence, and since when they have been held back.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    since: Instant,
+    through: u64,
 }
 
 impl Held {
-    /// `gate`, or a wider one if what is behind it has waited for as long as `patience`.
-    pub(crate) fn relent(&self, gate: Gate, now: Instant, patience: Duration) -> Gate {
-        let (additions, removals) = (over(self.additions, now, patience), over(self.removals, now, patience));
-        match gate {
-            Gate::Shut if additions && removals => Gate::All,
-            Gate::Shut if additions => Gate::Additions,
-            Gate::Additions if removals => Gate::All,
+    /// `gate`, or a wider one if what is behind it has waited for as long as `patience`. Up to `taken`, nothing that
+    /// removals wait for was rejected.
+    pub(crate) fn relent(&self, gate: Gate, now: Instant, patience: Duration, taken: u64) -> Gate {
+        let gate = match gate {
+            Gate::Shut if over(self.additions, now, patience) => Gate::Additions,
             gate => gate,
+        };
+        match (gate, self.relented_through(now, patience).filter(|relented| *relented <= taken)) {
+            (Gate::Additions, Some(relented)) => Gate::Through(relented),
+            (Gate::Through(sequence), Some(relented)) => Gate::Through(sequence.max(relented)),
+            (gate, _) => gate,
         }
     }
 
-    /// Whether changes of `progress` up to `sequence` are not sent, and have not waited for as long as `patience`.
-    pub(crate) fn holds(&self, progress: &Progress, sequence: u64, now: Instant, patience: Duration) -> bool {
-        progress.sent_through() < sequence && !over(self.additions, now, patience)
-            || progress.has_unsent_removals() && !over(self.removals, now, patience)
+    /// Up to which change others need not wait for `progress` to send its own: that is sent, or has waited for as
+    /// long as `patience`.
+    pub(crate) fn frees_through(&self, progress: &Progress, now: Instant, patience: Duration) -> u64 {
+        let additions = if over(self.additions, now, patience) { u64::MAX } else { progress.sent_through() };
+        let relented = self.relented_through(now, patience);
+        let held = progress.unsent_removals().filter(|removal| relented.is_none_or(|through| *removal > through));
+        additions.min(held.min().map_or(u64::MAX, |removal| removal.saturating_sub(1)))
     }
 
-    /// Starts and stops the clocks, after what could be sent was sent. `free` is whether nothing is held that
-    /// the removals wait for.
-    pub(crate) fn update(&mut self, progress: &Progress, now: Instant, free: bool) {
-        let waiting = progress.outstanding().is_some();
-        self.additions = (progress.has_unsent_additions() && !waiting).then(|| self.additions.unwrap_or(now));
-        let begins = (free && progress.additions_through() >= progress.removals_since()).then_some(now);
-        self.removals = progress.has_unsent_removals().then(|| self.removals.or(begins)).flatten();
+    /// Starts and stops the clocks, after what could be sent was sent. `busy` is whether nothing could for want of an
+    /// answer. What the removals wait for holds nothing back up to `free`, and nothing up to `taken` was rejected there.
+    pub(crate) fn update(&mut self, progress: &Progress, now: Instant, busy: bool, free: u64, taken: u64) {
+        self.additions = (progress.has_unsent_additions() && !busy).then(|| self.additions.unwrap_or(now));
+        let waits = |round: &Round| progress.unsent_removals().any(|removal| removal <= round.through);
+        self.removals = self.removals.filter(|round| round.through <= taken && waits(round)).or_else(|| {
+            let limit = free.min(taken).min(progress.additions_through());
+            let newest = progress.unsent_removals().filter(|removal| *removal <= limit).max();
+            newest.map(|through| Round { since: now, through })
+        });
     }
 
     /// When it will relent next.
     pub(crate) fn relents(&self, patience: Duration) -> impl Iterator<Item = Instant> {
-        self.additions.into_iter().chain(self.removals).map(move |since| since + patience)
+        self.additions.into_iter().chain(self.removals.map(|round| round.since)).map(move |since| since + patience)
+    }
+
+    fn relented_through(&self, now: Instant, patience: Duration) -> Option<u64> {
+        self.removals.filter(|round| over(Some(round.since), now, patience)).map(|round| round.through)
     }
 }
 

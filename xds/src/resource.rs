@@ -87,6 +87,12 @@ impl Resource {
         &self.name
     }
 
+    /// The same, with another copy of its name.
+    pub(crate) fn named(self, name: Name) -> Self {
+        debug_assert_eq!(self.name, name);
+        Self { name, ..self }
+    }
+
     /// The content hash.
     pub fn version(&self) -> Version {
         self.version

@@ -3,8 +3,26 @@
 //! Subscriptions know their own type only; here they are put in order (`order.rs`). A type that is held back waits
 //! for the others to come as far as *its own* newest change, not for them to fall silent: under steady
 //! changes they may never. And it waits no longer than the stream's patience.
+//!
+//! Nor does it follow the newest change: while it is held back, the types that refer to each other stay at the
+//! [`Tables`] that it was held back with (the *pin*), and go on to the newest when it is sent. Otherwise each edit
+//! of a route would make it wait for clusters of which each answer brings the next, and what is sent when
+//! patience ends would refer to clusters that never were. So a route waits for two answers about clusters at
+//! most: to those that were on their way, and to those of its own state. Endpoints are always the newest. A
+//! stream that sends nothing (its connection is full) pins nothing: [`Session::unpin`].
+//!
+//! A rejection is an answer: it holds up nothing that is new, with one exception. A listener, route or virtual host
+//! with the name of a cluster in it that the client rejected *and has no other of* is kept back by itself,
+//! until the client takes the cluster, it is removed, or the reference is gone; names are found in the encoded message,
+//! as what it means is not known here. (In a full-state response nothing can be kept back: there it goes out.)
+//! A rejected change of a cluster that the client has keeps nothing back: the old one serves.
+//! For what is removed a rejection is no answer: it waits until all that was rejected at or before its time
+//! is taken, however long that may be. A client that has rejected a route still needs the cluster of the old one.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chancery_proto::type_url;
 
@@ -20,8 +38,27 @@ use crate::{
 pub(crate) struct Session<S> {
     /// In the order in which they are sent.
     types: Vec<Typed<S>>,
+    /// What the ordered types stay at while one of them is held back.
+    pinned: Option<Arc<Tables>>,
     rules: SessionRules,
     opened: Instant,
+}
+
+/// What a type is served from.
+#[derive(Clone, Copy)]
+struct View<'t> {
+    ordered: &'t Tables,
+    newest: &'t Tables,
+}
+
+impl<'t> View<'t> {
+    fn of(self, type_url: &str) -> &'t Tables {
+        if order::is_ordered(type_url) { self.ordered } else { self.newest }
+    }
+
+    fn table(self, type_url: &str) -> &'t Table {
+        self.of(type_url).table(type_url)
+    }
 }
 
 /// What holds for a whole stream.
@@ -51,6 +88,8 @@ pub(crate) struct Turn<R> {
     pub(crate) look_again: Option<Instant>,
     /// The sequence up to which everything that was asked for is sent and answered.
     pub(crate) settled: Option<u64>,
+    /// The newest change that is kept back because the client rejected a cluster.
+    pub(crate) kept_back: Option<u64>,
 }
 
 /// The stream asks for more types than it may.
@@ -60,15 +99,15 @@ pub(crate) struct TooManyTypes;
 
 impl<S: Subscription> Session<S> {
     pub(crate) fn new(rules: SessionRules, opened: Instant) -> Self {
-        Self { types: Vec::new(), rules, opened }
+        Self { types: Vec::new(), pinned: None, rules, opened }
     }
 
-    /// Takes in a request.
+    /// Takes in a request; `newest` are the tables as they are now.
     pub(crate) fn on_request(
         &mut self,
         type_url: &TypeUrl,
         request: S::Request,
-        tables: &Tables,
+        newest: &Tables,
     ) -> Result<Verdict, TooManyTypes> {
         let at = match self.position(type_url) {
             Some(at) => at,
@@ -80,53 +119,77 @@ impl<S: Subscription> Session<S> {
                 at
             }
         };
+        let ordered = self.pinned.as_deref().unwrap_or(newest);
+        let tables = View { ordered, newest }.of(type_url);
         Ok(self.types[at].subscription.on_request(request, tables.table(type_url), tables.head()))
     }
 
+    /// Lets go of the state that the stream was working through: what is sent next is the newest, however long it
+    /// takes until something can be.
+    pub(crate) fn unpin(&mut self) {
+        self.pinned = None;
+    }
+
     /// Takes in what changed, and makes the replies that are due; one may make others due.
-    pub(crate) fn turn(&mut self, tables: &Tables, now: Instant) -> Result<Turn<S::Reply>, FellBehind> {
+    pub(crate) fn turn(&mut self, newest: &Arc<Tables>, now: Instant) -> Result<Turn<S::Reply>, FellBehind> {
         let patience = self.rules.patience;
         for typed in &mut self.types {
             let progress = typed.subscription.progress_mut();
-            progress.absorb(tables.table(&typed.type_url), tables.head())?;
             if progress.outstanding().is_some_and(|sent| sent.at + patience <= now) {
                 progress.give_up_waiting();
             }
         }
         let mut replies = Vec::new();
+        let mut ordered = self.pinned.take().unwrap_or_else(|| newest.clone());
         loop {
-            // A removal that cannot be said settles without a reply, and may let go of an earlier type.
-            let settled = self.settled_through();
-            self.make_replies(tables, now, &mut replies);
-            if !replies.is_empty() || self.settled_through() == settled {
+            let view = View { ordered: &ordered, newest };
+            for typed in &mut self.types {
+                let tables = view.of(&typed.type_url);
+                typed.subscription.progress_mut().absorb(tables.table(&typed.type_url), tables.head())?;
+            }
+            self.make_all_replies(view, now, &mut replies);
+            if self.types.iter().any(|typed| self.is_held_back(typed, view, now)) {
+                self.pinned = Some(ordered);
                 break;
             }
+            if ordered.head() == newest.head() {
+                break;
+            }
+            ordered = newest.clone();
         }
         let look_again = self.types.iter().flat_map(|typed| {
             let answer = typed.subscription.progress().outstanding().map(|sent| sent.at + patience);
             typed.held.relents(patience).chain(answer)
         });
         let settled = self.settled_through().into_iter().min();
-        Ok(Turn { replies, look_again: look_again.filter(|at| *at > now).min(), settled })
+        let kept_back = self.types.iter().filter_map(|typed| typed.subscription.progress().kept_back()).max();
+        Ok(Turn { replies, look_again: look_again.filter(|at| *at > now).min(), settled, kept_back })
     }
 
-    fn make_replies(&mut self, tables: &Tables, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {
+    fn make_all_replies(&mut self, view: View<'_>, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {
+        let before = replies.len();
+        loop {
+            // A removal that cannot be said settles without a reply, and may let go of an earlier type.
+            let settled = self.settled_through();
+            self.make_replies(view, now, replies);
+            if replies.len() > before || self.settled_through() == settled {
+                return;
+            }
+        }
+    }
+
+    fn make_replies(&mut self, view: View<'_>, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {
         for at in 0..self.types.len() {
             // On a service of its own there is no RouteConfiguration to wait for.
             if self.rules.aggregated && &*self.types[at].type_url == type_url::VIRTUAL_HOST {
-                self.park_virtual_hosts(at, tables.table(type_url::ROUTE));
+                self.park_virtual_hosts(at, view.table(type_url::ROUTE));
             }
-            let gate = self.gate(&self.types[at], tables, now);
-            let since = self.types[at].subscription.progress().removals_since();
-            let free = order::removals_wait_for(&self.types[at].type_url).iter().all(|other| {
-                let other =
-                    self.position(other).map(|at| (&self.types[at].held, self.types[at].subscription.progress()));
-                other.is_none_or(|(held, progress)| !held.holds(progress, since, now, self.rules.patience))
-            });
+            let gate = self.keep_back(at, view, now);
+            let (free, taken) = self.removals_through(&self.types[at].type_url, now);
             let typed = &mut self.types[at];
-            let gate = typed.held.relent(gate, now, self.rules.patience);
-            let reply = typed.subscription.reply(tables.table(&typed.type_url), gate, now);
-            typed.held.update(typed.subscription.progress(), now, free);
+            let reply = typed.subscription.reply(view.table(&typed.type_url), gate, now);
+            let busy = typed.subscription.is_busy();
+            typed.held.update(typed.subscription.progress(), now, busy, free, taken);
             if let Some((sent, reply)) = reply {
                 let type_url = typed.type_url.clone();
                 if &*type_url == type_url::CLUSTER {
@@ -134,11 +197,57 @@ impl<S: Subscription> Session<S> {
                     self.touch_endpoints(&sent.set);
                 }
                 if &*type_url == type_url::ROUTE {
-                    self.touch_virtual_hosts(&sent.set, tables.table(type_url::VIRTUAL_HOST));
+                    self.touch_virtual_hosts(&sent.set, view.table(type_url::VIRTUAL_HOST));
                 }
                 replies.push((type_url, sent, reply));
             }
         }
+    }
+
+    /// Puts aside what refers to a cluster that the client has rejected and has none of, and takes up what does no more.
+    /// Returns what the type may send.
+    fn keep_back(&mut self, at: usize, view: View<'_>, now: Instant) -> Gate {
+        self.with_lacking(at, view, |progress, is_lacking| progress.let_go(is_lacking));
+        let gate = self.gate(&self.types[at], view, now);
+        if gate != Gate::Shut && !self.types[at].subscription.is_busy() {
+            self.with_lacking(at, view, |progress, is_lacking| progress.keep_back(is_lacking));
+        }
+        gate
+    }
+
+    /// Does something with a type whose resources may refer to clusters, by whether a resource of it refers to one that
+    /// the client has rejected and has none of.
+    fn with_lacking(&mut self, at: usize, view: View<'_>, act: impl FnOnce(&mut Progress, &dyn Fn(&str) -> bool)) {
+        // Clusters stand before what refers to them.
+        let (before, rest) = self.types.split_at_mut(at);
+        let Typed { type_url, subscription, .. } = &mut rest[0];
+        let refers = order::additions_wait_for(type_url).contains(&type_url::CLUSTER) && subscription.sends_parts();
+        let clusters = before.iter().find(|typed| refers && &*typed.type_url == type_url::CLUSTER);
+        let Some(clusters) = clusters.map(|typed| typed.subscription.progress()) else { return };
+        let (lacks, table) = (clusters.is_lacking(), view.table(type_url));
+        act(subscription.progress_mut(), &|name| {
+            let resource = table.resource(name).filter(|_| lacks);
+            resource.is_some_and(|resource| clusters.is_lacking_in(&resource.any_bytes()))
+        });
+    }
+
+    /// Whether something new of a type could be sent, were it not for others.
+    fn is_held_back(&self, typed: &Typed<S>, view: View<'_>, now: Instant) -> bool {
+        order::is_ordered(&typed.type_url)
+            && typed.subscription.progress().has_unsent_additions()
+            && !typed.subscription.is_busy()
+            && self.gate(typed, view, now) == Gate::Shut
+    }
+
+    /// What removals of a type wait for: up to which change it holds nothing back, and up to which nothing of it was
+    /// rejected.
+    fn removals_through(&self, type_url: &str, now: Instant) -> (u64, u64) {
+        let others = order::removals_wait_for(type_url).iter().filter_map(|other| self.position(other));
+        others.map(|at| &self.types[at]).fold((u64::MAX, u64::MAX), |(free, taken), other| {
+            let progress = other.subscription.progress();
+            let frees = other.held.frees_through(progress, now, self.rules.patience);
+            (free.min(frees), taken.min(progress.taken_through()))
+        })
     }
 
     fn settled_through(&self) -> Vec<u64> {
@@ -181,24 +290,27 @@ impl<S: Subscription> Session<S> {
         }
     }
 
-    /// What the order of types lets a type send.
-    fn gate(&self, typed: &Typed<S>, tables: &Tables, now: Instant) -> Gate {
+    /// What the order of types lets a type send, or the end of its patience.
+    fn gate(&self, typed: &Typed<S>, view: View<'_>, now: Instant) -> Gate {
         let own = typed.subscription.progress();
         let additions = order::additions_wait_for(&typed.type_url).iter().all(|other| match self.progress(other) {
             Some(other) => other.additions_through() >= own.additions_since(),
             // An Envoy that reconnects while a cluster is warming asks for clusters last.
-            None if *other == type_url::CLUSTER => !self.is_returning() || !self.may_yet_ask(other, tables, now),
+            None if *other == type_url::CLUSTER => !self.is_returning() || !self.may_yet_ask(other, view, now),
             None => true,
         });
-        let removals = order::removals_wait_for(&typed.type_url).iter().all(|other| match self.progress(other) {
-            Some(other) => other.settled_through() >= own.removals_since(),
-            None => !self.may_yet_ask(other, tables, now),
+        let mut removals = order::removals_wait_for(&typed.type_url).iter().map(|other| match self.progress(other) {
+            Some(other) => Some(other.settled_through().min(other.taken_through())),
+            None => (!self.may_yet_ask(other, view, now)).then_some(u64::MAX),
         });
-        match (additions, removals) {
+        let removals = removals.try_fold(u64::MAX, |through, other| other.map(|other| through.min(other)));
+        let gate = match (additions, removals) {
             (false, _) => Gate::Shut,
-            (true, false) => Gate::Additions,
-            (true, true) => Gate::All,
-        }
+            (true, None) => Gate::Additions,
+            (true, Some(sequence)) => Gate::Through(sequence),
+        };
+        let (_, taken) = self.removals_through(&typed.type_url, now);
+        typed.held.relent(gate, now, self.rules.patience, taken)
     }
 
     /// Whether the client has had another stream before this one.
@@ -208,10 +320,10 @@ impl<S: Subscription> Session<S> {
 
     /// Whether the client may hold resources of a type that it has not asked for on this stream: it may have
     /// just reconnected. Virtual hosts are asked for by few, so they count only where there are any.
-    fn may_yet_ask(&self, type_url: &str, tables: &Tables, now: Instant) -> bool {
+    fn may_yet_ask(&self, type_url: &str, view: View<'_>, now: Instant) -> bool {
         self.rules.aggregated
             && now < self.opened + self.rules.patience
-            && (type_url != type_url::VIRTUAL_HOST || !tables.table(type_url).is_empty())
+            && (type_url != type_url::VIRTUAL_HOST || !view.newest.table(type_url).is_empty())
     }
 }
 
@@ -229,6 +341,7 @@ fn rules(type_url: &str) -> TypeRules {
         full_state,
         legacy_wildcard: full_state || type_url == type_url::VIRTUAL_HOST,
         always_resent: type_url == type_url::ENDPOINT,
+        piecewise: matches!(type_url, type_url::CLUSTER | type_url::LISTENER),
     }
 }
 

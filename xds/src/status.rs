@@ -3,12 +3,22 @@
 //! The stream writes, others read: a short lock around plain data, and a watch for those who wait until a
 //! sequence has been applied. Nothing is queued.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use chancery_proto::type_url;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
+    rejection::mentions,
     resource::{Name, TypeUrl},
     subscription::Sent,
 };
@@ -18,6 +28,8 @@ use crate::{
 pub struct StreamStatus {
     types: Mutex<BTreeMap<TypeUrl, TypeStatus>>,
     settled: watch::Sender<u64>,
+    /// The newest change that is kept back because a cluster was rejected; 0 if none is.
+    kept_back: AtomicU64,
 }
 
 /// What was sent of one type, and what was answered.
@@ -49,7 +61,7 @@ pub struct Stamp {
 pub struct Rejection {
     /// Which one, and when the rejection came.
     pub response: Stamp,
-    /// The client's words.
+    /// The client's words, the first 4 KiB of them.
     pub message: String,
     /// The resources in the response that the client's words name; all of them if none is named.
     pub resources: Vec<Name>,
@@ -57,7 +69,7 @@ pub struct Rejection {
 
 impl Default for StreamStatus {
     fn default() -> Self {
-        Self { types: Mutex::default(), settled: watch::Sender::new(0) }
+        Self { types: Mutex::default(), settled: watch::Sender::new(0), kept_back: AtomicU64::new(0) }
     }
 }
 
@@ -67,7 +79,8 @@ impl StreamStatus {
         self.types.lock().clone()
     }
 
-    /// The sequence up to which everything the client asked for was sent and answered. It only grows.
+    /// The sequence up to which everything the client asked for was sent and answered, or is kept back because of
+    /// a rejection. It only grows.
     pub fn settled(&self) -> u64 {
         *self.settled.borrow()
     }
@@ -77,11 +90,20 @@ impl StreamStatus {
         self.settled.subscribe()
     }
 
-    /// The rejections of responses at or after `sequence`.
+    /// The rejections of responses at or after `sequence`, and those because of which such changes are kept back.
     pub fn rejections_since(&self, sequence: u64) -> Vec<(TypeUrl, Rejection)> {
         let types = self.types.lock();
         let rejected = types.iter().filter_map(|(type_url, status)| Some((type_url.clone(), status.rejected.clone()?)));
-        rejected.filter(|(_, rejection)| rejection.response.sequence >= sequence).collect()
+        let keeps_back =
+            |type_url: &str| type_url == type_url::CLUSTER && self.kept_back.load(Ordering::Acquire) >= sequence;
+        let since = |(type_url, rejection): &(TypeUrl, Rejection)| {
+            rejection.response.sequence >= sequence || keeps_back(type_url)
+        };
+        rejected.filter(since).collect()
+    }
+
+    pub(crate) fn on_kept_back(&self, newest: Option<u64>) {
+        self.kept_back.store(newest.unwrap_or(0), Ordering::Release);
     }
 
     pub(crate) fn on_sent(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
@@ -110,15 +132,6 @@ pub(crate) fn rejection(sent: Sent, message: String, now: SystemTime) -> Rejecti
     let named: Vec<Name> = sent.names.iter().filter(|name| mentions(&message, name)).cloned().collect();
     let response = stamp(&sent, now);
     Rejection { response, message, resources: if named.is_empty() { sent.names } else { named } }
-}
-
-/// Whether `message` has `name` in it, not as a part of a longer name.
-fn mentions(message: &str, name: &str) -> bool {
-    let in_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
-    message.match_indices(name).any(|(at, _)| {
-        !message[..at].chars().next_back().is_some_and(in_name)
-            && !message[at + name.len()..].chars().next().is_some_and(in_name)
-    })
 }
 
 fn stamp(sent: &Sent, at: SystemTime) -> Stamp {

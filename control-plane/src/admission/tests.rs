@@ -63,7 +63,7 @@ impl Desk {
 }
 
 fn names(admission: &Admission, type_url: &str) -> Vec<String> {
-    admission.cache.read().table(type_url).resources().map(|resource| resource.name().to_string()).collect()
+    admission.cache.snapshot().table(type_url).resources().map(|resource| resource.name().to_string()).collect()
 }
 
 #[test]

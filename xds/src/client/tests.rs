@@ -211,7 +211,7 @@ struct Pair<C, S> {
     refusals: usize,
 }
 
-const RULES: TypeRules = TypeRules { full_state: true, legacy_wildcard: true, always_resent: false };
+const RULES: TypeRules = TypeRules { full_state: true, legacy_wildcard: true, always_resent: false, piecewise: false };
 
 impl<C, S> Pair<C, S>
 where
@@ -244,7 +244,7 @@ where
     }
 
     fn deliver(&mut self, request: S::Request) {
-        let tables = self.cache.read();
+        let tables = self.cache.snapshot();
         if let Verdict::Rejected(..) = self.server.on_request(request, tables.table(T), tables.head()) {
             self.refusals += 1;
         }
@@ -253,9 +253,9 @@ where
     /// One response and its answer, if one is due. Bodies that begin with `bad` are refused.
     fn exchange(&mut self) -> bool {
         let reply = {
-            let tables = self.cache.read();
+            let tables = self.cache.snapshot();
             self.server.progress_mut().absorb(tables.table(T), tables.head()).unwrap();
-            self.server.reply(tables.table(T), Gate::All, Instant::now())
+            self.server.reply(tables.table(T), Gate::ALL, Instant::now())
         };
         let Some((sent, reply)) = reply else { return false };
         let response = codec::Response { type_url: T.into(), nonce: sent.nonce, version: sent.version, reply };
@@ -280,7 +280,7 @@ where
     }
 
     fn holds(&self) -> BTreeMap<Name, Bytes> {
-        let tables = self.cache.read();
+        let tables = self.cache.snapshot();
         let wire = |resource: &Resource| Any::decode(resource.any_bytes()).unwrap().value.into();
         tables.table(T).resources().map(|resource| (resource.name().clone(), wire(resource))).collect()
     }

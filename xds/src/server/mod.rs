@@ -88,7 +88,7 @@ impl Default for StreamSettings {
     fn default() -> Self {
         Self {
             hello_timeout: Duration::from_secs(10),
-            order_timeout: Duration::from_secs(15),
+            order_timeout: Duration::from_secs(5),
             max_types: 32,
             // 100,000 initial resource versions, with room.
             max_request_bytes: 32 << 20,

@@ -239,7 +239,7 @@ where
             return Err(Status::invalid_argument("the node changed on an open stream"));
         }
         let verdict = {
-            let tables = self.cache.read();
+            let tables = self.cache.snapshot();
             let verdict = self.session.on_request(&type_url, request, &tables);
             let verdict = verdict.map_err(|error| Status::resource_exhausted(error.to_string()))?;
             if !self.labels.contains_key(&type_url) {
@@ -294,15 +294,21 @@ where
         loop {
             while !self.queue.is_empty() {
                 // What changes meanwhile is looked at when the connection has taken what there is.
-                let Ok(permit) = responses.try_reserve() else { return Ok(None) };
+                let Ok(permit) = responses.try_reserve() else {
+                    // Nor may a client that does not read keep alive what is no more.
+                    self.session.unpin();
+                    return Ok(None);
+                };
                 if let Some(response) = self.queue.pop_front() {
                     permit.send(response);
                 }
             }
             // In this order: what is applied after the look marks the head as changed again.
             self.head.mark_unchanged();
-            let turn = self.session.turn(&self.cache.read(), Instant::now());
-            let Turn { replies, look_again, settled } = turn.map_err(|error| Status::aborted(error.to_string()))?;
+            let turn = self.session.turn(&self.cache.snapshot(), Instant::now());
+            let Turn { replies, look_again, settled, kept_back } =
+                turn.map_err(|error| Status::aborted(error.to_string()))?;
+            self.status.on_kept_back(kept_back);
             if let Some(settled) = settled {
                 self.status.on_settled(settled);
             }

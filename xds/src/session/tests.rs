@@ -3,13 +3,18 @@
 mod hosts;
 mod laws;
 mod proxy;
+mod rejections;
+mod steady;
 
 use chancery_proto::envoy::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 
 use super::*;
 use crate::{
     Cache, Resource, Update,
-    subscription::{delta::Delta, sotw::Sotw},
+    subscription::{
+        delta::{Delta, DeltaReply},
+        sotw::Sotw,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,7 +26,7 @@ fn session<S: Subscription>(now: Instant) -> Session<S> {
 /// Asks as an incremental client, for everything.
 fn ask(session: &mut Session<Delta>, cache: &Cache, type_url: &str) -> Result<Verdict, TooManyTypes> {
     let request = DeltaDiscoveryRequest { resource_names_subscribe: vec!["*".into()], ..Default::default() };
-    session.on_request(&type_url.into(), request, &cache.read())
+    session.on_request(&type_url.into(), request, &cache.snapshot())
 }
 
 fn names<R>(turn: &Turn<R>) -> Vec<&str> {
@@ -41,7 +46,7 @@ fn apply(cache: &Cache, sequence: u64, set: &[&str], removed: &[&str]) {
 
 fn answer(session: &mut Session<Delta>, cache: &Cache, reply: &(TypeUrl, Sent, impl Sized)) {
     let request = DeltaDiscoveryRequest { response_nonce: reply.1.nonce.clone(), ..Default::default() };
-    session.on_request(&reply.0, request, &cache.read()).unwrap();
+    session.on_request(&reply.0, request, &cache.snapshot()).unwrap();
 }
 
 #[test]
@@ -63,7 +68,7 @@ fn a_client_that_asks_for_no_clusters_is_not_held_up() {
     let mut session = session::<Delta>(now);
     ask(&mut session, &cache, type_url::LISTENER).unwrap();
     ask(&mut session, &cache, type_url::ROUTE).unwrap();
-    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), ["listener", "route"]);
+    assert_eq!(names(&session.turn(&cache.snapshot(), now).unwrap()), ["listener", "route"]);
 }
 
 #[test]
@@ -77,14 +82,14 @@ fn routes_of_a_reconnected_client_wait_until_it_asks_for_clusters() {
         initial_resource_versions: [("x".to_owned(), "old".to_owned())].into(),
         ..Default::default()
     };
-    session.on_request(&type_url::LISTENER.into(), held, &cache.read()).unwrap();
+    session.on_request(&type_url::LISTENER.into(), held, &cache.snapshot()).unwrap();
     ask(&mut session, &cache, type_url::ROUTE).unwrap();
-    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), [""; 0]);
+    assert_eq!(names(&session.turn(&cache.snapshot(), now).unwrap()), [""; 0]);
     ask(&mut session, &cache, type_url::CLUSTER).unwrap();
-    let turn = session.turn(&cache.read(), now).unwrap();
+    let turn = session.turn(&cache.snapshot(), now).unwrap();
     assert_eq!(names(&turn), ["cluster"]);
     answer(&mut session, &cache, &turn.replies[0]);
-    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), ["listener", "route"]);
+    assert_eq!(names(&session.turn(&cache.snapshot(), now).unwrap()), ["listener", "route"]);
 }
 
 #[test]
@@ -95,16 +100,20 @@ fn routes_wait_for_clusters_no_longer_than_the_patience_lasts() {
     let mut session = session::<Delta>(now);
     ask(&mut session, &cache, type_url::CLUSTER).unwrap();
     ask(&mut session, &cache, type_url::ROUTE).unwrap();
-    let turn = session.turn(&cache.read(), now).unwrap();
+    let turn = session.turn(&cache.snapshot(), now).unwrap();
     assert_eq!((names(&turn), turn.look_again), (vec!["cluster"], Some(now + PATIENCE)));
-    let early = session.turn(&cache.read(), now + PATIENCE - Duration::from_millis(1)).unwrap();
+    let early = session.turn(&cache.snapshot(), now + PATIENCE - Duration::from_millis(1)).unwrap();
     assert_eq!(names(&early), [""; 0]);
-    let late = session.turn(&cache.read(), now + PATIENCE).unwrap();
+    let late = session.turn(&cache.snapshot(), now + PATIENCE).unwrap();
     assert_eq!(names(&late), ["route"]);
     answer(&mut session, &cache, &late.replies[0]);
-    assert_eq!(session.turn(&cache.read(), now + PATIENCE).unwrap().settled, Some(0), "the cluster was not answered");
+    assert_eq!(
+        session.turn(&cache.snapshot(), now + PATIENCE).unwrap().settled,
+        Some(0),
+        "the cluster was not answered"
+    );
     answer(&mut session, &cache, &turn.replies[0]);
-    assert_eq!(session.turn(&cache.read(), now + PATIENCE).unwrap().settled, Some(1));
+    assert_eq!(session.turn(&cache.snapshot(), now + PATIENCE).unwrap().settled, Some(1));
 }
 
 #[test]
@@ -115,14 +124,14 @@ fn routes_are_not_starved_by_a_steady_stream_of_endpoints() {
     let mut session = session::<Delta>(now);
     ask(&mut session, &cache, type_url::ENDPOINT).unwrap();
     ask(&mut session, &cache, type_url::ROUTE).unwrap();
-    let mut turn = session.turn(&cache.read(), now).unwrap();
+    let mut turn = session.turn(&cache.snapshot(), now).unwrap();
     assert_eq!(names(&turn), ["endpoint"]);
     let mut sent = Vec::new();
     for sequence in 2..5 {
         // There is a newer change before every answer.
         apply(&cache, sequence, &[type_url::ENDPOINT], &[]);
         answer(&mut session, &cache, &turn.replies[0]);
-        turn = session.turn(&cache.read(), now).unwrap();
+        turn = session.turn(&cache.snapshot(), now).unwrap();
         sent.extend(names(&turn).into_iter().map(str::to_owned));
     }
     assert_eq!(sent.iter().filter(|name| *name == "route").count(), 1, "{sent:?}");
@@ -139,21 +148,21 @@ fn removals_of_clusters_wait_for_routes_and_a_reconnected_client_to_have_asked_f
         initial_resource_versions: [("x".to_owned(), "1".to_owned())].into(),
         ..Default::default()
     };
-    session.on_request(&type_url::CLUSTER.into(), held, &cache.read()).unwrap();
-    let turn = session.turn(&cache.read(), now).unwrap();
+    session.on_request(&type_url::CLUSTER.into(), held, &cache.snapshot()).unwrap();
+    let turn = session.turn(&cache.snapshot(), now).unwrap();
     assert_eq!((names(&turn), turn.look_again), (vec![], Some(now + PATIENCE)));
     ask(&mut session, &cache, type_url::LISTENER).unwrap();
-    let turn = session.turn(&cache.read(), now).unwrap();
+    let turn = session.turn(&cache.snapshot(), now).unwrap();
     assert_eq!(names(&turn), ["listener"], "a wildcard over nothing is answered");
     answer(&mut session, &cache, &turn.replies[0]);
-    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), [""; 0], "routes may yet be asked for");
+    assert_eq!(names(&session.turn(&cache.snapshot(), now).unwrap()), [""; 0], "routes may yet be asked for");
 
     let asked = DeltaDiscoveryRequest { resource_names_subscribe: vec!["r".into()], ..Default::default() };
-    session.on_request(&type_url::ROUTE.into(), asked, &cache.read()).unwrap();
-    let turn = session.turn(&cache.read(), now).unwrap();
+    session.on_request(&type_url::ROUTE.into(), asked, &cache.snapshot()).unwrap();
+    let turn = session.turn(&cache.snapshot(), now).unwrap();
     assert_eq!(names(&turn), ["route"]);
     answer(&mut session, &cache, &turn.replies[0]);
-    let turn = session.turn(&cache.read(), now).unwrap();
+    let turn = session.turn(&cache.snapshot(), now).unwrap();
     assert_eq!(names(&turn), ["cluster"]);
     assert_eq!(turn.replies[0].2.removed, [Name::from("x")]);
 }
@@ -168,21 +177,21 @@ fn removals_wait_no_longer_than_the_patience_lasts_whatever_is_added_meanwhile()
     ask(&mut session, &cache, type_url::ROUTE).unwrap();
     ask(&mut session, &cache, type_url::LISTENER).unwrap();
     for _ in 0..2 {
-        for reply in session.turn(&cache.read(), now).unwrap().replies {
+        for reply in session.turn(&cache.snapshot(), now).unwrap().replies {
             answer(&mut session, &cache, &reply);
         }
     }
     // The client never answers for the routes that lead away from the cluster.
     apply(&cache, 2, &[type_url::ROUTE], &[type_url::CLUSTER]);
-    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), ["route"]);
-    assert_eq!(names(&session.turn(&cache.read(), now).unwrap()), [""; 0]);
+    assert_eq!(names(&session.turn(&cache.snapshot(), now).unwrap()), ["route"]);
+    assert_eq!(names(&session.turn(&cache.snapshot(), now).unwrap()), [""; 0]);
     let mut removed = 0;
     for second in 1..=6 {
         let mut update = Update::default();
         update.upsert(type_url::CLUSTER, Resource::new(type_url::CLUSTER, "other", format!("{second}").as_bytes()));
         cache.apply(2 + second, update);
         let now = now + Duration::from_secs(second);
-        let turn = session.turn(&cache.read(), now).unwrap();
+        let turn = session.turn(&cache.snapshot(), now).unwrap();
         removed += turn.replies[0].2.removed.len();
         assert!(removed == 0 || second >= 5, "not before its time");
         answer(&mut session, &cache, &turn.replies[0]);
@@ -197,9 +206,9 @@ fn nothing_is_looked_at_again_in_the_past() {
     apply(&cache, 1, &[type_url::CLUSTER], &[]);
     let mut now = Instant::now();
     let mut session = session::<Sotw>(now);
-    session.on_request(&type_url::CLUSTER.into(), DiscoveryRequest::default(), &cache.read()).unwrap();
+    session.on_request(&type_url::CLUSTER.into(), DiscoveryRequest::default(), &cache.snapshot()).unwrap();
     for sequence in 2..20 {
-        let turn = session.turn(&cache.read(), now).unwrap();
+        let turn = session.turn(&cache.snapshot(), now).unwrap();
         assert!(turn.look_again.is_none_or(|at| at > now));
         apply(&cache, sequence, &[type_url::CLUSTER], &[]);
         now += Duration::from_secs(2);
@@ -222,17 +231,17 @@ fn endpoints_follow_a_cluster_that_changed_and_no_other() {
     let clusters = TypeUrl::from(type_url::CLUSTER);
     let endpoints = TypeUrl::from(type_url::ENDPOINT);
     let names = vec!["a".to_owned(), "b".to_owned()];
-    session.on_request(&clusters, DiscoveryRequest::default(), &cache.read()).unwrap();
+    session.on_request(&clusters, DiscoveryRequest::default(), &cache.snapshot()).unwrap();
     let asked = DiscoveryRequest { resource_names: names.clone(), ..Default::default() };
-    session.on_request(&endpoints, asked, &cache.read()).unwrap();
-    let turn = session.turn(&cache.read(), now).unwrap();
+    session.on_request(&endpoints, asked, &cache.snapshot()).unwrap();
+    let turn = session.turn(&cache.snapshot(), now).unwrap();
     for (type_url, sent, _) in &turn.replies {
         let resource_names = if *type_url == endpoints { names.clone() } else { Vec::new() };
         let ack = DiscoveryRequest { response_nonce: sent.nonce.clone(), resource_names, ..Default::default() };
-        session.on_request(type_url, ack, &cache.read()).unwrap();
+        session.on_request(type_url, ack, &cache.snapshot()).unwrap();
     }
     set(3, "b", "2");
-    let turn = session.turn(&cache.read(), now).unwrap();
+    let turn = session.turn(&cache.snapshot(), now).unwrap();
     let sent: Vec<_> = turn.replies.iter().map(|(t, _, r)| (t, r.resources.len())).collect();
     assert_eq!(sent, [(&clusters, 2), (&endpoints, 1)], "before the cluster is acknowledged");
     assert_eq!(&**turn.replies[1].2.resources[0].name(), "b");

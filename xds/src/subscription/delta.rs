@@ -8,9 +8,10 @@ use std::{collections::HashMap, time::Instant};
 
 use chancery_proto::envoy::discovery::DeltaDiscoveryRequest;
 
-use super::{Gate, Progress, Sent, Subscription, TypeRules, Verdict, progress::Want};
+use super::{Gate, Progress, Sent, Subscription, TypeRules, Verdict, pending::Want};
 use crate::{
     cache::Table,
+    rejection,
     resource::{Name, Resource},
 };
 
@@ -38,7 +39,7 @@ impl Subscription for Delta {
     }
 
     fn on_request(&mut self, request: DeltaDiscoveryRequest, table: &Table, head: u64) -> Verdict {
-        let error = request.error_detail.map(|status| status.message);
+        let error = request.error_detail.map(|status| rejection::cut(status.message));
         let verdict = self.progress.answered(&request.response_nonce, error);
         let first = self.progress.start(head, !request.initial_resource_versions.is_empty());
         if first && self.progress.rules.legacy_wildcard && request.resource_names_subscribe.is_empty() {
@@ -48,7 +49,7 @@ impl Subscription for Delta {
             self.subscribe(name, table, head, first);
         }
         for name in &request.resource_names_unsubscribe {
-            self.unsubscribe(name, head);
+            self.unsubscribe(name, table, head);
         }
         if first {
             self.take_initial_versions(&request.initial_resource_versions, table, head);
@@ -62,9 +63,7 @@ impl Subscription for Delta {
             return None;
         }
         let mut names = progress.take_dirty();
-        if gate == Gate::All {
-            names.append(&mut progress.take_doomed());
-        }
+        names.append(&mut progress.take_doomed(gate));
         if names.is_empty() && !progress.owed {
             return None;
         }
@@ -86,6 +85,14 @@ impl Subscription for Delta {
         Some((sent, reply))
     }
 
+    fn is_busy(&self) -> bool {
+        self.progress.outstanding().is_some()
+    }
+
+    fn sends_parts(&self) -> bool {
+        true
+    }
+
     fn progress(&self) -> &Progress {
         &self.progress
     }
@@ -105,7 +112,7 @@ impl Delta {
                 progress.interest.wildcard = true;
                 progress.owe(head);
                 // What it has by name already it will not say, but it may have it.
-                progress.want_all(table, head, |_| !first);
+                progress.want_all(table, head, |_| if first { Want::NEW } else { Want::PERHAPS_HELD });
                 // What it asked for before, and does not any more, it would now take for part of the wildcard.
                 let gone = progress.in_flight().filter(|name| table.resource(name).is_none());
                 for name in gone.cloned().collect::<Vec<_>>() {
@@ -114,12 +121,16 @@ impl Delta {
             }
             return;
         }
-        let name = Name::from(name);
+        let name = table.shared(name);
         progress.want(name.clone(), head, Want::ASKED);
+        if progress.rules.always_resent && table.removed(&name).is_some() {
+            // Its cluster may be about to go as well, and wait for its endpoints until then.
+            progress.doom_later(name.clone(), head);
+        }
         progress.interest.names.insert(name);
     }
 
-    fn unsubscribe(&mut self, name: &str, head: u64) {
+    fn unsubscribe(&mut self, name: &str, table: &Table, head: u64) {
         let progress = &mut self.progress;
         if name == "*" {
             progress.interest.wildcard = false;
@@ -127,11 +138,11 @@ impl Delta {
             progress.skip_uninteresting();
         } else if progress.interest.names.remove(name) {
             if !progress.interest.wildcard {
-                progress.skip(name);
+                progress.forget(name);
             } else if !progress.is_doomed(name) {
                 // The client cannot know whether the wildcard still gives it this one: it is told. If it is
                 // about to lose it, it is told then.
-                progress.want(Name::from(name), head, Want::ASKED);
+                progress.want(table.shared(name), head, Want::ASKED);
             }
         }
     }
@@ -151,7 +162,7 @@ impl Delta {
                 }
                 Some(resource) => progress.want(resource.name().clone(), head, Want::HELD),
                 None => {
-                    let name = Name::from(name.as_str());
+                    let name = table.shared(name);
                     progress.doom(name.clone(), head);
                     if progress.rules.always_resent {
                         progress.touch(&name);

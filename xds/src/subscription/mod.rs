@@ -7,12 +7,17 @@
 //! There is no queue of responses: a change marks its name *dirty*, and the next reply is made from
 //! what the cache holds then. However slow a client is, what is kept for it is one set of names.
 //!
+//! What a client rejects is remembered until it takes it, or something else under that name ([`refusals`]): what
+//! depends on it must not go on as if it had been taken.
+//!
 //! A name whose resource was removed is *doomed*: its removal may have to wait until nothing
 //! refers to it any more (`order.rs`), unlike the answer to a subscription to a name that does not exist,
 //! which is owed at once.
 
 pub mod delta;
+mod pending;
 pub mod progress;
+mod refusals;
 pub mod sotw;
 
 use std::{collections::HashSet, time::Instant};
@@ -30,6 +35,8 @@ pub struct TypeRules {
     /// What a client says it has is sent again all the same (EDS): an Envoy that reconnects while
     /// a cluster is warming waits for its endpoints even though it has them.
     pub always_resent: bool,
+    /// Who rejects a response has applied all that is good in it, and names what is not (LDS, CDS).
+    pub piecewise: bool,
 }
 
 /// The names a client is interested in.
@@ -94,8 +101,13 @@ pub enum Gate {
     Shut,
     /// New and changed resources.
     Additions,
-    /// New and changed resources, and removals.
-    All,
+    /// New and changed resources, and the removals that came at or before this sequence.
+    Through(u64),
+}
+
+impl Gate {
+    /// Everything.
+    pub const ALL: Self = Self::Through(u64::MAX);
 }
 
 /// The stream has slept so long that removals it needs to hear of are forgotten; the client
@@ -119,6 +131,12 @@ pub trait Subscription: Send + 'static {
 
     /// The next reply, if one is due, no other is in the way, and the gate lets it pass.
     fn reply(&mut self, table: &Table, gate: Gate, now: Instant) -> Option<(Sent, Self::Reply)>;
+
+    /// Whether there is no reply whatever is due, because of a response before it.
+    fn is_busy(&self) -> bool;
+
+    /// Whether a reply can be without something that is due.
+    fn sends_parts(&self) -> bool;
 
     /// The shared part.
     fn progress(&self) -> &Progress;

@@ -6,6 +6,9 @@
 //! patience ends, the interest in the answer does not: an acknowledgement that comes a minute
 //! later still counts, and until then the client is not settled.
 //!
+//! What a client rejects counts as answered, but not as taken ([`Progress::taken_through`]). What refers to something that
+//! the client lacks because of that is *kept back*; it does not count as unsent.
+//!
 //! What is pending remembers its oldest and newest change, so that whoever waits for a change waits for that one
 //! and not for a moment of silence, which under steady changes may never come: see
 //! [`Progress::additions_through`] and [`Progress::settled_through`].
@@ -15,7 +18,11 @@ use std::{
     time::Instant,
 };
 
-use super::{FellBehind, Interest, Sent, TypeRules, Verdict};
+use super::{
+    FellBehind, Gate, Interest, Sent, TypeRules, Verdict,
+    pending::{Span, Want},
+    refusals::Refusals,
+};
 use crate::{
     cache::{Kept, Table},
     resource::Name,
@@ -37,15 +44,19 @@ pub struct Progress {
     dirty_span: Span,
     /// Dirty as well, but of no use to the client yet; does not count as unsent.
     parked: BTreeMap<Name, Want>,
-    doomed: BTreeSet<Name>,
-    /// Of the changes in `doomed`.
-    doomed_span: Span,
-    /// Of the changes that were taken out of both to be sent.
+    /// Dirty as well, but with a reference to what the client lacks; does not count as unsent.
+    kept_back: BTreeMap<Name, (Want, Span)>,
+    doomed: BTreeMap<Name, Span>,
+    /// Of the changes that were taken out of `dirty` and `doomed` to be sent.
     taken: Span,
+    /// The names that were taken out of `dirty` and that the client has no resource of, for types that are taken
+    /// one by one.
+    taken_new: Vec<Name>,
+    refused: Refusals,
     /// All changes up to here are in `dirty` and `doomed`, or were sent.
     seen: u64,
-    /// Oldest first, each with the oldest change in it.
-    unanswered: VecDeque<(u64, Sent)>,
+    /// Oldest first.
+    unanswered: VecDeque<Unanswered>,
     /// Whether the last of `unanswered` is waited for.
     waiting: bool,
     started: bool,
@@ -53,39 +64,14 @@ pub struct Progress {
     nonce: u64,
 }
 
-/// Why a resource has to be sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Want {
-    /// The client has an older one.
-    pub(super) held: bool,
-    /// It is to hear of this name even if there is no such resource.
-    pub(super) due: bool,
-}
-
-impl Want {
-    pub(super) const NEW: Self = Self { held: false, due: false };
-    pub(super) const HELD: Self = Self { held: true, due: false };
-    pub(super) const ASKED: Self = Self { held: false, due: true };
-}
-
-/// The oldest and the newest of some sequences.
-#[derive(Clone, Copy, Debug)]
-struct Span {
+/// A response that was sent.
+#[derive(Debug)]
+struct Unanswered {
+    /// The oldest change in it.
     oldest: u64,
-    newest: u64,
-}
-
-impl Default for Span {
-    fn default() -> Self {
-        Self { oldest: u64::MAX, newest: 0 }
-    }
-}
-
-impl Span {
-    fn add(&mut self, oldest: u64, newest: u64) {
-        self.oldest = self.oldest.min(oldest);
-        self.newest = self.newest.max(newest);
-    }
+    /// The names in it that the client had no resource of.
+    new: Vec<Name>,
+    sent: Sent,
 }
 
 impl Progress {
@@ -106,21 +92,24 @@ impl Progress {
             // What is not marked, the client has as it was when we last looked. This change may be the last of
             // several since then, the first of which made others wait.
             let since = self.seen + 1;
-            let held = || table.had(name, self.seen);
+            let seen = self.seen;
+            let held = || table.had(name, seen);
             match kept {
                 Kept::Live => {
-                    let held = self.marked(name).is_none() && held();
-                    self.mark(name.clone(), since, head, Want { held, due: false });
+                    let unmarked = self.marked(name).is_none();
+                    let want = if unmarked { Want::since(table, name, seen) } else { Want::NEW };
+                    self.mark(name.clone(), since, head, want);
                 }
                 Kept::Removed => {
                     let want = self.marked(name);
-                    if want.map_or_else(held, |want| want.held) {
-                        let before = want.map_or(since, |_| self.dirty_span.oldest);
-                        self.mark_doomed(since.min(before), head);
-                        self.doomed.insert(name.clone());
-                    }
-                    if want.is_some_and(|want| !want.due) {
+                    // A cluster that is about to go as well may be waiting for it.
+                    let last = want.is_some() && self.rules.always_resent;
+                    let before = want.map_or(since, |_| self.marked_since(name));
+                    if want.is_some_and(|want| !want.due) && !last {
                         self.unmark(name);
+                    }
+                    if last || want.map_or_else(held, |want| want.held) {
+                        self.mark_doomed(name.clone(), since.min(before), head);
                     }
                 }
             }
@@ -133,7 +122,7 @@ impl Progress {
     pub fn touch(&mut self, name: &Name) {
         if self.interest.covers(name) {
             self.mark_dirty(self.seen, self.seen);
-            *self.dirty.entry(name.clone()).or_default() = Want { held: true, due: true };
+            *self.dirty.entry(name.clone()).or_default() = Want { held: true, sure: false, due: true };
         }
     }
 
@@ -147,14 +136,42 @@ impl Progress {
         }
     }
 
-    /// Whether the client has the resource called `name` as it is, or it is on its way.
+    /// Lets go of the names that were kept back and are not to be any more.
+    pub fn let_go(&mut self, keeps: impl Fn(&str) -> bool) {
+        let free: Vec<_> = self.kept_back.extract_if(.., |name, _| !keeps(name)).collect();
+        for (name, (want, span)) in free {
+            self.mark_dirty(span.oldest, self.seen);
+            self.dirty.insert(name, want);
+        }
+    }
+
+    /// Keeps back the names that are about to be sent and must not be yet.
+    pub fn keep_back(&mut self, keeps: impl Fn(&str) -> bool) {
+        let span = self.dirty_span;
+        let kept = self.dirty.extract_if(.., |name, _| keeps(name));
+        self.kept_back.extend(kept.map(|(name, want)| (name, (want, span))));
+    }
+
+    /// Whether the client lacks, because it has rejected it, something that `bytes` names.
+    pub fn is_lacking_in(&self, bytes: &[u8]) -> bool {
+        self.refused.is_lacking_in(bytes)
+    }
+
+    /// Whether the client lacks anything because it has rejected it.
+    pub fn is_lacking(&self) -> bool {
+        self.refused.has_lacking()
+    }
+
+    /// Whether the client has the resource called `name`, as it is or an older one, or it is on its way.
     pub fn has_sent(&self, name: &str, table: &Table) -> bool {
-        self.started && self.interest.covers(name) && !self.dirty.contains_key(name) && table.resource(name).is_some()
+        let withheld = || self.kept_back.get(name).is_some_and(|(want, _)| !want.held);
+        let sent = self.started && !self.dirty.contains_key(name) && !withheld();
+        sent && self.interest.covers(name) && table.resource(name).is_some()
     }
 
     /// The response that is waited for.
     pub fn outstanding(&self) -> Option<&Sent> {
-        self.unanswered.back().filter(|_| self.waiting).map(|(_, sent)| sent)
+        self.unanswered.back().filter(|_| self.waiting).map(|unanswered| &unanswered.sent)
     }
 
     /// Whether a response has not been answered, waited for or not.
@@ -164,7 +181,7 @@ impl Progress {
 
     /// The names in responses that have not been answered: the client may be yet to read them.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = &Name> {
-        self.unanswered.iter().flat_map(|(_, sent)| &sent.names)
+        self.unanswered.iter().flat_map(|unanswered| &unanswered.sent.names)
     }
 
     /// Holds nothing back any more for the answer to the last response.
@@ -177,9 +194,9 @@ impl Progress {
         self.owed || !self.dirty.is_empty()
     }
 
-    /// Whether there are removals to send.
-    pub fn has_unsent_removals(&self) -> bool {
-        !self.doomed.is_empty()
+    /// For each removal that is not sent, when it came.
+    pub fn unsent_removals(&self) -> impl Iterator<Item = u64> {
+        self.doomed.values().map(|span| span.newest)
     }
 
     /// Whether there are additions to send or to be acknowledged.
@@ -202,11 +219,6 @@ impl Progress {
         if self.dirty.is_empty() { 0 } else { self.dirty_span.newest }
     }
 
-    /// The newest change among the removals that are not sent; 0 if there is none.
-    pub fn removals_since(&self) -> u64 {
-        if self.doomed.is_empty() { 0 } else { self.doomed_span.newest }
-    }
-
     /// The sequence up to which additions were sent.
     pub fn sent_through(&self) -> u64 {
         if self.has_unsent_additions() { self.seen.min(self.dirty_span.oldest.saturating_sub(1)) } else { self.seen }
@@ -215,14 +227,25 @@ impl Progress {
     /// The sequence up to which additions were sent, and answered or no longer waited for.
     pub fn additions_through(&self) -> u64 {
         let waited_for = self.unanswered.back().filter(|_| self.waiting);
-        self.sent_through().min(waited_for.map_or(u64::MAX, |(oldest, _)| oldest.saturating_sub(1)))
+        self.sent_through().min(waited_for.map_or(u64::MAX, |unanswered| unanswered.oldest.saturating_sub(1)))
     }
 
     /// The sequence up to which everything was sent and answered.
     pub fn settled_through(&self) -> u64 {
-        let removals = if self.doomed.is_empty() { u64::MAX } else { self.doomed_span.oldest };
-        let pending = self.unanswered.iter().map(|(oldest, _)| *oldest).fold(removals, u64::min);
-        self.sent_through().min(pending.saturating_sub(1))
+        let removals = self.doomed.values().map(|span| span.oldest);
+        let pending = removals.chain(self.unanswered.iter().map(|unanswered| unanswered.oldest)).min();
+        self.sent_through().min(pending.unwrap_or(u64::MAX).saturating_sub(1))
+    }
+
+    /// The newest change that is kept back because of a rejection.
+    pub fn kept_back(&self) -> Option<u64> {
+        self.kept_back.values().map(|(_, span)| span.newest).max()
+    }
+
+    /// The sequence up to which nothing was rejected, or kept back because of a rejection, and is so still.
+    pub fn taken_through(&self) -> u64 {
+        let kept_back = self.kept_back.values().map(|(_, span)| span.oldest);
+        kept_back.chain(self.refused.oldest()).min().map_or(u64::MAX, |oldest| oldest.saturating_sub(1))
     }
 
     /// Whether the client had resources of this type from an earlier stream.
@@ -248,10 +271,16 @@ impl Progress {
 
     fn mark(&mut self, name: Name, oldest: u64, newest: u64, want: Want) {
         let doomed = self.doomed.remove(&name);
-        self.mark_dirty(if doomed { oldest.min(self.doomed_span.oldest) } else { oldest }, newest);
-        let parked = self.parked.remove(&name).unwrap_or_default();
-        let before = self.dirty.entry(name).or_insert(parked);
-        *before = Want { held: before.held | want.held | doomed, due: before.due | want.due };
+        let kept_back = self.kept_back.remove(&name);
+        let before = doomed.map(|span| span.oldest).into_iter().chain(kept_back.map(|(_, span)| span.oldest));
+        self.mark_dirty(before.fold(oldest, u64::min), newest);
+        let aside = self.parked.remove(&name).or(kept_back.map(|(want, _)| want)).unwrap_or_default();
+        let before = self.dirty.entry(name).or_insert(aside);
+        *before = Want {
+            held: before.held | want.held | doomed.is_some(),
+            sure: before.sure | want.sure,
+            due: before.due | want.due,
+        };
     }
 
     /// A reply is due, even if it is empty.
@@ -263,13 +292,17 @@ impl Progress {
     /// The removal of the resource called `name`, which the client has, has to be sent.
     pub(super) fn doom(&mut self, name: Name, head: u64) {
         self.unmark(&name);
-        self.mark_doomed(0, head);
-        self.doomed.insert(name);
+        self.doom_later(name, head);
+    }
+
+    /// The removal of the resource called `name` has to be sent; until it may be, what else was to be sent.
+    pub(super) fn doom_later(&mut self, name: Name, head: u64) {
+        self.mark_doomed(name, 0, head);
     }
 
     /// Whether the removal of `name` has to be sent.
     pub(super) fn is_doomed(&self, name: &str) -> bool {
-        self.doomed.contains(name)
+        self.doomed.contains_key(name)
     }
 
     /// Nothing has to be sent about `name`.
@@ -278,51 +311,78 @@ impl Progress {
         self.doomed.remove(name);
     }
 
+    /// Nothing is known of `name`, because it is of no interest any more.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.skip(name);
+        self.refused.remove(name);
+    }
+
     /// Nothing has to be sent about names that are of no interest any more.
     pub(super) fn skip_uninteresting(&mut self) {
         let interest = &self.interest;
         self.dirty.retain(|name, _| interest.covers(name));
         self.parked.retain(|name, _| interest.covers(name));
-        self.doomed.retain(|name| interest.covers(name));
+        self.kept_back.retain(|name, _| interest.covers(name));
+        self.doomed.retain(|name, _| interest.covers(name));
+        self.refused.retain(|name| interest.covers(name));
     }
 
-    /// Everything of interest has to be sent; `held` says what of it the client has an older one of.
-    pub(super) fn want_all(&mut self, table: &Table, head: u64, held: impl Fn(&str) -> bool) {
+    /// Everything of interest has to be sent; `want` says what of it the client has an older one of.
+    pub(super) fn want_all(&mut self, table: &Table, head: u64, want: impl Fn(&str) -> Want) {
         for resource in table.resources() {
             let name = resource.name();
             if self.interest.covers(name) {
-                self.want(name.clone(), head, if held(name) { Want::HELD } else { Want::NEW });
+                self.want(name.clone(), head, want(name));
             }
         }
     }
 
     /// Why `name` has to be sent, now or later.
     fn marked(&self, name: &str) -> Option<Want> {
-        self.dirty.get(name).or_else(|| self.parked.get(name)).copied()
+        let kept_back = || self.kept_back.get(name).map(|(want, _)| want);
+        self.dirty.get(name).or_else(|| self.parked.get(name)).or_else(kept_back).copied()
+    }
+
+    /// The oldest change that a marked name may be marked for.
+    fn marked_since(&self, name: &str) -> u64 {
+        self.kept_back.get(name).map_or(self.dirty_span.oldest, |(_, span)| span.oldest)
     }
 
     fn unmark(&mut self, name: &str) {
         self.dirty.remove(name);
         self.parked.remove(name);
+        self.kept_back.remove(name);
     }
 
     /// What has to be sent, which is about to be.
     pub(super) fn take_dirty(&mut self) -> BTreeSet<Name> {
         self.taken = if self.has_unsent_additions() { self.dirty_span } else { Span::default() };
-        std::mem::take(&mut self.dirty).into_keys().collect()
+        let dirty = std::mem::take(&mut self.dirty);
+        let new = dirty.iter().filter(|(_, want)| self.rules.piecewise && !want.sure);
+        self.taken_new = new.map(|(name, _)| name.clone()).collect();
+        dirty.into_keys().collect()
     }
 
-    /// What has to be removed, which is about to be, together with what was taken before.
-    pub(super) fn take_doomed(&mut self) -> BTreeSet<Name> {
-        if !self.doomed.is_empty() {
-            self.taken.oldest = self.taken.oldest.min(self.doomed_span.oldest);
+    /// What has to be removed and may be, which is about to be, together with what was taken before.
+    pub(super) fn take_doomed(&mut self, gate: Gate) -> BTreeSet<Name> {
+        let Gate::Through(sequence) = gate else { return BTreeSet::new() };
+        let taken: BTreeMap<_, _> = self.doomed.extract_if(.., |_, span| span.newest <= sequence).collect();
+        for (name, span) in &taken {
+            // What it has rejected it may have until it has taken the removal.
+            let refused = self.refused.remove(name).unwrap_or(u64::MAX);
+            self.taken.oldest = self.taken.oldest.min(span.oldest).min(refused);
         }
-        std::mem::take(&mut self.doomed)
+        taken.into_keys().collect()
     }
 
     /// What has to be removed, but not yet.
     pub(super) fn doomed(&self) -> impl Iterator<Item = &Name> {
-        self.doomed.iter()
+        self.doomed.keys()
+    }
+
+    /// What the client has rejected, and not taken since.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &Name> {
+        self.refused.names()
     }
 
     fn mark_dirty(&mut self, oldest: u64, newest: u64) {
@@ -332,22 +392,28 @@ impl Progress {
         self.dirty_span.add(oldest, newest);
     }
 
-    fn mark_doomed(&mut self, oldest: u64, newest: u64) {
-        if self.doomed.is_empty() {
-            self.doomed_span = Span::default();
-        }
-        self.doomed_span.add(oldest, newest);
+    fn mark_doomed(&mut self, name: Name, oldest: u64, newest: u64) {
+        self.doomed.entry(name).or_default().add(oldest, newest);
     }
 
     /// Takes the answer to a response, if `nonce` names one. Those before it will not be answered any more.
     pub(super) fn answered(&mut self, nonce: &str, error: Option<String>) -> Verdict {
-        let answered = self.unanswered.iter().position(|(_, sent)| sent.nonce == nonce);
-        let sent = answered.and_then(|at| self.unanswered.drain(..=at).next_back()).map(|(_, sent)| sent);
+        let answered = self.unanswered.iter().position(|unanswered| unanswered.sent.nonce == nonce);
+        let answered = answered.and_then(|at| self.unanswered.drain(..=at).next_back());
         self.waiting &= !self.unanswered.is_empty();
-        match (sent, error) {
-            (Some(sent), None) => Verdict::Acknowledged(sent),
-            (Some(sent), Some(message)) => Verdict::Rejected(sent, message),
-            (None, _) => Verdict::None,
+        let Some(Unanswered { oldest, new, sent }) = answered else { return Verdict::None };
+        match error {
+            None => {
+                for name in &sent.names {
+                    self.refused.remove(name);
+                }
+                Verdict::Acknowledged(sent)
+            }
+            Some(words) => {
+                self.refused.add(&sent, oldest, &new, self.rules.piecewise, &words);
+                self.refused.retain(|name| self.interest.covers(name));
+                Verdict::Rejected(sent, words)
+            }
         }
     }
 
@@ -365,13 +431,15 @@ impl Progress {
             at: now,
         };
         let mut oldest = std::mem::take(&mut self.taken).oldest.min(self.seen);
+        let mut new = std::mem::take(&mut self.taken_new);
         if self.unanswered.len() == MAX_UNANSWERED
-            && let Some((forgotten, _)) = self.unanswered.pop_front()
+            && let Some(forgotten) = self.unanswered.pop_front()
         {
             // It was not answered either.
-            oldest = oldest.min(forgotten);
+            oldest = oldest.min(forgotten.oldest);
+            new.extend(forgotten.new);
         }
-        self.unanswered.push_back((oldest, sent.clone()));
+        self.unanswered.push_back(Unanswered { oldest, new, sent: sent.clone() });
         self.waiting = true;
         sent
     }

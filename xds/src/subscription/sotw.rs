@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use chancery_proto::envoy::discovery::DiscoveryRequest;
 
-use super::{Gate, Interest, Progress, Sent, Subscription, TypeRules, Verdict, progress::Want};
+use super::{Gate, Interest, Progress, Sent, Subscription, TypeRules, Verdict, pending::Want};
 use crate::{
     cache::{Kept, Table},
+    rejection,
     resource::{Name, Resource},
 };
 
@@ -44,21 +45,22 @@ impl Subscription for Sotw {
 
     fn on_request(&mut self, request: DiscoveryRequest, table: &Table, head: u64) -> Verdict {
         if self.progress.start(head, !request.version_info.is_empty()) {
-            self.progress.interest = self.parse_interest(&request.resource_names);
+            self.progress.interest = self.parse_interest(&request.resource_names, table);
             self.begin(&request.version_info, table, head);
             return Verdict::None;
         }
         if request.response_nonce != self.last_nonce {
             return Verdict::None;
         }
-        let error = request.error_detail.map(|status| status.message);
+        let error = request.error_detail.map(|status| rejection::cut(status.message));
         let verdict = self.progress.answered(&request.response_nonce, error);
-        let next = self.parse_interest(&request.resource_names);
+        let next = self.parse_interest(&request.resource_names, table);
         let before = std::mem::replace(&mut self.progress.interest, next);
         let progress = &mut self.progress;
         if progress.interest.wildcard && !before.wildcard {
             progress.owe(head);
-            progress.want_all(table, head, |name| before.names.contains(name));
+            let named = |name: &str| before.names.contains(name);
+            progress.want_all(table, head, |name| if named(name) { Want::PERHAPS_HELD } else { Want::NEW });
         }
         let new: Vec<Name> = progress.interest.names.difference(&before.names).cloned().collect();
         for name in new {
@@ -85,6 +87,14 @@ impl Subscription for Sotw {
         Some((sent, SotwReply { resources }))
     }
 
+    fn is_busy(&self) -> bool {
+        self.progress.is_unanswered()
+    }
+
+    fn sends_parts(&self) -> bool {
+        !self.progress.rules.full_state
+    }
+
     fn progress(&self) -> &Progress {
         &self.progress
     }
@@ -95,7 +105,7 @@ impl Subscription for Sotw {
 }
 
 impl Sotw {
-    fn parse_interest(&mut self, names: &[String]) -> Interest {
+    fn parse_interest(&mut self, names: &[String], table: &Table) -> Interest {
         let legacy_wildcard = names.is_empty() && !self.named && self.progress.rules.legacy_wildcard;
         self.named |= !names.is_empty();
         let mut interest = Interest { wildcard: legacy_wildcard, ..Interest::default() };
@@ -103,7 +113,8 @@ impl Sotw {
             if name == "*" {
                 interest.wildcard = true;
             } else {
-                interest.names.insert(Name::from(name.as_str()));
+                let before = self.progress.interest.names.get(name.as_str());
+                interest.names.insert(before.cloned().unwrap_or_else(|| table.shared(name)));
             }
         }
         interest
@@ -113,7 +124,7 @@ impl Sotw {
     fn begin(&mut self, held: &str, table: &Table, head: u64) {
         let progress = &mut self.progress;
         let known = !held.is_empty() && !progress.rules.always_resent;
-        if known && held == version(interesting(&progress.interest, table)) {
+        if known && held == version_of_all(&progress.interest, table) {
             return;
         }
         // Where absence deletes, even nothing at all is an answer.
@@ -121,7 +132,7 @@ impl Sotw {
             progress.owe(head);
         }
         let at = parse(held).and_then(|held| table.sequence_of(held)).filter(|_| progress.rules.full_state);
-        progress.want_all(table, head, |name| at.is_some_and(|at| table.had(name, at)));
+        progress.want_all(table, head, |name| at.map_or(Want::NEW, |at| Want::since(table, name, at)));
         for name in progress.interest.names.clone() {
             progress.want(name, head, Want::ASKED);
         }
@@ -140,26 +151,26 @@ type Content = (Vec<Resource>, Vec<Name>, String);
 
 /// Everything, if anything has changed; what is absent is deleted.
 fn full_reply(progress: &mut Progress, table: &Table, gate: Gate) -> Option<Content> {
-    let mut set: Vec<Name> = progress.take_dirty().into_iter().collect();
-    let removes = gate == Gate::All && !progress.take_doomed().is_empty();
+    let mut set = progress.take_dirty();
+    let removes = !progress.take_doomed(gate).is_empty();
     if set.is_empty() && !removes && !progress.owed {
         return None;
     }
     let lingering = progress.doomed().filter_map(|name| table.removed(name));
     let resources: Vec<Resource> = interesting(&progress.interest, table).chain(lingering).cloned().collect();
-    // What lingers has its last content, which the client may not have had.
+    // What lingers has its last content, which the client may not have had; nor has it what it rejected, and it may
+    // take that now.
     set.extend(progress.doomed().cloned());
+    set.extend(progress.refused().filter(|name| table.resource(name).is_some()).cloned());
     let version = version(resources.iter());
-    Some((resources, set, version))
+    Some((resources, set.into_iter().collect(), version))
 }
 
 /// What has changed. What was removed cannot be said, but others wait until it could have been.
 fn part_reply(progress: &mut Progress, table: &Table, gate: Gate) -> Option<Content> {
     // Who asks for endpoints has a cluster that waits for them, be it about to go.
     let dirty = progress.take_dirty();
-    if gate == Gate::All {
-        progress.take_doomed();
-    }
+    progress.take_doomed(gate);
     let last = |name: &Name| table.removed(name).filter(|_| progress.rules.always_resent).cloned();
     let resources: Vec<Resource> =
         dirty.iter().filter_map(|name| table.resource(name).cloned().or_else(|| last(name))).collect();
@@ -167,7 +178,13 @@ fn part_reply(progress: &mut Progress, table: &Table, gate: Gate) -> Option<Cont
         return None;
     }
     let set = resources.iter().map(|resource| resource.name().clone()).collect();
-    Some((resources, set, version(interesting(&progress.interest, table))))
+    // What a client says it has of what is sent again all the same is not looked at: to read everything for each
+    // change of an endpoint would be for nothing.
+    let version = match progress.rules.always_resent {
+        true => version(resources.iter()),
+        false => version_of_all(&progress.interest, table),
+    };
+    Some((resources, set, version))
 }
 
 fn interesting<'t>(interest: &Interest, table: &'t Table) -> Box<dyn Iterator<Item = &'t Resource> + 't> {
@@ -180,9 +197,21 @@ fn interesting<'t>(interest: &Interest, table: &'t Table) -> Box<dyn Iterator<It
     Box::new(resources.into_iter())
 }
 
+/// The version of everything that is of interest. For all that there is, the table has it ready.
+fn version_of_all(interest: &Interest, table: &Table) -> String {
+    match interest.wildcard {
+        true => spell(table.fingerprint()),
+        false => version(interest.names.iter().filter_map(|name| table.resource(name))),
+    }
+}
+
 /// One version for a set of resources, whatever their order.
 fn version<'r>(resources: impl Iterator<Item = &'r Resource>) -> String {
-    format!("{:016x}", resources.map(Resource::fingerprint).fold(0, u64::wrapping_add))
+    spell(resources.map(Resource::fingerprint).fold(0, u64::wrapping_add))
+}
+
+fn spell(version: u64) -> String {
+    format!("{version:016x}")
 }
 
 fn parse(version: &str) -> Option<u64> {

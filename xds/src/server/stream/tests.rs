@@ -50,13 +50,40 @@ async fn a_change_that_comes_while_the_connection_takes_the_last_reply_is_looked
     assert_eq!(stream.queue.iter().map(|response| &*response.type_url).collect::<Vec<_>>(), ["c"]);
 }
 
+#[tokio::test]
+async fn a_connection_that_takes_nothing_keeps_no_state_of_the_past() {
+    let cache = Arc::new(Cache::new());
+    let apply = |sequence: u64| {
+        let mut update = Update::default();
+        for type_url in [type_url::CLUSTER, type_url::ROUTE, "other"] {
+            update.upsert(type_url, Resource::new(type_url, "name", sequence.to_string().as_bytes()));
+        }
+        cache.apply(sequence, update);
+        cache.snapshot()
+    };
+    let first = apply(1);
+    let mut stream = stream(&cache);
+    let (responses, mut taken) = mpsc::channel(1);
+    for type_url in [type_url::CLUSTER, type_url::ROUTE] {
+        stream.on_request(all_of(type_url)).unwrap();
+    }
+    stream.pump(&responses).unwrap();
+    let second = apply(2);
+    assert_eq!(Arc::strong_count(&first), 2, "the route is held back in the state of the cluster");
+    stream.on_request(all_of("other")).unwrap();
+    stream.pump(&responses).unwrap();
+    assert_eq!((stream.queue.len(), Arc::strong_count(&first)), (1, 1));
+    assert_eq!(&*taken.recv().await.unwrap().type_url, type_url::CLUSTER);
+    drop(second);
+}
+
 #[test]
 fn a_client_cannot_make_up_labels() {
     let cache = Cache::new();
     let mut update = Update::default();
     update.upsert("type.googleapis.com/ours", Resource::new("type.googleapis.com/ours", "name", b"body"));
     cache.apply(1, update);
-    let tables = cache.read();
+    let tables = cache.snapshot();
     let label = |type_url| label(type_url, &tables);
     assert_eq!([type_url::CLUSTER, "type.googleapis.com/ours", "anything"].map(label), ["cluster", "ours", "other"]);
 }

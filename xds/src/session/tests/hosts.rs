@@ -17,7 +17,7 @@ fn cache() -> Cache {
 }
 
 fn request(session: &mut Session<Delta>, cache: &Cache, type_url: &str, request: DeltaDiscoveryRequest) {
-    session.on_request(&type_url.into(), request, &cache.read()).unwrap();
+    session.on_request(&type_url.into(), request, &cache.snapshot()).unwrap();
 }
 
 /// Asks for the virtual hosts as Envoy does: with an empty list.
@@ -32,7 +32,7 @@ fn ask_for_routes(session: &mut Session<Delta>, cache: &Cache, name: &str) {
 
 /// What a turn sends: type and names.
 fn sends(session: &mut Session<Delta>, cache: &Cache) -> Vec<String> {
-    let turn = session.turn(&cache.read(), Instant::now()).unwrap();
+    let turn = session.turn(&cache.snapshot(), Instant::now()).unwrap();
     let line = |(type_url, sent, _): &(TypeUrl, Sent, _)| {
         format!("{} {}", type_url::short_name(type_url), sent.names.join(" "))
     };
@@ -66,7 +66,7 @@ fn hosts_that_wait_do_not_keep_a_stream_from_being_settled() {
     ask_for_hosts(&mut session, &cache);
     ask_for_routes(&mut session, &cache, "web");
     while !sends(&mut session, &cache).is_empty() {}
-    assert_eq!(session.turn(&cache.read(), Instant::now()).unwrap().settled, Some(1));
+    assert_eq!(session.turn(&cache.snapshot(), Instant::now()).unwrap().settled, Some(1));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_configuration_that_is_asked_for_again_brings_all_its_hosts_again() {
 fn a_client_that_reconnects_is_sent_only_the_hosts_that_changed() {
     let cache = cache();
     let versions = |type_url: &str, names: &[&str]| {
-        let tables = cache.read();
+        let tables = cache.snapshot();
         let version = |name: &&str| tables.table(type_url).resource(name).unwrap().version().to_string();
         names.iter().map(|name| ((*name).to_owned(), version(name))).collect::<std::collections::HashMap<_, _>>()
     };

@@ -1,12 +1,14 @@
 //! Make before break, whatever happens in whatever order: an Envoy (`proxy.rs`) never has a route to a cluster that is
-//! not there, never waits for ever, and ends with what the cache has.
+//! not there, never waits for ever, and ends with what the cache has. So it is if it rejects what it is sent, too,
+//! once it is sent better; and if edits go on for longer than the patience of the stream, as long as its own answers come
+//! sooner.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
 use super::{
-    proxy::{Dialect, Proxy},
+    proxy::{Dialect, Proxy, route_to},
     *,
 };
 
@@ -17,10 +19,12 @@ struct Catalog {
     services: BTreeMap<String, (u8, u8)>,
     /// The service of each listener's route.
     listeners: BTreeMap<String, String>,
+    /// Part of everything.
+    edition: u8,
 }
 
 #[derive(Clone, Debug)]
-enum Edit {
+pub(super) enum Edit {
     Service(usize, u8),
     Endpoints(usize, u8),
     /// Moves a route to a service, which may be new.
@@ -29,6 +33,8 @@ enum Edit {
     Swap(usize, usize),
     DropService(usize),
     DropListener(usize),
+    /// Changes everything.
+    Edition,
 }
 
 impl Catalog {
@@ -53,6 +59,7 @@ impl Catalog {
             Edit::DropListener(l) => {
                 self.listeners.remove(&listener(l));
             }
+            Edit::Edition => self.edition += 1,
         }
     }
 
@@ -65,14 +72,14 @@ impl Catalog {
     fn resources(&self) -> Vec<(&'static str, String, String)> {
         let services = self.services.iter().flat_map(|(name, (cluster, endpoints))| {
             [
-                (type_url::CLUSTER, name.clone(), cluster.to_string()),
-                (type_url::ENDPOINT, name.clone(), endpoints.to_string()),
+                (type_url::CLUSTER, name.clone(), format!("{cluster} {}", self.edition)),
+                (type_url::ENDPOINT, name.clone(), format!("{endpoints} {}", self.edition)),
             ]
         });
         let listeners = self.listeners.iter().flat_map(|(name, service)| {
             [
-                (type_url::LISTENER, name.clone(), "listener".into()),
-                (type_url::ROUTE, name.clone(), format!("{service}#")),
+                (type_url::LISTENER, name.clone(), format!("listener {}", self.edition)),
+                (type_url::ROUTE, name.clone(), format!("{}{}", route_to(service), self.edition)),
             ]
         });
         services.chain(listeners).collect()
@@ -80,41 +87,69 @@ impl Catalog {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Edit(Edit),
     Deliver,
-    Read,
+    /// The client reads a response. What is new in it under names that end in one of these digits, it rejects.
+    Read(&'static str),
     Turn,
+    /// The connection takes nothing for a moment.
+    Block,
     Reconnect,
+    /// Time goes on, by as much as anything may be under way.
+    Wait,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// The longest that anything is under way. Clusters take six ways, and routes may wait for them twice.
+const WAY: Duration = Duration::from_millis(5000 / 40);
+
+fn edit() -> impl Strategy<Value = Edit> {
     let service = || 0..4_usize;
     let listener = || 0..2_usize;
-    let edit = prop_oneof![
+    prop_oneof![
         (service(), any::<u8>()).prop_map(|(i, body)| Edit::Service(i, body)),
         (service(), any::<u8>()).prop_map(|(i, body)| Edit::Endpoints(i, body)),
         (listener(), service()).prop_map(|(l, i)| Edit::Route(l, i)),
         (listener(), service()).prop_map(|(l, i)| Edit::Swap(l, i)),
         service().prop_map(Edit::DropService),
         listener().prop_map(Edit::DropListener),
-    ];
-    prop_oneof![
-        6 => edit.prop_map(Step::Edit),
-        8 => Just(Step::Deliver),
-        8 => Just(Step::Read),
-        8 => Just(Step::Turn),
-        1 => Just(Step::Reconnect),
     ]
 }
 
-/// An Envoy, a server, and the wire between them. Time stands still: nothing depends on patience.
-struct World<D: Dialect> {
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => edit().prop_map(Step::Edit),
+        8 => Just(Step::Deliver),
+        8 => Just(Step::Read("")),
+        8 => Just(Step::Turn),
+        1 => Just(Step::Block),
+        1 => Just(Step::Reconnect),
+        1 => Just(Step::Wait),
+    ]
+}
+
+fn step_with_rejections() -> impl Strategy<Value = Step> {
+    let bad = prop_oneof![Just("0"), Just("1"), Just("2"), Just("3"), Just("012"), Just("0123")];
+    prop_oneof![4 => step(), 1 => bad.prop_map(Step::Read)]
+}
+
+/// What happens in the time that anything may be under way; there is always an edit, and most move a route.
+fn round(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Vec<Step>> {
+    let first = prop_oneof![
+        1 => edit(),
+        4 => (0..2_usize, 0..6_usize).prop_map(|(l, i)| Edit::Swap(l, i)),
+    ];
+    let steps = (first.prop_map(Step::Edit), prop::collection::vec(step, 0..6));
+    steps.prop_map(|(first, rest)| [first].into_iter().chain(rest).chain([Step::Wait]).collect())
+}
+
+/// An Envoy, a server, and the wire between them.
+pub(super) struct World<D: Dialect> {
     catalog: Catalog,
     cache: Cache,
     sequence: u64,
     session: Session<D>,
-    proxy: Proxy<D>,
+    pub(super) proxy: Proxy<D>,
     responses: VecDeque<(TypeUrl, Sent, D::Reply)>,
     now: Instant,
     /// What was said, for whoever has to read a failure.
@@ -122,7 +157,7 @@ struct World<D: Dialect> {
 }
 
 impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Instant::now();
         let mut world = Self {
             catalog: Catalog::default(),
@@ -155,7 +190,7 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
         self.cache.apply(self.sequence, update);
     }
 
-    fn take(&mut self, step: &Step) -> bool {
+    pub(super) fn take(&mut self, step: &Step) -> bool {
         match step {
             Step::Edit(edit) => {
                 self.edit(edit);
@@ -165,27 +200,44 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
             Step::Deliver => {
                 let Some((type_url, request)) = self.proxy.says.pop_front() else { return false };
                 self.say(&format!("-> {} {request:?}", type_url::short_name(type_url)));
-                self.session.on_request(&type_url.into(), request, &self.cache.read()).unwrap();
+                self.session.on_request(&type_url.into(), request, &self.cache.snapshot()).unwrap();
                 true
             }
             Step::Turn => {
-                let turn = self.session.turn(&self.cache.read(), self.now).unwrap();
+                let turn = self.session.turn(&self.cache.snapshot(), self.now).unwrap();
                 for (type_url, sent, _) in &turn.replies {
                     self.say(&format!("<- {} {sent:?}", type_url::short_name(type_url)));
                 }
                 self.responses.extend(turn.replies);
                 !self.responses.is_empty()
             }
-            Step::Read => {
+            Step::Read(bad) => {
                 let Some((type_url, sent, reply)) = self.responses.pop_front() else { return false };
                 let known = type_url::ALL.iter().find(|(known, _)| **known == *type_url).unwrap().0;
-                self.say(&format!("   reads {} {}", type_url::short_name(known), sent.nonce));
-                self.proxy.read(known, &sent, &reply);
+                self.say(&format!("   reads {} {} {bad}", type_url::short_name(known), sent.nonce));
+                self.proxy.read(known, &sent, &reply, bad);
                 assert_eq!(self.proxy.broken(), [], "{}", self.said);
                 true
             }
+            Step::Block => {
+                self.session.unpin();
+                true
+            }
+            Step::Wait => {
+                let (requests, responses) = (self.proxy.says.len(), self.responses.len());
+                for _ in 0..responses {
+                    self.take(&Step::Read(""));
+                }
+                for _ in 0..requests {
+                    self.take(&Step::Deliver);
+                }
+                self.take(&Step::Turn);
+                self.now += WAY;
+                self.say("waits");
+                true
+            }
             // A state-of-the-world client cannot say that it holds more than the version it names.
-            Step::Reconnect if self.proxy.lingering => false,
+            Step::Reconnect if D::FULL && self.proxy.lingering => false,
             Step::Reconnect => {
                 self.say("reconnects");
                 self.responses.clear();
@@ -201,29 +253,33 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
         self.said.push('\n');
     }
 
-    fn quiesce(&mut self) {
+    pub(super) fn quiesce(&mut self) {
         for _ in 0..1000 {
-            if !(self.take(&Step::Deliver) | self.take(&Step::Turn) | self.take(&Step::Read)) {
+            if !(self.take(&Step::Deliver) | self.take(&Step::Turn) | self.take(&Step::Read(""))) {
                 return;
             }
         }
         panic!("they never stop talking");
     }
 
-    fn run(steps: &[Step]) {
+    fn run<'s>(steps: impl IntoIterator<Item = &'s Step>) {
         let mut world = Self::new();
         for step in steps {
             world.take(step);
         }
         world.quiesce();
+        if world.proxy.rejected > 0 {
+            world.take(&Step::Edit(Edit::Edition));
+            world.quiesce();
+        }
         if !world.proxy.has_asked(type_url::ROUTE) {
             // Without a listener it never will, and removals of clusters wait whether it does.
             world.now += PATIENCE;
             world.quiesce();
         }
-        let turn = world.session.turn(&world.cache.read(), world.now).unwrap();
+        let turn = world.session.turn(&world.cache.snapshot(), world.now).unwrap();
         assert_eq!(turn.settled, Some(world.cache.head()), "{}", world.said);
-        let tables = world.cache.read();
+        let tables = world.cache.snapshot();
         for type_url in [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE] {
             let has: Vec<_> =
                 world.proxy.held(type_url).iter().map(|(name, (v, _))| (name.clone(), v.clone())).collect();
@@ -244,5 +300,43 @@ proptest! {
     #[test]
     fn no_route_ever_sends_to_a_cluster_that_is_not_there_with_full_state(steps in prop::collection::vec(step(), 0..120)) {
         World::<Sotw>::run(&steps);
+    }
+
+    #[test]
+    fn nor_to_one_that_was_rejected_incrementally(steps in prop::collection::vec(step_with_rejections(), 0..120)) {
+        World::<Delta>::run(&steps);
+    }
+
+    #[test]
+    fn nor_to_one_that_was_rejected_with_full_state(steps in prop::collection::vec(step_with_rejections(), 0..120)) {
+        World::<Sotw>::run(&steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nor_however_long_edits_go_on_incrementally(rounds in prop::collection::vec(round(step()), 0..100)) {
+        World::<Delta>::run(rounds.iter().flatten());
+    }
+
+    #[test]
+    fn nor_however_long_edits_go_on_with_full_state(rounds in prop::collection::vec(round(step()), 0..100)) {
+        World::<Sotw>::run(rounds.iter().flatten());
+    }
+
+    #[test]
+    fn nor_however_long_something_is_rejected_incrementally(
+        rounds in prop::collection::vec(round(step_with_rejections()), 0..100),
+    ) {
+        World::<Delta>::run(rounds.iter().flatten());
+    }
+
+    #[test]
+    fn nor_however_long_something_is_rejected_with_full_state(
+        rounds in prop::collection::vec(round(step_with_rejections()), 0..100),
+    ) {
+        World::<Sotw>::run(rounds.iter().flatten());
     }
 }

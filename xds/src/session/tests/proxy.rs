@@ -3,14 +3,15 @@
 //! What matters of it here: a cluster that is new or changed is *warming* until its endpoints have come; for a
 //! changed one it does not ask for them again. While any is warming it neither acknowledges clusters nor asks for
 //! them. It asks for listeners when it has clusters, for routes when it has listeners, and on a new stream for
-//! everything at once.
+//! everything at once. Clusters and listeners it takes one by one, and names those it rejects; a response with routes
+//! it takes or rejects as a whole.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chancery_proto::{
     Message,
     envoy::discovery::{DeltaDiscoveryRequest, DiscoveryRequest},
-    google::protobuf::Any,
+    google::{protobuf::Any, rpc::Status},
     type_url,
 };
 
@@ -28,20 +29,32 @@ pub(super) type Held = BTreeMap<String, (String, String)>;
 
 /// How a client of one variant words what it wants to say.
 pub(super) trait Dialect: Subscription {
+    /// Whether what a response does not have in it is deleted.
+    const FULL: bool;
+
     /// The first request of a stream. `names` is `None` for all.
     fn open(names: Option<&BTreeSet<String>>, held: &Held, version: &str) -> Self::Request;
 
     /// A change of the names, or an answer, or both.
     fn say(nonce: &str, version: &str, before: &BTreeSet<String>, names: Option<&BTreeSet<String>>) -> Self::Request;
 
-    /// Applies a response.
-    fn apply(type_url: &str, reply: &Self::Reply, held: &mut Held) -> Vec<String>;
+    /// What is said about an error.
+    fn error(request: &mut Self::Request) -> &mut Option<Status>;
+
+    /// The resources in a response.
+    fn resources(reply: &Self::Reply) -> &[Resource];
+
+    /// Applies a response, but for what is bad in it.
+    fn apply(type_url: &str, reply: &Self::Reply, bad: &BTreeSet<String>, held: &mut Held) -> Vec<String>;
 
     /// The names in a response, and whether it has a resource for them.
     fn told(reply: &Self::Reply) -> Vec<(String, bool)>;
 }
 
-fn set(held: &mut Held, resource: &Resource) -> Option<String> {
+fn set(held: &mut Held, bad: &BTreeSet<String>, resource: &Resource) -> Option<String> {
+    if bad.contains(&**resource.name()) {
+        return None;
+    }
     let body = Any::decode(resource.any_bytes()).unwrap().value;
     let entry = (resource.version().to_string(), String::from_utf8(body).unwrap());
     let name = resource.name().to_string();
@@ -50,6 +63,8 @@ fn set(held: &mut Held, resource: &Resource) -> Option<String> {
 }
 
 impl Dialect for Delta {
+    const FULL: bool = false;
+
     fn open(names: Option<&BTreeSet<String>>, held: &Held, _: &str) -> DeltaDiscoveryRequest {
         DeltaDiscoveryRequest {
             resource_names_subscribe: names.into_iter().flatten().cloned().collect(),
@@ -72,11 +87,19 @@ impl Dialect for Delta {
         }
     }
 
-    fn apply(_: &str, reply: &DeltaReply, held: &mut Held) -> Vec<String> {
+    fn error(request: &mut DeltaDiscoveryRequest) -> &mut Option<Status> {
+        &mut request.error_detail
+    }
+
+    fn resources(reply: &DeltaReply) -> &[Resource] {
+        &reply.upserts
+    }
+
+    fn apply(_: &str, reply: &DeltaReply, bad: &BTreeSet<String>, held: &mut Held) -> Vec<String> {
         for name in &reply.removed {
             held.remove(&**name);
         }
-        reply.upserts.iter().filter_map(|resource| set(held, resource)).collect()
+        reply.upserts.iter().filter_map(|resource| set(held, bad, resource)).collect()
     }
 
     fn told(reply: &DeltaReply) -> Vec<(String, bool)> {
@@ -86,6 +109,8 @@ impl Dialect for Delta {
 }
 
 impl Dialect for Sotw {
+    const FULL: bool = true;
+
     fn open(names: Option<&BTreeSet<String>>, _: &Held, version: &str) -> DiscoveryRequest {
         Self::say("", version, &BTreeSet::new(), names)
     }
@@ -99,11 +124,19 @@ impl Dialect for Sotw {
         }
     }
 
-    fn apply(type_url: &str, reply: &SotwReply, held: &mut Held) -> Vec<String> {
+    fn error(request: &mut DiscoveryRequest) -> &mut Option<Status> {
+        &mut request.error_detail
+    }
+
+    fn resources(reply: &SotwReply) -> &[Resource] {
+        &reply.resources
+    }
+
+    fn apply(type_url: &str, reply: &SotwReply, bad: &BTreeSet<String>, held: &mut Held) -> Vec<String> {
         if is_wildcard(type_url) {
             held.retain(|name, _| reply.resources.iter().any(|resource| **resource.name() == **name));
         }
-        reply.resources.iter().filter_map(|resource| set(held, resource)).collect()
+        reply.resources.iter().filter_map(|resource| set(held, bad, resource)).collect()
     }
 
     fn told(reply: &SotwReply) -> Vec<(String, bool)> {
@@ -131,8 +164,13 @@ pub(super) struct Proxy<D: Dialect> {
     empty: BTreeSet<String>,
     /// Whether clusters are to be acknowledged as soon as none is warming.
     withheld: bool,
-    /// Whether the last clusters had some among them that are only kept for a while.
+    /// What is wrong with the last response of each type.
+    errors: BTreeMap<&'static str, String>,
+    /// Whether it has other clusters than those of the last version it took: some were only kept for a while, or
+    /// some were rejected.
     pub(super) lingering: bool,
+    /// How many responses it has rejected.
+    pub(super) rejected: usize,
     pub(super) says: VecDeque<(&'static str, D::Request)>,
 }
 
@@ -146,7 +184,9 @@ impl<D: Dialect> Proxy<D> {
             active: BTreeSet::new(),
             empty: BTreeSet::new(),
             withheld: false,
+            errors: BTreeMap::new(),
             lingering: false,
+            rejected: 0,
             says: VecDeque::new(),
         };
         proxy.ask(type_url::CLUSTER);
@@ -172,6 +212,7 @@ impl<D: Dialect> Proxy<D> {
     /// The stream broke; another is there.
     pub(super) fn reconnect(&mut self) {
         self.says.clear();
+        self.errors.clear();
         self.withheld = false;
         let had: Vec<_> = TYPES.into_iter().filter(|type_url| self.types[type_url].asked).collect();
         for typed in self.types.values_mut() {
@@ -185,18 +226,38 @@ impl<D: Dialect> Proxy<D> {
         }
     }
 
-    pub(super) fn read(&mut self, type_url: &'static str, sent: &Sent, reply: &D::Reply) {
+    /// Reads a response, and rejects what is new in it under names that end in one of the digits `bad`.
+    pub(super) fn read(&mut self, type_url: &'static str, sent: &Sent, reply: &D::Reply, bad: &str) {
         let Some(typed) = self.types.get_mut(type_url) else { return };
-        let changed = D::apply(type_url, reply, &mut typed.held);
+        let is_new = |resource: &&Resource| {
+            typed.held.get(&**resource.name()).is_none_or(|(version, _)| *version != resource.version().to_string())
+        };
+        let names = D::resources(reply).iter().filter(is_new).map(|resource| resource.name().to_string());
+        let mut bad: BTreeSet<String> = names.filter(|name| name.ends_with(|end| bad.contains(end))).collect();
+        if type_url == type_url::ENDPOINT {
+            bad.clear();
+        }
+        if !bad.is_empty() {
+            self.rejected += 1;
+            let words =
+                if is_wildcard(type_url) { bad.iter().cloned().collect::<Vec<_>>().join(", ") } else { "bad".into() };
+            self.errors.insert(type_url, words);
+        }
+        if !bad.is_empty() && !is_wildcard(type_url) {
+            bad = D::resources(reply).iter().map(|resource| resource.name().to_string()).collect();
+        }
+        let changed = D::apply(type_url, reply, &bad, &mut typed.held);
         if !is_wildcard(type_url) {
             // It may have crossed a request that wants it no more.
             typed.held.retain(|name, _| typed.names.contains(name));
         }
         typed.nonce.clone_from(&sent.nonce);
-        typed.version.clone_from(&sent.version);
+        if bad.is_empty() {
+            typed.version.clone_from(&sent.version);
+        }
         match type_url {
             type_url::CLUSTER => {
-                self.lingering = !sent.complete;
+                self.lingering = !sent.complete || !bad.is_empty();
                 self.warming.extend(changed);
                 let held = &self.types[type_url].held;
                 self.warming.retain(|name| held.contains_key(name));
@@ -247,7 +308,13 @@ impl<D: Dialect> Proxy<D> {
     fn follow(&mut self, type_url: &'static str, other: &str) {
         let names: BTreeSet<String> = self.held(other).keys().cloned().collect();
         let Some(typed) = self.types.get_mut(type_url) else { return };
+        let had = typed.held.len();
         typed.held.retain(|name, _| names.contains(name));
+        if typed.held.len() < had {
+            // An Envoy repeats the version, and if it loses its stream just when it has asked for one of these again, it is
+            // taken to have it; nothing in the protocol tells the two apart.
+            typed.version.clear();
+        }
         let before = std::mem::replace(&mut typed.names, names);
         if before == typed.names {
             return;
@@ -271,7 +338,10 @@ impl<D: Dialect> Proxy<D> {
     fn answer(&mut self, type_url: &'static str) {
         let typed = &self.types[type_url];
         let names = (!is_wildcard(type_url)).then_some(&typed.names);
-        self.says.push_back((type_url, D::say(&typed.nonce, &typed.version, &typed.names, names)));
+        let mut answer = D::say(&typed.nonce, &typed.version, &typed.names, names);
+        let message = self.errors.remove(type_url);
+        *D::error(&mut answer) = message.map(|message| Status { message, ..Status::default() });
+        self.says.push_back((type_url, answer));
     }
 }
 
@@ -279,7 +349,12 @@ fn is_wildcard(type_url: &str) -> bool {
     [type_url::CLUSTER, type_url::LISTENER].contains(&type_url)
 }
 
+/// A route to a cluster, with its name as protobuf would write it.
+pub(super) fn route_to(cluster: &str) -> String {
+    format!("{}{cluster}#", char::from(u8::try_from(cluster.len()).unwrap()))
+}
+
 /// The cluster that a route sends to.
 fn target(body: &str) -> &str {
-    body.split('#').next().unwrap_or_default()
+    body[1..].split('#').next().unwrap_or_default()
 }

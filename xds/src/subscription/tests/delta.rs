@@ -77,6 +77,43 @@ fn an_answer_with_error_is_a_rejection_and_nothing_is_repeated() {
 }
 
 #[test]
+fn of_a_rejection_no_more_is_kept_than_can_be_read() {
+    let mut bench = bench(NAMED, &[("a", "1")], subscribe(&["a"]));
+    let sent = expect(&mut bench, &["a"], &[]);
+    let Verdict::Rejected(_, words) = bench.ask(nack(&sent, &"bad ".repeat(5000))) else { panic!("it was rejected") };
+    assert_eq!(words, "bad ".repeat(1024));
+}
+
+#[test]
+fn a_name_is_shared_with_the_cache() {
+    let mut bench = bench(NAMED, &[("a", "1")], subscribe(&["a"]));
+    let sent = expect(&mut bench, &["a"], &[]);
+    assert!(std::sync::Arc::ptr_eq(&sent.names[0], &bench.cache.snapshot().table(T).shared("a")));
+    let interest = &bench.subscription.progress().interest;
+    assert!(std::sync::Arc::ptr_eq(&sent.names[0], interest.names.get("a").unwrap()));
+}
+
+#[test]
+fn endpoints_that_went_before_they_were_asked_for_are_sent_until_their_cluster_has_gone() {
+    let mut bench = Bench::new(RESENT, &[("a", "1")]);
+    bench.remove("a");
+    bench.ask(subscribe(&["a"]));
+    let (sent, reply) = bench.reply_through(Gate::Additions).unwrap();
+    assert_eq!(content(&reply), (strings(["a"]), vec![]));
+    bench.ask(ack(&sent));
+    expect_and_ack(&mut bench, &[], &["a"]);
+
+    // And those that go while they are on their way.
+    bench.set("b", "1");
+    bench.ask(subscribe(&["b"]));
+    bench.remove("b");
+    let (sent, reply) = bench.reply_through(Gate::Additions).unwrap();
+    assert_eq!(content(&reply), (strings(["b"]), vec![]));
+    bench.ask(ack(&sent));
+    expect_and_ack(&mut bench, &[], &["b"]);
+}
+
+#[test]
 fn with_a_stale_nonce_only_the_subscription_counts() {
     let mut bench = bench(NAMED, &[("a", "1"), ("b", "1")], subscribe(&["a"]));
     let first = expect(&mut bench, &["a"], &[]);
@@ -339,6 +376,21 @@ fn removals_wait_for_the_gate_and_a_name_that_comes_back_is_not_removed() {
     assert!(bench.reply_through(Gate::Additions).is_none());
     bench.set("a", "2");
     expect_and_ack(&mut bench, &["a"], &["b"]);
+}
+
+#[test]
+fn removals_go_one_by_one_as_far_as_the_gate_is_open() {
+    let mut bench = bench(FULL, &[("a", "1"), ("b", "1")], Request::default());
+    expect_and_ack(&mut bench, &["a", "b"], &[]);
+    bench.remove("a");
+    bench.absorb().unwrap();
+    let first = bench.sequence;
+    bench.remove("b");
+    let (sent, reply) = bench.reply_through(Gate::Through(first)).unwrap();
+    assert_eq!((content(&reply), sent.complete), ((vec![], strings(["a"])), false));
+    bench.ask(ack(&sent));
+    assert_eq!(bench.settled_through(), first);
+    expect_and_ack(&mut bench, &[], &["b"]);
 }
 
 #[test]

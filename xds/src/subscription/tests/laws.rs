@@ -33,7 +33,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let name = 0..NAMES.len();
-    let gate = prop_oneof![Just(Gate::Shut), Just(Gate::Additions), Just(Gate::All)];
+    let gate = prop_oneof![Just(Gate::Shut), Just(Gate::Additions), Just(Gate::ALL)];
     prop_oneof![
         4 => (name.clone(), 0..4_u8).prop_map(|(name, body)| Step::Set(name, body)),
         2 => name.clone().prop_map(Step::Remove),
@@ -122,7 +122,7 @@ impl<C: Client> World<C> {
     /// Until nobody has anything to say.
     fn quiesce(&mut self) {
         for _ in 0..1000 {
-            if !(self.deliver() | self.reply(Gate::All) | self.read(true)) {
+            if !(self.deliver() | self.reply(Gate::ALL) | self.read(true)) {
                 return;
             }
         }
@@ -130,7 +130,7 @@ impl<C: Client> World<C> {
     }
 
     fn wrong(&self) -> BTreeSet<String> {
-        self.client.wrong(self.bench.cache.read().table(T))
+        self.client.wrong(self.bench.cache.snapshot().table(T))
     }
 
     fn run(steps: &[Step], rules: TypeRules) {
@@ -146,7 +146,7 @@ impl<C: Client> World<C> {
         }
         // What was refused is sent when it has changed, and not before.
         for (fix, name) in NAMES.into_iter().enumerate() {
-            let was_there = world.bench.cache.read().table(T).resource(name).is_some();
+            let was_there = world.bench.cache.snapshot().table(T).resource(name).is_some();
             world.bench.set(name, &format!("fixed {fix}"));
             world.quiesce();
             if !was_there {

@@ -16,11 +16,13 @@ use crate::{Cache, Resource, Update};
 
 const T: &str = "type.example/T";
 /// Like RDS.
-const NAMED: TypeRules = TypeRules { full_state: false, legacy_wildcard: false, always_resent: false };
+const NAMED: TypeRules =
+    TypeRules { full_state: false, legacy_wildcard: false, always_resent: false, piecewise: false };
 /// Like CDS and LDS.
-const FULL: TypeRules = TypeRules { full_state: true, legacy_wildcard: true, always_resent: false };
+const FULL: TypeRules = TypeRules { full_state: true, legacy_wildcard: true, always_resent: false, piecewise: false };
 /// Like EDS.
-const RESENT: TypeRules = TypeRules { full_state: false, legacy_wildcard: false, always_resent: true };
+const RESENT: TypeRules =
+    TypeRules { full_state: false, legacy_wildcard: false, always_resent: true, piecewise: false };
 
 /// A subscription and the cache it is served from.
 struct Bench<S> {
@@ -63,22 +65,22 @@ impl<S: Subscription> Bench<S> {
     }
 
     fn ask(&mut self, request: S::Request) -> Verdict {
-        let tables = self.cache.read();
+        let tables = self.cache.snapshot();
         self.subscription.on_request(request, tables.table(T), tables.head())
     }
 
     fn absorb(&mut self) -> Result<(), FellBehind> {
-        let tables = self.cache.read();
+        let tables = self.cache.snapshot();
         self.subscription.progress_mut().absorb(tables.table(T), tables.head())
     }
 
     fn reply_through(&mut self, gate: Gate) -> Option<(Sent, S::Reply)> {
         self.absorb().unwrap();
-        self.subscription.reply(self.cache.read().table(T), gate, self.now)
+        self.subscription.reply(self.cache.snapshot().table(T), gate, self.now)
     }
 
     fn reply(&mut self) -> Option<(Sent, S::Reply)> {
-        self.reply_through(Gate::All)
+        self.reply_through(Gate::ALL)
     }
 
     fn later(&mut self, by: Duration) {
