@@ -207,17 +207,17 @@ impl<S: Subscription> Session<S> {
     /// Puts aside what refers to a cluster that the client has rejected and has none of, and takes up what does no more.
     /// Returns what the type may send.
     fn keep_back(&mut self, at: usize, view: View<'_>, now: Instant) -> Gate {
-        self.with_lacking(at, view, |progress, is_lacking| progress.let_go(is_lacking));
+        self.with_lacking(at, view, |progress, changes, is_lacking| progress.let_go(changes, is_lacking));
         let gate = self.gate(&self.types[at], view, now);
         if gate != Gate::Shut && !self.types[at].subscription.is_busy() {
-            self.with_lacking(at, view, |progress, is_lacking| progress.keep_back(is_lacking));
+            self.with_lacking(at, view, |progress, _, is_lacking| progress.keep_back(is_lacking));
         }
         gate
     }
 
     /// Does something with a type whose resources may refer to clusters, by whether a resource of it refers to one that
     /// the client has rejected and has none of.
-    fn with_lacking(&mut self, at: usize, view: View<'_>, act: impl FnOnce(&mut Progress, &dyn Fn(&str) -> bool)) {
+    fn with_lacking(&mut self, at: usize, view: View<'_>, act: impl FnOnce(&mut Progress, u64, &dyn Fn(&str) -> bool)) {
         // Clusters stand before what refers to them.
         let (before, rest) = self.types.split_at_mut(at);
         let Typed { type_url, subscription, .. } = &mut rest[0];
@@ -225,7 +225,7 @@ impl<S: Subscription> Session<S> {
         let clusters = before.iter().find(|typed| refers && &*typed.type_url == type_url::CLUSTER);
         let Some(clusters) = clusters.map(|typed| typed.subscription.progress()) else { return };
         let (lacks, table) = (clusters.is_lacking(), view.table(type_url));
-        act(subscription.progress_mut(), &|name| {
+        act(subscription.progress_mut(), clusters.lacking_changes(), &|name| {
             let resource = table.resource(name).filter(|_| lacks);
             resource.is_some_and(|resource| clusters.is_lacking_in(&resource.any_bytes()))
         });

@@ -160,4 +160,19 @@ mod tests {
         assert_eq!(rejection(sent.clone(), words.into(), SystemTime::now()).resources, [Name::from("web-2")]);
         assert_eq!(rejection(sent, "bad".into(), SystemTime::now()).resources.len(), 3);
     }
+
+    #[test]
+    fn a_rejection_counts_for_changes_that_are_kept_back_because_of_it() {
+        let status = StreamStatus::default();
+        let response = Stamp { version: "v".into(), nonce: "1".into(), sequence: 3, at: SystemTime::UNIX_EPOCH };
+        let rejection = Rejection { response, message: "bad".into(), resources: Vec::new() };
+        status.on_rejected(&type_url::CLUSTER.into(), rejection.clone());
+        status.on_rejected(&type_url::SECRET.into(), rejection);
+        let since = |sequence| status.rejections_since(sequence).len();
+        assert_eq!([3, 4].map(since), [2, 0]);
+        status.on_kept_back(Some(7));
+        assert_eq!([3, 7, 8].map(since), [2, 1, 0]);
+        status.on_kept_back(None);
+        assert_eq!(since(4), 0);
+    }
 }

@@ -46,6 +46,8 @@ pub struct Progress {
     parked: BTreeMap<Name, Want>,
     /// Dirty as well, but with a reference to what the client lacks; does not count as unsent.
     kept_back: BTreeMap<Name, (Want, Span)>,
+    /// What it was that the client lacked when these were looked through.
+    kept_at: u64,
     doomed: BTreeMap<Name, Span>,
     /// Of the changes that were taken out of `dirty` and `doomed` to be sent.
     taken: Span,
@@ -136,8 +138,12 @@ impl Progress {
         }
     }
 
-    /// Lets go of the names that were kept back and are not to be any more.
-    pub fn let_go(&mut self, keeps: impl Fn(&str) -> bool) {
+    /// Lets go of the names that were kept back and are not to be any more. With the same `changes` as before, there
+    /// are none.
+    pub fn let_go(&mut self, changes: u64, keeps: impl Fn(&str) -> bool) {
+        if std::mem::replace(&mut self.kept_at, changes) == changes {
+            return;
+        }
         let free: Vec<_> = self.kept_back.extract_if(.., |name, _| !keeps(name)).collect();
         for (name, (want, span)) in free {
             self.mark_dirty(span.oldest, self.seen);
@@ -155,6 +161,11 @@ impl Progress {
     /// Whether the client lacks, because it has rejected it, something that `bytes` names.
     pub fn is_lacking_in(&self, bytes: &[u8]) -> bool {
         self.refused.is_lacking_in(bytes)
+    }
+
+    /// Differs when the client lacks something else because it has rejected it.
+    pub fn lacking_changes(&self) -> u64 {
+        self.refused.changes()
     }
 
     /// Whether the client lacks anything because it has rejected it.

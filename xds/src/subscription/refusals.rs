@@ -21,7 +21,10 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     names: BTreeMap<Name, Refusal>,
-    lacking: usize,
+    /// How many names are lacking, by their length.
+    lacking: BTreeMap<usize, usize>,
+    /// How often that has changed.
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -36,6 +39,7 @@ impl Refusals {
     /// The client rejected `sent`, the oldest change in which was `since`. `new` are the names in it that the
     /// client had no resource of; `piecewise` is whether it takes resources one by one.
     pub(super) fn add(&mut self, sent: &Sent, since: u64, new: &[Name], piecewise: bool, words: &str) {
+        let new: BTreeSet<&Name> = new.iter().collect();
         let set: BTreeSet<&Name> = sent.set.iter().collect();
         let bad: BTreeSet<&Name> = sent
             .names
@@ -52,7 +56,8 @@ impl Refusals {
             refusal.since = refusal.since.min(since);
             if !refusal.lacking && new.contains(name) {
                 refusal.lacking = true;
-                self.lacking += 1;
+                *self.lacking.entry(name.len()).or_default() += 1;
+                self.changes += 1;
             }
         }
     }
@@ -60,14 +65,22 @@ impl Refusals {
     /// `name` is done with. Returns the oldest change that the client had not taken.
     pub(super) fn remove(&mut self, name: &str) -> Option<u64> {
         let refusal = self.names.remove(name)?;
-        self.lacking -= usize::from(refusal.lacking);
+        if refusal.lacking {
+            self.changes += 1;
+            if let Some(count) = self.lacking.get_mut(&name.len()) {
+                *count -= 1;
+            }
+            self.lacking.retain(|_, count| *count > 0);
+        }
         Some(refusal.since)
     }
 
     /// All but these names are done with.
     pub(super) fn retain(&mut self, keeps: impl Fn(&str) -> bool) {
-        self.names.retain(|name, _| keeps(name));
-        self.lacking = self.names.values().filter(|refusal| refusal.lacking).count();
+        let done: Vec<Name> = self.names.keys().filter(|name| !keeps(name)).cloned().collect();
+        for name in done {
+            self.remove(&name);
+        }
     }
 
     /// The names.
@@ -82,7 +95,12 @@ impl Refusals {
 
     /// Whether there are names of which the client has no resource.
     pub(super) fn has_lacking(&self) -> bool {
-        self.lacking > 0
+        !self.lacking.is_empty()
+    }
+
+    /// Differs when other names are lacking.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Whether `bytes`, an encoded message, has in it a name of which the client has no resource: as protobuf
@@ -93,13 +111,11 @@ impl Refusals {
             let name = std::str::from_utf8(name).ok();
             name.and_then(|name| self.names.get(name)).is_some_and(|refusal| refusal.lacking)
         };
-        let lengths: BTreeSet<usize> =
-            self.names.iter().filter(|(_, refusal)| refusal.lacking).map(|(name, _)| name.len()).collect();
         (0..bytes.len()).any(|at| {
             let mut rest = &bytes[at..];
             let Ok(length) = prost::encoding::decode_varint(&mut rest) else { return false };
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            lengths.contains(&length) && rest.get(..length).is_some_and(lacking)
+            self.lacking.contains_key(&length) && rest.get(..length).is_some_and(lacking)
         })
     }
 }
