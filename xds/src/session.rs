@@ -319,11 +319,12 @@ impl<S: Subscription> Session<S> {
     }
 
     /// Whether the client may hold resources of a type that it has not asked for on this stream: it may have
-    /// just reconnected. Virtual hosts are asked for by few, so they count only where there are any.
+    /// just reconnected. Virtual hosts and scopes are asked for by few, so they count only where there are any.
     fn may_yet_ask(&self, type_url: &str, view: View<'_>, now: Instant) -> bool {
+        let rare = [type_url::VIRTUAL_HOST, type_url::SCOPED_ROUTE].contains(&type_url);
         self.rules.aggregated
             && now < self.opened + self.rules.patience
-            && (type_url != type_url::VIRTUAL_HOST || !view.newest.table(type_url).is_empty())
+            && !(rare && view.newest.table(type_url).is_empty())
     }
 }
 
