@@ -68,10 +68,11 @@ async fn what_was_charged_without_redis_is_given_back_without_it() {
     assert_eq!(alone(Ask { hits: Hits::Take(0), ..ask }), 4);
     server.run().await;
     connected(&shared).await;
+    assert!(by_redis(&*store, ask).await);
     store.give_back_alone(&[Ask { hits: Hits::GiveBack(1), ..ask }]);
     // What is asked later is charged later.
-    assert!(by_redis(&*store, Ask { hits: Hits::Take(0), ..ask }).await);
-    assert_eq!(server.cli(&["keys", "ch:b*"]), "");
+    let look = charge(&*store, Ask { hits: Hits::Take(0), ..ask }).await;
+    assert_eq!((look.source, look.remaining), (Source::Redis, 2));
 }
 
 #[tokio::test]
