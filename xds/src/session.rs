@@ -224,10 +224,9 @@ impl<S: Subscription> Session<S> {
         let refers = order::additions_wait_for(type_url).contains(&type_url::CLUSTER) && subscription.sends_parts();
         let clusters = before.iter().find(|typed| refers && &*typed.type_url == type_url::CLUSTER);
         let Some(clusters) = clusters.map(|typed| typed.subscription.progress()) else { return };
-        let (lacks, table) = (clusters.is_lacking(), view.table(type_url));
+        let table = view.table(type_url);
         act(subscription.progress_mut(), clusters.lacking_changes(), &|name| {
-            let resource = table.resource(name).filter(|_| lacks);
-            resource.is_some_and(|resource| clusters.is_lacking_in(&resource.any_bytes()))
+            table.resource(name).is_some_and(|resource| clusters.is_lacking_in(&resource.any_bytes()))
         });
     }
 

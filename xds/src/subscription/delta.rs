@@ -125,7 +125,7 @@ impl Delta {
         progress.want(name.clone(), head, Want::ASKED);
         if progress.rules.always_resent && table.removed(&name).is_some() {
             // Its cluster may be about to go as well, and wait for its endpoints until then.
-            progress.doom_later(name.clone(), head);
+            progress.mark_doomed(name.clone(), 0, head);
         }
         progress.interest.names.insert(name);
     }

@@ -1,6 +1,7 @@
-//! What there is to know of a change that has to be sent: why, and when it came. Pure.
+//! What there is to know of a change that has to be sent, or was: why, when it came, in which response. Pure.
 
-use crate::cache::Table;
+use super::Sent;
+use crate::{cache::Table, resource::Name};
 
 /// Why a resource has to be sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,4 +44,14 @@ impl Span {
         self.oldest = self.oldest.min(oldest);
         self.newest = self.newest.max(newest);
     }
+}
+
+/// A response that was sent.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    /// The oldest change in it.
+    pub(super) oldest: u64,
+    /// The names in it that the client had no resource of.
+    pub(super) new: Vec<Name>,
+    pub(super) sent: Sent,
 }

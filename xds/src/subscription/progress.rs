@@ -20,7 +20,7 @@ use std::{
 
 use super::{
     FellBehind, Gate, Interest, Sent, TypeRules, Verdict,
-    pending::{Span, Want},
+    pending::{Span, Unanswered, Want},
     refusals::Refusals,
 };
 use crate::{
@@ -64,16 +64,6 @@ pub struct Progress {
     started: bool,
     returning: bool,
     nonce: u64,
-}
-
-/// A response that was sent.
-#[derive(Debug)]
-struct Unanswered {
-    /// The oldest change in it.
-    oldest: u64,
-    /// The names in it that the client had no resource of.
-    new: Vec<Name>,
-    sent: Sent,
 }
 
 impl Progress {
@@ -166,11 +156,6 @@ impl Progress {
     /// Differs when the client lacks something else because it has rejected it.
     pub fn lacking_changes(&self) -> u64 {
         self.refused.changes()
-    }
-
-    /// Whether the client lacks anything because it has rejected it.
-    pub fn is_lacking(&self) -> bool {
-        self.refused.has_lacking()
     }
 
     /// Whether the client has the resource called `name`, as it is or an older one, or it is on its way.
@@ -303,11 +288,6 @@ impl Progress {
     /// The removal of the resource called `name`, which the client has, has to be sent.
     pub(super) fn doom(&mut self, name: Name, head: u64) {
         self.unmark(&name);
-        self.doom_later(name, head);
-    }
-
-    /// The removal of the resource called `name` has to be sent; until it may be, what else was to be sent.
-    pub(super) fn doom_later(&mut self, name: Name, head: u64) {
         self.mark_doomed(name, 0, head);
     }
 
@@ -403,7 +383,8 @@ impl Progress {
         self.dirty_span.add(oldest, newest);
     }
 
-    fn mark_doomed(&mut self, name: Name, oldest: u64, newest: u64) {
+    /// The removal of the resource called `name` has to be sent; until it may be, what else was to be sent.
+    pub(super) fn mark_doomed(&mut self, name: Name, oldest: u64, newest: u64) {
         self.doomed.entry(name).or_default().add(oldest, newest);
     }
 

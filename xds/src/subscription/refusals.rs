@@ -94,7 +94,7 @@ impl Refusals {
     }
 
     /// Whether there are names of which the client has no resource.
-    pub(super) fn has_lacking(&self) -> bool {
+    fn has_lacking(&self) -> bool {
         !self.lacking.is_empty()
     }
 
@@ -111,12 +111,13 @@ impl Refusals {
             let name = std::str::from_utf8(name).ok();
             name.and_then(|name| self.names.get(name)).is_some_and(|refusal| refusal.lacking)
         };
-        (0..bytes.len()).any(|at| {
-            let mut rest = &bytes[at..];
-            let Ok(length) = prost::encoding::decode_varint(&mut rest) else { return false };
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            self.lacking.contains_key(&length) && rest.get(..length).is_some_and(lacking)
-        })
+        self.has_lacking()
+            && (0..bytes.len()).any(|at| {
+                let mut rest = &bytes[at..];
+                let Ok(length) = prost::encoding::decode_varint(&mut rest) else { return false };
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                self.lacking.contains_key(&length) && rest.get(..length).is_some_and(lacking)
+            })
     }
 }
 
