@@ -13,8 +13,9 @@ use crate::{
         route::{Action, Forward, ListenerRef, Rule, Target},
         service::{Address, Endpoint},
     },
-    translate::testing::{
-        fleet, http_listener, ip, name, prefix, rate_limit, respond, route as route_of, rule, service, to,
+    translate::{
+        constraints,
+        testing::{fleet, http_listener, ip, name, prefix, rate_limit, respond, route as route_of, rule, service, to},
     },
 };
 
@@ -438,7 +439,9 @@ proptest! {
             }
             mend(&mut after);
             let (next, changed) = edit(&catalog, &resources, &after);
-            for (name, FleetChanges { fleet, put, removed, misfits }) in changes(&catalog, &next, &changed) {
+            let made = changes(&catalog, &next, &changed);
+            prop_assert_eq!(constraints::refused(&next, &made), []);
+            for (name, FleetChanges { fleet, put, removed, misfits }) in made {
                 let nothing = fleet == FleetChange::Kept && put.is_empty() && removed.is_empty();
                 prop_assert!(!nothing, "an empty change");
                 prop_assert_eq!(misfits, []);

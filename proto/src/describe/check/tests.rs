@@ -4,7 +4,7 @@ use crate::{
     any::pack_typed,
     envoy::{
         cluster::Cluster,
-        core::{HeaderValue, HeaderValueOption, TypedExtensionConfig},
+        core::{HeaderValue, HeaderValueOption, Metadata, TypedExtensionConfig},
         hcm::HttpConnectionManager,
         listener::{Filter, FilterChain, Listener, filter::ConfigType},
         route::{RouteMatch, VirtualHost, route_match::PathSpecifier},
@@ -83,6 +83,14 @@ fn unknown_types_and_fields_are_refused() {
     let mut bytes = Cluster { name: "a".into(), ..Cluster::default() }.encode_to_vec();
     prost::encoding::string::encode(19999, &"b".to_owned(), &mut bytes);
     assert_eq!(check(type_url::CLUSTER, &bytes)[0].to_string(), "has an unknown field 19999");
+}
+
+#[test]
+fn metadata_may_be_for_others() {
+    let unknown = Any { type_url: "type.googleapis.com/elsewhere.Nothing".into(), value: vec![1] };
+    let metadata = Metadata { typed_filter_metadata: [("a".to_owned(), unknown)].into(), ..Metadata::default() };
+    let cluster = Cluster { name: "a".into(), metadata: Some(metadata), ..Cluster::default() };
+    assert_eq!(found(type_url::CLUSTER, &cluster), [""; 0]);
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl FromStr for MessagePath {
     }
 }
 
-/// `target`, a message of type `of` as [`decode`](super::decode) shows it, with `patch` merged into it at `path`. Or all that
+/// `target`, a message of type `of` as [`decode`](super::decode()) shows it, with `patch` merged into it at `path`. Or all that
 /// is wrong with path or patch, the paths beginning where `target` does.
 pub fn merge(of: &'static Type, target: &mut Value, path: &MessagePath, patch: &Value) -> Result<(), Vec<Violation>> {
     let mut findings = Findings::default();

@@ -1,6 +1,6 @@
 //! Messages as JSON, by the mapping of protobuf: what an operator writes for Envoy, and what Envoy shows.
 //!
-//! [`encode`] reads JSON into a message's bytes, [`decode`] shows bytes as JSON, [`merge`] changes parts of what is shown.
+//! [`encode()`] reads JSON into a message's bytes, [`decode()`] shows bytes as JSON, [`merge()`] changes parts of what is shown.
 //! Names of fields may be those of the `.proto` files, as Envoy's documentation writes them, or in camel case; shown are the
 //! former. An `Any` has its type in `@type`.
 //!
