@@ -6,7 +6,7 @@ use chancery_control_plane::model::Kind;
 pub(crate) fn parse(text: &str) -> Result<Kind, String> {
     let lower = text.to_ascii_lowercase();
     let named = |kind: &Kind| {
-        [kind.collection(), kind.collection().trim_end_matches('s'), short(*kind)].contains(&lower.as_str())
+        [kind.collection(), kind.singular(), short(*kind)].contains(&lower.as_str())
             || lower == kind.as_str().to_ascii_lowercase()
     };
     Kind::ALL.into_iter().find(named).ok_or_else(|| {
@@ -22,6 +22,7 @@ fn short(kind: Kind) -> &'static str {
         Kind::Service => "svc",
         Kind::RateLimit => "rl",
         Kind::Route => "rt",
+        Kind::EnvoyPatch => "ep",
     }
 }
 
@@ -36,6 +37,9 @@ mod tests {
         }
         for text in ["RateLimit", "rate-limit", "rate-limits", "ratelimit", "rl"] {
             assert_eq!(parse(text), Ok(Kind::RateLimit), "{text}");
+        }
+        for text in ["EnvoyPatch", "envoy-patch", "envoy-patches", "envoypatch", "ep"] {
+            assert_eq!(parse(text), Ok(Kind::EnvoyPatch), "{text}");
         }
         assert_eq!(parse("svc"), Ok(Kind::Service));
         assert!(parse("widget").is_err() && parse("").is_err());

@@ -271,6 +271,14 @@ fn rows(kind: Kind, resources: &[ResourceView]) -> String {
         Kind::Route => {
             ("HOSTS", |spec| some(&spec["hosts"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>()))
         }
+        Kind::EnvoyPatch => ("CHANGES", |spec| {
+            let (resource, target) = (&spec["resource"], &spec["target"]);
+            let added = resource["@type"].as_str().and_then(|type_url| type_url.rsplit(['.', '/']).next());
+            match added {
+                Some(added) => format!("{}: adds {added}", text(&spec["fleet"])),
+                None => format!("{}: {} {}", text(&spec["fleet"]), text(&target["kind"]), text(&target["name"])),
+            }
+        }),
     };
     let header = ["NAME", "TEAM", what, "REVISION", "UPDATED", "BY"];
     output::table(

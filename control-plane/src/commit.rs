@@ -2,7 +2,8 @@
 //!
 //! Everything is decided under the writers' lock of the store, on a catalog that is current at that
 //! moment, so two replicas cannot commit what contradicts. What the catalog or the translation refuses
-//! never reaches the store. The result of the check is what is published: nothing is computed twice.
+//! never reaches the store, and neither does what Envoy would refuse of the translation. The result of the check is what is
+//! published: nothing is computed twice.
 //!
 //! Invariant: a change set is one revision or none.
 
@@ -21,6 +22,7 @@ use crate::{
     publish::Changes,
     replica::{Current, Prepared, Replica, ReplicaError},
     store::{NewChange, NewRevision, StoreError},
+    translate::constraints,
 };
 
 /// How long a commit may take, waiting for its turn included.
@@ -178,7 +180,10 @@ impl Commit {
     pub async fn commit(&self, set: ChangeSet) -> Result<Committed, CommitError> {
         let edits = parse_edits(&set, &self.replica.current())?;
         if set.dry_run {
-            return check(&self.replica.current(), &set, edits).map(|checked| checked.committed);
+            let current = self.replica.current();
+            let checked = check(&current, &set, edits)?;
+            translate(&current, &checked)?;
+            return Ok(checked.committed);
         }
         let this = self.clone();
         let work = self.tasks.spawn(async move { this.commit_parsed(set, edits).await });
@@ -195,12 +200,12 @@ impl Commit {
         let _turn = self.turn.lock().await;
         let mut write = self.replica.store().begin().await?;
         let current = self.replica.catch_up_with(&mut *write).await?;
-        let Checked { mut committed, next, new_changes, at } = check(&current, &set, edits)?;
-        if committed.changed.is_empty() {
-            return Ok(committed);
+        let checked = check(&current, &set, edits)?;
+        if checked.committed.changed.is_empty() {
+            return Ok(checked.committed);
         }
-        let keys: Vec<Key> = committed.changed.iter().map(|changed| changed.key.clone()).collect();
-        let changes = Changes::between(&current.catalog, &next, &keys);
+        let changes = translate(&current, &checked)?;
+        let Checked { mut committed, next, new_changes, at } = checked;
         committed.fleets = changes.fleets.keys().cloned().collect();
         committed.limiters = !changes.domains.is_empty();
         let revision = NewRevision { author: set.author, message: set.message, at, changes: new_changes };
@@ -355,6 +360,14 @@ fn check(current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Check
         new_changes,
         at: stamp.at,
     })
+}
+
+/// What a change that was found consistent means for everybody, if Envoy would take it.
+fn translate(current: &Current, checked: &Checked) -> Result<Changes, CommitError> {
+    let keys: Vec<Key> = checked.committed.changed.iter().map(|changed| changed.key.clone()).collect();
+    let changes = Changes::between(&current.catalog, &checked.next, &keys);
+    let refused = constraints::refused(&checked.next, &changes.fleets);
+    if refused.is_empty() { Ok(changes) } else { Err(CommitError::Problems(refused)) }
 }
 
 fn expectation(key: &Key, expect: Expect, before: Option<&Arc<Entry>>, head: u64) -> Result<(), CommitError> {

@@ -70,6 +70,8 @@ struct Fleet {
     ended: CancellationToken,
     /// Per listener: its virtual hosts, encoded.
     virtual_hosts: BTreeMap<Name, BTreeMap<HostPattern, Bytes>>,
+    /// What patches add, which has one form for all clients.
+    added: BTreeMap<ResourceId, Resource>,
 }
 
 impl Publisher {
@@ -141,12 +143,17 @@ impl Fleet {
         let routes_changed: BTreeSet<Name> = changes.routes_changed().into_iter().cloned().collect();
         let mut by_host = Update::default();
         let mut whole = Update::default();
+        for misfit in &changes.misfits {
+            // Stored when it fitted: translation, or Envoy's messages, have changed since.
+            let (patch, violation) = (&misfit.patch, &misfit.violation);
+            tracing::warn!(%patch, %violation, "a patch does not fit, what it changes is served without it");
+        }
         for (id, bytes) in changes.put {
             let resource = Resource::new(id.type_url(), id.name(), &bytes);
             if id.routes_of().is_none() {
                 whole.upsert(id.type_url(), resource.clone());
             }
-            by_host.upsert(id.type_url(), resource);
+            by_host.upsert(id.type_url(), resource.clone());
             match id {
                 ResourceId::VirtualHost(listener, host) => {
                     self.virtual_hosts.entry(listener).or_default().insert(host, bytes);
@@ -156,6 +163,9 @@ impl Fleet {
                     let resource = Resource::new(type_url::VIRTUAL_HOST, nobody.name.as_str(), &nobody.encode_to_vec());
                     by_host.upsert(type_url::VIRTUAL_HOST, resource);
                     self.virtual_hosts.entry(listener).or_default();
+                }
+                id @ ResourceId::Added(_) => {
+                    self.added.insert(id, resource);
                 }
                 ResourceId::RateLimiter
                 | ResourceId::Cluster(_)
@@ -177,6 +187,9 @@ impl Fleet {
                 ResourceId::RouteConfiguration(listener) => {
                     by_host.remove(type_url::VIRTUAL_HOST, placeholder(&listener).name);
                     self.virtual_hosts.remove(&listener);
+                }
+                id @ ResourceId::Added(_) => {
+                    self.added.remove(&id);
                 }
                 ResourceId::RateLimiter
                 | ResourceId::Cluster(_)
@@ -213,6 +226,9 @@ impl Fleet {
         }
         for routes in self.virtual_hosts.keys().filter_map(|listener| self.joined_routes(listener)) {
             update.upsert(type_url::ROUTE, routes);
+        }
+        for (id, resource) in &self.added {
+            update.upsert(id.type_url(), resource.clone());
         }
         cache.apply(self.by_host.head(), update);
         self.whole = Some(cache.clone());

@@ -128,6 +128,7 @@ pub fn path(kind: &str, name: &str) -> Result<String> {
         "Service" => "services",
         "RateLimit" => "rate-limits",
         "Route" => "routes",
+        "EnvoyPatch" => "envoy-patches",
         _ => anyhow::bail!("no collection is known for kind {kind:?}"),
     };
     Ok(format!("/api/v1/{collection}/{name}"))

@@ -11,6 +11,7 @@
 
 pub mod any;
 pub mod chancery;
+pub mod describe;
 pub mod envoy;
 pub mod reflection;
 pub mod type_url;

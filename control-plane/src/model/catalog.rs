@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 
 use super::{
     Document, Key, Kind, Name, Problem, Problems, Resource, check,
+    envoy_patch::{EnvoyPatch, EnvoyResource},
     fleet::Fleet,
     listener::Listener,
     rate_limit::RateLimit,
@@ -185,6 +186,14 @@ impl Catalog {
         }
     }
 
+    /// A patch.
+    pub fn envoy_patch(&self, name: &Name) -> Option<&Arc<EnvoyPatch>> {
+        match self.resource(Kind::EnvoyPatch, name) {
+            Some(Resource::EnvoyPatch(patch)) => Some(patch),
+            _ => None,
+        }
+    }
+
     /// Every fleet, in the order of their names.
     pub fn fleets(&self) -> impl Iterator<Item = &Arc<Fleet>> {
         self.entries(Kind::Fleet).filter_map(|entry| match &entry.resource {
@@ -241,6 +250,22 @@ impl Catalog {
     /// Whether a limit applies to a route on a listener of the fleet.
     pub fn fleet_is_limited_by(&self, fleet: &Name, limit: &Name) -> bool {
         self.indexes.limits_of.contains(fleet, limit)
+    }
+
+    /// The patches of a fleet.
+    pub fn patches_of(&self, fleet: &Name) -> impl Iterator<Item = &Name> {
+        self.indexes.patches_of.of(fleet)
+    }
+
+    /// The patches that add or change this resource of a fleet.
+    pub fn patches_of_resource<'a>(
+        &'a self,
+        fleet: &Name,
+        resource: &EnvoyResource,
+    ) -> impl Iterator<Item = &'a Name> + use<'a> {
+        // Most catalogs have none, and every resource asks.
+        let some = self.len(Kind::EnvoyPatch) > 0;
+        some.then(|| self.indexes.patches_on.of(&(fleet.clone(), resource.clone()))).into_iter().flatten()
     }
 
     /// The relations, for the check.

@@ -18,6 +18,8 @@ use super::{
     route::{Action, Forward, HostPattern, ListenerRef, Route},
 };
 
+mod envoy_patch;
+
 /// How many resources a reason names.
 const NAMED: usize = 5;
 
@@ -31,12 +33,17 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
         match next.entry(key).map(|entry| &entry.resource) {
             None => deleted(next, changed, key, &mut problems),
             Some(Resource::Fleet(fleet)) => put_fleet(next, changed, fleet, &mut problems.at("spec")),
-            Some(Resource::Service(_)) => {}
+            Some(Resource::Service(_)) => envoy_patch::added_already(next, changed, key, &mut problems),
             Some(Resource::RateLimit(limit)) => put_rate_limit(next, changed, limit, &mut problems.at("spec")),
             Some(Resource::Listener(listener)) => {
                 put_listener(next, changed, unread, listener, &mut problems.at("spec"));
+                envoy_patch::added_already(next, changed, key, &mut problems);
             }
-            Some(Resource::Route(route)) => put_route(next, unread, route, &mut problems.at("spec")),
+            Some(Resource::Route(route)) => {
+                put_route(next, unread, route, &mut problems.at("spec"));
+                envoy_patch::hosts_added_already(next, changed, route, &mut problems.at("spec"));
+            }
+            Some(Resource::EnvoyPatch(patch)) => envoy_patch::put(next, unread, patch, &mut problems.at("spec")),
         }
     }
 }
@@ -57,13 +64,17 @@ fn deleted(next: &Catalog, changed: &BTreeSet<Key>, key: &Key, problems: &mut Pr
         let keys = names.map(|name| Key::new(kind, name.clone()));
         keys.filter(|key| !changed.contains(key)).collect::<Vec<_>>()
     };
-    let referrers = match key.kind {
+    let mut referrers = match key.kind {
         Kind::Fleet => unchanged(Kind::Listener, &mut next.listeners_of(&key.name)),
         Kind::Listener => unchanged(Kind::Route, &mut next.routes_on(&key.name)),
         Kind::Service => unchanged(Kind::Route, &mut next.routes_to(&key.name)),
         Kind::RateLimit => unchanged(Kind::Route, &mut next.routes_limited_by(&key.name)),
-        Kind::Route => Vec::new(),
+        Kind::Route | Kind::EnvoyPatch => Vec::new(),
     };
+    referrers.extend(unchanged(Kind::EnvoyPatch, &mut next.indexes().needed_by.of(key)));
+    if key.kind == Kind::Fleet {
+        referrers.extend(unchanged(Kind::EnvoyPatch, &mut next.patches_of(&key.name)));
+    }
     if !referrers.is_empty() {
         problems.report(format!("is deleted, but used by {}", list(&referrers)));
     }
@@ -124,6 +135,7 @@ fn put_listener(
             route.listeners.iter().any(names_other)
         })
         .map(|route| Key::new(Kind::Route, route.name.clone()))
+        .chain(envoy_patch::astray(next, listener))
         .filter(|key| !changed.contains(key))
         .collect();
     if !astray.is_empty() {

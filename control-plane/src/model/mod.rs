@@ -1,4 +1,4 @@
-//! The language of the users, parsed: fleets, listeners, services, limits, routes. Pure.
+//! The language of the users, parsed: fleets, listeners, services, limits, routes, patches. Pure.
 //!
 //! Wire documents (`wire`, with serde and schema) become the types here once (`parse`), with every
 //! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
@@ -6,6 +6,7 @@
 mod catalog;
 mod check;
 mod document;
+pub mod envoy_patch;
 pub mod fleet;
 pub mod listener;
 mod name;

@@ -104,11 +104,14 @@ pub enum Kind {
     RateLimit,
     /// Hosts and ordered rules on listeners.
     Route,
+    /// Raw configuration of Envoy.
+    EnvoyPatch,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 5] = [Kind::Fleet, Kind::Listener, Kind::Service, Kind::RateLimit, Kind::Route];
+    pub const ALL: [Kind; 6] =
+        [Kind::Fleet, Kind::Listener, Kind::Service, Kind::RateLimit, Kind::Route, Kind::EnvoyPatch];
 
     /// The name as it stands in a document: `Route`.
     pub fn as_str(self) -> &'static str {
@@ -118,6 +121,19 @@ impl Kind {
             Kind::Service => "Service",
             Kind::RateLimit => "RateLimit",
             Kind::Route => "Route",
+            Kind::EnvoyPatch => "EnvoyPatch",
+        }
+    }
+
+    /// One of the collection: `rate-limit`.
+    pub fn singular(self) -> &'static str {
+        match self {
+            Kind::Fleet => "fleet",
+            Kind::Listener => "listener",
+            Kind::Service => "service",
+            Kind::RateLimit => "rate-limit",
+            Kind::Route => "route",
+            Kind::EnvoyPatch => "envoy-patch",
         }
     }
 
@@ -129,13 +145,14 @@ impl Kind {
             Kind::Service => "services",
             Kind::RateLimit => "rate-limits",
             Kind::Route => "routes",
+            Kind::EnvoyPatch => "envoy-patches",
         }
     }
 }
 
 /// No kind has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kind {0:?}; known are Fleet, Listener, Service, RateLimit, Route")]
+#[error("unknown kind {0:?}; known are Fleet, Listener, Service, RateLimit, Route, EnvoyPatch")]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Document, Key, Kind};
+use super::{Document, Key, Kind, parse::RATE_LIMITER};
 
 /// The resources that `document` refers to, each with the path of the reference.
 pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
@@ -18,6 +18,16 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
     };
     match document.kind {
         Kind::Fleet | Kind::Service | Kind::RateLimit => {}
+        Kind::EnvoyPatch => {
+            note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str());
+            let name = spec["target"]["name"].as_str().filter(|name| *name != RATE_LIMITER);
+            let (kind, name) = match spec["target"]["kind"].as_str() {
+                Some("Cluster" | "Endpoints") => (Kind::Service, name),
+                Some("VirtualHost") => (Kind::Listener, name.and_then(|name| Some(name.split_once('/')?.0))),
+                _ => (Kind::Listener, name),
+            };
+            note("spec.target.name".to_owned(), kind, name);
+        }
         Kind::Listener => note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str()),
         Kind::Route => {
             for (index, place) in list(&spec["listeners"]) {

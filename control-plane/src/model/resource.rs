@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Key, Kind, Name, fleet::Fleet, listener::Listener, rate_limit::RateLimit, route::Route, service::Service};
+use super::{
+    Key, Kind, Name, envoy_patch::EnvoyPatch, fleet::Fleet, listener::Listener, rate_limit::RateLimit, route::Route,
+    service::Service,
+};
 
 /// A parsed resource; cloning shares it.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +20,8 @@ pub enum Resource {
     RateLimit(Arc<RateLimit>),
     /// Hosts and ordered rules on listeners.
     Route(Arc<Route>),
+    /// Raw configuration of Envoy.
+    EnvoyPatch(Arc<EnvoyPatch>),
 }
 
 impl Resource {
@@ -28,6 +33,7 @@ impl Resource {
             Self::Service(_) => Kind::Service,
             Self::RateLimit(_) => Kind::RateLimit,
             Self::Route(_) => Kind::Route,
+            Self::EnvoyPatch(_) => Kind::EnvoyPatch,
         }
     }
 
@@ -39,6 +45,7 @@ impl Resource {
             Self::Service(service) => &service.name,
             Self::RateLimit(limit) => &limit.name,
             Self::Route(route) => &route.name,
+            Self::EnvoyPatch(patch) => &patch.name,
         }
     }
 

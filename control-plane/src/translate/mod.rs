@@ -2,7 +2,8 @@
 //!
 //! Nothing fails because the parsed model holds only what Envoy accepts; where Envoy is stricter than the
 //! language of the users, the model's parser refuses, with the path of the field, before anything gets
-//! here. A test runs a real Envoy over a catalog that uses every feature at once.
+//! here. A test runs a real Envoy over a catalog that uses every feature at once. Raw patches ([`envoy_patch`]) are the
+//! exception: what they make is held to Envoy's own constraints ([`constraints`]) before it is stored.
 //!
 //! Same input, same bytes: whatever has no order in the model is sorted before it is encoded, and no
 //! message holds a map with more than one entry. The version of a resource is a hash of its
@@ -12,7 +13,9 @@
 //! decides which of them a fleet gets, and what one edit changes.
 
 pub mod cluster;
+pub mod constraints;
 pub mod endpoint;
+pub mod envoy_patch;
 pub mod listener;
 pub mod rate_limit;
 pub mod route;

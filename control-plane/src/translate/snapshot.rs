@@ -18,11 +18,14 @@ use bytes::Bytes;
 use chancery_proto::{Message, type_url};
 
 use super::{
-    cluster, endpoint, listener, rate_limit,
+    cluster, endpoint,
+    envoy_patch::{Misfit, merged},
+    listener, rate_limit,
     route::{self, Limits},
 };
 use crate::model::{
     Catalog, Key, Kind, Name,
+    envoy_patch::{EnvoyPatch, EnvoyResource, PatchChange},
     fleet::{Fleet, RateLimiter},
     listener::Listener,
     route::{HostPattern, Route},
@@ -44,6 +47,8 @@ pub enum ResourceId {
     RouteConfiguration(Name),
     /// What happens to the requests for a host on a listener.
     VirtualHost(Name, HostPattern),
+    /// What a patch adds, but for virtual hosts, which are the same whoever makes them.
+    Added(EnvoyResource),
 }
 
 impl ResourceId {
@@ -55,6 +60,7 @@ impl ResourceId {
             Self::Listener(_) => type_url::LISTENER,
             Self::RouteConfiguration(_) => type_url::ROUTE,
             Self::VirtualHost(..) => type_url::VIRTUAL_HOST,
+            Self::Added(resource) => resource.type_url(),
         }
     }
 
@@ -66,14 +72,51 @@ impl ResourceId {
                 name.to_string()
             }
             Self::VirtualHost(listener, host) => route::virtual_host_name(listener, host),
+            Self::Added(resource) => match resource {
+                EnvoyResource::Cluster(name)
+                | EnvoyResource::Endpoints(name)
+                | EnvoyResource::Secret(name)
+                | EnvoyResource::Runtime(name)
+                | EnvoyResource::Listener(name)
+                | EnvoyResource::RouteConfiguration(name) => name.clone(),
+                EnvoyResource::VirtualHost(listener, host) => route::virtual_host_name(listener, host),
+            },
         }
+    }
+
+    /// As a patch names it.
+    pub(super) fn resource(&self) -> EnvoyResource {
+        match self {
+            Self::RateLimiter => EnvoyResource::Cluster(rate_limit::CLUSTER.to_owned()),
+            Self::Cluster(name) => EnvoyResource::Cluster(name.to_string()),
+            Self::Endpoints(name) => EnvoyResource::Endpoints(name.to_string()),
+            Self::Listener(name) => EnvoyResource::Listener(name.to_string()),
+            Self::RouteConfiguration(name) => EnvoyResource::RouteConfiguration(name.to_string()),
+            Self::VirtualHost(listener, host) => EnvoyResource::VirtualHost(listener.clone(), host.clone()),
+            Self::Added(resource) => resource.clone(),
+        }
+    }
+
+    /// What a patch adds or changes; nothing if there can be no such resource.
+    fn of_patch(patch: &EnvoyPatch) -> Option<Self> {
+        let is_added = matches!(patch.change, PatchChange::Add { .. });
+        Some(match patch.resource() {
+            EnvoyResource::VirtualHost(listener, host) => Self::VirtualHost(listener.clone(), host.clone()),
+            resource if is_added => Self::Added(resource.clone()),
+            EnvoyResource::Cluster(name) if name == rate_limit::CLUSTER => Self::RateLimiter,
+            EnvoyResource::Cluster(name) => Self::Cluster(name.parse().ok()?),
+            EnvoyResource::Endpoints(name) => Self::Endpoints(name.parse().ok()?),
+            EnvoyResource::Listener(name) => Self::Listener(name.parse().ok()?),
+            EnvoyResource::RouteConfiguration(name) => Self::RouteConfiguration(name.parse().ok()?),
+            EnvoyResource::Secret(_) | EnvoyResource::Runtime(_) => return None,
+        })
     }
 
     /// The listener whose routes it is, or is among.
     pub fn routes_of(&self) -> Option<&Name> {
         match self {
             Self::RouteConfiguration(listener) | Self::VirtualHost(listener, _) => Some(listener),
-            Self::RateLimiter | Self::Cluster(_) | Self::Endpoints(_) | Self::Listener(_) => None,
+            Self::RateLimiter | Self::Cluster(_) | Self::Endpoints(_) | Self::Listener(_) | Self::Added(_) => None,
         }
     }
 }
@@ -99,6 +142,8 @@ pub struct FleetChanges {
     pub put: BTreeMap<ResourceId, Bytes>,
     /// Resources that the fleet no longer gets.
     pub removed: BTreeSet<ResourceId>,
+    /// Patches that do not fit what they are to change, which is put without them.
+    pub misfits: Vec<Misfit>,
 }
 
 impl FleetChanges {
@@ -110,19 +155,17 @@ impl FleetChanges {
 
 /// Everything, for a start: what leads from nothing to `catalog`.
 pub fn full(catalog: &Catalog) -> BTreeMap<Name, FleetChanges> {
-    let created = |fleet: &Arc<Fleet>| FleetChanges {
-        fleet: FleetChange::Created,
-        put: of_fleet(catalog, &fleet.name),
-        removed: BTreeSet::new(),
+    let created = |fleet: &Arc<Fleet>| {
+        let mut changes = FleetChanges { fleet: FleetChange::Created, ..FleetChanges::default() };
+        for id in everything(catalog, &fleet.name) {
+            if let Some(source) = Source::of(&id, catalog, &fleet.name) {
+                let bytes = source.encode(&mut changes.misfits);
+                changes.put.insert(id, bytes);
+            }
+        }
+        changes
     };
     catalog.fleets().map(|fleet| (fleet.name.clone(), created(fleet))).collect()
-}
-
-/// Everything that `fleet` gets; nothing if there is no such fleet.
-pub fn of_fleet(catalog: &Catalog, fleet: &Name) -> BTreeMap<ResourceId, Bytes> {
-    let ids = everything(catalog, fleet).into_iter();
-    ids.filter_map(|id| Source::of(&id, catalog, fleet).map(|source| source.encode()).map(|bytes| (id, bytes)))
-        .collect()
 }
 
 /// What the changes to the resources `changed`, which lead from `before` to `after`, mean for each fleet.
@@ -148,12 +191,18 @@ pub fn changes(before: &Catalog, after: &Catalog, changed: &[Key]) -> BTreeMap<N
         if old.as_ref().is_some_and(|old| old.is_same(&new)) {
             continue;
         }
-        let bytes = new.encode();
+        let mut misfits = Vec::new();
+        let bytes = new.encode(&mut misfits);
         // Other sources can translate to the same bytes. Where routes differ they hardly do, and a host can have
         // thousands of them: not worth translating twice.
-        let unchanged = |old: &Source<'_>| !matches!(old, Source::Claims { .. }) && old.encode() == bytes;
-        if !old.as_ref().is_some_and(unchanged) {
-            fleets.entry(fleet).or_default().put.insert(id, bytes);
+        let unchanged = |old: &Source<'_>| !old.is_host() && old.encode(&mut Vec::new()) == bytes;
+        let unchanged = old.as_ref().is_some_and(unchanged);
+        if !unchanged || !misfits.is_empty() {
+            let changes = fleets.entry(fleet).or_default();
+            changes.misfits.extend(misfits);
+            if !unchanged {
+                changes.put.insert(id, bytes);
+            }
         }
     }
     fleets
@@ -196,6 +245,10 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
                 }
             }
         }
+        Kind::EnvoyPatch => {
+            let patch = catalog.envoy_patch(name);
+            touched.extend(patch.and_then(|patch| Some((patch.fleet.clone(), ResourceId::of_patch(patch)?))));
+        }
         Kind::Route => {
             let Some(route) = catalog.route(name) else { return };
             for place in &route.listeners {
@@ -223,6 +276,8 @@ fn everything(catalog: &Catalog, fleet: &Name) -> BTreeSet<ResourceId> {
         ids.insert(ResourceId::RouteConfiguration(listener.clone()));
         ids.extend(catalog.hosts_on(listener).map(|host| ResourceId::VirtualHost(listener.clone(), host.clone())));
     }
+    let patches = catalog.patches_of(fleet).filter_map(|name| catalog.envoy_patch(name));
+    ids.extend(patches.filter_map(|patch| ResourceId::of_patch(patch)));
     ids
 }
 
@@ -244,11 +299,36 @@ enum Source<'a> {
         limits: Limits<'a>,
         fleet: &'a Fleet,
     },
+    Added(&'a [u8]),
+    Patched {
+        of: Box<Source<'a>>,
+        type_url: &'static str,
+        patches: Vec<&'a EnvoyPatch>,
+    },
 }
 
 impl<'a> Source<'a> {
     /// What the resource `id` of `fleet` is made from, none if the fleet does not get it.
     fn of(id: &'a ResourceId, catalog: &'a Catalog, fleet: &Name) -> Option<Self> {
+        if catalog.len(Kind::EnvoyPatch) == 0 {
+            return Self::translated(id, catalog, fleet);
+        }
+        let patches = catalog.patches_of_resource(fleet, &id.resource());
+        let patches: Vec<&EnvoyPatch> =
+            patches.filter_map(|name| catalog.envoy_patch(name).map(AsRef::as_ref)).collect();
+        let added = patches.iter().find_map(|patch| match &patch.change {
+            PatchChange::Add { message, .. } => Some(Self::Added(message)),
+            PatchChange::Merge { .. } => None,
+        });
+        let source = added.or_else(|| Self::translated(id, catalog, fleet))?;
+        Some(match patches.is_empty() || matches!(source, Self::Added(_)) {
+            true => source,
+            false => Self::Patched { of: Box::new(source), type_url: id.type_url(), patches },
+        })
+    }
+
+    /// As [`Source::of`], were there no patches.
+    fn translated(id: &'a ResourceId, catalog: &'a Catalog, fleet: &Name) -> Option<Self> {
         let listener = |name| catalog.listener(name).filter(|listener| listener.fleet == *fleet);
         let service = |name| catalog.service(name).filter(|_| catalog.fleet_uses(fleet, name));
         match id {
@@ -267,6 +347,7 @@ impl<'a> Source<'a> {
                 let limits = limits.filter_map(|limit| Some((limit, &**catalog.rate_limit(limit)?))).collect();
                 (!claims.is_empty()).then_some(Self::Claims { listener, host, claims, limits, fleet })
             }
+            ResourceId::Added(_) => None,
         }
     }
 
@@ -277,6 +358,10 @@ impl<'a> Source<'a> {
             (Self::Cluster(a), Self::Cluster(b)) | (Self::Endpoints(a), Self::Endpoints(b)) => a == b,
             (Self::Listener(a, in_a), Self::Listener(b, in_b)) => (a, in_a) == (b, in_b),
             (Self::Routes(a), Self::Routes(b)) => a == b,
+            (Self::Added(a), Self::Added(b)) => a == b,
+            (Self::Patched { of: a, patches: by_a, .. }, Self::Patched { of: b, patches: by_b, .. }) => {
+                by_a == by_b && a.is_same(b)
+            }
             (
                 Self::Claims { claims: a, limits: limits_of_a, fleet: in_a, .. },
                 Self::Claims { claims: b, limits: limits_of_b, fleet: in_b, .. },
@@ -291,7 +376,16 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn encode(&self) -> Bytes {
+    /// Whether it is made from the rules of routes.
+    fn is_host(&self) -> bool {
+        match self {
+            Self::Claims { .. } => true,
+            Self::Patched { of, .. } => of.is_host(),
+            _ => false,
+        }
+    }
+
+    fn encode(&self, misfits: &mut Vec<Misfit>) -> Bytes {
         match self {
             Self::RateLimiter(limiter) => encode(&rate_limit::cluster(limiter)),
             Self::Cluster(service) => encode(&cluster::cluster(service)),
@@ -301,6 +395,10 @@ impl<'a> Source<'a> {
             Self::Claims { listener, host, claims, limits, fleet } => {
                 let claims = claims.iter().map(|&route| &**route);
                 route::encode_virtual_host(route::virtual_host(listener, host, claims, limits, fleet))
+            }
+            Self::Added(message) => Bytes::copy_from_slice(message),
+            Self::Patched { of, type_url, patches } => {
+                merged(type_url, of.encode(misfits), patches.iter().copied(), misfits)
             }
         }
     }

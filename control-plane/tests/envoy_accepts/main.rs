@@ -6,6 +6,7 @@
 //! Without an Envoy (`CHANCERY_ENVOY`, `.dev/envoy/bin/envoy` or `PATH`) the tests say so and pass; in CI they fail.
 
 mod catalog;
+mod constraints;
 mod envoy;
 
 use std::{

@@ -15,7 +15,7 @@ use crate::{
     api::view::{ResourceList, ResourceView},
     model::{
         Kind,
-        wire::{FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec},
+        wire::{EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec},
     },
 };
 
@@ -34,9 +34,9 @@ pub(in crate::api) fn of_kind(mut routes: OpenApiRouter<Api>, kind: Kind) -> Ope
 
 fn describe(operation: &mut Operation, kind: Kind) {
     let word = word(kind);
-    operation.tags = Some(vec![format!("{kind}s")]);
+    operation.tags = Some(vec![plural(kind)]);
     operation.operation_id = operation.operation_id.take().map(|verb| match verb.as_str() {
-        "list" => format!("{verb}{kind}s"),
+        "list" => format!("{verb}{}", plural(kind)),
         _ => format!("{verb}{kind}"),
     });
     operation.summary = operation.summary.take().map(|summary| summary.replace("resource", &word));
@@ -54,7 +54,13 @@ fn describe(operation: &mut Operation, kind: Kind) {
 
 /// The kind in a sentence: `rate limit`.
 fn word(kind: Kind) -> String {
-    kind.collection().trim_end_matches('s').replace('-', " ")
+    kind.singular().replace('-', " ")
+}
+
+/// Many of the kind: `RateLimits`.
+fn plural(kind: Kind) -> String {
+    let ending = kind.collection().strip_prefix(kind.singular()).unwrap_or("s");
+    format!("{kind}{ending}")
 }
 
 /// Lets what refers to any resource refer to one of `kind`.
@@ -78,6 +84,7 @@ pub(super) fn add_schemas(components: &mut Components) {
             Kind::Service => schemas.extend(schemas_of::<ServiceSpec>()),
             Kind::RateLimit => schemas.extend(schemas_of::<RateLimitSpec>()),
             Kind::Route => schemas.extend(schemas_of::<RouteSpec>()),
+            Kind::EnvoyPatch => schemas.extend(schemas_of::<EnvoyPatchSpec>()),
         }
         schemas.push((kind.to_string(), document(kind)));
         schemas.push((format!("{kind}List"), list(kind)));

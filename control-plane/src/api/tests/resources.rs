@@ -224,3 +224,50 @@ async fn the_history_is_read_and_undone() {
     assert_eq!(created.body["changed"][0]["action"], "deleted");
     api.ask(Method::POST, "/api/v1/revisions/99/revert", &[]).await.problem(404, "not-found");
 }
+
+fn patch(name: &str, mut spec: Value) -> Value {
+    spec["fleet"] = "edge".into();
+    json!({ "kind": "EnvoyPatch", "name": name, "spec": spec })
+}
+
+#[tokio::test]
+async fn what_envoy_would_refuse_is_not_stored() {
+    let api = with_services(&["checkout"]).await;
+    let resources = json!({ "resources": [fleet(), listener(), route("checkout", "checkout")] });
+    assert_eq!(api.json(Method::POST, "/api/v1/apply", resources).await.status, 200);
+    let cluster = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+    let extra = patch("extra", json!({ "resource": { "@type": cluster, "name": "raw", "lb_policy": 99 } }));
+    let manager = "filter_chains[0].filters[0].typed_config";
+    let merged = |merge: Value| {
+        patch("web", json!({ "target": { "kind": "Listener", "name": "web" }, "path": manager, "merge": merge }))
+    };
+
+    let refused = json!({ "resources": [extra, merged(json!({ "stat_prefix": "" }))] });
+    for path in ["/api/v1/plan", "/api/v1/apply", "/api/v1/apply?dryRun=true"] {
+        let answer = api.json(Method::POST, path, refused.clone()).await;
+        answer.problem(422, "invalid");
+        assert_eq!(answer.body["problems"][0]["path"], "spec.resource.lb_policy", "{path}: {}", answer.text);
+    }
+    // Only the translation shows what a merge leads to.
+    for path in ["/api/v1/envoy-patches?dryRun=true", "/api/v1/envoy-patches"] {
+        let answer = api.json(Method::POST, path, merged(json!({ "stat_prefix": "" }))).await;
+        answer.problem(422, "invalid");
+        let problem = &answer.body["problems"][0];
+        assert_eq!(
+            (&problem["resource"], &problem["path"]),
+            (&json!("EnvoyPatch/web"), &json!("spec.merge.stat_prefix"))
+        );
+        let reason = problem["reason"].as_str().unwrap();
+        assert!(reason.contains("value length must be at least 1 characters"), "{reason}");
+    }
+    assert_eq!(api.ask(Method::GET, "/api/v1/envoy-patches", &[]).await.body["items"], json!([]));
+    let good = merged(json!({ "server_name": "edge" }));
+    assert_eq!(api.json(Method::POST, "/api/v1/envoy-patches", good).await.status, 201);
+
+    // A resource that a patch no longer fits is refused with the patch that has to follow.
+    let gone = json!({ "resources": [patch("web", json!({ "target": { "kind": "Listener", "name": "web" },
+        "path": "filter_chains[1]", "merge": {} }))] });
+    let answer = api.json(Method::POST, "/api/v1/apply", gone).await;
+    answer.problem(422, "invalid");
+    assert!(answer.text.contains("does not fit: filter_chains[1]: does not exist"), "{}", answer.text);
+}

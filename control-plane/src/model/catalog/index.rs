@@ -9,7 +9,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use imbl::OrdMap;
 
 use crate::model::{
-    Name, Resource,
+    Key, Name, Resource,
+    envoy_patch::{EnvoyPatch, EnvoyResource, PatchChange},
     listener::Listener,
     route::{HostPattern, Match, Route},
 };
@@ -82,6 +83,14 @@ pub(in crate::model) struct Indexes {
     pub(in crate::model) claims: Relation<(Name, HostPattern), Name>,
     /// Digest of listener, host and match to the rules (route, index) that have them; see [`digest`].
     pub(in crate::model) matches: Relation<u64, (Name, usize)>,
+    /// Fleet to patches.
+    pub(in crate::model) patches_of: Relation<Name, Name>,
+    /// Fleet and resource of Envoy to the patches that add or change it.
+    pub(in crate::model) patches_on: Relation<(Name, EnvoyResource), Name>,
+    /// Resource of Envoy to the patches that add it, in whatever fleet.
+    pub(in crate::model) added_by: Relation<EnvoyResource, Name>,
+    /// What patches cannot be without, to these patches.
+    pub(in crate::model) needed_by: Relation<Key, Name>,
 }
 
 impl Indexes {
@@ -90,12 +99,24 @@ impl Indexes {
             Resource::Fleet(_) | Resource::Service(_) | Resource::RateLimit(_) => {}
             Resource::Listener(listener) => self.listener(listener, step),
             Resource::Route(route) => self.route(route, step),
+            Resource::EnvoyPatch(patch) => self.patch(patch, step),
         }
     }
 
     fn listener(&mut self, listener: &Listener, step: Step) {
         self.listeners_of.step(&listener.fleet, &listener.name, step);
         self.binds.step(&(listener.fleet.clone(), listener.port), &listener.name, step);
+    }
+
+    fn patch(&mut self, patch: &EnvoyPatch, step: Step) {
+        self.patches_of.step(&patch.fleet, &patch.name, step);
+        self.patches_on.step(&(patch.fleet.clone(), patch.resource().clone()), &patch.name, step);
+        if let PatchChange::Add { resource, .. } = &patch.change {
+            self.added_by.step(resource, &patch.name, step);
+        }
+        if let Some(needed) = patch.needs() {
+            self.needed_by.step(&needed, &patch.name, step);
+        }
     }
 
     fn route(&mut self, route: &Route, step: Step) {

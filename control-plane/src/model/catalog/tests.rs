@@ -51,6 +51,16 @@ pub(in crate::model) fn fleet_with_limiter(text: &str) -> Resource {
     Resource::Fleet(Arc::new(Fleet { rate_limiter: Some(limiter), ..plain_fleet(text) }))
 }
 
+/// A patch with the rest of its spec as JSON.
+pub(in crate::model) fn patch(text: &str, fleet: &str, spec: &str) -> Resource {
+    let mut spec: serde_json::Value = serde_json::from_str(spec).unwrap();
+    spec["fleet"] = fleet.into();
+    let (kind, name) = (Kind::EnvoyPatch, name(text));
+    let document = Document { kind, name, team: None, labels: BTreeMap::new(), spec };
+    let mut problems = Problems::default();
+    crate::model::parse(&document, &mut problems).unwrap_or_else(|| panic!("{:?}", problems.into_vec()))
+}
+
 pub(in crate::model) fn rate_limit(text: &str) -> Resource {
     Resource::RateLimit(Arc::new(plain_rate_limit(text)))
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{
     Entry, Problem,
-    catalog::tests::{entry, fleet, fleet_with_limiter, listener, quota, rate_limit, route, service},
+    catalog::tests::{entry, fleet, fleet_with_limiter, listener, patch, quota, rate_limit, route, service},
 };
 
 fn key(kind: Kind, name: &str) -> Key {
@@ -167,4 +167,96 @@ fn two_routes_cannot_claim_the_same_requests() {
 #[test]
 fn a_resource_is_changed_once() {
     assert_eq!(refused(vec![put(fleet("new")), put(fleet("new"))]), ["Fleet/new: is changed more than once"]);
+}
+
+const ADDS_CART: &str =
+    r#"{ "resource": { "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "cart" } }"#;
+const ADDS_RAW: &str =
+    r#"{ "resource": { "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "raw" } }"#;
+const ADDS_LISTENER: &str =
+    r#"{ "resource": { "@type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": "raw" } }"#;
+const ADDS_HOST: &str = r#"{ "resource": { "@type": "type.googleapis.com/envoy.config.route.v3.VirtualHost",
+    "name": "web/b.example.com", "domains": ["b.example.com"] } }"#;
+const ADDS_CLAIMED: &str = r#"{ "resource": { "@type": "type.googleapis.com/envoy.config.route.v3.VirtualHost",
+    "name": "web/a.example.com", "domains": ["a.example.com"] } }"#;
+
+fn merges(kind: &str, name: &str) -> String {
+    format!(r#"{{ "target": {{ "kind": "{kind}", "name": "{name}" }}, "merge": {{}} }}"#)
+}
+
+#[test]
+fn what_patches_refer_to_is_there_and_in_their_fleet() {
+    assert_eq!(
+        refused(vec![
+            put(patch("a", "egde", ADDS_RAW)),
+            put(patch("b", "edge", &merges("Cluster", "crat"))),
+            put(patch("c", "lab", &merges("Listener", "web"))),
+            put(patch("d", "edge", &merges("VirtualHost", "wbe/*"))),
+            put(patch("e", "lab", ADDS_HOST)),
+        ]),
+        [
+            "EnvoyPatch/a: spec.fleet: Fleet/egde does not exist",
+            "EnvoyPatch/b: spec.target.name: Service/crat does not exist",
+            "EnvoyPatch/c: spec.target.name: Listener/web belongs to fleet edge",
+            "EnvoyPatch/d: spec.target.name: Listener/wbe does not exist",
+            "EnvoyPatch/e: spec.resource.name: Listener/web belongs to fleet edge",
+        ]
+    );
+    let fine =
+        [merges("Cluster", "chancery.rate-limiter"), merges("Endpoints", "cart"), merges("VirtualHost", "web/x")];
+    let fine = fine.iter().zip(["a", "b", "c"]).map(|(spec, name)| put(patch(name, "edge", spec)));
+    assert!(catalog().apply(fine.collect()).is_ok());
+}
+
+#[test]
+fn what_patches_refer_to_cannot_be_deleted_or_moved() {
+    let patches = [
+        ("a", "lab", ADDS_RAW.to_owned()),
+        ("b", "edge", merges("Cluster", "spare")),
+        ("c", "edge", merges("Listener", "spare")),
+    ];
+    let mut changes: Vec<_> = patches.iter().map(|(name, fleet, spec)| put(patch(name, fleet, spec))).collect();
+    changes.extend([put(service("spare")), put(listener("spare", "edge", "0.0.0.0", 81))]);
+    let full = catalog().apply(changes).unwrap();
+    let refused = |change| full.apply(vec![change]).unwrap_err()[0].to_string();
+    assert_eq!(refused(delete(Kind::Fleet, "lab")), "Fleet/lab: is deleted, but used by EnvoyPatch/a");
+    assert_eq!(refused(delete(Kind::Service, "spare")), "Service/spare: is deleted, but used by EnvoyPatch/b");
+    assert_eq!(refused(delete(Kind::Listener, "spare")), "Listener/spare: is deleted, but used by EnvoyPatch/c");
+    assert_eq!(
+        refused(put(listener("spare", "lab", "0.0.0.0", 81))),
+        "Listener/spare: spec.fleet: is not the fleet by which it is used by EnvoyPatch/c"
+    );
+    assert!(full.apply(vec![delete(Kind::Service, "spare"), delete(Kind::EnvoyPatch, "b")]).is_ok());
+}
+
+#[test]
+fn nothing_is_made_twice() {
+    assert_eq!(
+        refused(vec![
+            put(patch("a", "edge", ADDS_CART)),
+            put(patch("b", "edge", ADDS_RAW)),
+            put(patch("c", "edge", ADDS_RAW)),
+            put(patch("d", "edge", ADDS_CLAIMED)),
+        ]),
+        [
+            "EnvoyPatch/a: spec.resource.name: cluster cart is made by Service/cart",
+            "EnvoyPatch/b: spec.resource.name: cluster raw is made by EnvoyPatch/c",
+            "EnvoyPatch/c: spec.resource.name: cluster raw is made by EnvoyPatch/b",
+            "EnvoyPatch/d: spec.resource.name: virtual host web/a.example.com is made by Route/shop",
+        ]
+    );
+    let fine =
+        [("a", "edge", ADDS_RAW), ("b", "lab", ADDS_RAW), ("c", "edge", ADDS_LISTENER), ("d", "edge", ADDS_HOST)];
+    let fine = fine.map(|(name, fleet, spec)| put(patch(name, fleet, spec)));
+    let full = catalog().apply(fine.into()).unwrap();
+    let refused = |change| full.apply(vec![change]).unwrap_err().iter().map(Problem::to_string).collect::<Vec<_>>();
+    assert_eq!(refused(put(service("raw"))), ["Service/raw: name: cluster raw is added by EnvoyPatch/a, EnvoyPatch/b"]);
+    assert_eq!(
+        refused(put(listener("raw", "edge", "0.0.0.0", 82))),
+        ["Listener/raw: name: listener raw is added by EnvoyPatch/c"]
+    );
+    assert_eq!(
+        refused(put(route("more", &["edge/web"], &["c.example.com", "b.example.com"], &[("/", "cart")]))),
+        ["Route/more: spec.hosts[1]: virtual host web/b.example.com is added by EnvoyPatch/d"]
+    );
 }

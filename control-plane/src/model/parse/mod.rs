@@ -8,6 +8,7 @@
 //! is within Envoy's own limits; only references between resources remain to be checked (see `check`).
 
 mod document;
+mod envoy_patch;
 mod fleet;
 mod host;
 mod listener;
@@ -21,12 +22,13 @@ mod text;
 use std::sync::Arc;
 
 pub use document::parse_document;
+pub(in crate::model) use envoy_patch::RATE_LIMITER;
 
 use super::{
     Document, Kind,
     problem::Problems,
     resource::Resource,
-    wire::{FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, Wire},
+    wire::{EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, Wire},
 };
 
 /// The resource that `document` describes; `None` if `problems` now says why not.
@@ -55,6 +57,10 @@ pub fn parse(document: &Document, problems: &mut Problems) -> Option<Resource> {
         Kind::Route => {
             let spec = RouteSpec::read(spec, &mut problems)?;
             Resource::Route(Arc::new(route::route(name, &spec, &mut problems)?))
+        }
+        Kind::EnvoyPatch => {
+            let spec = EnvoyPatchSpec::read(spec, &mut problems)?;
+            Resource::EnvoyPatch(Arc::new(envoy_patch::envoy_patch(name, &spec, &mut problems)?))
         }
     };
     (problems.count() == before).then_some(resource)

@@ -1,10 +1,12 @@
 use std::{net::IpAddr, time::Duration};
 
+use chancery_proto::envoy::cluster::Cluster;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
     Problem,
+    envoy_patch::{EnvoyResource, PatchChange},
     fleet::OnFailure,
     listener::ListenerProtocol,
     rate_limit::{Absent, Algorithm, Hits, KeyPart, Limit, Mode, WhenRedisIsDown},
@@ -280,4 +282,34 @@ fn what_the_server_adds_is_dropped() {
 #[test]
 fn null_is_as_good_as_absent_where_a_field_is_optional() {
     good("{kind: Fleet, name: edge, team: null, labels: null, spec: {defaults: null, trustedHops: null}}");
+}
+
+#[test]
+fn a_patch_adds_what_it_says_and_nothing_less() {
+    let added = |more: &str| {
+        good(&format!(
+            "{{ kind: EnvoyPatch, name: p, spec: {{ fleet: edge, resource: {{ \
+             '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: 'a|80', {more} }} }} }}"
+        ))
+    };
+    let Resource::EnvoyPatch(patch) = added("connect_timeout: 2s, lbPolicy: RANDOM") else { panic!("another kind") };
+    let PatchChange::Add { resource, message } = &patch.change else { panic!("{patch:?}") };
+    assert_eq!(*resource, EnvoyResource::Cluster("a|80".to_owned()));
+    let cluster: Cluster = chancery_proto::Message::decode(message.as_slice()).unwrap();
+    assert_eq!((cluster.name.as_str(), cluster.lb_policy), ("a|80", 3));
+    assert_eq!(cluster.connect_timeout.map(|timeout| timeout.seconds), Some(2));
+    assert_eq!(added("lbPolicy: RANDOM, connect_timeout: 2s"), Resource::EnvoyPatch(patch), "the order has no meaning");
+}
+
+#[test]
+fn a_patch_knows_what_it_merges_into() {
+    let Resource::EnvoyPatch(patch) = good(
+        "{ kind: EnvoyPatch, name: p, spec: { fleet: edge, target: { kind: VirtualHost, name: 'web/*.Example.com' }, \
+         path: 'routes[0]', merge: { a: 1 } } }",
+    ) else {
+        panic!("another kind")
+    };
+    let PatchChange::Merge { target, path, patch } = &patch.change else { panic!("{patch:?}") };
+    assert_eq!(target.to_string(), "virtual host web/*.example.com");
+    assert_eq!((path.to_string().as_str(), patch), ("routes[0]", &json!({ "a": 1 })));
 }

@@ -5,6 +5,7 @@
 //! accepted cannot drift apart. What the values mean is the business of `parse`.
 
 mod envelope;
+mod envoy_patch;
 mod fleet;
 mod listener;
 mod rate_limit;
@@ -15,6 +16,7 @@ mod service;
 mod shape;
 
 pub use envelope::Envelope;
+pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
 pub use fleet::{FleetDefaultsSpec, FleetSpec, OnFailureSpec, RateLimiterSpec};
 pub use listener::{ListenerProtocolSpec, ListenerSpec, TlsFilesSpec};
 pub use rate_limit::{
@@ -69,7 +71,7 @@ macro_rules! wire {
     )*};
 }
 
-wire!(Envelope, FleetSpec, ListenerSpec, ServiceSpec, RateLimitSpec, RouteSpec);
+wire!(Envelope, FleetSpec, ListenerSpec, ServiceSpec, RateLimitSpec, RouteSpec, EnvoyPatchSpec);
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{Envelope, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec};
+use super::{Envelope, EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec};
 use crate::model::Kind;
 
 /// The JSON Schema (2020-12) of a whole document of `kind`; it stands alone.
@@ -14,6 +14,7 @@ pub fn schema(kind: Kind) -> Value {
         Kind::Service => parts::<ServiceSpec>(),
         Kind::RateLimit => parts::<RateLimitSpec>(),
         Kind::Route => parts::<RouteSpec>(),
+        Kind::EnvoyPatch => parts::<EnvoyPatchSpec>(),
     };
     let (mut document, more) = parts::<Envelope>();
     components.extend(more);

@@ -286,7 +286,9 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Envelope, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, Wire};
+    use super::super::{
+        Envelope, EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, Wire,
+    };
     use super::*;
 
     fn anything(shape: &Shape, path: &str, found: &mut Vec<String>) {
@@ -304,8 +306,15 @@ mod tests {
         }
     }
 
-    fn specs() -> [&'static Shape; 5] {
-        [FleetSpec::shape(), ListenerSpec::shape(), ServiceSpec::shape(), RateLimitSpec::shape(), RouteSpec::shape()]
+    fn specs() -> [&'static Shape; 6] {
+        [
+            FleetSpec::shape(),
+            ListenerSpec::shape(),
+            ServiceSpec::shape(),
+            RateLimitSpec::shape(),
+            RouteSpec::shape(),
+            EnvoyPatchSpec::shape(),
+        ]
     }
 
     #[test]
@@ -314,7 +323,8 @@ mod tests {
         for shape in std::iter::once(Envelope::shape()).chain(specs()) {
             anything(shape, "", &mut found);
         }
-        assert_eq!(found, [".spec.*", ".revision", ".updatedAt", ".updatedBy"]);
+        // Of the envelope, and of a patch what Envoy gives its meaning.
+        assert_eq!(found, [".spec.*", ".revision", ".updatedAt", ".updatedBy", ".resource.*", ".merge.*"]);
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! What fleets get: by example, and as a law over random edits.
 
 use proptest::{collection, prelude::*, sample};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::*;
 use crate::{
     model::{
-        Document, Entry, Resource,
+        Document, Entry, Problems, Resource,
         fleet::OnFailure,
         rate_limit::{KeyPart, Limit, RateLimit},
         route::{Action, Forward, ListenerRef, Rule, Target},
         service::{Address, Endpoint},
     },
-    translate::testing::{
-        fleet, http_listener, ip, name, prefix, rate_limit, respond, route as route_of, rule, service, to,
+    translate::{
+        constraints,
+        testing::{fleet, http_listener, ip, name, prefix, rate_limit, respond, route as route_of, rule, service, to},
     },
 };
 
@@ -57,6 +59,15 @@ fn shop() -> Resources {
     resources
 }
 
+fn patch(name: &str, fleet: &str, spec: Value) -> Resource {
+    let mut spec = spec;
+    spec["fleet"] = fleet.into();
+    let (kind, name) = (Kind::EnvoyPatch, name.parse().expect("a name"));
+    let document = Document { kind, name, team: None, labels: BTreeMap::new(), spec };
+    let mut problems = Problems::default();
+    crate::model::parse(&document, &mut problems).unwrap_or_else(|| panic!("{:?}", problems.into_vec()))
+}
+
 fn loaded(resources: &Resources) -> Catalog {
     edit(&Catalog::empty(), &Resources::new(), resources).0
 }
@@ -84,12 +95,67 @@ fn described(id: &ResourceId) -> String {
 
 #[test]
 fn a_fleet_gets_its_listeners_routes_and_the_services_they_use() {
-    let everything = of_fleet(&loaded(&shop()), &name("edge"));
+    let mut everything = full(&loaded(&shop()));
     assert_eq!(
-        everything.keys().map(described).collect::<Vec<_>>(),
+        everything.remove(&name("edge")).unwrap().put.keys().map(described).collect::<Vec<_>>(),
         ["cluster shop", "endpoint shop", "listener web", "route web", "virtualHost web/shop.example.com"]
     );
-    assert!(of_fleet(&loaded(&shop()), &name("other")).is_empty());
+    assert!(everything.is_empty(), "there is one fleet");
+}
+
+#[test]
+fn a_patch_changes_its_target_alone_and_takes_its_change_along() {
+    let target = json!({ "target": { "kind": "VirtualHost", "name": "web/shop.example.com" },
+        "path": "routes[0]", "merge": { "response_headers_to_add": [{ "header": { "key": "x-patched", "value": "1" } }] } });
+    let added = json!({ "resource": { "@type": type_url::SECRET, "name": "a.b", "generic_secret": { "secret": { "inline_string": "x" } } } });
+    let mut patched = shop();
+    put(&mut patched, patch("merged", "edge", target));
+    put(&mut patched, patch("added", "edge", added));
+    assert_eq!(
+        difference(&shop(), &patched),
+        (vec!["virtualHost web/shop.example.com".into(), "secret a.b".into()], vec![])
+    );
+    assert_eq!(
+        difference(&patched, &shop()),
+        (vec!["virtualHost web/shop.example.com".to_owned()], vec!["secret a.b".to_owned()])
+    );
+    let whole = full(&loaded(&patched)).remove(&name("edge")).unwrap();
+    let id = ResourceId::VirtualHost(name("web"), HostPattern::Exact("shop.example.com".into()));
+    let host = chancery_proto::envoy::route::VirtualHost::decode(whole.put[&id].clone()).unwrap();
+    let header = host.routes[0].response_headers_to_add[0].header.clone().unwrap();
+    assert_eq!((header.key.as_str(), whole.misfits), ("x-patched", vec![]));
+}
+
+#[test]
+fn a_patch_that_does_not_fit_is_told_and_its_target_stays() {
+    let nowhere = json!({ "target": { "kind": "Listener", "name": "web" }, "path": "filter_chains[7]", "merge": { "name": "x" } });
+    let mut patched = shop();
+    put(&mut patched, patch("lost", "edge", nowhere));
+    let whole = full(&loaded(&patched)).remove(&name("edge")).unwrap();
+    let misfit = &whole.misfits[0];
+    assert_eq!(misfit.patch, name("lost"));
+    assert_eq!(misfit.violation.to_string(), "filter_chains[7]: does not exist: the list has 1 entries");
+    assert_eq!(whole.put, full(&loaded(&shop())).remove(&name("edge")).unwrap().put);
+    // An edit that leaves the bytes as they were says so too.
+    let before = loaded(&shop());
+    let (after, changed) = edit(&before, &shop(), &patched);
+    let told = changes(&before, &after, &changed).remove(&name("edge")).unwrap();
+    assert_eq!((told.misfits.len(), told.put.len()), (1, 0));
+}
+
+#[test]
+fn patches_of_one_target_are_merged_by_name() {
+    let patched = |order: &[&str]| {
+        let mut resources = shop();
+        for name in order {
+            let merge = json!({ "target": { "kind": "Cluster", "name": "shop" }, "merge": { "alt_stat_name": name, "metadata": { "filter_metadata": { (*name): {} } } } });
+            put(&mut resources, patch(name, "edge", merge));
+        }
+        full(&loaded(&resources)).remove(&name("edge")).unwrap().put
+    };
+    assert_eq!(patched(&["a", "b", "c"]), patched(&["c", "a", "b"]));
+    let bytes = patched(&["a", "b", "c"])[&ResourceId::Cluster(name("shop"))].clone();
+    assert_eq!(chancery_proto::envoy::cluster::Cluster::decode(bytes).unwrap().alt_stat_name, "c");
 }
 
 #[test]
@@ -191,6 +257,7 @@ enum Edit {
     Listener { number: usize, fleet: usize, port: u16 },
     Service { number: usize, weight: u32, resolved: bool },
     Route { number: usize, listeners: Vec<usize>, hosts: Vec<HostPattern>, rules: Vec<Vec<usize>> },
+    Patch { number: usize, fleet: usize, on: usize, what: usize },
     Delete { kind: Kind, number: usize },
 }
 
@@ -220,6 +287,8 @@ fn any_edit() -> impl Strategy<Value = Edit> {
             collection::vec(sample::subsequence((0..SERVICES).collect::<Vec<_>>(), 0..=2), 1..3),
         )
             .prop_map(|(number, listeners, hosts, rules)| Edit::Route { number, listeners, hosts, rules }),
+        3 => (0..4_usize, 0..FLEETS, 0..LISTENERS, 0..6_usize)
+            .prop_map(|(number, fleet, on, what)| Edit::Patch { number, fleet, on, what }),
         2 => (sample::select(Kind::ALL.to_vec()), 0..4_usize)
             .prop_map(|(kind, number)| Edit::Delete { kind, number }),
     ]
@@ -270,6 +339,35 @@ fn make(edit: Edit, resources: &mut Resources) {
             let route = Route { name, listeners: listeners.collect(), hosts, rules: rules.collect() };
             put(resources, Resource::Route(Arc::new(route)));
         }
+        Edit::Patch { number, fleet, on, what } => {
+            let fleet = numbered(Kind::Fleet, fleet);
+            let (listener, service) = (numbered(Kind::Listener, on), numbered(Kind::Service, on));
+            // The number is part of what is added, or two patches would add the same.
+            let added = |type_url: &str, more: Value| {
+                let mut resource = more;
+                resource["@type"] = type_url.into();
+                resource["name"] = format!("added-{number}").into();
+                json!({ "resource": resource })
+            };
+            let merge = |kind: &str, name: String, patch: Value| json!({ "target": { "kind": kind, "name": name }, "merge": patch });
+            let spec = match what {
+                0 => added(type_url::CLUSTER, json!({ "alt_stat_name": on.to_string() })),
+                1 => added(type_url::ROUTE, json!({})),
+                2 => merge("Cluster", service.to_string(), json!({ "alt_stat_name": number.to_string() })),
+                3 => merge(
+                    "Endpoints",
+                    service.to_string(),
+                    json!({ "policy": { "overprovisioning_factor": 100 + number } }),
+                ),
+                4 => merge("Listener", listener.to_string(), json!({ "stat_prefix": number.to_string() })),
+                _ => merge(
+                    "VirtualHost",
+                    format!("{listener}/a.example.com"),
+                    json!({ "include_request_attempt_count": true }),
+                ),
+            };
+            put(resources, patch(&format!("envoypatch-{number}"), fleet.as_str(), spec));
+        }
         Edit::Delete { kind, number } => {
             resources.remove(&Key::new(kind, numbered(kind, number)));
         }
@@ -291,6 +389,14 @@ fn mend(resources: &mut Resources) {
             _ => None,
         })
         .collect();
+    resources.retain(|_, resource| {
+        let Resource::EnvoyPatch(patch) = resource else { return true };
+        exists(Kind::Fleet, &patch.fleet)
+            && patch.needs().is_none_or(|key| match key.kind {
+                Kind::Listener => fleet_of.get(&key.name) == Some(&patch.fleet),
+                kind => exists(kind, &key.name),
+            })
+    });
     resources.retain(|_, resource| {
         let Resource::Route(route) = resource else { return true };
         let mut mended = Route::clone(route);
@@ -333,9 +439,12 @@ proptest! {
             }
             mend(&mut after);
             let (next, changed) = edit(&catalog, &resources, &after);
-            for (name, FleetChanges { fleet, put, removed }) in changes(&catalog, &next, &changed) {
+            let made = changes(&catalog, &next, &changed);
+            prop_assert_eq!(constraints::refused(&next, &made), []);
+            for (name, FleetChanges { fleet, put, removed, misfits }) in made {
                 let nothing = fleet == FleetChange::Kept && put.is_empty() && removed.is_empty();
                 prop_assert!(!nothing, "an empty change");
+                prop_assert_eq!(misfits, []);
                 prop_assert_eq!(fleet == FleetChange::Created, !held.contains_key(&name));
                 let resources = held.entry(name.clone()).or_default();
                 for (id, bytes) in put {
