@@ -83,6 +83,11 @@ impl Admit for FleetAdmission {
         let address = peer.map(|peer| peer.address);
         let admitted = self.identify(peer, hello.node).and_then(|identity| {
             // Who is refused anyway takes no place, and who is early does not have a cache filled.
+            if let Identity::Proxy(proxy) = &identity
+                && !self.publisher.has(&proxy.fleet)
+            {
+                return Err(Refused::UnknownFleet(proxy.fleet.to_string()));
+            }
             self.rate.check().map_err(|_| Refused::TooMany)?;
             let served = self.served(&identity, &hello)?;
             Ok((identity, served))

@@ -82,6 +82,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 /// Starts a control plane; it serves when this returns.
 pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
     chancery_runtime::tls::install_crypto_provider();
+    let age = settings.connection_age()?;
     let prometheus = telemetry::metrics()?;
     metrics::describe();
     std::fs::create_dir_all(&settings.data_dir)
@@ -117,7 +118,6 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let xds = XdsServer::new(Arc::new(admission), StreamSettings::default(), stop.clone(), streams.clone());
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
-    let age = settings.xds_connection_age;
     shutdown.spawn_essential("xDS", connections::serve(xds, incoming, age, streams.clone(), stop.clone()));
     let api = Api { replica: replica.clone(), commit, proxies, admin_token: Arc::new(admin_token) };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));

@@ -91,6 +91,11 @@ impl Publisher {
         Some(Served { cache, ended: fleet.ended.clone() })
     }
 
+    /// Whether there is such a fleet.
+    pub fn has(&self, fleet: &Name) -> bool {
+        self.fleets.lock().contains_key(fleet)
+    }
+
     /// What a limiter is served from.
     pub fn serve_limiter(&self) -> Served {
         Served { cache: self.limiters.clone(), ended: CancellationToken::new() }

@@ -6,6 +6,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +16,14 @@ use serde::{Deserialize, Serialize};
 
 /// Streams opened in a second, unless it is set: what one core serves with a catalog of a thousand services.
 const NEW_STREAMS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+
+/// How long an xDS connection may be kept.
+const CONNECTION_AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
+
+/// An age of connections that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("xds_connection_age is {0:?}; it must be between a second and a year")]
+pub struct InvalidAge(Duration);
 
 /// The settings of a control plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,6 +92,15 @@ impl Settings {
             private_key: self.or_in_data_dir(&self.tls_key, "tls/tls.key"),
             client_ca: self.or_in_data_dir(&self.client_ca, "tls/ca.crt"),
         }
+    }
+
+    /// How long an xDS connection is kept.
+    ///
+    /// # Errors
+    /// So short that proxies would do nothing but connect, or so long that it means never.
+    pub fn connection_age(&self) -> Result<Duration, InvalidAge> {
+        let age = self.xds_connection_age;
+        if CONNECTION_AGES.contains(&age) { Ok(age) } else { Err(InvalidAge(age)) }
     }
 
     /// The file with the admin's token.

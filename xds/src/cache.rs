@@ -174,16 +174,16 @@ impl Tables {
         self.by_type.get(type_url).unwrap_or(&self.none)
     }
 
-    /// Whether anything changed.
+    /// Whether anything changed. What is both set and removed is set: its old owner gave it up, and a new one has it.
     fn apply(&mut self, at: u64, update: Update) -> bool {
         let mut changed = false;
-        for (type_url, resource) in update.upserts {
-            changed |= Arc::make_mut(self.by_type.entry(type_url).or_default()).upsert(at, resource);
-        }
         for (type_url, name) in update.removals {
             if let Some(table) = self.by_type.get_mut(&type_url) {
                 changed |= Arc::make_mut(table).remove(at, &name);
             }
+        }
+        for (type_url, resource) in update.upserts {
+            changed |= Arc::make_mut(self.by_type.entry(type_url).or_default()).upsert(at, resource);
         }
         if changed {
             self.head = at;

@@ -65,7 +65,8 @@
 //!   newer states come; it waits for two answers about clusters at most.
 //! - *A rejection breaks nothing.* What the client then still uses is not removed until it has taken another; a
 //!   listener, route or virtual host that names a cluster which it rejected, and has no other of, is kept back until it
-//!   takes it. Neither ends with the order timeout, and neither holds up anything else.
+//!   takes it. Neither ends with the order timeout, and neither holds up anything else. (A state-of-the-world response of
+//!   listeners has all of them, so there nothing is kept back.)
 //! - *No response without a change* or a question. A rejected resource is not sent again until it changes.
 //! - *Endpoints after every change of their cluster*, asked for or not: Envoy waits for them and does not ask.
 //!

@@ -82,7 +82,12 @@ fn a_limiter_is_served_limits_and_a_proxy_is_not() {
 fn who_comes_too_soon_is_asked_to_come_again() {
     let desk = Desk::new();
     let stranger = |_| desk.admit("spiffe://other/rate-limiter/a", "rate-limiter", "a").is_err();
-    assert!((0..100).all(stranger), "strangers take nobody's place");
+    let orphan = |_| desk.admit("spiffe://chancery.local/fleet/gone/proxy/a", "gone", "a").is_err();
+    assert!((0..100).all(stranger) && (0..100).all(orphan));
+    assert!(
+        desk.admit("spiffe://chancery.local/fleet/edge/proxy/edge-1", "edge", "edge-1").is_ok(),
+        "a place was taken"
+    );
     let proxy = || desk.admit("spiffe://chancery.local/fleet/edge/proxy/edge-1", "edge", "edge-1");
     let refused = (0..1_000).find_map(|_| proxy().err());
     assert_eq!(refused.as_deref(), Some("too many streams are opened at once; try again"));

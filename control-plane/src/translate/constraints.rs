@@ -36,7 +36,7 @@ pub fn refused(catalog: &Catalog, changes: &BTreeMap<Name, FleetChanges>) -> Vec
             if !seen.insert((id.type_url(), bytes)) {
                 continue;
             }
-            for violation in check(id.type_url(), bytes) {
+            for violation in check(id.type_url(), bytes).into_iter().chain(misnamed(id, bytes)) {
                 let (key, place) = blame(catalog, fleet, id, bytes, &violation);
                 problems.about(key.to_string()).at_path(&place.path).report(format!(
                     "makes a {} {} that Envoy would refuse: {}",
@@ -48,6 +48,20 @@ pub fn refused(catalog: &Catalog, changes: &BTreeMap<Name, FleetChanges>) -> Vec
         }
     }
     problems.into_sorted_vec()
+}
+
+/// A message must be called what its resource is called: proxies go by the one to set it, by the other to remove it.
+fn misnamed(id: &ResourceId, bytes: &[u8]) -> Option<Violation> {
+    /// The field that every type of resource has first.
+    #[derive(Clone, PartialEq, Message)]
+    struct Named {
+        #[prost(string, tag = "1")]
+        name: String,
+    }
+    let (name, wanted) = (Named::decode(bytes).ok()?.name, id.name());
+    let path = if id.type_url() == type_url::ENDPOINT { "cluster_name" } else { "name" };
+    (!name.is_empty() && name != wanted)
+        .then(|| Violation { path: path.to_owned(), reason: format!("must be {wanted:?}, as the resource is called") })
 }
 
 /// Where in a document, and what is said there.

@@ -133,7 +133,8 @@ pub enum FleetChange {
     Deleted,
 }
 
-/// What an edit changes about what a fleet gets. Nothing is both put and removed.
+/// What an edit changes about what a fleet gets. No id is both put and removed; a name may be, where a patch takes over
+/// what was translated or the other way round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FleetChanges {
     /// Whether the fleet came or went.
@@ -316,7 +317,9 @@ impl<'a> Source<'a> {
         let patches = catalog.patches_of_resource(fleet, &id.resource());
         let patches: Vec<&EnvoyPatch> =
             patches.filter_map(|name| catalog.envoy_patch(name).map(AsRef::as_ref)).collect();
-        let added = patches.iter().find_map(|patch| match &patch.change {
+        // What is translated under the same name is another resource, which a patch may replace in one edit.
+        let can_be_added = matches!(id, ResourceId::Added(_) | ResourceId::VirtualHost(..));
+        let added = patches.iter().filter(|_| can_be_added).find_map(|patch| match &patch.change {
             PatchChange::Add { message, .. } => Some(Self::Added(message)),
             PatchChange::Merge { .. } => None,
         });

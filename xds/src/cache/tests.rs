@@ -1,4 +1,5 @@
 use super::*;
+use crate::resource::Version;
 
 const T: &str = "type.example/T";
 
@@ -29,6 +30,17 @@ fn each_name_stands_in_the_log_once_at_its_last_change() {
     assert_eq!(since(&cache, 2).unwrap(), [("a".into(), Kept::Live)]);
     assert_eq!(since(&cache, 5).unwrap(), []);
     assert_eq!(cache.head(), 5);
+}
+
+#[test]
+fn what_is_set_and_removed_at_once_is_set() {
+    let cache = Cache::new();
+    cache.apply(1, upsert("a", "1"));
+    let mut handed_over = upsert("a", "2");
+    handed_over.remove(T, "a");
+    assert!(cache.apply(2, handed_over));
+    assert_eq!(cache.snapshot().table(T).resource("a").map(Resource::version), Some(Version::of(b"2")));
+    assert_eq!(since(&cache, 1).unwrap(), [("a".into(), Kept::Live)]);
 }
 
 #[test]

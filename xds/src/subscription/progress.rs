@@ -113,7 +113,9 @@ impl Progress {
     /// Marks a name to be sent again, if the client asked for it; if its removal is held back, as it was.
     pub fn touch(&mut self, name: &Name) {
         if self.interest.covers(name) {
-            self.mark_dirty(self.seen, self.seen);
+            // If it is kept back, it has been waiting since then.
+            let since = self.kept_back.remove(name).map_or(self.seen, |(_, span)| span.oldest.min(self.seen));
+            self.mark_dirty(since, self.seen);
             *self.dirty.entry(name.clone()).or_default() = Want { held: true, sure: false, due: true };
         }
     }

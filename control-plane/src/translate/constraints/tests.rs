@@ -135,3 +135,19 @@ fn what_a_patch_breaks_is_told_of_the_patch() {
         ]
     );
 }
+
+#[test]
+fn a_patch_cannot_rename_its_target() {
+    let rename = |kind: &str, name: &str, to: Value| json!({ "target": { "kind": kind, "name": name }, "merge": to });
+    let catalog = catalog(&[
+        ("a", rename("Listener", "web", json!({ "name": "other" }))),
+        ("b", rename("VirtualHost", "web/shop.example.com", json!({ "name": "web/*" }))),
+    ]);
+    assert_eq!(
+        said(&catalog, &snapshot::full(&catalog)),
+        [
+            "EnvoyPatch/a: spec.merge.name: makes a listener web that Envoy would refuse: name: must be \"web\", as the resource is called",
+            "EnvoyPatch/b: spec.merge.name: makes a virtualHost web/shop.example.com that Envoy would refuse: name: must be \"web/shop.example.com\", as the resource is called",
+        ]
+    );
+}

@@ -127,6 +127,20 @@ fn a_patch_changes_its_target_alone_and_takes_its_change_along() {
 }
 
 #[test]
+fn a_patch_takes_over_the_name_of_what_goes() {
+    let (mut translated, mut added) = (shop(), shop());
+    let listener = Listener { port: 10001, ..http_listener("l", "edge") };
+    put(&mut translated, Resource::Listener(Arc::new(listener)));
+    let routes = json!({ "resource": { "@type": type_url::ROUTE, "name": "l" } });
+    put(&mut added, patch("added", "edge", routes));
+    let one = |kind: &str| format!("{kind} l");
+    let (put, removed) = difference(&translated, &added);
+    assert_eq!((put, removed), (vec![one("route")], vec![one("listener"), one("route")]));
+    let (put, removed) = difference(&added, &translated);
+    assert_eq!((put, removed), (vec![one("listener"), one("route")], vec![one("route")]));
+}
+
+#[test]
 fn a_patch_that_does_not_fit_is_told_and_its_target_stays() {
     let nowhere = json!({ "target": { "kind": "Listener", "name": "web" }, "path": "filter_chains[7]", "merge": { "name": "x" } });
     let mut patched = shop();

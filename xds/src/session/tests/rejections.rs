@@ -107,6 +107,22 @@ fn a_rejected_route_that_is_removed_lets_go_of_its_cluster() {
 }
 
 #[test]
+fn a_host_that_is_kept_back_has_waited_since_it_changed() {
+    let mut world = World::new();
+    let hosts = [(type_url::ROUTE, "web", "1"), (type_url::VIRTUAL_HOST, "web/h", &*route_to("a"))];
+    world.apply(2, &hosts, &[(type_url::ROUTE, "r")]);
+    ask(&mut world.session, &world.cache, type_url::VIRTUAL_HOST).unwrap();
+    while !world.sends(&[]).is_empty() {}
+    let moved = [(type_url::CLUSTER, "b", "1"), (type_url::VIRTUAL_HOST, "web/h", &*route_to("b"))];
+    world.apply(5, &moved, &[(type_url::CLUSTER, "a")]);
+    assert_eq!(world.sends(&["b"]), ["cluster b"]);
+    assert_eq!(world.sends(&[]), [""; 0]);
+    world.apply(8, &[(type_url::ROUTE, "web", "2")], &[]);
+    assert_eq!(world.sends(&[]), ["route web"], "and its host again, but that is kept back");
+    assert_eq!(world.sends(&[]), [""; 0], "the host that the client has still goes to a");
+}
+
+#[test]
 fn a_route_to_a_new_cluster_that_was_rejected_is_kept_back_and_no_other() {
     let mut world = World::new();
     let set = [
