@@ -5,7 +5,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    num::NonZero,
+    num::{NonZero, NonZeroU32},
     path::PathBuf,
     time::Duration,
 };
@@ -59,6 +59,8 @@ pub struct Settings {
     pub redis_timeout: Milliseconds,
     /// Whether tokens are borrowed from Redis and its refusals remembered; otherwise each decision is Redis's own.
     pub leases: bool,
+    /// How many limiters share the limits, until Redis has said it.
+    pub replicas: NonZeroU32,
     /// Cells kept in memory.
     pub memory_cells: usize,
     /// How limits of the YAML are counted.
@@ -124,6 +126,7 @@ impl Default for Settings {
             redis_key: PathBuf::new(),
             redis_timeout: Milliseconds(5),
             leases: true,
+            replicas: NonZeroU32::MIN,
             memory_cells: memory::CAPACITY,
             algorithm: AlgorithmChoice::default(),
             response_headers: ResponseHeaders::default(),
@@ -269,6 +272,9 @@ pub struct Flags {
     /// Whether tokens are borrowed from Redis and its refusals remembered [default: true]
     #[arg(long, value_name = "true|false")]
     pub leases: Option<bool>,
+    /// How many limiters share the limits: what one that starts without Redis goes by [default: 1]
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<NonZeroU32>,
     /// Cells kept in memory [default: 1000000]
     #[arg(long, value_name = "N")]
     pub memory_cells: Option<usize>,

@@ -43,7 +43,8 @@ impl Cells {
             certificate: some(&settings.redis_cert),
             key: some(&settings.redis_key),
         };
-        let redis = RedisSettings { tls, timeout, leases: settings.leases, ..RedisSettings::new(address) };
+        let (leases, replicas) = (settings.leases, settings.replicas);
+        let redis = RedisSettings { address, tls, timeout, leases, replicas };
         let shared = redis::Shared::start(redis, own, salt.clone()).context("cannot use Redis")?;
         Ok(Self::Redis(shared))
     }

@@ -27,6 +27,7 @@ pub(crate) mod testing;
 mod ticket;
 
 use std::{
+    num::NonZeroU32,
     sync::{
         Arc, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -70,12 +71,14 @@ pub struct RedisSettings {
     pub timeout: Duration,
     /// Whether tokens are borrowed and refusals remembered. Without, every decision is a charge in Redis.
     pub leases: bool,
+    /// How many limiters there are, until Redis has said it.
+    pub replicas: NonZeroU32,
 }
 
 impl RedisSettings {
     /// The usual settings for a Redis at `address`.
     pub fn new(address: Address) -> Self {
-        Self { address, tls: TlsFiles::default(), timeout: DEFAULT_TIMEOUT, leases: true }
+        Self { address, tls: TlsFiles::default(), timeout: DEFAULT_TIMEOUT, leases: true, replicas: NonZeroU32::MIN }
     }
 }
 
@@ -110,9 +113,9 @@ impl Shared {
         salt: SaltCell,
         given_time: Option<Arc<AtomicU64>>,
     ) -> Result<Arc<Self>, InvalidTls> {
-        let RedisSettings { address, tls, timeout, leases } = settings;
+        let RedisSettings { address, tls, timeout, leases, replicas } = settings;
         let connector = Arc::new(Connector::new(address, &tls, salt)?);
-        let replicas = Arc::new(AtomicU32::new(1));
+        let replicas = Arc::new(AtomicU32::new(replicas.get()));
         let metrics = Arc::new(StoreMetrics::new());
         let leases = leases.then(|| Arc::new(Leases::new(replicas.clone(), metrics.clone())));
         let settle: Settle = match leases.clone() {

@@ -1,6 +1,7 @@
 //! Redis that is not there, goes, hangs, and comes back.
 
 use std::{
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -51,6 +52,23 @@ async fn it_starts_without_redis_and_takes_to_it_when_it_comes() {
     server.run().await;
     connected(&shared).await;
     assert!(by_redis(&*store, ask(1, limit)).await);
+}
+
+#[tokio::test]
+async fn who_starts_without_redis_goes_by_what_it_was_told_of_others() {
+    let Some(server) = RedisServer::prepare(&[]) else { return };
+    let replicas = NonZeroU32::new(4).unwrap();
+    let shared = shared(RedisSettings { replicas, ..impatient(&server.url()) });
+    let store = shared.store_for_worker();
+    let share = Ask {
+        policy: Policy { without_redis: WithoutRedis::Local, ..Policy::default() },
+        ..ask(1, bucket(8, HOUR, 8))
+    };
+    let charge = || match store.charge(&[share]) {
+        Charging::Done(outcomes) => outcomes[0].admitted,
+        Charging::Waiting(_) => panic!("nobody is waited for"),
+    };
+    assert_eq!([(); 3].map(|()| charge()), [true, true, false], "two of eight are the share of one of four");
 }
 
 #[tokio::test]
