@@ -7,7 +7,7 @@
 //! There is no queue of responses: a change marks its name *dirty*, and the next reply is made from
 //! what the cache holds then. However slow a client is, what is kept for it is one set of names.
 //!
-//! What a client rejects is remembered until it takes it, or something else under that name ([`refusals`]): what
+//! What a client rejects is remembered until it takes it, or something else under that name (`refusals`): what
 //! depends on it must not go on as if it had been taken.
 //!
 //! A name whose resource was removed is *doomed*: its removal may have to wait until nothing

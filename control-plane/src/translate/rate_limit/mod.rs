@@ -1,10 +1,10 @@
 //! Limits as the proxies and the limiter see them.
 //!
 //! A proxy asks its fleet's limiter about each request on a route with limits, with one descriptor per limit
-//! ([`descriptors()`]); the limiter has what is admitted from its own resource ([`domain()`]). The domain is the
+//! (`descriptors`); the limiter has what is admitted from its own resource ([`domain()`]). The domain is the
 //! fleet's name, so limits of the same name on two fleets are counted apart.
 //!
-//! Or it enforces a limit itself, within a share that the limiter assigns to it: [`quota`].
+//! Or it enforces a limit itself, within a share that the limiter assigns to it: `quota`.
 //!
 //! Whether a listener asks at all depends on the fleet alone ([`filters`]): the first limit of a fleet must not
 //! drain the connections of its listeners.
