@@ -91,4 +91,4 @@ pub mod subscription;
 pub use cache::{Cache, Update};
 pub use resource::{Name, Resource, TypeUrl, Version};
 pub use server::{Admission, Admit, Hello, Protocol, Retire, StreamSettings, XdsServer};
-pub use status::{Rejection, SharedStatus, Stamp, StreamStatus, TypeStatus};
+pub use status::{Observe, Rejection, SharedStatus, Stamp, StreamEvent, StreamStatus, TypeStatus};

@@ -1,10 +1,12 @@
 //! What one stream has been sent and what it said about it, readable while the stream goes on.
 //!
 //! The stream writes, others read: a short lock around plain data, and a watch for those who wait until a
-//! sequence has been applied. Nothing is queued.
+//! sequence has been applied. Nothing is queued. Who must hear of every answer, and not only of the last, gives the
+//! status an [`Observe`].
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,12 +26,32 @@ use crate::{
 };
 
 /// The state of one stream.
-#[derive(Debug)]
 pub struct StreamStatus {
+    /// Who hears of every event.
+    observer: Option<Box<dyn Observe>>,
     types: Mutex<BTreeMap<TypeUrl, TypeStatus>>,
     settled: watch::Sender<u64>,
     /// The newest change that is kept back because a cluster was rejected; 0 if none is.
     kept_back: AtomicU64,
+}
+
+/// Hears what happens on a stream, in order, from the task that serves it: it must be quick and must not wait.
+pub trait Observe: Send + Sync {
+    /// Something happened.
+    fn on(&self, event: StreamEvent<'_>);
+}
+
+/// What happens on a stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StreamEvent<'e> {
+    /// A response was made, and goes out as soon as the connection takes it.
+    Sent(&'e TypeUrl, &'e Stamp),
+    /// A response was applied.
+    Acknowledged(&'e TypeUrl, &'e Stamp),
+    /// A response was rejected.
+    Rejected(&'e TypeUrl, &'e Rejection),
+    /// [`StreamStatus::settled`] has moved here.
+    Settled(u64),
 }
 
 /// What was sent of one type, and what was answered.
@@ -69,11 +91,25 @@ pub struct Rejection {
 
 impl Default for StreamStatus {
     fn default() -> Self {
-        Self { types: Mutex::default(), settled: watch::Sender::new(0), kept_back: AtomicU64::new(0) }
+        Self { observer: None, types: Mutex::default(), settled: watch::Sender::new(0), kept_back: AtomicU64::new(0) }
+    }
+}
+
+impl fmt::Debug for StreamStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { observer: _, types, settled, kept_back } = self;
+        let (types, settled) = (&*types.lock(), *settled.borrow());
+        let mut shown = f.debug_struct("StreamStatus");
+        shown.field("types", types).field("settled", &settled).field("kept_back", kept_back).finish_non_exhaustive()
     }
 }
 
 impl StreamStatus {
+    /// A status of a new stream, of which `observer` hears.
+    pub fn observed(observer: Box<dyn Observe>) -> Self {
+        Self { observer: Some(observer), ..Self::default() }
+    }
+
     /// A copy of what is known, by type.
     pub fn types(&self) -> BTreeMap<TypeUrl, TypeStatus> {
         self.types.lock().clone()
@@ -106,24 +142,43 @@ impl StreamStatus {
         self.kept_back.store(newest.unwrap_or(0), Ordering::Release);
     }
 
-    pub(crate) fn on_sent(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
-        self.types.lock().entry(type_url.clone()).or_default().sent = Some(stamp(sent, now));
-    }
-
     pub(crate) fn on_subscribed(&self, type_url: &TypeUrl) {
         self.types.lock().entry(type_url.clone()).or_default();
     }
 
+    pub(crate) fn on_sent(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
+        let stamp = stamp(sent, now);
+        self.with(type_url, |status| status.sent = Some(stamp.clone()));
+        self.tell(StreamEvent::Sent(type_url, &stamp));
+    }
+
     pub(crate) fn on_acknowledged(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
-        self.types.lock().entry(type_url.clone()).or_default().acknowledged = Some(stamp(sent, now));
+        let stamp = stamp(sent, now);
+        self.with(type_url, |status| status.acknowledged = Some(stamp.clone()));
+        self.tell(StreamEvent::Acknowledged(type_url, &stamp));
     }
 
     pub(crate) fn on_rejected(&self, type_url: &TypeUrl, rejection: Rejection) {
-        self.types.lock().entry(type_url.clone()).or_default().rejected = Some(rejection);
+        self.with(type_url, |status| status.rejected = Some(rejection.clone()));
+        self.tell(StreamEvent::Rejected(type_url, &rejection));
     }
 
     pub(crate) fn on_settled(&self, sequence: u64) {
-        self.settled.send_if_modified(|settled| sequence > *settled && std::mem::replace(settled, sequence) < sequence);
+        let moved = |settled: &mut u64| sequence > *settled && std::mem::replace(settled, sequence) < sequence;
+        if self.settled.send_if_modified(moved) {
+            self.tell(StreamEvent::Settled(sequence));
+        }
+    }
+
+    fn with(&self, type_url: &TypeUrl, change: impl FnOnce(&mut TypeStatus)) {
+        change(self.types.lock().entry(type_url.clone()).or_default());
+    }
+
+    /// Without the lock: who hears may look at the status.
+    fn tell(&self, event: StreamEvent<'_>) {
+        if let Some(observer) = &self.observer {
+            observer.on(event);
+        }
     }
 }
 
@@ -159,6 +214,39 @@ mod tests {
         let words = "Error adding/updating listener(s) web-2: bad port";
         assert_eq!(rejection(sent.clone(), words.into(), SystemTime::now()).resources, [Name::from("web-2")]);
         assert_eq!(rejection(sent, "bad".into(), SystemTime::now()).resources.len(), 3);
+    }
+
+    #[test]
+    fn an_observer_hears_of_everything_once_and_may_look_at_the_status() {
+        struct Heard(Arc<Mutex<Vec<String>>>);
+        impl Observe for Heard {
+            fn on(&self, event: StreamEvent<'_>) {
+                self.0.lock().push(match event {
+                    StreamEvent::Sent(_, stamp) => format!("sent {}", stamp.nonce),
+                    StreamEvent::Acknowledged(_, stamp) => format!("acknowledged {}", stamp.nonce),
+                    StreamEvent::Rejected(_, rejection) => format!("rejected: {}", rejection.message),
+                    StreamEvent::Settled(sequence) => format!("settled {sequence}"),
+                });
+            }
+        }
+        let heard = Arc::default();
+        let status = StreamStatus::observed(Box::new(Heard(Arc::clone(&heard))));
+        let (cluster, now) = (type_url::CLUSTER.into(), SystemTime::now());
+        let sent = Sent {
+            nonce: "1".into(),
+            version: "v".into(),
+            sequence: 3,
+            names: Vec::new(),
+            set: Vec::new(),
+            complete: true,
+            at: std::time::Instant::now(),
+        };
+        status.on_sent(&cluster, &sent, now);
+        status.on_acknowledged(&cluster, &sent, now);
+        status.on_settled(3);
+        status.on_settled(3);
+        status.on_rejected(&cluster, rejection(sent, "bad".into(), now));
+        assert_eq!(*heard.lock(), ["sent 1", "acknowledged 1", "settled 3", "rejected: bad"]);
     }
 
     #[test]
