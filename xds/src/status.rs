@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use chancery_proto::type_url;
@@ -76,6 +76,8 @@ pub struct Stamp {
     pub sequence: u64,
     /// When it was sent, or answered.
     pub at: SystemTime,
+    /// How long it took to be answered; zero while it is not.
+    pub after: Duration,
 }
 
 /// A response that was rejected.
@@ -147,7 +149,7 @@ impl StreamStatus {
     }
 
     pub(crate) fn on_sent(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
-        let stamp = stamp(sent, now);
+        let stamp = Stamp { after: Duration::ZERO, ..stamp(sent, now) };
         self.with(type_url, |status| status.sent = Some(stamp.clone()));
         self.tell(StreamEvent::Sent(type_url, &stamp));
     }
@@ -163,7 +165,8 @@ impl StreamStatus {
         self.tell(StreamEvent::Rejected(type_url, &rejection));
     }
 
-    pub(crate) fn on_settled(&self, sequence: u64) {
+    /// Everything up to `sequence` was sent and answered. A stream says so; who has no stream, for tests, may as well.
+    pub fn on_settled(&self, sequence: u64) {
         let moved = |settled: &mut u64| sequence > *settled && std::mem::replace(settled, sequence) < sequence;
         if self.settled.send_if_modified(moved) {
             self.tell(StreamEvent::Settled(sequence));
@@ -190,7 +193,8 @@ pub(crate) fn rejection(sent: Sent, message: String, now: SystemTime) -> Rejecti
 }
 
 fn stamp(sent: &Sent, at: SystemTime) -> Stamp {
-    Stamp { version: sent.version.clone(), nonce: sent.nonce.clone(), sequence: sent.sequence, at }
+    let after = sent.at.elapsed();
+    Stamp { version: sent.version.clone(), nonce: sent.nonce.clone(), sequence: sent.sequence, at, after }
 }
 
 /// A status shared by a stream and its readers.
@@ -252,7 +256,13 @@ mod tests {
     #[test]
     fn a_rejection_counts_for_changes_that_are_kept_back_because_of_it() {
         let status = StreamStatus::default();
-        let response = Stamp { version: "v".into(), nonce: "1".into(), sequence: 3, at: SystemTime::UNIX_EPOCH };
+        let response = Stamp {
+            version: "v".into(),
+            nonce: "1".into(),
+            sequence: 3,
+            at: SystemTime::UNIX_EPOCH,
+            after: Duration::ZERO,
+        };
         let rejection = Rejection { response, message: "bad".into(), resources: Vec::new() };
         status.on_rejected(&type_url::CLUSTER.into(), rejection.clone());
         status.on_rejected(&type_url::SECRET.into(), rejection);

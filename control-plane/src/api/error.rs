@@ -50,6 +50,8 @@ pub(super) enum ApiError {
     /// A revision that cannot be reverted any more.
     #[error("{0}")]
     Superseded(String),
+    #[error("too many follow the events already; stop one, or try again later")]
+    TooManyListeners,
     #[error("the request took too long")]
     Timeout,
     #[error("cannot use the store")]
@@ -99,6 +101,7 @@ impl ApiError {
             Self::Exists(_) => (StatusCode::CONFLICT, "exists"),
             Self::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
             Self::Superseded(_) => (StatusCode::CONFLICT, "superseded"),
+            Self::TooManyListeners => (StatusCode::TOO_MANY_REQUESTS, "too-many-listeners"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
             Self::Behind(_) => (StatusCode::SERVICE_UNAVAILABLE, "replica-behind"),

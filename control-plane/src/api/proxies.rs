@@ -51,8 +51,8 @@ pub(super) async fn read(
     Path(id): Path<String>,
     Params(params): Params<ProxyParams>,
 ) -> Result<Json<ProxyStatus>, ApiError> {
-    let mut named = api.proxies.named(&id);
-    named.retain(|proxy| params.fleet.as_ref().is_none_or(|fleet| *fleet == proxy.fleet));
+    let mut named = api.proxies.list(None);
+    named.retain(|proxy| proxy.id == id && params.fleet.as_ref().is_none_or(|fleet| *fleet == proxy.fleet));
     match (named.pop(), named.len()) {
         (Some(proxy), 0) => Ok(Json(proxy)),
         (Some(_), _) => Err(ApiError::Malformed(format!("more than one fleet has a proxy {id:?}: add ?fleet="))),
