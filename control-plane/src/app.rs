@@ -27,7 +27,7 @@ use crate::{
     feed::Feed,
     identity::token::AdminToken,
     metrics,
-    proxies::Proxies,
+    proxies::{Proxies, records},
     publish::Publisher,
     replica::{Replica, ReplicaError},
     store::{self, Store, StoreError},
@@ -122,6 +122,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
     shutdown.spawn_essential("xDS", connections::serve(xds, incoming, age, streams.clone(), stop.clone()));
+    let recording = shutdown.spawn("proxies", records::run(proxies.clone(), store.clone(), stop.clone()));
     let api = Api { replica: replica.clone(), commit, proxies, feed, admin_token: Arc::new(admin_token) };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
@@ -132,7 +133,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
             tasks.wait().await;
         }
         // What it returned was logged where it was spawned.
-        let _ = following.await;
+        let _ = tokio::join!(following, recording);
         store.close().await;
         parts_ended.cancel();
     });

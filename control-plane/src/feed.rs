@@ -52,10 +52,11 @@ pub struct Told {
 
 /// What happens. `fleet` is empty for a rate limiter, which belongs to none.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(tag = "event", rename_all = "camelCase")]
 #[schema(as = EventKind)]
 pub enum Event {
     /// A proxy or rate limiter connected to this replica.
+    #[serde(rename_all = "camelCase")]
     Connected {
         /// Its id.
         proxy: String,
@@ -76,6 +77,7 @@ pub enum Event {
         fleet: String,
     },
     /// It has applied a response.
+    #[serde(rename_all = "camelCase")]
     Acknowledged {
         /// Its id.
         proxy: String,
@@ -91,6 +93,7 @@ pub enum Event {
         lag_ms: f64,
     },
     /// It has refused a response.
+    #[serde(rename_all = "camelCase")]
     Rejected {
         /// Its id.
         proxy: String,
@@ -119,6 +122,7 @@ pub enum Event {
         revision: u64,
     },
     /// A revision is being served by this replica.
+    #[serde(rename_all = "camelCase")]
     Revision {
         /// Its number.
         revision: u64,

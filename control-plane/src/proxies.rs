@@ -11,7 +11,9 @@
 
 mod applied;
 mod changed;
+mod everywhere;
 mod observer;
+pub mod records;
 mod status;
 
 use std::{
@@ -25,6 +27,7 @@ use chancery_xds::{Cache, Protocol, SharedStatus};
 use parking_lot::Mutex;
 
 pub use applied::{Applied, Refusal};
+pub use everywhere::Everywhere;
 pub use observer::Observer;
 pub use status::{ProxyRejection, ProxyStatus, ProxyTypeStatus, Role, SyncStatus};
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
 
-use super::{Api, error::ApiError, params::Params};
+use super::{Api, ProblemDetails, error::ApiError, params::Params};
 use crate::feed::{Event, Feed, Heard, Listener, Told};
 
 /// So often something is sent, be it a comment: a proxy on the way may end a connection that is silent.
@@ -47,7 +47,10 @@ impl EventParams {
 /// (before any filter) were missed, because they were read too slowly or happened while a reader was away; `null` if that is not
 /// known. A reader that comes back sends the id of the last event as `Last-Event-ID`, as browsers do.
 #[utoipa::path(get, path = "/api/v1/events", tag = "Proxies", operation_id = "followEvents", params(EventParams),
-    responses((status = 200, content_type = "text/event-stream", body = Told)))]
+    responses(
+        (status = 200, content_type = "text/event-stream", body = Told),
+        (status = 429, description = "Too many follow the events", content_type = "application/problem+json", body = ProblemDetails),
+    ))]
 pub(super) async fn follow(
     State(api): State<Api>,
     Params(params): Params<EventParams>,

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Api, error::ApiError, params::Params};
-use crate::{model::Name, proxies::ProxyStatus};
+use crate::{
+    model::Name,
+    proxies::{Everywhere, ProxyStatus},
+};
 
 /// Which proxies to list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -24,20 +27,22 @@ pub(super) struct ProxyParams {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProxyList {
     items: Vec<ProxyStatus>,
+    /// Whether those of other replicas are among them: not while the database is away.
+    complete: bool,
 }
 
 /// List proxies
 ///
-/// Proxies and rate limiters. Per one and type: what was sent, what was acknowledged, what was refused last and why.
+/// Proxies and rate limiters of all replicas. Per one and type: what was sent, what was acknowledged, what was refused last and
+/// why. Of those that are connected to other replicas, it is what these wrote last, up to some seconds ago.
 #[utoipa::path(get, path = "/api/v1/proxies", tag = "Proxies", operation_id = "listProxies", params(ProxyParams),
     responses((status = 200, body = ProxyList)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<ProxyParams>,
 ) -> Result<Json<ProxyList>, ApiError> {
-    let fleet = params.fleet.map(Name::try_from).transpose();
-    let fleet = fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))?;
-    Ok(Json(ProxyList { items: api.proxies.list(fleet.as_ref()) }))
+    let Everywhere { proxies, complete } = find(&api, params.fleet, None).await?;
+    Ok(Json(ProxyList { items: proxies, complete }))
 }
 
 /// Read a proxy
@@ -51,11 +56,24 @@ pub(super) async fn read(
     Path(id): Path<String>,
     Params(params): Params<ProxyParams>,
 ) -> Result<Json<ProxyStatus>, ApiError> {
-    let mut named = api.proxies.list(None);
-    named.retain(|proxy| proxy.id == id && params.fleet.as_ref().is_none_or(|fleet| *fleet == proxy.fleet));
-    match (named.pop(), named.len()) {
-        (Some(proxy), 0) => Ok(Json(proxy)),
+    one(&api, &id, params.fleet).await.map(Json)
+}
+
+/// The one proxy that is meant.
+async fn one(api: &Api, id: &str, fleet: Option<String>) -> Result<ProxyStatus, ApiError> {
+    let Everywhere { mut proxies, complete } = find(api, fleet, Some(id)).await?;
+    match (proxies.pop(), proxies.len()) {
+        (Some(proxy), 0) => Ok(proxy),
         (Some(_), _) => Err(ApiError::Malformed(format!("more than one fleet has a proxy {id:?}: add ?fleet="))),
-        (None, _) => Err(ApiError::NotFound(format!("proxy {id:?}"))),
+        (None, _) if complete => Err(ApiError::NotFound(format!("proxy {id:?}"))),
+        (None, _) => Err(ApiError::NotFound(format!(
+            "proxy {id:?} at this replica; whether others have it is not known while the database is away"
+        ))),
     }
+}
+
+async fn find(api: &Api, fleet: Option<String>, id: Option<&str>) -> Result<Everywhere, ApiError> {
+    let fleet = fleet.map(Name::try_from).transpose();
+    let fleet = fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))?;
+    Ok(api.proxies.everywhere(api.replica.store().as_ref(), fleet.as_ref(), id).await)
 }

@@ -16,11 +16,15 @@ fn proxy(id: &str) -> Arc<ProxyId> {
 }
 
 fn register() -> Arc<Proxies> {
-    let feed = Arc::new(Feed::new("run".to_owned(), &CancellationToken::new()));
-    Arc::new(Proxies::new("here".to_owned(), feed))
+    register_of("here")
 }
 
-fn connection(id: &str) -> Connection {
+pub(super) fn register_of(replica: &str) -> Arc<Proxies> {
+    let feed = Arc::new(Feed::new("run".to_owned(), &CancellationToken::new()));
+    Arc::new(Proxies::new(replica.to_owned(), feed))
+}
+
+pub(super) fn connection(id: &str) -> Connection {
     Connection {
         proxy: proxy(id),
         address: None,
