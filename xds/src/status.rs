@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
+    inspection::{Inspection, Questions},
     rejection::mentions,
     resource::{Name, TypeUrl},
     subscription::Sent,
@@ -33,6 +34,7 @@ pub struct StreamStatus {
     settled: watch::Sender<u64>,
     /// The newest change that is kept back because a cluster was rejected; 0 if none is.
     kept_back: AtomicU64,
+    questions: Questions,
 }
 
 /// Hears what happens on a stream, in order, from the task that serves it: it must be quick and must not wait.
@@ -93,13 +95,19 @@ pub struct Rejection {
 
 impl Default for StreamStatus {
     fn default() -> Self {
-        Self { observer: None, types: Mutex::default(), settled: watch::Sender::new(0), kept_back: AtomicU64::new(0) }
+        Self {
+            observer: None,
+            types: Mutex::default(),
+            settled: watch::Sender::new(0),
+            kept_back: AtomicU64::new(0),
+            questions: Questions::default(),
+        }
     }
 }
 
 impl fmt::Debug for StreamStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { observer: _, types, settled, kept_back } = self;
+        let Self { observer: _, types, settled, kept_back, questions: _ } = self;
         let (types, settled) = (&*types.lock(), *settled.borrow());
         let mut shown = f.debug_struct("StreamStatus");
         shown.field("types", types).field("settled", &settled).field("kept_back", kept_back).finish_non_exhaustive()
@@ -138,6 +146,16 @@ impl StreamStatus {
             rejection.response.sequence >= sequence || keeps_back(type_url)
         };
         rejected.filter(since).collect()
+    }
+
+    /// How the client stands with each resource that it asked for. The stream is asked, which costs it a look at every name:
+    /// not for routine. Waits for as long as the stream takes to answer; none if it has ended, or too many ask at once.
+    pub async fn inspect(&self) -> Option<Arc<Inspection>> {
+        self.questions.ask().await
+    }
+
+    pub(crate) fn questions(&self) -> &Questions {
+        &self.questions
     }
 
     pub(crate) fn on_kept_back(&self, newest: Option<u64>) {
