@@ -12,6 +12,7 @@
 mod applied;
 mod changed;
 mod everywhere;
+mod given;
 mod observer;
 pub mod records;
 mod status;
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 
 pub use applied::{Applied, Refusal};
 pub use everywhere::Everywhere;
+pub use given::{Because, Given, GivenResource, GivenState, Silent, Wanted, given};
 pub use observer::Observer;
 pub use status::{ProxyRejection, ProxyStatus, ProxyTypeStatus, Role, SyncStatus};
 
@@ -50,6 +52,12 @@ pub struct ProxyId {
 }
 
 impl ProxyId {
+    /// Who is shown as `id` of `fleet`, if there can be such a one.
+    pub fn named(fleet: &str, id: &str) -> Option<Self> {
+        let fleet = if fleet.is_empty() { None } else { Some(fleet.parse().ok()?) };
+        Some(Self { fleet, id: id.parse().ok()? })
+    }
+
     /// The fleet as it is shown: empty for a rate limiter.
     pub fn fleet(&self) -> &str {
         self.fleet.as_ref().map_or("", Name::as_str)

@@ -7,10 +7,10 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Api, error::ApiError, params::Params};
+use super::{Api, ProblemDetails, error::ApiError, params::Params};
 use crate::{
     model::Name,
-    proxies::{Everywhere, ProxyStatus},
+    proxies::{Everywhere, Given, ProxyId, ProxyStatus, Silent, Wanted, given},
 };
 
 /// Which proxies to list.
@@ -57,6 +57,47 @@ pub(super) async fn read(
     Params(params): Params<ProxyParams>,
 ) -> Result<Json<ProxyStatus>, ApiError> {
     one(&api, &id, params.fleet).await.map(Json)
+}
+
+/// Which resources of a proxy to show.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ConfigParams {
+    /// The fleet of the proxy.
+    fleet: Option<String>,
+    /// Only resources of this type, by its short name: `cluster`, `endpoint`, `listener`, `route`, `virtualHost` …
+    r#type: Option<String>,
+    /// Only resources of this name.
+    name: Option<String>,
+    /// Only where the proxy has something else than it should, and without the resources themselves.
+    diff: bool,
+}
+
+/// Read what a proxy was given
+///
+/// Each resource that it asked for, as it should have it, and whether it has said that it does. The replica that it is connected
+/// to knows; another one answers 421 and names it.
+#[utoipa::path(get, path = "/api/v1/proxies/{id}/config", tag = "Proxies", operation_id = "readProxyConfig",
+    params(("id" = String, Path, description = "The id in its certificate"), ConfigParams),
+    responses(
+        (status = 200, body = Given),
+        (status = 409, description = "It is not connected", content_type = "application/problem+json", body = ProblemDetails),
+        (status = 421, description = "It is connected to another replica", content_type = "application/problem+json", body = ProblemDetails),
+    ))]
+pub(super) async fn config(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Params(params): Params<ConfigParams>,
+) -> Result<Json<Given>, ApiError> {
+    let proxy = one(&api, &id, params.fleet).await?;
+    if proxy.connected && proxy.replica != api.proxies.replica() {
+        return Err(ApiError::OtherReplica { proxy: id, replica: proxy.replica });
+    }
+    let known = ProxyId::named(&proxy.fleet, &proxy.id).and_then(|known| api.proxies.connection(&known));
+    let connection = known.filter(|_| proxy.connected).ok_or_else(|| ApiError::NotConnected(id.clone()))?;
+    let wanted = Wanted { resource_type: params.r#type, name: params.name, different: params.diff };
+    given(&connection, wanted).await.map(Json).map_err(|Silent| ApiError::NotConnected(id))
 }
 
 /// The one proxy that is meant.

@@ -47,6 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(revisions::revert))
         .routes(routes!(proxies::list))
         .routes(routes!(proxies::read))
+        .routes(routes!(proxies::config))
         .routes(routes!(events::follow))
         .routes(routes!(author::whoami));
     Kind::ALL
