@@ -8,13 +8,13 @@ use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
 
 use chancery_proto::envoy::core::{Node, node::UserAgentVersionType};
 use chancery_runtime::{telemetry, tls::PeerInfo};
-use chancery_xds::{Admission, Admit, Hello, Protocol, SharedStatus};
+use chancery_xds::{Admission, Admit, Hello, Protocol, StreamStatus};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tonic::Status;
 
 use crate::{
     identity::spiffe::Identity,
-    proxies::{Connection, Proxies},
+    proxies::{Connection, Observer, Proxies, ProxyId},
     publish::{Publisher, RouteForm, Served},
 };
 
@@ -106,10 +106,11 @@ impl Admit for FleetAdmission {
             Identity::Proxy(proxy) => (Some(proxy.fleet), proxy.id),
             Identity::Limiter(limiter) => (None, limiter.id),
         };
-        let status = SharedStatus::default();
+        let proxy = Arc::new(ProxyId { fleet, id });
+        let observer = Observer::new(proxy.clone(), self.proxies.clone());
+        let status = Arc::new(StreamStatus::observed(Box::new(observer)));
         let guard = self.proxies.connect(Connection {
-            fleet,
-            id,
+            proxy,
             address,
             version: version(hello.node),
             protocol: hello.protocol,

@@ -24,9 +24,10 @@ use crate::{
     api::{self, Api},
     commit::Commit,
     connections,
+    feed::Feed,
     identity::token::AdminToken,
     metrics,
-    proxies::Proxies,
+    proxies::{Proxies, records},
     publish::Publisher,
     replica::{Replica, ReplicaError},
     store::{self, Store, StoreError},
@@ -83,6 +84,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
     chancery_runtime::tls::install_crypto_provider();
     let age = settings.connection_age()?;
+    let name = settings.replica_name(&mut rand::rng())?;
     let prometheus = telemetry::metrics()?;
     metrics::describe();
     std::fs::create_dir_all(&settings.data_dir)
@@ -107,8 +109,9 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let store = open_store(&settings.database_url(), &shutdown.token()).await?;
     let publisher = Arc::new(Publisher::new());
-    let replica = Arc::new(load_replica(&store, &publisher, &shutdown.token()).await?);
-    let proxies = Arc::new(Proxies::new());
+    let feed = Arc::new(Feed::new(format!("{:08x}", rand::random::<u32>()), &shutdown.token()));
+    let replica = Arc::new(load_replica(&store, &publisher, &feed, &shutdown.token()).await?);
+    let proxies = Arc::new(Proxies::new(name, feed.clone()));
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
     let commit = Commit::new(replica.clone(), commits.clone());
@@ -119,7 +122,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
     shutdown.spawn_essential("xDS", connections::serve(xds, incoming, age, streams.clone(), stop.clone()));
-    let api = Api { replica: replica.clone(), commit, proxies, admin_token: Arc::new(admin_token) };
+    let recording = shutdown.spawn("proxies", records::run(proxies.clone(), store.clone(), stop.clone()));
+    let api = Api { replica: replica.clone(), commit, proxies, feed, admin_token: Arc::new(admin_token) };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
     shutdown.spawn("store", async move {
@@ -129,7 +133,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
             tasks.wait().await;
         }
         // What it returned was logged where it was spawned.
-        let _ = following.await;
+        let _ = tokio::join!(following, recording);
         store.close().await;
         parts_ended.cancel();
     });
@@ -150,9 +154,10 @@ async fn open_store(url: &str, stop: &CancellationToken) -> anyhow::Result<Arc<d
 async fn load_replica(
     store: &Arc<dyn Store>,
     publisher: &Arc<Publisher>,
+    feed: &Arc<Feed>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Replica> {
-    let load = async || match Replica::load(store.clone(), publisher.clone()).await {
+    let load = async || match Replica::load(store.clone(), publisher.clone(), feed.clone()).await {
         Ok(replica) => Ok(Ok(replica)),
         Err(ReplicaError::Store(error)) => Err(error),
         Err(error @ ReplicaError::Unreadable { .. }) => Ok(Err(error)),

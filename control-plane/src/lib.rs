@@ -11,6 +11,7 @@ pub mod app;
 pub mod bootstrap;
 pub mod commit;
 pub mod connections;
+pub mod feed;
 pub mod identity;
 pub mod metrics;
 pub mod model;

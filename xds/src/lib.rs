@@ -79,6 +79,7 @@
 pub mod cache;
 pub mod client;
 mod codec;
+mod inspection;
 pub mod metrics;
 mod order;
 mod rejection;
@@ -89,6 +90,7 @@ pub mod status;
 pub mod subscription;
 
 pub use cache::{Cache, Update};
+pub use inspection::Inspection;
 pub use resource::{Name, Resource, TypeUrl, Version};
 pub use server::{Admission, Admit, Hello, Protocol, Retire, StreamSettings, XdsServer};
 pub use status::{Observe, Rejection, SharedStatus, Stamp, StreamEvent, StreamStatus, TypeStatus};

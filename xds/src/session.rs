@@ -30,7 +30,7 @@ use crate::{
     cache::{Table, Tables},
     order::{self, Held},
     resource::{Name, TypeUrl},
-    subscription::{FellBehind, Gate, Progress, Sent, Subscription, TypeRules, Verdict},
+    subscription::{FellBehind, Gate, Progress, Sent, Standing, Subscription, TypeRules, Verdict},
 };
 
 /// The subscriptions of one stream.
@@ -164,6 +164,16 @@ impl<S: Subscription> Session<S> {
         let settled = self.settled_through().into_iter().min();
         let kept_back = self.types.iter().filter_map(|typed| typed.subscription.progress().kept_back()).max();
         Ok(Turn { replies, look_again: look_again.filter(|at| *at > now).min(), settled, kept_back })
+    }
+
+    /// How the client stands with all that it asked for, as `newest` is.
+    pub(crate) fn standings(&self, newest: &Tables) -> Vec<(TypeUrl, Vec<Standing>)> {
+        let types = self.types.iter();
+        types
+            .map(|Typed { type_url, subscription, .. }| {
+                (type_url.clone(), subscription.progress().standings(newest.table(type_url)))
+            })
+            .collect()
     }
 
     fn make_all_replies(&mut self, view: View<'_>, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {

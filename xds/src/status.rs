@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use chancery_proto::type_url;
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
+    inspection::{Inspection, Questions},
     rejection::mentions,
     resource::{Name, TypeUrl},
     subscription::Sent,
@@ -33,6 +34,7 @@ pub struct StreamStatus {
     settled: watch::Sender<u64>,
     /// The newest change that is kept back because a cluster was rejected; 0 if none is.
     kept_back: AtomicU64,
+    questions: Questions,
 }
 
 /// Hears what happens on a stream, in order, from the task that serves it: it must be quick and must not wait.
@@ -76,6 +78,8 @@ pub struct Stamp {
     pub sequence: u64,
     /// When it was sent, or answered.
     pub at: SystemTime,
+    /// How long it took to be answered; zero while it is not.
+    pub after: Duration,
 }
 
 /// A response that was rejected.
@@ -91,13 +95,19 @@ pub struct Rejection {
 
 impl Default for StreamStatus {
     fn default() -> Self {
-        Self { observer: None, types: Mutex::default(), settled: watch::Sender::new(0), kept_back: AtomicU64::new(0) }
+        Self {
+            observer: None,
+            types: Mutex::default(),
+            settled: watch::Sender::new(0),
+            kept_back: AtomicU64::new(0),
+            questions: Questions::default(),
+        }
     }
 }
 
 impl fmt::Debug for StreamStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { observer: _, types, settled, kept_back } = self;
+        let Self { observer: _, types, settled, kept_back, questions: _ } = self;
         let (types, settled) = (&*types.lock(), *settled.borrow());
         let mut shown = f.debug_struct("StreamStatus");
         shown.field("types", types).field("settled", &settled).field("kept_back", kept_back).finish_non_exhaustive()
@@ -138,6 +148,16 @@ impl StreamStatus {
         rejected.filter(since).collect()
     }
 
+    /// How the client stands with each resource that it asked for. The stream is asked, which costs it a look at every name:
+    /// not for routine. Waits for as long as the stream takes to answer; none if it has ended, or too many ask at once.
+    pub async fn inspect(&self) -> Option<Arc<Inspection>> {
+        self.questions.ask().await
+    }
+
+    pub(crate) fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
     pub(crate) fn on_kept_back(&self, newest: Option<u64>) {
         self.kept_back.store(newest.unwrap_or(0), Ordering::Release);
     }
@@ -147,7 +167,7 @@ impl StreamStatus {
     }
 
     pub(crate) fn on_sent(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
-        let stamp = stamp(sent, now);
+        let stamp = Stamp { after: Duration::ZERO, ..stamp(sent, now) };
         self.with(type_url, |status| status.sent = Some(stamp.clone()));
         self.tell(StreamEvent::Sent(type_url, &stamp));
     }
@@ -163,7 +183,8 @@ impl StreamStatus {
         self.tell(StreamEvent::Rejected(type_url, &rejection));
     }
 
-    pub(crate) fn on_settled(&self, sequence: u64) {
+    /// Everything up to `sequence` was sent and answered. A stream says so; who has no stream, for tests, may as well.
+    pub fn on_settled(&self, sequence: u64) {
         let moved = |settled: &mut u64| sequence > *settled && std::mem::replace(settled, sequence) < sequence;
         if self.settled.send_if_modified(moved) {
             self.tell(StreamEvent::Settled(sequence));
@@ -190,7 +211,8 @@ pub(crate) fn rejection(sent: Sent, message: String, now: SystemTime) -> Rejecti
 }
 
 fn stamp(sent: &Sent, at: SystemTime) -> Stamp {
-    Stamp { version: sent.version.clone(), nonce: sent.nonce.clone(), sequence: sent.sequence, at }
+    let after = sent.at.elapsed();
+    Stamp { version: sent.version.clone(), nonce: sent.nonce.clone(), sequence: sent.sequence, at, after }
 }
 
 /// A status shared by a stream and its readers.
@@ -252,7 +274,13 @@ mod tests {
     #[test]
     fn a_rejection_counts_for_changes_that_are_kept_back_because_of_it() {
         let status = StreamStatus::default();
-        let response = Stamp { version: "v".into(), nonce: "1".into(), sequence: 3, at: SystemTime::UNIX_EPOCH };
+        let response = Stamp {
+            version: "v".into(),
+            nonce: "1".into(),
+            sequence: 3,
+            at: SystemTime::UNIX_EPOCH,
+            after: Duration::ZERO,
+        };
         let rejection = Rejection { response, message: "bad".into(), resources: Vec::new() };
         status.on_rejected(&type_url::CLUSTER.into(), rejection.clone());
         status.on_rejected(&type_url::SECRET.into(), rejection);

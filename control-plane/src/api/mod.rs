@@ -11,6 +11,7 @@ mod condition;
 mod diff;
 mod envelope;
 mod error;
+mod events;
 mod listing;
 mod merge_patch;
 mod observe;
@@ -32,7 +33,7 @@ pub use problem::ProblemDetails;
 pub use router::router;
 pub use view::ResourceView;
 
-use crate::{commit::Commit, identity::token::AdminToken, proxies::Proxies, replica::Replica};
+use crate::{commit::Commit, feed::Feed, identity::token::AdminToken, proxies::Proxies, replica::Replica};
 
 /// The parts that the API speaks for.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ pub struct Api {
     pub commit: Commit,
     /// Who is connected and what it has applied.
     pub proxies: Arc<Proxies>,
+    /// What happens.
+    pub feed: Arc<Feed>,
     /// The token that every request must carry.
     pub admin_token: Arc<AdminToken>,
 }

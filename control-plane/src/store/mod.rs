@@ -12,6 +12,7 @@ mod conformance;
 mod contract;
 mod failure;
 mod postgres;
+mod proxies;
 mod rows;
 mod schema;
 mod sqlite;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 pub use contract::{
     Change, HistoryQuery, Loaded, NewChange, NewRevision, Revision, RevisionSummary, Store, StoreError, Stored, Write,
 };
+
+pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
 
 /// Opens the store at `url` and brings its schema up to date.
 ///

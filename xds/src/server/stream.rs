@@ -27,6 +27,7 @@ use super::{
 use crate::{
     cache::{Cache, Tables},
     codec::{EncodeResponse, Response},
+    inspection::Inspection,
     metrics as m,
     resource::TypeUrl,
     session::{Session, SessionRules, Turn},
@@ -131,6 +132,7 @@ pub(crate) async fn serve<S, A>(
     tracing::info!(proxy = id, fleet = cluster, protocol = S::PROTOCOL.as_str(), "stream opened");
     let mut stream = Stream::<S>::new(cache, status, &context, (id, cluster));
     let result = stream.run(first, &mut requests, outlet.responses(), &ends).await;
+    stream.status.questions().end();
     match &result {
         Ok(()) => tracing::info!(proxy = stream.node.0, fleet = stream.node.1, "stream closed"),
         Err(status) => tracing::info!(
@@ -226,6 +228,7 @@ where
                     _ => return Ok(()),
                 },
                 () = responses.closed() => return Ok(()),
+                () = self.status.questions().asked() => self.answer(),
                 () = until(next_look) => {}
             }
         }
@@ -250,6 +253,13 @@ where
         };
         self.on_verdict(&type_url, verdict);
         Ok(())
+    }
+
+    fn answer(&self) {
+        self.status.questions().answer(|| {
+            let tables = self.cache.snapshot();
+            Inspection { types: self.session.standings(&tables), tables }
+        });
     }
 
     fn type_of(&self, request: &S::Request) -> Result<TypeUrl, Status> {

@@ -22,7 +22,7 @@ pub mod sotw;
 
 use std::{collections::HashSet, time::Instant};
 
-pub use self::progress::Progress;
+pub use self::progress::{Progress, Standing, State};
 use crate::{cache::Table, resource::Name};
 
 /// What differs from one resource type to another.

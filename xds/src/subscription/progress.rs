@@ -13,6 +13,8 @@
 //! and not for a moment of silence, which under steady changes may never come: see
 //! [`Progress::additions_through`] and [`Progress::settled_through`].
 
+mod standing;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Instant,
@@ -23,6 +25,8 @@ use super::{
     pending::{Span, Unanswered, Want},
     refusals::Refusals,
 };
+pub use standing::{Standing, State};
+
 use crate::{
     cache::{Kept, Table},
     resource::Name,

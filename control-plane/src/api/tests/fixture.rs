@@ -9,12 +9,13 @@ use axum::{
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
     api::{Api, router},
     commit::Commit,
+    feed::Feed,
     identity::token::AdminToken,
     proxies::Proxies,
     publish::Publisher,
@@ -25,11 +26,13 @@ use crate::{
 /// An engine over `store`.
 pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     let publisher = Arc::new(Publisher::new());
-    let replica = Arc::new(Replica::load(store, publisher).await.unwrap());
+    let feed = Arc::new(Feed::new("run".to_owned(), &CancellationToken::new()));
+    let replica = Arc::new(Replica::load(store, publisher, feed.clone()).await.unwrap());
     Api {
         commit: Commit::new(replica.clone(), TaskTracker::new()),
         replica,
-        proxies: Arc::new(Proxies::new()),
+        proxies: Arc::new(Proxies::new("here".to_owned(), feed.clone())),
+        feed,
         admin_token: Arc::new(admin_token()),
     }
 }

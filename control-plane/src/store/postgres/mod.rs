@@ -18,6 +18,7 @@
 
 mod lease;
 mod listen;
+mod proxies;
 mod sql;
 
 use std::{
