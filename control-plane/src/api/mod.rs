@@ -12,6 +12,7 @@ mod diff;
 mod envelope;
 mod error;
 mod listing;
+mod load;
 mod merge_patch;
 mod observe;
 mod openapi;
@@ -32,7 +33,7 @@ pub use problem::ProblemDetails;
 pub use router::router;
 pub use view::ResourceView;
 
-use crate::{commit::Commit, identity::token::AdminToken, proxies::Proxies, replica::Replica};
+use crate::{commit::Commit, identity::token::AdminToken, load::Loads, proxies::Proxies, replica::Replica};
 
 /// The parts that the API speaks for.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ pub struct Api {
     pub commit: Commit,
     /// Who is connected and what it has applied.
     pub proxies: Arc<Proxies>,
+    /// How much traffic services have.
+    pub loads: Arc<Loads>,
     /// The token that every request must carry.
     pub admin_token: Arc<AdminToken>,
 }

@@ -11,7 +11,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, apply, author, error::ApiError, observe, openapi, proxies, resources, revisions};
+use super::{Api, apply, author, error::ApiError, load, observe, openapi, proxies, resources, revisions};
 use crate::model::Kind;
 
 /// The API, its description at `/api/openapi.json`, and a page to read it at `/docs`.
@@ -47,6 +47,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(revisions::revert))
         .routes(routes!(proxies::list))
         .routes(routes!(proxies::read))
+        .routes(routes!(load::list))
+        .routes(routes!(load::read))
         .routes(routes!(author::whoami));
     Kind::ALL
         .into_iter()

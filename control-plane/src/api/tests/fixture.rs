@@ -1,6 +1,6 @@
 //! The API over an engine of its own, asked without a socket.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -16,6 +16,7 @@ use crate::{
     api::{Api, router},
     commit::Commit,
     identity::token::AdminToken,
+    load::Loads,
     proxies::Proxies,
     publish::Publisher,
     replica::Replica,
@@ -30,6 +31,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         commit: Commit::new(replica.clone(), TaskTracker::new()),
         replica,
         proxies: Arc::new(Proxies::new()),
+        loads: Arc::new(Loads::new(Duration::from_secs(10))),
         admin_token: Arc::new(admin_token()),
     }
 }
