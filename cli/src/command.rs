@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use tokio::runtime::Builder;
 
-use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, limits, resources};
+use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, limits, load, resources};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -48,6 +48,8 @@ enum Command {
     Bootstrap(bootstrap::BootstrapArgs),
     /// Show limits, where they are used, and why a request would be refused
     Limits(limits::LimitsArgs),
+    /// Show how much traffic services have, and how much of it fails
+    Load(load::LoadArgs),
     /// Issue certificates
     Cert(cert::CertArgs),
 }
@@ -82,6 +84,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Proxies(args) => fleet::proxies(args).await,
         Command::Bootstrap(args) => bootstrap::bootstrap(args),
         Command::Limits(args) => limits::run(args).await,
+        Command::Load(args) => load::load(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
     }
 }
@@ -127,6 +130,8 @@ mod tests {
             "chancery dev --redis redis://127.0.0.1:6379/1",
             "chancery cert issue --fleet edge --id edge-1 --out dir",
             "chancery get rate-limits",
+            "chancery load",
+            "chancery load checkout --fleet edge -o json",
             "chancery limits show",
             "chancery limits show per-client -o json",
             "chancery limits check per-client x-api-key=k1 remote_address=10.0.0.1 --fleet edge",

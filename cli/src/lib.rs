@@ -15,6 +15,7 @@ mod fleet;
 mod history;
 mod kind;
 mod limits;
+mod load;
 mod manifest;
 mod output;
 mod progress;

@@ -10,10 +10,11 @@ use chancery_proto::envoy::core::{Node, node::UserAgentVersionType};
 use chancery_runtime::{telemetry, tls::PeerInfo};
 use chancery_xds::{Admission, Admit, Hello, Protocol, StreamStatus};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    identity::spiffe::Identity,
+    identity::spiffe::{Identity, ProxyIdentity},
     proxies::{Connection, Observer, Proxies, ProxyId},
     publish::{Publisher, RouteForm, Served},
 };
@@ -43,6 +44,8 @@ enum Refused {
     OtherId { certified: String, claimed: String },
     #[error("there is no fleet {0:?}")]
     UnknownFleet(String),
+    #[error("only proxies report load")]
+    NoProxy,
     #[error("too many streams are opened at once; try again")]
     TooMany,
 }
@@ -54,12 +57,14 @@ impl FleetAdmission {
         Self { publisher, proxies, trust_domain, rate: RateLimiter::direct(Quota::per_second(per_second)) }
     }
 
-    fn identify(&self, peer: Option<&PeerInfo>, node: &Node) -> Result<Identity, Refused> {
+    /// Who calls, by the certificate; the node, if there is one, must agree with it.
+    fn identify(&self, peer: Option<&PeerInfo>, node: Option<&Node>) -> Result<Identity, Refused> {
         let certificate = peer.and_then(|peer| peer.certificates.first()).ok_or(Refused::NoCertificate)?;
         let identity = Identity::from_certificate(certificate).map_err(Refused::Identity)?;
         if identity.trust_domain() != self.trust_domain {
             return Err(Refused::TrustDomain(identity.trust_domain().to_owned()));
         }
+        let Some(node) = node else { return Ok(identity) };
         if identity.cluster() != node.cluster {
             let certified = identity.cluster().to_owned();
             return Err(Refused::OtherCluster { certified, claimed: node.cluster.clone() });
@@ -68,6 +73,23 @@ impl FleetAdmission {
             return Err(Refused::OtherId { certified: identity.id().to_string(), claimed: node.id.clone() });
         }
         Ok(identity)
+    }
+
+    /// The proxy that reports its load, as its certificate says, and what ends that: its fleet is gone.
+    pub(crate) fn reporter(
+        &self,
+        extensions: &http::Extensions,
+        node: &Node,
+    ) -> Result<(ProxyIdentity, CancellationToken), Status> {
+        let peer = extensions.get::<PeerInfo>();
+        let admitted = self.identify(peer, Some(node)).and_then(|identity| match identity {
+            Identity::Proxy(proxy) => match self.publisher.ended(&proxy.fleet) {
+                Some(ended) => Ok((proxy, ended)),
+                None => Err(Refused::UnknownFleet(proxy.fleet.to_string())),
+            },
+            Identity::Limiter(_) => Err(Refused::NoProxy),
+        });
+        admitted.map_err(|refused| refuse(&refused, peer, Some(node), "load report refused"))
     }
 
     fn served(&self, identity: &Identity, hello: &Hello<'_>) -> Result<Served, Refused> {
@@ -81,7 +103,7 @@ impl Admit for FleetAdmission {
     fn admit(&self, hello: Hello<'_>) -> Result<Admission, Status> {
         let peer = hello.extensions.get::<PeerInfo>();
         let address = peer.map(|peer| peer.address);
-        let admitted = self.identify(peer, hello.node).and_then(|identity| {
+        let admitted = self.identify(peer, Some(hello.node)).and_then(|identity| {
             // Who is refused anyway takes no place, and who is early does not have a cache filled.
             if let Identity::Proxy(proxy) = &identity
                 && !self.publisher.has(&proxy.fleet)
@@ -93,14 +115,12 @@ impl Admit for FleetAdmission {
             Ok((identity, served))
         });
         let (identity, served) = admitted.map_err(|refused| {
-            let error = telemetry::chain(&refused);
             if matches!(refused, Refused::TooMany) {
                 // It tries again, and thousands may.
-                tracing::debug!(?address, proxy = hello.node.id, fleet = hello.node.cluster, error, "stream put off");
+                tracing::debug!(?address, proxy = hello.node.id, fleet = hello.node.cluster, "stream put off");
                 return Status::resource_exhausted(refused.to_string());
             }
-            tracing::warn!(?address, proxy = hello.node.id, fleet = hello.node.cluster, error, "stream refused");
-            Status::permission_denied(refused.to_string())
+            refuse(&refused, peer, Some(hello.node), "stream refused")
         })?;
         let (fleet, id) = match identity {
             Identity::Proxy(proxy) => (Some(proxy.fleet), proxy.id),
@@ -120,6 +140,14 @@ impl Admit for FleetAdmission {
         });
         Ok(Admission { cache: served.cache, status, ended: served.ended, guard: Box::new(guard) })
     }
+}
+
+/// Logs a refusal with who, from where and why, and makes of it what the client is told.
+fn refuse(refused: &Refused, peer: Option<&PeerInfo>, node: Option<&Node>, what: &'static str) -> Status {
+    let (address, error) = (peer.map(|peer| peer.address), telemetry::chain(refused));
+    let (proxy, fleet) = node.map_or(("", ""), |node| (&node.id, &node.cluster));
+    tracing::warn!(?address, proxy, fleet, error, "{what}");
+    Status::permission_denied(refused.to_string())
 }
 
 /// The first Envoy that takes virtual hosts over ADS is 1.37 (envoyproxy/envoy#41996); other

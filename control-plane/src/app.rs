@@ -26,10 +26,12 @@ use crate::{
     connections,
     feed::Feed,
     identity::token::AdminToken,
+    load::{LoadReports, Loads},
     metrics,
     proxies::{Proxies, records},
     publish::Publisher,
     replica::{Replica, ReplicaError},
+    services::Services,
     store::{self, Store, StoreError},
 };
 
@@ -85,6 +87,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     chancery_runtime::tls::install_crypto_provider();
     let age = settings.connection_age()?;
     let name = settings.replica_name(&mut rand::rng())?;
+    let loads = Arc::new(Loads::new(settings.load_interval()?));
     let prometheus = telemetry::metrics()?;
     metrics::describe();
     std::fs::create_dir_all(&settings.data_dir)
@@ -118,12 +121,16 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let stop = shutdown.token();
     let admission = FleetAdmission::new(publisher, proxies.clone(), settings.trust_domain, settings.max_new_streams);
-    let xds = XdsServer::new(Arc::new(admission), StreamSettings::default(), stop.clone(), streams.clone());
+    let admission = Arc::new(admission);
+    let services = Services {
+        xds: XdsServer::new(admission.clone(), StreamSettings::default(), stop.clone(), streams.clone()),
+        load: LoadReports::new(admission, loads.clone(), replica.clone(), stop.clone(), streams.clone()),
+    };
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
-    shutdown.spawn_essential("xDS", connections::serve(xds, incoming, age, streams.clone(), stop.clone()));
     let recording = shutdown.spawn("proxies", records::run(proxies.clone(), store.clone(), stop.clone()));
-    let api = Api { replica: replica.clone(), commit, proxies, feed, admin_token: Arc::new(admin_token) };
+    shutdown.spawn_essential("xDS", connections::serve(services, incoming, age, streams.clone(), stop.clone()));
+    let api = Api { replica: replica.clone(), commit, proxies, feed, loads, admin_token: Arc::new(admin_token) };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
     shutdown.spawn("store", async move {

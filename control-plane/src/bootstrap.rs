@@ -74,6 +74,7 @@ impl Bootstrap {
                 "cds_config": from_ads,
                 "lds_config": from_ads,
             },
+            "cluster_manager": { "load_stats_config": self.load_stats_config() },
             "static_resources": { "clusters": [self.xds_cluster()], "secrets": self.secrets() },
             "layered_runtime": {
                 "layers": [
@@ -128,6 +129,15 @@ impl Bootstrap {
                     "retry_policy": { "retry_back_off": { "base_interval": "0.5s", "max_interval": "10s" } },
                 },
             }],
+        })
+    }
+
+    /// Where the proxy reports the load of its services; how often, it is told there.
+    fn load_stats_config(&self) -> Value {
+        json!({
+            "api_type": "GRPC",
+            "transport_api_version": "V3",
+            "grpc_services": [{ "envoy_grpc": { "cluster_name": XDS_CLUSTER } }],
         })
     }
 

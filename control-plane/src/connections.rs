@@ -6,17 +6,18 @@
 //!
 //! Not tonic's server: it ends connections at one age for all, and leaves streams that do not end by themselves open.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, future::ready, time::Duration};
 
 use chancery_runtime::tls::{TlsConnection, TlsListener};
-use chancery_xds::{Admit, Retire, XdsServer};
+use chancery_xds::Retire;
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service as _;
+
+use crate::services::Services;
 
 /// HTTP/2 keepalive: a dead peer is noticed after the sum of both.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -27,12 +28,12 @@ const SPREAD: f64 = 0.1;
 /// How long a connection may take to end once its streams were told to.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Streams of one connection. A proxy needs one, or one per type.
+/// Streams of one connection. A proxy needs one or one per type, and one for its load.
 const STREAMS: u32 = 128;
 
 /// Serves the connections that come in, each for about `age`, until `stop`. Connections are tasks of `tasks`.
-pub async fn serve<A: Admit>(
-    xds: XdsServer<A>,
+pub async fn serve(
+    services: Services,
     mut incoming: TlsListener,
     age: Duration,
     tasks: TaskTracker,
@@ -46,7 +47,7 @@ pub async fn serve<A: Admit>(
         // The listener ends with the program, and never yields an error.
         let Some(Ok(connection)) = connection else { return Ok(()) };
         let age = spread(age, rand::random());
-        tasks.spawn(serve_one(xds.clone(), connection, age, stop.clone()));
+        tasks.spawn(serve_one(services.clone(), connection, age, stop.clone()));
     }
 }
 
@@ -55,14 +56,14 @@ fn spread(age: Duration, draw: f64) -> Duration {
     age.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * draw)
 }
 
-async fn serve_one<A: Admit>(xds: XdsServer<A>, connection: TlsConnection, age: Duration, stop: CancellationToken) {
+async fn serve_one(services: Services, connection: TlsConnection, age: Duration, stop: CancellationToken) {
     let (peer, retire) = (connection.peer().clone(), Retire::default());
     let service = {
         let (peer, retire) = (peer.clone(), retire.clone());
         service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(retire.clone());
-            xds.clone().call(request)
+            ready(Ok::<_, Infallible>(services.call(request)))
         })
     };
     let serving = http2::Builder::new(TokioExecutor::new())

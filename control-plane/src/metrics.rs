@@ -4,10 +4,16 @@
 pub const REVISION: &str = "chancery_revision";
 /// Histogram: how long an API request takes, in seconds, by `route`, `method` and `status`.
 pub const API_REQUEST_DURATION: &str = "chancery_api_request_duration_seconds";
+/// Gauge: proxies' streams that report load.
+pub const LOAD_STREAMS: &str = "chancery_load_streams";
+/// Counter: reports of load that came in.
+pub const LOAD_REPORTS: &str = "chancery_load_reports_total";
 
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
     metrics::describe_gauge!(REVISION, "Revision of the configuration that this replica serves");
     metrics::describe_histogram!(API_REQUEST_DURATION, metrics::Unit::Seconds, "Time an API request takes");
+    metrics::describe_gauge!(LOAD_STREAMS, "Streams on which proxies report load");
+    metrics::describe_counter!(LOAD_REPORTS, "Reports of load from proxies");
     chancery_xds::metrics::describe();
 }

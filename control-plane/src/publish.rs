@@ -96,6 +96,11 @@ impl Publisher {
         self.fleets.lock().contains_key(fleet)
     }
 
+    /// What is cancelled when the fleet is deleted, if there is such a fleet.
+    pub fn ended(&self, fleet: &Name) -> Option<CancellationToken> {
+        self.fleets.lock().get(fleet).map(|fleet| fleet.ended.clone())
+    }
+
     /// What a limiter is served from.
     pub fn serve_limiter(&self) -> Served {
         Served { cache: self.limiters.clone(), ended: CancellationToken::new() }

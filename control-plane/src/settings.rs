@@ -14,11 +14,21 @@ use std::{
 use chancery_runtime::{SecretString, tls::ServerTlsFiles};
 use serde::{Deserialize, Serialize};
 
+use crate::load;
+
 /// Streams opened in a second, unless it is set: ten thousand proxies are back ten seconds after a restart.
 const NEW_STREAMS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
 /// How long an xDS connection may be kept.
 const CONNECTION_AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
+
+/// How often proxies may be asked to report their load: what is shown is a minute of it.
+const LOAD_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=load::WINDOW;
+
+/// An interval of load reports that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("load_report_interval is {0:?}; it must be between a second and a minute")]
+pub struct InvalidInterval(Duration);
 
 /// An age of connections that makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +71,9 @@ pub struct Settings {
     pub max_new_streams: NonZeroU32,
     /// How this replica is called among others on the same database; empty: the host's name and four letters of chance.
     pub replica_name: String,
+    /// How often each proxy reports the load of its services.
+    #[serde(with = "humantime_serde")]
+    pub load_report_interval: Duration,
 }
 
 impl Default for Settings {
@@ -80,6 +93,7 @@ impl Default for Settings {
             xds_connection_age: Duration::from_secs(30 * 60),
             max_new_streams: NEW_STREAMS,
             replica_name: String::new(),
+            load_report_interval: Duration::from_secs(10),
         }
     }
 }
@@ -130,6 +144,15 @@ impl Settings {
         let host = if host.is_empty() { "replica" } else { &host };
         let letters = (0..4).map(|_| char::from(chance.random_range(b'a'..=b'z')));
         Ok(format!("{host}-{}", letters.collect::<String>()))
+    }
+
+    /// How often each proxy reports the load of its services.
+    ///
+    /// # Errors
+    /// So often that it is a load by itself, or so seldom that it says nothing of now.
+    pub fn load_interval(&self) -> Result<Duration, InvalidInterval> {
+        let interval = self.load_report_interval;
+        if LOAD_INTERVALS.contains(&interval) { Ok(interval) } else { Err(InvalidInterval(interval)) }
     }
 
     /// The file with the admin's token.
@@ -185,6 +208,9 @@ pub struct Flags {
     /// How this replica is called among others; unique [default: the host's name and four letters of chance]
     #[arg(long, value_name = "NAME")]
     pub replica_name: Option<String>,
+    /// How often each proxy reports the load of its services, 1s to 1m [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub load_report_interval: Option<String>,
 
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_CONFIG")]

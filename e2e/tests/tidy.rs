@@ -44,6 +44,8 @@ const LOWER_MODULES: &[(&str, Uses)] = &[
 
 /// Files and folders that decide and never act, and what each may not even name.
 const PURE: &[(&str, &[&str])] = &[
+    ("control-plane/src/load/stream.rs", &[]),
+    ("control-plane/src/load/window.rs", &[]),
     ("control-plane/src/model", &["Instant", "SystemTime"]),
     ("control-plane/src/translate", &["Instant", "SystemTime"]),
     ("rate-limiter/src/model", &["Instant", "SystemTime"]),

@@ -58,6 +58,12 @@ impl Pieces {
         next.or_else(|| (!self.open.is_empty()).then(|| std::mem::take(&mut self.open).freeze()))
     }
 
+    /// A message as a whole, without a field around it.
+    pub(crate) fn put_message(&mut self, message: &impl prost::Message) {
+        self.open.reserve(message.encoded_len());
+        message.encode_raw(&mut self.open);
+    }
+
     fn put(&mut self, number: u32, value: &[u8]) {
         put_field(&mut self.open, number, value);
     }

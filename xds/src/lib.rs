@@ -92,5 +92,5 @@ pub mod subscription;
 pub use cache::{Cache, Update};
 pub use inspection::Inspection;
 pub use resource::{Name, Resource, TypeUrl, Version};
-pub use server::{Admission, Admit, Hello, Protocol, Retire, StreamSettings, XdsServer};
+pub use server::{Admission, Admit, Call, Hello, Protocol, Retire, StreamSettings, XdsServer};
 pub use status::{Observe, Rejection, SharedStatus, Stamp, StreamEvent, StreamStatus, TypeStatus};

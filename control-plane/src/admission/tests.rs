@@ -27,6 +27,17 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
+/// What the transport knows of a client with this identity.
+fn extensions(identity: &str) -> http::Extensions {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(identity.try_into().unwrap())];
+    let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone();
+    let mut extensions = http::Extensions::new();
+    let address = ([127, 0, 0, 1], 1).into();
+    extensions.insert(PeerInfo { address, certificates: vec![certificate].into() });
+    extensions
+}
+
 impl Desk {
     /// With a fleet that has a cluster and a limit.
     fn new() -> Self {
@@ -46,12 +57,7 @@ impl Desk {
     }
 
     fn admit(&self, certificate: &str, cluster: &str, id: &str) -> Result<Admission, String> {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(certificate.try_into().unwrap())];
-        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone();
-        let mut extensions = http::Extensions::new();
-        let address = ([127, 0, 0, 1], 1).into();
-        extensions.insert(PeerInfo { address, certificates: vec![certificate].into() });
+        let extensions = extensions(certificate);
         let node = Node { id: id.into(), cluster: cluster.into(), ..Node::default() };
         let hello = Hello { node: &node, extensions: &extensions, protocol: Protocol::Delta };
         self.admission.admit(hello).map_err(|status| status.message().to_owned())
@@ -129,6 +135,31 @@ fn a_claim_that_the_certificate_does_not_bear_out_is_refused() {
     let namesake = "spiffe://chancery.local/fleet/rate-limiter/proxy/limiter-1";
     let namesake = desk.admit(namesake, "rate-limiter", "limiter-1").unwrap();
     assert!(names(&namesake, type_url::RATE_LIMIT_DOMAIN).is_empty());
+}
+
+#[test]
+fn only_a_proxy_reports_load_and_for_itself() {
+    let desk = Desk::new();
+    let reporter = |certificate, cluster: &str, id: &str| {
+        let node = Node { id: id.into(), cluster: cluster.into(), ..Node::default() };
+        let admitted = desk.admission.reporter(&extensions(certificate), &node);
+        admitted.map(|(proxy, ended)| (proxy.to_string(), ended)).map_err(|status| status.message().to_owned())
+    };
+    let proxy = "spiffe://chancery.local/fleet/edge/proxy/edge-1";
+    let (admitted, ended) = reporter(proxy, "edge", "edge-1").unwrap();
+    assert_eq!((admitted.as_str(), ended.is_cancelled()), (proxy, false));
+    for (certificate, cluster, id) in [
+        (proxy, "core", "edge-1"),
+        (proxy, "edge", "edge-2"),
+        ("spiffe://chancery.local/rate-limiter/limiter-1", "rate-limiter", "limiter-1"),
+        ("spiffe://chancery.local/fleet/core/proxy/a", "core", "a"),
+        ("spiffe://other/fleet/edge/proxy/edge-1", "edge", "edge-1"),
+    ] {
+        assert!(reporter(certificate, cluster, id).is_err(), "{certificate} as {cluster}/{id}");
+    }
+    let gone = FleetChanges { fleet: FleetChange::Deleted, ..FleetChanges::default() };
+    desk.publisher.publish(2, Changes { fleets: [(name("edge"), gone)].into(), ..Changes::default() });
+    assert!(ended.is_cancelled());
 }
 
 #[tokio::test]

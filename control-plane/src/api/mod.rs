@@ -13,6 +13,7 @@ mod envelope;
 mod error;
 mod events;
 mod listing;
+mod load;
 mod merge_patch;
 mod observe;
 mod openapi;
@@ -33,7 +34,7 @@ pub use problem::ProblemDetails;
 pub use router::router;
 pub use view::ResourceView;
 
-use crate::{commit::Commit, feed::Feed, identity::token::AdminToken, proxies::Proxies, replica::Replica};
+use crate::{commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, proxies::Proxies, replica::Replica};
 
 /// The parts that the API speaks for.
 #[derive(Clone)]
@@ -46,6 +47,8 @@ pub struct Api {
     pub proxies: Arc<Proxies>,
     /// What happens.
     pub feed: Arc<Feed>,
+    /// How much traffic services have.
+    pub loads: Arc<Loads>,
     /// The token that every request must carry.
     pub admin_token: Arc<AdminToken>,
 }

@@ -1,5 +1,6 @@
-//! The serving end: a tonic service, one task per stream.
+//! The serving end: a tonic service, one task per stream; and calls of services beside it, framed alike.
 
+mod call;
 mod service;
 mod stream;
 mod wire;
@@ -8,6 +9,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use chancery_proto::envoy::core::Node;
 
+pub use call::Call;
 pub use service::XdsServer;
 use tokio_util::sync::CancellationToken;
 

@@ -1,6 +1,6 @@
 //! The API over an engine of its own, asked without a socket.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,6 +17,7 @@ use crate::{
     commit::Commit,
     feed::Feed,
     identity::token::AdminToken,
+    load::Loads,
     proxies::Proxies,
     publish::Publisher,
     replica::Replica,
@@ -33,6 +34,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         replica,
         proxies: Arc::new(Proxies::new("here".to_owned(), feed.clone())),
         feed,
+        loads: Arc::new(Loads::new(Duration::from_secs(10))),
         admin_token: Arc::new(admin_token()),
     }
 }

@@ -1,0 +1,36 @@
+//! What is served on the xDS port: resources, and beside them what proxies report.
+//!
+//! All of it by the same certificates, over the same connections; the path of a call says what it is.
+
+use chancery_xds::XdsServer;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::body::Body;
+use tower::Service as _;
+
+use crate::{
+    admission::FleetAdmission,
+    load::{self, LoadReports},
+};
+
+/// The services.
+#[derive(Clone)]
+pub struct Services {
+    /// Resources.
+    pub xds: XdsServer<FleetAdmission>,
+    /// Load of services.
+    pub load: LoadReports,
+}
+
+impl Services {
+    /// Starts a call, and answers with what it will send.
+    pub fn call(&self, request: Request<Incoming>) -> Response<Body> {
+        let service = request.uri().path().trim_start_matches('/').split('/').next();
+        match service {
+            Some(load::SERVICE) => self.load.call(request),
+            _ => match self.xds.clone().call(request).into_inner() {
+                Ok(response) => response,
+            },
+        }
+    }
+}
