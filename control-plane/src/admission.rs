@@ -15,7 +15,7 @@ use tonic::Status;
 
 use crate::{
     identity::spiffe::{Identity, ProxyIdentity},
-    proxies::{Connection, Observer, Proxies, ProxyId},
+    proxies::{Connection, Judged, Observer, Proxies, ProxyId},
     publish::{Publisher, RouteForm, Served},
 };
 
@@ -127,7 +127,8 @@ impl Admit for FleetAdmission {
             Identity::Limiter(limiter) => (None, limiter.id),
         };
         let proxy = Arc::new(ProxyId { fleet, id });
-        let observer = Observer::new(proxy.clone(), self.proxies.clone());
+        let judged = served.shelf.map(|shelf| Judged { shelf, changed: self.publisher.quarantine_changed() });
+        let observer = Observer::new(proxy.clone(), self.proxies.clone(), judged);
         let status = Arc::new(StreamStatus::observed(Box::new(observer)));
         let guard = self.proxies.connect(Connection {
             proxy,

@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 pub use applied::{Applied, Refusal};
 pub use everywhere::Everywhere;
 pub use given::{Because, Given, GivenResource, GivenState, Silent, Wanted, given};
-pub use observer::Observer;
+pub use observer::{Judged, Observer};
 pub use status::{ProxyRejection, ProxyStatus, ProxyTypeStatus, Role, SyncStatus};
 
 use self::changed::Changed;
@@ -102,11 +102,6 @@ pub struct Connection {
     pub cache: Arc<Cache>,
     /// What it was sent, and said.
     pub status: SharedStatus,
-}
-
-/// The revision that a sequence of a cache stands for. The only place that knows.
-pub fn revision_at(sequence: u64) -> u64 {
-    sequence
 }
 
 impl Proxies {

@@ -87,7 +87,7 @@ impl Replica {
             return Err(unreadable(problems.into_vec()));
         }
         let catalog = Catalog::load(entries).map_err(unreadable)?;
-        publisher.publish(revision, Changes::full(&catalog));
+        publisher.load(revision, Changes::full(&catalog));
         Ok(Self {
             store,
             publisher,

@@ -48,10 +48,10 @@ pub trait Observe: Send + Sync {
 pub enum StreamEvent<'e> {
     /// A response was made, and goes out as soon as the connection takes it.
     Sent(&'e TypeUrl, &'e Stamp),
-    /// A response was applied.
-    Acknowledged(&'e TypeUrl, &'e Stamp),
-    /// A response was rejected.
-    Rejected(&'e TypeUrl, &'e Rejection),
+    /// A response was applied. The names are those that were set in it, and may have been new or changed.
+    Acknowledged(&'e TypeUrl, &'e Stamp, &'e [Name]),
+    /// A response was rejected. The names are those that were set in it, whether the client's words name them or not.
+    Rejected(&'e TypeUrl, &'e Rejection, &'e [Name]),
     /// [`StreamStatus::settled`] has moved here.
     Settled(u64),
 }
@@ -175,12 +175,12 @@ impl StreamStatus {
     pub(crate) fn on_acknowledged(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
         let stamp = stamp(sent, now);
         self.with(type_url, |status| status.acknowledged = Some(stamp.clone()));
-        self.tell(StreamEvent::Acknowledged(type_url, &stamp));
+        self.tell(StreamEvent::Acknowledged(type_url, &stamp, &sent.set));
     }
 
-    pub(crate) fn on_rejected(&self, type_url: &TypeUrl, rejection: Rejection) {
+    pub(crate) fn on_rejected(&self, type_url: &TypeUrl, rejection: Rejection, set: &[Name]) {
         self.with(type_url, |status| status.rejected = Some(rejection.clone()));
-        self.tell(StreamEvent::Rejected(type_url, &rejection));
+        self.tell(StreamEvent::Rejected(type_url, &rejection, set));
     }
 
     /// Everything up to `sequence` was sent and answered. A stream says so; who has no stream, for tests, may as well.
@@ -204,10 +204,10 @@ impl StreamStatus {
 }
 
 /// Which of the resources of a rejected response its message is about.
-pub(crate) fn rejection(sent: Sent, message: String, now: SystemTime) -> Rejection {
+pub(crate) fn rejection(sent: &Sent, message: String, now: SystemTime) -> Rejection {
     let named: Vec<Name> = sent.names.iter().filter(|name| mentions(&message, name)).cloned().collect();
-    let response = stamp(&sent, now);
-    Rejection { response, message, resources: if named.is_empty() { sent.names } else { named } }
+    let response = stamp(sent, now);
+    Rejection { response, message, resources: if named.is_empty() { sent.names.clone() } else { named } }
 }
 
 fn stamp(sent: &Sent, at: SystemTime) -> Stamp {
@@ -234,8 +234,8 @@ mod tests {
             at: std::time::Instant::now(),
         };
         let words = "Error adding/updating listener(s) web-2: bad port";
-        assert_eq!(rejection(sent.clone(), words.into(), SystemTime::now()).resources, [Name::from("web-2")]);
-        assert_eq!(rejection(sent, "bad".into(), SystemTime::now()).resources.len(), 3);
+        assert_eq!(rejection(&sent, words.into(), SystemTime::now()).resources, [Name::from("web-2")]);
+        assert_eq!(rejection(&sent, "bad".into(), SystemTime::now()).resources.len(), 3);
     }
 
     #[test]
@@ -245,8 +245,8 @@ mod tests {
             fn on(&self, event: StreamEvent<'_>) {
                 self.0.lock().push(match event {
                     StreamEvent::Sent(_, stamp) => format!("sent {}", stamp.nonce),
-                    StreamEvent::Acknowledged(_, stamp) => format!("acknowledged {}", stamp.nonce),
-                    StreamEvent::Rejected(_, rejection) => format!("rejected: {}", rejection.message),
+                    StreamEvent::Acknowledged(_, stamp, set) => format!("acknowledged {} {set:?}", stamp.nonce),
+                    StreamEvent::Rejected(_, rejection, set) => format!("rejected {set:?}: {}", rejection.message),
                     StreamEvent::Settled(sequence) => format!("settled {sequence}"),
                 });
             }
@@ -259,7 +259,7 @@ mod tests {
             version: "v".into(),
             sequence: 3,
             names: Vec::new(),
-            set: Vec::new(),
+            set: vec!["shop".into()],
             complete: true,
             at: std::time::Instant::now(),
         };
@@ -267,8 +267,8 @@ mod tests {
         status.on_acknowledged(&cluster, &sent, now);
         status.on_settled(3);
         status.on_settled(3);
-        status.on_rejected(&cluster, rejection(sent, "bad".into(), now));
-        assert_eq!(*heard.lock(), ["sent 1", "acknowledged 1", "settled 3", "rejected: bad"]);
+        status.on_rejected(&cluster, rejection(&sent, "bad".into(), now), &sent.set);
+        assert_eq!(*heard.lock(), ["sent 1", "acknowledged 1 [\"shop\"]", "settled 3", "rejected [\"shop\"]: bad"]);
     }
 
     #[test]
@@ -282,8 +282,8 @@ mod tests {
             after: Duration::ZERO,
         };
         let rejection = Rejection { response, message: "bad".into(), resources: Vec::new() };
-        status.on_rejected(&type_url::CLUSTER.into(), rejection.clone());
-        status.on_rejected(&type_url::SECRET.into(), rejection);
+        status.on_rejected(&type_url::CLUSTER.into(), rejection.clone(), &[]);
+        status.on_rejected(&type_url::SECRET.into(), rejection, &[]);
         let since = |sequence| status.rejections_since(sequence).len();
         assert_eq!([3, 4].map(since), [2, 0]);
         status.on_kept_back(Some(7));

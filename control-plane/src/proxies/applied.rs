@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Connection, Proxies, ProxyId};
-use crate::{commit::Committed, model::Name};
+use crate::{commit::Committed, model::Name, publish::sequence_of};
 
 /// How far a revision has arrived.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
@@ -51,7 +51,7 @@ impl Proxies {
     pub async fn wait_applied(&self, committed: &Committed, deadline: Instant) -> Applied {
         let Committed { fleets, limiters, revision, published, .. } = committed;
         let concerns = |fleet: &Option<Name>| fleet.as_ref().map_or(*limiters, |fleet| fleets.contains(fleet));
-        let concerned = self.connections(|c| concerns(&c.proxy.fleet) && c.cache.head() >= *revision);
+        let concerned = self.connections(|c| concerns(&c.proxy.fleet) && c.cache.head() >= sequence_of(*revision));
         let mut applied = Applied { proxies: concerned.len(), ..Applied::default() };
         // All at once: the time of each is when it answered, and not when it was its turn to be asked.
         let mut waits: FuturesUnordered<_> = concerned
@@ -66,7 +66,7 @@ impl Proxies {
                 applied.pending.push(connection.proxy.id.to_string());
                 continue;
             };
-            let refusals = connection.status.rejections_since(*revision);
+            let refusals = connection.status.rejections_since(sequence_of(*revision));
             if refusals.is_empty() {
                 applied.applied += 1;
             }
@@ -85,7 +85,7 @@ impl Proxies {
 
 async fn arrived(connection: &Connection, revision: u64, deadline: Instant) -> bool {
     let mut settled = connection.status.watch_settled();
-    let arrived = settled.wait_for(|sequence| super::revision_at(*sequence) >= revision);
+    let arrived = settled.wait_for(|sequence| *sequence >= sequence_of(revision));
     matches!(tokio::time::timeout_at(deadline.into(), arrived).await, Ok(Ok(_)))
 }
 

@@ -19,7 +19,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Connection, revision_at};
+use super::Connection;
+use crate::publish::revision_at;
 
 /// How many resources are shown at once.
 const MOST_SHOWN: usize = 2000;

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{Connection, revision_at};
+use super::Connection;
+use crate::publish::revision_at;
 
 /// How many names of a rejection are shown.
 const MOST_NAMES: usize = 100;

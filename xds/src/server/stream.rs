@@ -283,7 +283,7 @@ where
             }
             Verdict::Rejected(sent, message) => {
                 metrics::counter!(m::REJECTIONS, "type" => short.clone()).increment(1);
-                let rejection = rejection(sent, message, SystemTime::now());
+                let rejection = rejection(&sent, message, SystemTime::now());
                 tracing::warn!(
                     proxy = self.node.0,
                     fleet = self.node.1,
@@ -293,7 +293,7 @@ where
                     reason = rejection.message,
                     "configuration rejected by the proxy"
                 );
-                self.status.on_rejected(type_url, rejection);
+                self.status.on_rejected(type_url, rejection, &sent.set);
             }
         }
     }
