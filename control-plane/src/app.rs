@@ -30,6 +30,7 @@ use crate::{
     metrics,
     proxies::{Proxies, records},
     publish::Publisher,
+    quarantine::{self, Keeper},
     replica::{Replica, ReplicaError},
     services::Services,
     store::{self, Store, StoreError},
@@ -114,13 +115,18 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let publisher = Arc::new(Publisher::new());
     let feed = Arc::new(Feed::new(format!("{:08x}", rand::random::<u32>()), &shutdown.token()));
     let replica = Arc::new(load_replica(&store, &publisher, &feed, &shutdown.token()).await?);
+    // Before anybody is served.
+    let mut keeper = Keeper::new(publisher.clone(), store.clone());
+    until_available(&shutdown.token(), async || keeper.step().await).await.context("cannot load the quarantine")?;
     let proxies = Arc::new(Proxies::new(name, feed.clone()));
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
     let commit = Commit::new(replica.clone(), commits.clone());
 
     let stop = shutdown.token();
-    let admission = FleetAdmission::new(publisher, proxies.clone(), settings.trust_domain, settings.max_new_streams);
+    let quarantine = shutdown.spawn("quarantine", quarantine::run(keeper, stop.clone()));
+    let admission =
+        FleetAdmission::new(publisher.clone(), proxies.clone(), settings.trust_domain, settings.max_new_streams);
     let admission = Arc::new(admission);
     let services = Services {
         xds: XdsServer::new(admission.clone(), StreamSettings::default(), stop.clone(), streams.clone()),
@@ -130,7 +136,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
     let recording = shutdown.spawn("proxies", records::run(proxies.clone(), store.clone(), stop.clone()));
     shutdown.spawn_essential("xDS", connections::serve(services, incoming, age, streams.clone(), stop.clone()));
-    let api = Api { replica: replica.clone(), commit, proxies, feed, loads, admin_token: Arc::new(admin_token) };
+    let api =
+        Api { replica: replica.clone(), publisher, commit, proxies, feed, loads, admin_token: Arc::new(admin_token) };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
     shutdown.spawn("store", async move {
@@ -140,7 +147,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
             tasks.wait().await;
         }
         // What it returned was logged where it was spawned.
-        let _ = tokio::join!(following, recording);
+        let _ = tokio::join!(following, recording, quarantine);
         store.close().await;
         parts_ended.cancel();
     });

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod model;
 pub mod proxies;
 pub mod publish;
+pub mod quarantine;
 pub mod replica;
 pub mod services;
 pub mod settings;

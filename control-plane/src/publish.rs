@@ -14,7 +14,10 @@ mod shelf;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -41,6 +44,8 @@ use crate::{
 pub struct Publisher {
     fleets: Mutex<HashMap<Name, Fleet>>,
     limiters: Arc<Cache>,
+    /// The last that was published.
+    revision: AtomicU64,
     quarantine_changed: Arc<Notify>,
 }
 
@@ -101,6 +106,11 @@ impl Publisher {
         Some(Served { cache: shelf.cache().clone(), shelf: Some(shelf), ended: fleet.ended.clone() })
     }
 
+    /// The revision that is published.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
     /// Whether there is such a fleet.
     pub fn has(&self, fleet: &Name) -> bool {
         self.fleets.lock().contains_key(fleet)
@@ -152,6 +162,7 @@ impl Publisher {
                 }
             }
         }
+        self.revision.store(revision, Ordering::Release);
     }
 }
 

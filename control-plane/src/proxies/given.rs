@@ -238,6 +238,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::publish::sequence_of;
 
     fn cache() -> Cache {
         let secret = json!({
@@ -254,7 +255,7 @@ mod tests {
         update.upsert(type_url::CLUSTER, Resource::new(type_url::CLUSTER, "a", b"\x0a\x01a"));
         update.upsert(type_url::CLUSTER, Resource::new(type_url::CLUSTER, "b", b"\x0a\x01b"));
         let cache = Cache::new();
-        cache.apply(7, update);
+        cache.apply(sequence_of(7), update);
         cache
     }
 

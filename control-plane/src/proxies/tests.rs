@@ -5,7 +5,7 @@ use chancery_xds::{Resource, StreamStatus, Update};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::commit::Committed;
+use crate::{commit::Committed, publish::sequence_of};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -87,7 +87,7 @@ fn client(id: &str) -> (Connection, chancery_xds::SharedStatus) {
     let connection = connection(id);
     let mut update = Update::default();
     update.upsert(type_url::CLUSTER, Resource::new(type_url::CLUSTER, "a", b"a"));
-    connection.cache.apply(1, update);
+    connection.cache.apply(sequence_of(1), update);
     let status = connection.status.clone();
     (connection, status)
 }
@@ -108,9 +108,9 @@ async fn the_slowest_is_who_answered_last_whatever_the_order() {
     };
     let wait = proxies.wait_applied(&committed, committed.published + Duration::from_millis(400));
     let answers = async {
-        quick.on_settled(1);
+        quick.on_settled(sequence_of(1));
         tokio::time::sleep(Duration::from_millis(50)).await;
-        slow.on_settled(1);
+        slow.on_settled(sequence_of(1));
     };
     let (applied, ()) = tokio::join!(wait, answers);
     assert_eq!((applied.proxies, applied.applied, applied.timed_out), (3, 2, true));

@@ -13,6 +13,7 @@ mod contract;
 mod failure;
 mod postgres;
 mod proxies;
+mod quarantine;
 mod rows;
 mod schema;
 mod sqlite;
@@ -24,6 +25,7 @@ pub use contract::{
 };
 
 pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
+pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};
 
 /// Opens the store at `url` and brings its schema up to date.
 ///

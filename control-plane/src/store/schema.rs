@@ -20,6 +20,7 @@ pub(super) fn postgres() -> Migrator {
     migrator(&[
         (1, "revisions", include_str!("../../migrations/postgres/0001_revisions.sql")),
         (2, "proxies", include_str!("../../migrations/postgres/0002_proxies.sql")),
+        (3, "quarantine", include_str!("../../migrations/postgres/0003_quarantine.sql")),
     ])
 }
 
@@ -28,6 +29,7 @@ pub(super) fn sqlite() -> Migrator {
     migrator(&[
         (1, "revisions", include_str!("../../migrations/sqlite/0001_revisions.sql")),
         (2, "proxies", include_str!("../../migrations/sqlite/0002_proxies.sql")),
+        (3, "quarantine", include_str!("../../migrations/sqlite/0003_quarantine.sql")),
     ])
 }
 

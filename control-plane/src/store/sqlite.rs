@@ -11,6 +11,7 @@
 //! - Write-ahead logging needs a local disk, not a network file system.
 
 mod proxies;
+mod quarantine;
 
 use std::{fs::OpenOptions, io, path::Path, time::Duration};
 

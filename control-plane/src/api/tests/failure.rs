@@ -17,8 +17,8 @@ use super::{
 use crate::{
     api::router,
     store::{
-        self, FoundProxy, HistoryQuery, Loaded, ProxyRecord, ProxyRecords, Revision, RevisionSummary, Store,
-        StoreError, Write,
+        self, FoundProxy, HistoryQuery, Loaded, ProxyRecord, ProxyRecords, QuarantineKey, QuarantineRecord,
+        QuarantineRecords, Revision, RevisionSummary, Store, StoreError, Write,
     },
 };
 
@@ -87,6 +87,19 @@ impl ProxyRecords for Fragile {
     }
     async fn forget_proxies(&self) -> Result<(), StoreError> {
         self.here()?.forget_proxies().await
+    }
+}
+
+#[async_trait]
+impl QuarantineRecords for Fragile {
+    async fn quarantine(&self, records: Vec<QuarantineRecord>) -> Result<(), StoreError> {
+        self.here()?.quarantine(records).await
+    }
+    async fn release(&self, keys: Vec<QuarantineKey>) -> Result<(), StoreError> {
+        self.here()?.release(keys).await
+    }
+    async fn quarantined(&self) -> Result<Vec<QuarantineRecord>, StoreError> {
+        self.here()?.quarantined().await
     }
 }
 

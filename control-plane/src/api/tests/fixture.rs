@@ -28,8 +28,9 @@ use crate::{
 pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     let publisher = Arc::new(Publisher::new());
     let feed = Arc::new(Feed::new("run".to_owned(), &CancellationToken::new()));
-    let replica = Arc::new(Replica::load(store, publisher, feed.clone()).await.unwrap());
+    let replica = Arc::new(Replica::load(store, publisher.clone(), feed.clone()).await.unwrap());
     Api {
+        publisher,
         commit: Commit::new(replica.clone(), TaskTracker::new()),
         replica,
         proxies: Arc::new(Proxies::new("here".to_owned(), feed.clone())),

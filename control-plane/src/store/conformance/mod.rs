@@ -12,6 +12,7 @@
 
 pub mod basic;
 pub mod proxies;
+pub mod quarantine;
 pub mod shared;
 
 use std::sync::Arc;
@@ -62,6 +63,10 @@ macro_rules! basic_conformance_tests {
             a_replica_that_begins_or_ends_has_no_proxies,
             many_proxies_are_recorded_at_once_as_they_are,
             only_so_many_that_are_gone_are_remembered,
+        );
+        conformance_tests!($fresh, quarantine:
+            what_is_quarantined_is_kept_as_it_is,
+            a_resource_is_quarantined_in_one_version,
         );
     };
 }

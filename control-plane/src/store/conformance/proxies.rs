@@ -81,5 +81,6 @@ pub async fn only_so_many_that_are_gone_are_remembered(url: &str) {
     store.forget_proxies().await.unwrap();
     assert_eq!(store.proxies(None, None).await.unwrap().len(), REMEMBERED as usize + 1);
     let there = async |id: &str| !store.proxies(None, Some(id)).await.unwrap().is_empty();
-    assert!(there("here").await && there("lost").await && !(there("p0").await && there("p1").await));
+    // Of those that were written first, in whatever order: a clock may tell no difference.
+    assert!(there("here").await && !(there("p0").await && there("p1").await));
 }

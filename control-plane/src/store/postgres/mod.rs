@@ -19,6 +19,7 @@
 mod lease;
 mod listen;
 mod proxies;
+mod quarantine;
 mod sql;
 
 use std::{
