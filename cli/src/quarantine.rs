@@ -98,7 +98,7 @@ mod tests {
     fn a_table_of_what_is_quarantined() {
         let one = |name: &str, served: Value| -> Quarantined {
             serde_json::from_value(json!({ "fleet": "edge", "type": "Cluster", "name": name, "version": "1",
-                "servedVersion": served, "form": "byHost", "revision": 7, "proxy": "proxy-1",
+                "servedVersion": served, "revision": 7, "proxy": "proxy-1",
                 "reason": "Error adding/updating cluster(s) shop:\nno such thing", "since": "2026-11-21T03:00:00.5Z" }))
             .unwrap()
         };

@@ -259,7 +259,6 @@ impl Fleet {
         if let Some(shelf) = &self.whole {
             return shelf.clone();
         }
-        let shelf = Arc::new(Shelf::new());
         let mut update = Update::default();
         {
             let tables = self.by_host.cache().snapshot();
@@ -275,7 +274,7 @@ impl Fleet {
         for (id, resource) in &self.added {
             update.upsert(id.type_url(), resource.clone());
         }
-        shelf.fill(self.by_host.cache().head(), update);
+        let shelf = self.by_host.beside(update);
         self.whole = Some(shelf.clone());
         shelf
     }

@@ -87,7 +87,6 @@ async fn what_envoy_refuses_is_told_and_stays_alone(scene: &Scene) -> Result<()>
     assert!(refusal["reason"].as_str().is_some_and(|reason| reason.contains("/nowhere/tls")), "{refusal}");
 
     let proxy = scene.api.proxy("envoy").await?;
-    assert_eq!(proxy["types"]["listener"]["status"], "error", "{proxy}");
     assert!(proxy["lastRejection"]["message"].as_str().is_some_and(|words| words.contains("/nowhere/tls")), "{proxy}");
 
     scene.api.put_and_wait(&saying_on(&["edge/web"], "unaffected")).await?;

@@ -1,5 +1,7 @@
 //! What fleets are not served because a proxy has rejected it.
 
+use std::collections::HashSet;
+
 use axum::{Json, extract::State};
 use chancery_proto::type_url::short_name;
 use serde::{Deserialize, Serialize};
@@ -44,8 +46,6 @@ pub(super) struct QuarantineView {
     version: String,
     /// The version that is served; none if there never was a good one.
     served_version: Option<String>,
-    /// Which of the fleet's proxies it concerns: `byHost` those that take virtual hosts one by one, `whole` all others.
-    form: &'static str,
     /// The revision that brought the rejected version.
     revision: u64,
     /// The proxy that rejected it.
@@ -68,7 +68,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<QuarantineParams>,
 ) -> Result<Json<QuarantineList>, ApiError> {
-    Ok(Json(QuarantineList { items: quarantined(&api, &params)?.into_iter().map(view).collect() }))
+    Ok(shown(quarantined(&api, &params)?))
 }
 
 /// Release the quarantine
@@ -84,7 +84,15 @@ pub(super) async fn release(
     let mut released = quarantined(&api, &params)?;
     released.retain(|(place, _)| api.publisher.release(place));
     api.publisher.quarantine_changed().notify_one();
-    Ok(Json(QuarantineList { items: released.into_iter().map(view).collect() }))
+    Ok(shown(released))
+}
+
+/// What is the same for proxies that take their routes in one form and in another is shown once.
+fn shown(quarantined: Vec<(Place, Quarantined)>) -> Json<QuarantineList> {
+    let mut seen = HashSet::new();
+    let mut once = quarantined;
+    once.retain(|(place, what)| seen.insert((place.fleet.clone(), place.id.clone(), what.rejected.version())));
+    Json(QuarantineList { items: once.into_iter().map(view).collect() })
 }
 
 fn quarantined(api: &Api, params: &QuarantineParams) -> Result<Vec<(Place, Quarantined)>, ApiError> {
@@ -103,7 +111,6 @@ fn view((place, quarantined): (Place, Quarantined)) -> QuarantineView {
         name: place.id.1.to_string(),
         version: rejected.version().to_string(),
         served_version: good.map(|good| good.version().to_string()),
-        form: place.form.as_str(),
         revision,
         proxy,
         reason: words,

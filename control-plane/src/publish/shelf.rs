@@ -7,6 +7,8 @@
 //! - What somebody has acknowledged is not taken back: one odd proxy takes nothing away from the others.
 //! - A proxy may reject a response whose culprit its words do not name, and Envoy may have stopped taking the response at the
 //!   culprit. So all of it that was on trial is taken back, and offered again one by one; what was in it besides is sent again.
+//! - A fleet has a second shelf, if it has proxies that take their routes in another form. A verdict on what is the same on both
+//!   counts for both.
 //! - A cluster of which there was no good version stays where it is: streams keep back what refers to it.
 //! - What was there when this process started is not on trial: proxies that have it acknowledge nothing again.
 //!
@@ -15,7 +17,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -44,6 +46,8 @@ pub fn revision_at(sequence: u64) -> u64 {
 pub struct Shelf {
     cache: Arc<Cache>,
     state: Mutex<State>,
+    /// The fleet's other shelf. Never called with the lock.
+    other: OnceLock<Weak<Shelf>>,
 }
 
 /// Type and name of a resource.
@@ -123,6 +127,31 @@ impl Shelf {
         &self.cache
     }
 
+    /// The shelf of the same fleet for another form of routes, filled with `update`. What is the same on both and on trial here is on
+    /// trial there.
+    pub fn beside(self: &Arc<Self>, update: Update) -> Arc<Self> {
+        let other = Self::new();
+        {
+            let state = self.state.lock();
+            let mut there = other.state.lock();
+            let (at, tables) = (state.sequence, self.cache.snapshot());
+            let on_trial = update.upserts().iter().filter_map(|(type_url, resource)| {
+                let id = (type_url.clone(), resource.name().clone());
+                tables.table(type_url).resource(resource.name()).filter(|here| here.version() == resource.version())?;
+                let good = state.trials.get(&id)?.good.clone();
+                Some((id, Trial { good, at }))
+            });
+            there.trials = on_trial.collect();
+            there.sequence = at;
+            other.cache.apply(at, update);
+        }
+        let other = Arc::new(other);
+        // Each is set here alone, once.
+        let _ = other.other.set(Arc::downgrade(self));
+        let _ = self.other.set(Arc::downgrade(&other));
+        other
+    }
+
     /// Fills an empty shelf with what has been served before, at `sequence`.
     pub fn fill(&self, sequence: u64, update: Update) {
         let mut state = self.state.lock();
@@ -163,26 +192,69 @@ impl Shelf {
 
     /// A proxy has applied a response. Returns whether that ended a quarantine.
     pub fn acknowledged(&self, type_url: &TypeUrl, sequence: u64, set: &[Name], now: Instant) -> bool {
-        let mut state = self.state.lock();
-        if state.trials.is_empty() {
-            return false;
-        }
-        let mut ended = false;
-        for name in set {
-            let id = (type_url.clone(), name.clone());
-            if state.trials.get(&id).is_some_and(|trial| trial.at <= sequence) {
-                state.trials.remove(&id);
-                if state.alone.take_if(|(alone, _)| *alone == id).is_some() {
-                    self.offer(&mut state, now);
-                    ended = true;
+        let (mut good, mut ended) = (Vec::new(), false);
+        {
+            let mut state = self.state.lock();
+            if state.trials.is_empty() {
+                return false;
+            }
+            let tables = self.cache.snapshot();
+            for name in set {
+                let id = (type_url.clone(), name.clone());
+                if state.trials.get(&id).is_none_or(|trial| trial.at > sequence) {
+                    continue;
                 }
+                ended |= self.is_good(&mut state, &id, now);
+                good.extend(tables.table(type_url).resource(name).map(|resource| (id, resource.version())));
+            }
+        }
+        if let Some(other) = self.other() {
+            let mut state = other.state.lock();
+            for (id, version) in good {
+                ended |= other.is_good_as(&mut state, &id, version, now);
             }
         }
         ended
     }
 
+    fn other(&self) -> Option<Arc<Self>> {
+        self.other.get()?.upgrade()
+    }
+
+    /// Somebody has acknowledged what is on trial. Returns whether that ended a quarantine.
+    fn is_good(&self, state: &mut State, id: &Id, now: Instant) -> bool {
+        state.trials.remove(id);
+        let ended = state.alone.take_if(|(alone, _)| alone == id).is_some();
+        if ended {
+            self.offer(state, now);
+        }
+        ended
+    }
+
+    /// Somebody has acknowledged this version, as it was on the fleet's other shelf.
+    fn is_good_as(&self, state: &mut State, id: &Id, version: Version, now: Instant) -> bool {
+        if state.quarantined.get(id).is_some_and(|quarantined| quarantined.rejected.version() == version) {
+            self.set_on_trial(state, id);
+            state.trials.remove(id);
+            return true;
+        }
+        let tables = self.cache.snapshot();
+        let same = tables.table(&id.0).resource(&id.1).is_some_and(|resource| resource.version() == version);
+        same && self.is_good(state, id, now)
+    }
+
     /// A proxy has rejected a response. Returns the names that are quarantined for it.
     pub fn rejected(&self, rejected: &Rejected<'_>, now: Instant) -> Vec<Name> {
+        let found = self.take_back(rejected, now);
+        if let Some(other) = self.other() {
+            for (id, Quarantined { rejected, good, cause }) in found.clone() {
+                other.quarantine(id, &rejected.version().to_string(), good, cause);
+            }
+        }
+        found.into_iter().map(|((_, name), _)| name).collect()
+    }
+
+    fn take_back(&self, rejected: &Rejected<'_>, now: Instant) -> Vec<(Id, Quarantined)> {
         let Rejected { type_url, sequence, set, blamed, proxy, words, at } = *rejected;
         let mut state = self.state.lock();
         let on_trial = |state: &State, name: &Name| {
@@ -206,20 +278,21 @@ impl Shelf {
                 None => update.remove(type_url.clone(), name.clone()),
             }
             let cause = Cause { proxy: proxy.to_owned(), words: words.to_owned(), at, revision: revision_at(trial.at) };
-            state.quarantined.insert(id, Quarantined { rejected: resource.clone(), good: trial.good, cause });
-            quarantined.push(name.clone());
+            let what = Quarantined { rejected: resource.clone(), good: trial.good, cause };
+            state.quarantined.insert(id.clone(), what.clone());
+            quarantined.push((id, what));
         }
         if quarantined.is_empty() {
             return quarantined;
         }
         if ![type_url::CLUSTER, type_url::LISTENER].contains(&&**type_url) {
             // Those it takes one by one, whatever is beside them.
-            for name in set.iter().filter(|name| !quarantined.contains(name)) {
+            for name in set.iter().filter(|name| !quarantined.iter().any(|((_, taken), _)| taken == *name)) {
                 update.renew(type_url.clone(), name.clone());
             }
         }
         if quarantined.len() > 1 {
-            state.suspects.extend(quarantined.iter().map(|name| (type_url.clone(), name.clone())));
+            state.suspects.extend(quarantined.iter().map(|(id, _)| id.clone()));
         }
         let step = state.step();
         self.cache.apply(step, update);

@@ -233,3 +233,59 @@ fn what_was_served_before_is_not_on_trial() {
     assert_eq!(bench.nack(&["a"], &["a"]), texts(&[]));
     assert_eq!(bench.served(ROUTES), ["a=1"]);
 }
+
+#[test]
+fn a_verdict_counts_for_the_other_shelf_of_the_fleet() {
+    let (one, both) = (Arc::new(Shelf::new()), |body: &str| {
+        let mut update = Update::default();
+        update.upsert(ROUTES, Resource::new(ROUTES, "a", body.as_bytes()));
+        update
+    });
+    one.publish(1, both("1"));
+    let other = one.beside(both("1"));
+    let (now, set) = (Instant::now(), texts(&["a"]));
+    let ack = |shelf: &Shelf| shelf.acknowledged(&ROUTES.into(), shelf.cache().head(), &set, now);
+    let nack = |shelf: &Shelf| {
+        let (type_url, sequence, at) = (&ROUTES.into(), shelf.cache().head(), SystemTime::UNIX_EPOCH);
+        shelf.rejected(&Rejected { type_url, sequence, set: &set, blamed: &set, proxy: "one", words: "bad", at }, now)
+    };
+    let served = |shelf: &Shelf| shelf.cache().snapshot().table(ROUTES).resource("a").map(Resource::version);
+    let publish = |revision, body: &str| {
+        one.publish(revision, both(body));
+        other.publish(revision, both(body));
+    };
+    ack(&other);
+    assert_eq!(nack(&one), texts(&[]), "it is good on both");
+    publish(2, "2");
+    assert_eq!(nack(&one), set);
+    assert_eq!([served(&one), served(&other)], [Some(Version::of(b"1")); 2]);
+    assert_eq!(one.quarantined(), other.quarantined());
+    let (id, _) = one.quarantined().pop_first().unwrap();
+    one.release(&id);
+    assert!(ack(&one), "that ends it on the other");
+    assert_eq!([served(&one), served(&other)], [Some(Version::of(b"2")); 2]);
+    assert_eq!(nack(&other), texts(&[]));
+}
+
+#[test]
+fn what_is_on_trial_is_so_on_a_shelf_that_comes_later() {
+    let one = Arc::new(Shelf::new());
+    let update = |b: &str| {
+        let mut update = Update::default();
+        update.upsert(ROUTES, Resource::new(ROUTES, "a", b"bad"));
+        update.upsert(ROUTES, Resource::new(ROUTES, "b", b.as_bytes()));
+        update
+    };
+    one.publish(1, update("in one form"));
+    let other = one.beside(update("in another"));
+    let (type_url, set) = (&ROUTES.into(), texts(&["a", "b"]));
+    let sequence = other.cache().head();
+    let rejected =
+        Rejected { type_url, sequence, set: &set, blamed: &[], proxy: "one", words: "bad", at: SystemTime::UNIX_EPOCH };
+    assert_eq!(other.rejected(&rejected, Instant::now()), texts(&["a"]));
+    for shelf in [one, other] {
+        let tables = shelf.cache().snapshot();
+        let left: Vec<_> = tables.table(ROUTES).resources().map(|resource| &**resource.name()).collect();
+        assert_eq!(left, ["b"]);
+    }
+}
