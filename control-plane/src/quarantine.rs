@@ -51,7 +51,7 @@ pub async fn run(mut keeper: Keeper, stop: CancellationToken) {
 pub struct Keeper {
     publisher: Arc<Publisher>,
     store: Arc<dyn Store>,
-    /// What both had when they were last looked at.
+    /// What both had when they were last looked at, or were given then.
     agreed: BTreeSet<QuarantineKey>,
 }
 
@@ -86,34 +86,42 @@ impl Keeper {
 
         let new_here = here.iter().filter(|(key, _)| !self.agreed.contains(*key) && !there.contains_key(*key));
         let records: Vec<_> = new_here.map(|(key, (_, quarantined))| record(key.clone(), quarantined)).collect();
-        let ended_here = self.agreed.iter().filter(|key| !here.contains_key(*key) && there.contains_key(*key));
-        let mut ended: Vec<_> = ended_here.cloned().collect();
-        let ended_there: Vec<_> = self.agreed.iter().filter(|key| !there.contains_key(*key)).collect();
-        // If a revision ended it, that one is on its way; else somebody has found it good.
-        if !ended_there.is_empty() && self.publisher.revision() == self.store.head().await? {
-            for (place, _) in ended_there.into_iter().filter_map(|key| here.get(key)) {
-                self.publisher.release(place);
+        let (mut ended, mut agreed) = (Vec::new(), BTreeSet::new());
+        for (key, record) in &there {
+            let taken = match (here.contains_key(key), self.agreed.contains(key)) {
+                (true, _) => Some(true),
+                (false, true) => Some(false),
+                (false, false) => self.take_over(record),
+            };
+            match taken {
+                Some(true) => drop(agreed.insert(key.clone())),
+                Some(false) => ended.push(key.clone()),
+                None => {}
             }
         }
-        let new_there =
-            there.values().filter(|record| !self.agreed.contains(&record.key) && !here.contains_key(&record.key));
-        for record in new_there {
-            if self.take_over(record) == Some(false) {
-                ended.push(record.key.clone());
+        let ended_there: Vec<_> = self.agreed.iter().filter(|key| !there.contains_key(*key)).collect();
+        if !ended_there.is_empty() {
+            // If a revision ended it, that one is on its way; else somebody has found it good.
+            let current = self.publisher.revision() == self.store.head().await?;
+            for (key, (place, _)) in ended_there.into_iter().filter_map(|key| Some((key, here.get(key)?))) {
+                if current {
+                    self.publisher.release(place);
+                } else {
+                    agreed.insert(key.clone());
+                }
             }
         }
 
+        agreed.extend(records.iter().map(|record| record.key.clone()));
         if !records.is_empty() {
             self.store.quarantine(records).await?;
         }
         if !ended.is_empty() {
-            self.store.release(ended.clone()).await?;
+            self.store.release(ended).await?;
         }
-        let now = self.publisher.quarantined();
-        metrics::gauge!(m::QUARANTINE).set(now.len() as f64);
-        // What came here since the look is written with the next step, and what ended is forgotten then.
-        let known = |key: &QuarantineKey| here.contains_key(key) || there.contains_key(key);
-        self.agreed = now.iter().map(|(place, quarantined)| key(place, quarantined)).filter(known).collect();
+        metrics::gauge!(m::QUARANTINE).set(self.publisher.quarantined().len() as f64);
+        // Whatever has ended here meanwhile is agreed on, so that the next step sees that it has.
+        self.agreed = agreed;
         Ok(())
     }
 
