@@ -10,6 +10,7 @@ mod client;
 mod command;
 mod connection;
 pub mod dev;
+mod events;
 mod failure;
 mod fleet;
 mod history;
@@ -18,6 +19,7 @@ mod limits;
 mod manifest;
 mod output;
 mod progress;
+mod proxy_config;
 mod resources;
 mod write;
 
