@@ -158,7 +158,11 @@ fn line(event: &Value) -> String {
             format!("{who} REFUSED {of} of revision {revision}: {resources}: {}", text("message"))
         }
         "settled" => format!("{who} is at revision {}", number("revision")),
-        "revision" => format!("revision {} by {}: {}", number("revision"), text("author"), text("message")),
+        "revision" => {
+            let why = text("message");
+            let colon = if why.is_empty() { "" } else { ": " };
+            format!("revision {} by {}{colon}{why}", number("revision"), text("author"))
+        }
         "lagged" => match event["missed"].as_u64() {
             Some(missed) => format!("… {missed} events were missed"),
             None => "… events may have been missed".to_owned(),
