@@ -72,6 +72,13 @@ pub(crate) struct Revision {
     pub(crate) change_count: u64,
 }
 
+/// The proxies that are known.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ProxyList<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) complete: bool,
+}
+
 /// A proxy.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,11 +86,18 @@ pub(crate) struct Proxy {
     pub(crate) id: String,
     pub(crate) fleet: String,
     pub(crate) connected: bool,
+    pub(crate) replica: String,
+    #[serde(default)]
+    pub(crate) replica_lost: bool,
+    pub(crate) connected_since: String,
+    pub(crate) disconnected_at: Option<String>,
+    pub(crate) address: Option<String>,
     pub(crate) envoy_version: Option<String>,
     pub(crate) protocol: String,
+    pub(crate) settled_revision: u64,
+    pub(crate) wanted_revision: u64,
     pub(crate) lag_ms: Option<f64>,
     pub(crate) types: BTreeMap<String, TypeStatus>,
-    pub(crate) last_rejection: Option<Rejection>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -92,14 +106,38 @@ pub(crate) struct TypeStatus {
     pub(crate) status: String,
     pub(crate) sent_version: Option<String>,
     pub(crate) acked_version: Option<String>,
+    pub(crate) lag_ms: Option<f64>,
+    pub(crate) warming_ms: Option<f64>,
+    pub(crate) last_rejection: Option<Rejection>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Rejection {
     pub(crate) at: String,
+    pub(crate) version: String,
     pub(crate) message: String,
     #[serde(default)]
     pub(crate) resources: Vec<String>,
+}
+
+/// What a proxy was given.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Given {
+    pub(crate) revision: u64,
+    pub(crate) resources: Vec<GivenResource>,
+    pub(crate) omitted: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GivenResource {
+    pub(crate) r#type: String,
+    pub(crate) name: String,
+    pub(crate) state: String,
+    pub(crate) because: Option<String>,
+    pub(crate) wanted_version: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 impl Proxy {

@@ -4,9 +4,9 @@ use std::{error::Error, time::Duration};
 
 use chancery_control_plane::api::ProblemDetails;
 use chancery_runtime::SecretString;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
+use hyper::body::{Bytes, Incoming};
 use hyper_util::{
     client::legacy::{Client as Http, connect::HttpConnector},
     rt::TokioExecutor,
@@ -18,6 +18,9 @@ use crate::failure::Failure;
 
 /// How long an answer may take, beside what the server was asked to wait.
 const DEADLINE: Duration = Duration::from_secs(35);
+
+/// More than any refusal says.
+const MOST_OF_A_REFUSAL: usize = 1 << 20;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -50,6 +53,12 @@ impl Call {
 
     pub(crate) fn query(mut self, name: &'static str, value: &impl ToString) -> Self {
         self.query.push((name, value.to_string()));
+        self
+    }
+
+    /// From the event after the one called `id`.
+    pub(crate) fn after(mut self, id: &str) -> Self {
+        self.headers.extend(HeaderValue::try_from(id).map(|id| (HeaderName::from_static("last-event-id"), id)));
         self
     }
 
@@ -111,6 +120,21 @@ impl Client {
         }
         serde_json::from_slice(&body)
             .map_err(|error| self.failed(format!("gives an answer that cannot be read: {error}")))
+    }
+
+    /// Sends `call` and returns the body as it comes, once the answer has begun.
+    pub(crate) async fn open(&self, call: Call) -> Result<Incoming, Failure> {
+        let request = self.request(call)?;
+        let response = match tokio::time::timeout(DEADLINE, self.http.request(request)).await {
+            Ok(response) => response.map_err(|error| self.unreachable(innermost(&error)))?,
+            Err(_) => return Err(self.unreachable(format!("no answer within {} s", DEADLINE.as_secs()))),
+        };
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let body = Limited::new(response.into_body(), MOST_OF_A_REFUSAL).collect().await;
+        Err(self.refusal(status, &body.map(Collected::to_bytes).unwrap_or_default()))
     }
 
     fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, Failure> {

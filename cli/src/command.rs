@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 
 use tokio::runtime::Builder;
 
-use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, limits, load, quarantine, resources};
+use crate::{
+    bootstrap, cert, dev, events, failure::Failure, fleet, history, limits, load, proxy_config, quarantine, resources,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -44,6 +46,10 @@ enum Command {
     Revert(history::RevertArgs),
     /// Show proxies and what they have applied
     Proxies(fleet::ProxiesArgs),
+    /// Show what a proxy was given, or where it has something else
+    ProxyConfig(proxy_config::ProxyConfigArgs),
+    /// Follow what happens: who comes and goes, applies and refuses
+    Events(events::EventsArgs),
     /// Print the bootstrap file that an Envoy starts with
     Bootstrap(bootstrap::BootstrapArgs),
     /// Show limits, where they are used, and why a request would be refused
@@ -84,6 +90,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::History(args) => history::history(args).await,
         Command::Revert(args) => history::revert(args).await,
         Command::Proxies(args) => fleet::proxies(args).await,
+        Command::ProxyConfig(args) => proxy_config::run(args).await,
+        Command::Events(args) => events::run(args).await,
         Command::Bootstrap(args) => bootstrap::bootstrap(args),
         Command::Limits(args) => limits::run(args).await,
         Command::Load(args) => load::load(args).await,
@@ -129,6 +137,9 @@ mod tests {
             "chancery history",
             "chancery history route checkout",
             "chancery proxies edge-1 --fleet edge",
+            "chancery proxy-config edge-1 --fleet edge --type cluster -o yaml",
+            "chancery proxy-config edge-1 --diff",
+            "chancery events --fleet edge --proxy edge-1 -o json",
             "chancery dev --port-offset 100 --no-envoy",
             "chancery dev --redis redis://127.0.0.1:6379/1",
             "chancery cert issue --fleet edge --id edge-1 --out dir",
@@ -160,6 +171,7 @@ mod tests {
             "chancery delete",
             "chancery history route",
             "chancery revert x",
+            "chancery proxy-config",
             "chancery limits",
             "chancery limits check per-client",
             "chancery limits check per-client x --fleet edge",

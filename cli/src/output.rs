@@ -88,7 +88,7 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
 }
 
 /// Text of others must not move the cursor.
-fn printable(text: String) -> String {
+pub(crate) fn printable(text: String) -> String {
     if text.contains(char::is_control) { text.replace(char::is_control, " ") } else { text }
 }
 

@@ -35,7 +35,7 @@ pub(crate) async fn beside<T>(client: &Client, write: impl Future<Output = Resul
 
 /// Moves the bar for as long as proxies can be listed.
 async fn follow(client: &Client, bar: &ProgressBar) {
-    while let Ok(Page { items, .. }) = client.get::<Page<Proxy>>("/api/v1/proxies").await {
+    while let Ok(Page { items, .. }) = client.get::<Page<Proxy>>("/api/v1/proxies?here=true").await {
         let connected: Vec<_> = items.iter().filter(|proxy| proxy.connected).collect();
         let waiting: Vec<_> = connected.iter().filter(|proxy| !proxy.synced()).map(|proxy| proxy.id.as_str()).collect();
         bar.set_length(connected.len() as u64);

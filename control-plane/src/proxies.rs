@@ -4,8 +4,8 @@
 //! where someone waits until a revision has arrived. A proxy that disconnects is remembered for a while,
 //! with what it last said, so that an operator can see it is away.
 //!
-//! What an operator sees of a proxy is in [`status`]. Other replicas see it through the database ([`records`]), and whoever
-//! listens hears of it ([`observer`]).
+//! What an operator sees of a proxy is a [`ProxyStatus`]. Other replicas see it through the database ([`records`]), and whoever
+//! listens hears of it ([`Observer`]).
 //!
 //! Invariant: a proxy is connected or remembered, never both.
 

@@ -59,7 +59,7 @@ pub(super) async fn follow(
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let listener = api.feed.listen(last).map_err(|_| ApiError::TooManyListeners)?;
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
-    Ok(Sse::new(messages(api.feed.clone(), listener, params)).keep_alive(keep_alive).into_response())
+    Ok(Sse::new(messages(api.feed, listener, params)).keep_alive(keep_alive).into_response())
 }
 
 fn messages(

@@ -13,13 +13,24 @@ use crate::{
     proxies::{Everywhere, Given, ProxyId, ProxyStatus, Silent, Wanted, given},
 };
 
-/// Which proxies to list.
+/// Which proxy is meant, beside its id.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ProxyParams {
+    /// Its fleet.
+    fleet: Option<String>,
+}
+
+/// Which proxies to list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
     /// Only those of this fleet.
     fleet: Option<String>,
+    /// Only those of the replica that is asked, which it knows without a look at the database.
+    here: bool,
 }
 
 /// The proxies that are known.
@@ -27,7 +38,7 @@ pub(super) struct ProxyParams {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProxyList {
     items: Vec<ProxyStatus>,
-    /// Whether those of other replicas are among them: not while the database is away.
+    /// Whether those of other replicas are among them: not while the database is away, or if that was not asked for.
     complete: bool,
 }
 
@@ -35,12 +46,16 @@ pub(super) struct ProxyList {
 ///
 /// Proxies and rate limiters of all replicas. Per one and type: what was sent, what was acknowledged, what was refused last and
 /// why. Of those that are connected to other replicas, it is what these wrote last, up to some seconds ago.
-#[utoipa::path(get, path = "/api/v1/proxies", tag = "Proxies", operation_id = "listProxies", params(ProxyParams),
+#[utoipa::path(get, path = "/api/v1/proxies", tag = "Proxies", operation_id = "listProxies", params(ListParams),
     responses((status = 200, body = ProxyList)))]
 pub(super) async fn list(
     State(api): State<Api>,
-    Params(params): Params<ProxyParams>,
+    Params(params): Params<ListParams>,
 ) -> Result<Json<ProxyList>, ApiError> {
+    if params.here {
+        let items = api.proxies.list(parse_fleet(params.fleet)?.as_ref());
+        return Ok(Json(ProxyList { items, complete: false }));
+    }
     let Everywhere { proxies, complete } = find(&api, params.fleet, None).await?;
     Ok(Json(ProxyList { items: proxies, complete }))
 }
@@ -114,7 +129,11 @@ async fn one(api: &Api, id: &str, fleet: Option<String>) -> Result<ProxyStatus, 
 }
 
 async fn find(api: &Api, fleet: Option<String>, id: Option<&str>) -> Result<Everywhere, ApiError> {
-    let fleet = fleet.map(Name::try_from).transpose();
-    let fleet = fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))?;
+    let fleet = parse_fleet(fleet)?;
     Ok(api.proxies.everywhere(api.replica.store().as_ref(), fleet.as_ref(), id).await)
+}
+
+fn parse_fleet(fleet: Option<String>) -> Result<Option<Name>, ApiError> {
+    let fleet = fleet.map(Name::try_from).transpose();
+    fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))
 }

@@ -125,7 +125,7 @@ impl Proxies {
                 resources: shown_names(&rejection.resources),
             }),
             StreamEvent::Settled(sequence) => {
-                self.feed.tell(|| Event::Settled { proxy: id(), fleet: fleet(), revision: revision_at(sequence) })
+                self.feed.tell(|| Event::Settled { proxy: id(), fleet: fleet(), revision: revision_at(sequence) });
             }
         }
     }

@@ -1,9 +1,9 @@
 //! What this replica tells the others of its proxies: one task, which writes.
 //!
 //! The load on the database is bounded, however many proxies there are and however fast they answer: one statement in
-//! [`WRITE_EVERY`] with [`MOST_AT_ONCE`] rows, of proxies that have changed since they were last written. Who came,
-//! went or refused goes first. So after an edit of a large fleet others learn of the last answers late (ten thousand
-//! proxies: after 40 s), and at once of those that matter. That this replica lives is one row.
+//! two seconds with 500 rows, of proxies that have changed since they were last written. Who came, went or refused
+//! something goes first. So after an edit of a large fleet others learn of the last answers late (ten thousand proxies:
+//! after 40 s), and at once of those that matter. That this replica lives is one row.
 //!
 //! A database that is away changes nothing here: what was to be written is written later.
 
