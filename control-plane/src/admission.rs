@@ -2,7 +2,7 @@
 //!
 //! The identity in the client certificate names fleet and proxy, or a rate limiter. What the node claims must agree with
 //! it; a proxy cannot ask for another fleet's configuration, nor speak for another proxy. A limiter is given the limits of
-//! all fleets and nothing else, a proxy none of them. Every refusal is one log line that says who, from where and why; the client is told no more than that its claim is wrong.
+//! all fleets and nothing else, a proxy none of them, an operator nothing. Every refusal is one log line that says who, from where and why; the client is told no more than that its claim is wrong.
 
 use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    identity::spiffe::{Identity, ProxyIdentity},
+    identity::spiffe::{Identity, LimiterIdentity, OperatorIdentity, ProxyIdentity},
     proxies::{Connection, Proxies},
     publish::{Publisher, RouteForm, Served},
 };
@@ -34,7 +34,7 @@ pub struct FleetAdmission {
 enum Refused {
     #[error("there is no client certificate")]
     NoCertificate,
-    #[error("the client certificate names neither a proxy nor a rate limiter")]
+    #[error("the client certificate names neither a proxy nor a rate limiter nor an operator")]
     Identity(#[source] crate::identity::spiffe::InvalidIdentity),
     #[error("the certificate is of trust domain {0:?}")]
     TrustDomain(String),
@@ -44,6 +44,8 @@ enum Refused {
     OtherId { certified: String, claimed: String },
     #[error("there is no fleet {0:?}")]
     UnknownFleet(String),
+    #[error("an operator is served no configuration")]
+    Operator,
     #[error("only proxies report load")]
     NoProxy,
     #[error("too many streams are opened at once; try again")]
@@ -87,15 +89,26 @@ impl FleetAdmission {
                 Some(ended) => Ok((proxy, ended)),
                 None => Err(Refused::UnknownFleet(proxy.fleet.to_string())),
             },
-            Identity::Limiter(_) => Err(Refused::NoProxy),
+            Identity::Limiter(_) | Identity::Operator(_) => Err(Refused::NoProxy),
         });
         admitted.map_err(|refused| refuse(&refused, peer, Some(node), "load report refused"))
     }
 
+    /// Who asks for the status of clients, as the certificate says.
+    pub(crate) fn onlooker(&self, extensions: &http::Extensions) -> Result<Identity, Status> {
+        let peer = extensions.get::<PeerInfo>();
+        self.identify(peer, None).map_err(|refused| refuse(&refused, peer, None, "question for status refused"))
+    }
+
     fn served(&self, identity: &Identity, hello: &Hello<'_>) -> Result<Served, Refused> {
-        let Identity::Proxy(proxy) = identity else { return Ok(self.publisher.serve_limiter()) };
-        let served = self.publisher.serve(&proxy.fleet, route_form(hello.protocol, hello.node));
-        served.ok_or_else(|| Refused::UnknownFleet(proxy.fleet.to_string()))
+        match identity {
+            Identity::Proxy(proxy) => {
+                let served = self.publisher.serve(&proxy.fleet, route_form(hello.protocol, hello.node));
+                served.ok_or_else(|| Refused::UnknownFleet(proxy.fleet.to_string()))
+            }
+            Identity::Limiter(_) => Ok(self.publisher.serve_limiter()),
+            Identity::Operator(_) => Err(Refused::Operator),
+        }
     }
 }
 
@@ -105,16 +118,23 @@ impl Admit for FleetAdmission {
         let address = peer.map(|peer| peer.address);
         let admitted = self.identify(peer, Some(hello.node)).and_then(|identity| {
             // Who is refused anyway takes no place, and who is early does not have a cache filled.
-            if let Identity::Proxy(proxy) = &identity
-                && !self.publisher.has(&proxy.fleet)
-            {
-                return Err(Refused::UnknownFleet(proxy.fleet.to_string()));
+            match &identity {
+                Identity::Proxy(proxy) if !self.publisher.has(&proxy.fleet) => {
+                    return Err(Refused::UnknownFleet(proxy.fleet.to_string()));
+                }
+                Identity::Operator(_) => return Err(Refused::Operator),
+                Identity::Proxy(_) | Identity::Limiter(_) => {}
             }
             self.rate.check().map_err(|_| Refused::TooMany)?;
             let served = self.served(&identity, &hello)?;
-            Ok((identity, served))
+            Ok(match identity {
+                Identity::Proxy(proxy) => (Some(proxy.fleet), proxy.id, served),
+                Identity::Limiter(LimiterIdentity { id, .. }) | Identity::Operator(OperatorIdentity { id, .. }) => {
+                    (None, id, served)
+                }
+            })
         });
-        let (identity, served) = admitted.map_err(|refused| {
+        let (fleet, id, served) = admitted.map_err(|refused| {
             if matches!(refused, Refused::TooMany) {
                 // It tries again, and thousands may.
                 tracing::debug!(?address, proxy = hello.node.id, fleet = hello.node.cluster, "stream put off");
@@ -122,10 +142,6 @@ impl Admit for FleetAdmission {
             }
             refuse(&refused, peer, Some(hello.node), "stream refused")
         })?;
-        let (fleet, id) = match identity {
-            Identity::Proxy(proxy) => (Some(proxy.fleet), proxy.id),
-            Identity::Limiter(limiter) => (None, limiter.id),
-        };
         let status = SharedStatus::default();
         let guard = self.proxies.connect(Connection {
             fleet,

@@ -224,6 +224,11 @@ impl Proxies {
         proxies
     }
 
+    /// The streams that are open, in the order in which they were opened.
+    pub fn connections(&self) -> Vec<Connection> {
+        self.state.lock().connected.values().cloned().collect()
+    }
+
     /// The proxies called `id`, one per fleet that has such a one.
     pub fn named(&self, id: &str) -> Vec<ProxyStatus> {
         self.list(None).into_iter().filter(|status| status.id == id).collect()

@@ -28,6 +28,7 @@ use chancery_proto::type_url;
 
 use crate::{
     cache::{Table, Tables},
+    inspection::Inspected,
     order::{self, Held},
     resource::{Name, TypeUrl},
     subscription::{FellBehind, Gate, Progress, Sent, Subscription, TypeRules, Verdict},
@@ -122,6 +123,21 @@ impl<S: Subscription> Session<S> {
         let ordered = self.pinned.as_deref().unwrap_or(newest);
         let tables = View { ordered, newest }.of(type_url);
         Ok(self.types[at].subscription.on_request(request, tables.table(type_url), tables.head()))
+    }
+
+    /// What the client has of each resource that it asked for.
+    pub(crate) fn inspect(&self, newest: &Tables) -> Vec<Inspected> {
+        let of = |typed: &Typed<S>| {
+            let type_url = typed.type_url.clone();
+            let standings = typed.subscription.progress().standings(newest.table(&type_url));
+            standings.into_iter().map(move |(name, resource, standing)| Inspected {
+                type_url: type_url.clone(),
+                name,
+                resource,
+                standing,
+            })
+        };
+        self.types.iter().flat_map(of).collect()
     }
 
     /// Lets go of the state that the stream was working through: what is sent next is the newest, however long it

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
+    inspection::Inspections,
     rejection::mentions,
     resource::{Name, TypeUrl},
     subscription::Sent,
@@ -33,6 +34,7 @@ pub struct StreamStatus {
     settled: watch::Sender<u64>,
     /// The newest change that is kept back because a cluster was rejected; 0 if none is.
     kept_back: AtomicU64,
+    pub(crate) inspections: Inspections,
 }
 
 /// Hears what happens on a stream, in order, from the task that serves it: it must be quick and must not wait.
@@ -91,13 +93,19 @@ pub struct Rejection {
 
 impl Default for StreamStatus {
     fn default() -> Self {
-        Self { observer: None, types: Mutex::default(), settled: watch::Sender::new(0), kept_back: AtomicU64::new(0) }
+        Self {
+            observer: None,
+            types: Mutex::default(),
+            settled: watch::Sender::new(0),
+            kept_back: AtomicU64::new(0),
+            inspections: Inspections::default(),
+        }
     }
 }
 
 impl fmt::Debug for StreamStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { observer: _, types, settled, kept_back } = self;
+        let Self { observer: _, types, settled, kept_back, inspections: _ } = self;
         let (types, settled) = (&*types.lock(), *settled.borrow());
         let mut shown = f.debug_struct("StreamStatus");
         shown.field("types", types).field("settled", &settled).field("kept_back", kept_back).finish_non_exhaustive()

@@ -119,8 +119,9 @@ fn a_claim_that_the_certificate_does_not_bear_out_is_refused() {
             "spiffe://chancery.local/control-plane",
             "edge",
             "edge-1",
-            "the client certificate names neither a proxy nor a rate limiter",
+            "the client certificate names neither a proxy nor a rate limiter nor an operator",
         ),
+        ("spiffe://chancery.local/operator/ops", "operator", "ops", "an operator is served no configuration"),
     ] {
         let refused = desk.admit(certificate, cluster, id).err();
         assert_eq!(refused.as_deref(), Some(reason), "{certificate}");
@@ -148,6 +149,7 @@ fn only_a_proxy_reports_load_and_for_itself() {
         (proxy, "core", "edge-1"),
         (proxy, "edge", "edge-2"),
         ("spiffe://chancery.local/rate-limiter/limiter-1", "rate-limiter", "limiter-1"),
+        ("spiffe://chancery.local/operator/edge-1", "operator", "edge-1"),
         ("spiffe://chancery.local/fleet/core/proxy/a", "core", "a"),
         ("spiffe://other/fleet/edge/proxy/edge-1", "edge", "edge-1"),
     ] {

@@ -221,6 +221,7 @@ where
                     None => return Ok(()),
                 },
                 _ = self.head.changed() => {}
+                () = self.status.inspections.asked() => self.tell(),
                 permit = responses.reserve(), if blocked => match (permit, self.queue.pop_front()) {
                     (Ok(permit), Some(response)) => permit.send(response),
                     _ => return Ok(()),
@@ -229,6 +230,11 @@ where
                 () = until(next_look) => {}
             }
         }
+    }
+
+    /// Tells whoever asks what the client has.
+    fn tell(&self) {
+        self.status.inspections.answer(|| self.session.inspect(&self.cache.snapshot()));
     }
 
     fn on_request(&mut self, request: S::Request) -> Result<(), Status> {

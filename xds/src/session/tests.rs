@@ -4,6 +4,7 @@ mod hosts;
 mod laws;
 mod proxy;
 mod rejections;
+mod standing;
 mod steady;
 
 use chancery_proto::envoy::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};

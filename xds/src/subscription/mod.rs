@@ -19,10 +19,11 @@ mod pending;
 pub mod progress;
 mod refusals;
 pub mod sotw;
+mod standing;
 
 use std::{collections::HashSet, time::Instant};
 
-pub use self::progress::Progress;
+pub use self::{progress::Progress, standing::Standing};
 use crate::{cache::Table, resource::Name};
 
 /// What differs from one resource type to another.

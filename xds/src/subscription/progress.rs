@@ -331,7 +331,7 @@ impl Progress {
     }
 
     /// Why `name` has to be sent, now or later.
-    fn marked(&self, name: &str) -> Option<Want> {
+    pub(super) fn marked(&self, name: &str) -> Option<Want> {
         let kept_back = || self.kept_back.get(name).map(|(want, _)| want);
         self.dirty.get(name).or_else(|| self.parked.get(name)).or_else(kept_back).copied()
     }
