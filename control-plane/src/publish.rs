@@ -5,7 +5,8 @@
 //!
 //! Routes are translated one virtual host at a time, and an Envoy that can take them so (VHDS) is sent
 //! only the host that changed. For all others they are joined to the RouteConfiguration of their listener, from
-//! encoded pieces; that second cache is filled when the first such client comes.
+//! encoded pieces; that second cache is filled when the first such client comes. Where a listener wants them whole, both
+//! forms are in either cache under two names, and a proxy asks for one of them.
 //!
 //! Limiters share one cache with the domains of all fleets: a limiter may be asked by any of them.
 
@@ -21,10 +22,10 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::{Catalog, Key, Name, route::HostPattern},
+    model::{Catalog, Key, Name, listener::RouteDelivery, route::HostPattern},
     translate::{
         rate_limit,
-        route::{placeholder, route_configuration},
+        route::{placeholder, route_configuration, route_configuration_name},
         snapshot::{self, FleetChange, FleetChanges, ResourceId},
     },
 };
@@ -70,6 +71,9 @@ struct Fleet {
     ended: CancellationToken,
     /// Per listener: its virtual hosts, encoded.
     virtual_hosts: BTreeMap<Name, BTreeMap<HostPattern, Bytes>>,
+    /// Listeners whose routes are there whole too, for proxies that take them either way. Not only those that want them so now:
+    /// connections from the time before a change go on with what they had.
+    also_whole: BTreeSet<Name>,
     /// What patches add, which has one form for all clients.
     added: BTreeMap<ResourceId, Resource>,
 }
@@ -159,6 +163,10 @@ impl Fleet {
             tracing::warn!(%patch, %violation, "a patch does not fit, what it changes is served without it");
         }
         for (id, bytes) in changes.put {
+            if let ResourceId::WholeRoutes(listener) = id {
+                self.also_whole.insert(listener);
+                continue;
+            }
             let resource = Resource::new(id.type_url(), id.name(), &bytes);
             if id.routes_of().is_none() {
                 whole.upsert(id.type_url(), resource.clone());
@@ -180,10 +188,11 @@ impl Fleet {
                 ResourceId::RateLimiter
                 | ResourceId::Cluster(_)
                 | ResourceId::Endpoints(_)
-                | ResourceId::Listener(_) => {}
+                | ResourceId::Listener(_)
+                | ResourceId::WholeRoutes(_) => {}
             }
         }
-        for id in changes.removed {
+        for id in changes.removed.into_iter().filter(|id| !matches!(id, ResourceId::WholeRoutes(_))) {
             by_host.remove(id.type_url(), id.name());
             if id.routes_of().is_none() {
                 whole.remove(id.type_url(), id.name());
@@ -204,13 +213,24 @@ impl Fleet {
                 ResourceId::RateLimiter
                 | ResourceId::Cluster(_)
                 | ResourceId::Endpoints(_)
-                | ResourceId::Listener(_) => {}
+                | ResourceId::Listener(_)
+                | ResourceId::WholeRoutes(_) => {}
             }
         }
+        for listener in self.also_whole.intersection(&routes_changed) {
+            let name = route_configuration_name(listener, RouteDelivery::Whole);
+            for update in [&mut by_host, &mut whole] {
+                match self.joined_routes(listener, &name) {
+                    Some(routes) => update.upsert(type_url::ROUTE, routes),
+                    None => update.remove(type_url::ROUTE, name.as_str()),
+                }
+            }
+        }
+        self.also_whole.retain(|listener| self.virtual_hosts.contains_key(listener));
         self.by_host.apply(revision, by_host);
         if let Some(cache) = &self.whole {
             for listener in routes_changed {
-                match self.joined_routes(&listener) {
+                match self.joined_routes(&listener, listener.as_str()) {
                     Some(routes) => whole.upsert(type_url::ROUTE, routes),
                     None => whole.remove(type_url::ROUTE, listener.as_str()),
                 }
@@ -234,8 +254,13 @@ impl Fleet {
                 }
             }
         }
-        for routes in self.virtual_hosts.keys().filter_map(|listener| self.joined_routes(listener)) {
-            update.upsert(type_url::ROUTE, routes);
+        let by_listener = self.virtual_hosts.keys().map(|listener| (listener, listener.to_string()));
+        let also = self.also_whole.iter();
+        let also = also.map(|listener| (listener, route_configuration_name(listener, RouteDelivery::Whole)));
+        for (listener, name) in by_listener.chain(also) {
+            if let Some(routes) = self.joined_routes(listener, &name) {
+                update.upsert(type_url::ROUTE, routes);
+            }
         }
         for (id, resource) in &self.added {
             update.upsert(id.type_url(), resource.clone());
@@ -245,9 +270,12 @@ impl Fleet {
         cache
     }
 
-    fn joined_routes(&self, listener: &Name) -> Option<Resource> {
+    fn joined_routes(&self, listener: &Name, name: &str) -> Option<Resource> {
         let hosts = self.virtual_hosts.get(listener)?;
-        let joined = route_configuration(listener, hosts.values().map(AsRef::as_ref));
-        Some(Resource::new(type_url::ROUTE, listener.as_str(), &joined))
+        let joined = route_configuration(name, hosts.values().map(AsRef::as_ref));
+        Some(Resource::new(type_url::ROUTE, name, &joined))
     }
 }
+
+#[cfg(test)]
+mod tests;
