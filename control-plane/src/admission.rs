@@ -67,7 +67,8 @@ impl FleetAdmission {
             return Err(Refused::TrustDomain(identity.trust_domain().to_owned()));
         }
         let Some(node) = node else { return Ok(identity) };
-        if identity.cluster() != node.cluster {
+        // A limiter that is envoyproxy/ratelimit cannot name a cluster, and so claims none.
+        if identity.cluster() != node.cluster && !is_peer(&identity, node) {
             let certified = identity.cluster().to_owned();
             return Err(Refused::OtherCluster { certified, claimed: node.cluster.clone() });
         }
@@ -106,6 +107,7 @@ impl FleetAdmission {
                 let served = self.publisher.serve(&proxy.fleet, route_form(hello.protocol, hello.node));
                 served.ok_or_else(|| Refused::UnknownFleet(proxy.fleet.to_string()))
             }
+            Identity::Limiter(_) if is_peer(identity, hello.node) => Ok(self.publisher.serve_peer()),
             Identity::Limiter(_) => Ok(self.publisher.serve_limiter()),
             Identity::Operator(_) => Err(Refused::Operator),
         }
@@ -155,6 +157,11 @@ impl Admit for FleetAdmission {
         });
         Ok(Admission { cache: served.cache, status, ended: served.ended, guard: Box::new(guard) })
     }
+}
+
+/// Whether it is envoyproxy/ratelimit: ours names its cluster.
+fn is_peer(identity: &Identity, node: &Node) -> bool {
+    matches!(identity, Identity::Limiter(_)) && node.cluster.is_empty()
 }
 
 /// Logs a refusal with who, from where and why, and makes of it what the client is told.

@@ -1,6 +1,10 @@
 use std::time::{Duration, Instant};
 
-use chancery_proto::type_url;
+use chancery_proto::{
+    Message,
+    chancery::{Algorithm, RateLimitDomain, RateLimitRule},
+    type_url,
+};
 use rcgen::{CertificateParams, KeyPair, SanType};
 
 use super::*;
@@ -82,6 +86,36 @@ fn a_limiter_is_served_limits_and_a_proxy_is_not() {
     assert_eq!(names(&proxy, type_url::CLUSTER), ["checkout"]);
     desk.publisher.publish(2, Changes { domains: [(name("edge"), None)].into(), ..Changes::default() });
     assert!(names(&limiter, type_url::RATE_LIMIT_DOMAIN).is_empty());
+}
+
+#[test]
+fn envoyproxys_limiter_is_served_what_it_can_express_and_ours_is_not() {
+    let desk = Desk::new();
+    let rule = |name: &str, algorithm: Algorithm| RateLimitRule {
+        name: name.into(),
+        requests: 1,
+        per: Some(chancery_proto::google::protobuf::Duration { seconds: 60, nanos: 0 }),
+        algorithm: algorithm.into(),
+        ..RateLimitRule::default()
+    };
+    let domain = |rules| RateLimitDomain { name: "lab".into(), rules, ..RateLimitDomain::default() };
+    let put = |revision, domain: Option<RateLimitDomain>| {
+        let domains = [(name("lab"), domain.map(|domain| domain.encode_to_vec().into()))].into();
+        desk.publisher.publish(revision, Changes { domains, ..Changes::default() });
+    };
+    put(2, Some(domain(vec![rule("a", Algorithm::FixedWindow), rule("b", Algorithm::TokenBucket)])));
+    let peer = desk.admit("spiffe://chancery.local/rate-limiter/limiter-1", "", "limiter-1").unwrap();
+    assert_eq!(names(&peer, type_url::RATE_LIMIT_CONFIG), ["lab"]);
+    assert!(names(&peer, type_url::RATE_LIMIT_DOMAIN).is_empty());
+    assert!(names(&desk.limiter(), type_url::RATE_LIMIT_CONFIG).is_empty());
+    put(3, Some(domain(vec![rule("b", Algorithm::TokenBucket)])));
+    assert!(names(&peer, type_url::RATE_LIMIT_CONFIG).is_empty(), "nothing is left that can be expressed");
+    put(4, Some(domain(vec![rule("a", Algorithm::FixedWindow)])));
+    put(5, None);
+    assert!(names(&peer, type_url::RATE_LIMIT_CONFIG).is_empty());
+    // Who is no limiter claims a cluster.
+    assert!(desk.admit("spiffe://chancery.local/fleet/edge/proxy/edge-1", "", "edge-1").is_err());
+    assert!(desk.admit("spiffe://chancery.local/rate-limiter/limiter-1", "", "limiter-2").is_err());
 }
 
 #[test]
