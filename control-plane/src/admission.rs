@@ -2,7 +2,8 @@
 //!
 //! The identity in the client certificate names fleet and proxy, or a rate limiter. What the node claims must agree with
 //! it; a proxy cannot ask for another fleet's configuration, nor speak for another proxy. A limiter is given the limits of
-//! all fleets and nothing else, a proxy none of them, an operator nothing. Every refusal is one log line that says who, from where and why; the client is told no more than that its claim is wrong.
+//! all fleets and nothing else, a proxy none of them, an operator nothing. Every refusal is one log line that says who, from
+//! where and why; the client is told no more than that its claim is wrong.
 
 use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
 
@@ -14,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    identity::spiffe::{Identity, LimiterIdentity, OperatorIdentity, ProxyIdentity},
+    identity::spiffe::{Identity, LimiterIdentity, ProxyIdentity},
+    model::Name,
     proxies::{Connection, Proxies},
     publish::{Publisher, RouteForm, Served},
 };
@@ -68,7 +70,8 @@ impl FleetAdmission {
         }
         let Some(node) = node else { return Ok(identity) };
         // A limiter that is envoyproxy/ratelimit cannot name a cluster, and so claims none.
-        if identity.cluster() != node.cluster && !is_peer(&identity, node) {
+        let claims_none = matches!(identity, Identity::Limiter(_)) && node.cluster.is_empty();
+        if identity.cluster() != node.cluster && !claims_none {
             let certified = identity.cluster().to_owned();
             return Err(Refused::OtherCluster { certified, claimed: node.cluster.clone() });
         }
@@ -101,14 +104,24 @@ impl FleetAdmission {
         self.identify(peer, None).map_err(|refused| refuse(&refused, peer, None, "question for status refused"))
     }
 
-    fn served(&self, identity: &Identity, hello: &Hello<'_>) -> Result<Served, Refused> {
+    /// Fleet and id of a client of resources, and what it is served from. Who is refused anyway takes no place, and who is
+    /// early does not have a cache filled.
+    fn served(&self, identity: Identity, hello: &Hello<'_>) -> Result<(Option<Name>, Name, Served), Refused> {
+        let take_place = || self.rate.check().map_err(|_| Refused::TooMany);
         match identity {
-            Identity::Proxy(proxy) => {
-                let served = self.publisher.serve(&proxy.fleet, route_form(hello.protocol, hello.node));
-                served.ok_or_else(|| Refused::UnknownFleet(proxy.fleet.to_string()))
+            Identity::Proxy(ProxyIdentity { fleet, id, .. }) => {
+                let unknown = || Refused::UnknownFleet(fleet.to_string());
+                self.publisher.has(&fleet).then_some(()).ok_or_else(unknown)?;
+                take_place()?;
+                let served =
+                    self.publisher.serve(&fleet, route_form(hello.protocol, hello.node)).ok_or_else(unknown)?;
+                Ok((Some(fleet), id, served))
             }
-            Identity::Limiter(_) if is_peer(identity, hello.node) => Ok(self.publisher.serve_peer()),
-            Identity::Limiter(_) => Ok(self.publisher.serve_limiter()),
+            Identity::Limiter(LimiterIdentity { id, .. }) => {
+                take_place()?;
+                let is_ours = !hello.node.cluster.is_empty();
+                Ok((None, id, if is_ours { self.publisher.serve_limiter() } else { self.publisher.serve_peer() }))
+            }
             Identity::Operator(_) => Err(Refused::Operator),
         }
     }
@@ -118,24 +131,7 @@ impl Admit for FleetAdmission {
     fn admit(&self, hello: Hello<'_>) -> Result<Admission, Status> {
         let peer = hello.extensions.get::<PeerInfo>();
         let address = peer.map(|peer| peer.address);
-        let admitted = self.identify(peer, Some(hello.node)).and_then(|identity| {
-            // Who is refused anyway takes no place, and who is early does not have a cache filled.
-            match &identity {
-                Identity::Proxy(proxy) if !self.publisher.has(&proxy.fleet) => {
-                    return Err(Refused::UnknownFleet(proxy.fleet.to_string()));
-                }
-                Identity::Operator(_) => return Err(Refused::Operator),
-                Identity::Proxy(_) | Identity::Limiter(_) => {}
-            }
-            self.rate.check().map_err(|_| Refused::TooMany)?;
-            let served = self.served(&identity, &hello)?;
-            Ok(match identity {
-                Identity::Proxy(proxy) => (Some(proxy.fleet), proxy.id, served),
-                Identity::Limiter(LimiterIdentity { id, .. }) | Identity::Operator(OperatorIdentity { id, .. }) => {
-                    (None, id, served)
-                }
-            })
-        });
+        let admitted = self.identify(peer, Some(hello.node)).and_then(|identity| self.served(identity, &hello));
         let (fleet, id, served) = admitted.map_err(|refused| {
             if matches!(refused, Refused::TooMany) {
                 // It tries again, and thousands may.
@@ -157,11 +153,6 @@ impl Admit for FleetAdmission {
         });
         Ok(Admission { cache: served.cache, status, ended: served.ended, guard: Box::new(guard) })
     }
-}
-
-/// Whether it is envoyproxy/ratelimit: ours names its cluster.
-fn is_peer(identity: &Identity, node: &Node) -> bool {
-    matches!(identity, Identity::Limiter(_)) && node.cluster.is_empty()
 }
 
 /// Logs a refusal with who, from where and why, and makes of it what the client is told.

@@ -9,8 +9,9 @@
 //! forms are in either cache under two names, and a proxy asks for one of them.
 //!
 //! Limiters share one cache with the domains of all fleets: a limiter may be asked by any of them. Those that are
-//! envoyproxy/ratelimit share another, with the same domains as far as they can be expressed there: our own takes either form, and
-//! two of a domain would contradict each other. What is left out is logged, as soon as there is such a limiter.
+//! envoyproxy/ratelimit share another ([`peers`]).
+
+mod peers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,15 +19,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use chancery_proto::{Message, chancery::RateLimitDomain, type_url};
+use chancery_proto::{Message, type_url};
 use chancery_xds::{Cache, Resource, Update};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use self::peers::Peers;
 use crate::{
     model::{Catalog, Key, Name, listener::RouteDelivery, route::HostPattern},
     translate::{
-        rate_limit::{self, LeftOut},
+        rate_limit,
         route::{placeholder, route_configuration, route_configuration_name},
         snapshot::{self, FleetChange, FleetChanges, ResourceId},
     },
@@ -37,17 +39,7 @@ use crate::{
 pub struct Publisher {
     fleets: Mutex<HashMap<Name, Fleet>>,
     limiters: Arc<Cache>,
-    peers: Mutex<Peers>,
-}
-
-/// What limiters that are envoyproxy/ratelimit are served.
-#[derive(Default)]
-struct Peers {
-    cache: Arc<Cache>,
-    /// By domain.
-    left_out: BTreeMap<Name, Vec<LeftOut>>,
-    /// Whether there has been one.
-    any: bool,
+    peers: Mutex<Option<Peers>>,
 }
 
 /// What a revision changes for those who are served.
@@ -126,16 +118,17 @@ impl Publisher {
     /// What a limiter is served from that is envoyproxy/ratelimit.
     pub fn serve_peer(&self) -> Served {
         let mut peers = self.peers.lock();
-        if !std::mem::replace(&mut peers.any, true) {
-            peers.left_out.iter().for_each(|(domain, left_out)| warn(domain, left_out));
-        }
-        Served { cache: peers.cache.clone(), ended: CancellationToken::new() }
+        let peers = peers.get_or_insert_with(|| Peers::new(&self.limiters));
+        Served { cache: peers.cache(), ended: CancellationToken::new() }
     }
 
     /// Brings the caches to `revision`. Limiters come first, so that they know a limit when proxies begin to ask about it.
     pub fn publish(&self, revision: u64, changes: Changes) {
         let mut fleets = self.fleets.lock();
-        self.peers.lock().publish(revision, &changes.domains);
+        let mut peers = self.peers.lock();
+        if let Some(peers) = &mut *peers {
+            peers.publish(revision, &changes.domains);
+        }
         let mut domains = Update::default();
         for (name, bytes) in changes.domains {
             match bytes {
@@ -147,6 +140,7 @@ impl Publisher {
             }
         }
         self.limiters.apply(revision, domains);
+        drop(peers);
         for (name, changes) in changes.fleets {
             match changes.fleet {
                 FleetChange::Created | FleetChange::Kept => {
@@ -172,37 +166,6 @@ impl Changes {
     /// What the changes to the resources `changed`, which lead from `before` to `after`, mean for everybody.
     pub fn between(before: &Catalog, after: &Catalog, changed: &[Key]) -> Self {
         Self { fleets: snapshot::changes(before, after, changed), domains: rate_limit::changes(before, after, changed) }
-    }
-}
-
-impl Peers {
-    fn publish(&mut self, revision: u64, domains: &BTreeMap<Name, Option<Bytes>>) {
-        let mut update = Update::default();
-        for (name, bytes) in domains {
-            let domain = bytes.as_ref().and_then(|bytes| RateLimitDomain::decode(bytes.clone()).ok());
-            let (config, left_out) = domain.map(|domain| rate_limit::config(&domain)).unwrap_or_default();
-            match config {
-                Some(config) => {
-                    let resource = Resource::new(type_url::RATE_LIMIT_CONFIG, name.as_str(), &config.encode_to_vec());
-                    update.upsert(type_url::RATE_LIMIT_CONFIG, resource);
-                }
-                None => update.remove(type_url::RATE_LIMIT_CONFIG, name.as_str()),
-            }
-            let before = self.left_out.remove(name).unwrap_or_default();
-            if self.any && left_out != before {
-                warn(name, &left_out);
-            }
-            if !left_out.is_empty() {
-                self.left_out.insert(name.clone(), left_out);
-            }
-        }
-        self.cache.apply(revision, update);
-    }
-}
-
-fn warn(domain: &Name, left_out: &[LeftOut]) {
-    for LeftOut { limit, reason } in left_out {
-        tracing::warn!(%domain, limit, %reason, "limit is not in force at envoyproxy/ratelimit, which cannot express it");
     }
 }
 

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 mod failure;
 mod fixture;
 mod hostile;
+mod load;
 mod resources;
 
 use super::openapi;

@@ -141,6 +141,7 @@ pub(crate) async fn serve<S, A>(
             "stream ended"
         ),
     }
+    stream.status.inspections.end();
     gauge.decrement(1.0);
     drop(guard);
     if let Err(status) = result {
