@@ -9,7 +9,7 @@
 //! forms are in either cache under two names, and a proxy asks for one of them.
 //!
 //! Limiters share one cache with the domains of all fleets: a limiter may be asked by any of them. Those that are
-//! envoyproxy/ratelimit share another ([`peers`]).
+//! envoyproxy/ratelimit share another (`peers`).
 
 mod peers;
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use chancery_e2e::{
     bootstrap::Protocol,
     certificates::{Authority, Identity},
+    command::User,
     control_plane::ControlPlane,
     document::{fleet, listener, resource, route_to, service},
     port::free_port,
@@ -80,7 +81,11 @@ async fn an_operator_sees_what_envoy_has_and_what_it_refused() -> Result<()> {
     let Some(scene) = Scene::start(Protocol::Delta).await? else { return Ok(()) };
     let shop = service("shop", &[([127, 0, 0, 1], 9).into()]);
     scene.api.apply_and_wait(&[shop, route_to("shop", HOST, "shop")]).await?;
-    let operator = scene.authority.client("operator", OPERATOR)?;
+    let (authority, out) = (&scene.authority, scene.folder().join("operator"));
+    let (ca, key) = (authority.file().display().to_string(), authority.key_file().display().to_string());
+    let issue = format!("cert issue --operator ops --ca-cert {ca} --ca-key {key} --out {}", out.display());
+    User::in_folder(scene.folder()).does(&issue, "").await?;
+    let operator = Identity { certificate: out.join("tls.crt"), key: out.join("tls.key") };
     let mut operator = Onlooker::connect(&scene.control_plane, &scene.authority, &operator).await?;
 
     let answer = operator.ask(ClientStatusRequest::default()).await?;
