@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use tokio::runtime::Builder;
 
-use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, limits, load, resources};
+use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, limits, load, quarantine, resources};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -50,6 +50,8 @@ enum Command {
     Limits(limits::LimitsArgs),
     /// Show how much traffic services have, and how much of it fails
     Load(load::LoadArgs),
+    /// Show or release what fleets are not served because a proxy rejected it
+    Quarantine(quarantine::QuarantineArgs),
     /// Issue certificates
     Cert(cert::CertArgs),
 }
@@ -85,6 +87,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Bootstrap(args) => bootstrap::bootstrap(args),
         Command::Limits(args) => limits::run(args).await,
         Command::Load(args) => load::load(args).await,
+        Command::Quarantine(args) => quarantine::quarantine(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
     }
 }
@@ -132,6 +135,8 @@ mod tests {
             "chancery get rate-limits",
             "chancery load",
             "chancery load checkout --fleet edge -o json",
+            "chancery quarantine list",
+            "chancery quarantine release --fleet edge",
             "chancery limits show",
             "chancery limits show per-client -o json",
             "chancery limits check per-client x-api-key=k1 remote_address=10.0.0.1 --fleet edge",

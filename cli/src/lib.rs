@@ -19,6 +19,7 @@ mod load;
 mod manifest;
 mod output;
 mod progress;
+mod quarantine;
 mod resources;
 mod write;
 

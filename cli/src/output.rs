@@ -49,8 +49,12 @@ pub(crate) fn json(value: &impl Serialize) -> String {
 }
 
 /// `value` as a YAML document.
+///
+/// The writer takes U+2028 and U+2029 for line breaks and indents what follows, as YAML 1.1 had it; for a reader of YAML 1.2
+/// the spaces are part of the text then. JSON is YAML too, and has no such doubt.
 pub(crate) fn yaml(value: &impl Serialize) -> String {
-    serde_norway::to_string(value).unwrap_or_default()
+    let text = serde_norway::to_string(value).unwrap_or_default();
+    if text.contains(['\u{2028}', '\u{2029}']) { json(value) } else { text }
 }
 
 /// `text` to stdout. Whoever reads may stop reading.
@@ -91,6 +95,12 @@ fn printable(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn yaml_does_not_put_spaces_into_a_text() {
+        assert_eq!(yaml(&["a b"]), "- a b\n");
+        assert_eq!(yaml(&["a\u{2028}b"]), "[\n  \"a\u{2028}b\"\n]\n");
+    }
 
     #[test]
     fn a_table_is_columns_without_lines() {

@@ -9,7 +9,7 @@ use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
 
 use chancery_proto::envoy::core::{Node, node::UserAgentVersionType};
 use chancery_runtime::{telemetry, tls::PeerInfo};
-use chancery_xds::{Admission, Admit, Hello, Protocol, SharedStatus};
+use chancery_xds::{Admission, Admit, Hello, Protocol, StreamStatus};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -17,7 +17,7 @@ use tonic::Status;
 use crate::{
     identity::spiffe::{Identity, LimiterIdentity, ProxyIdentity},
     model::Name,
-    proxies::{Connection, Proxies},
+    proxies::{Connection, Judged, Observer, Proxies, ProxyId},
     publish::{Publisher, RouteForm, Served},
 };
 
@@ -140,10 +140,12 @@ impl Admit for FleetAdmission {
             }
             refuse(&refused, peer, Some(hello.node), "stream refused")
         })?;
-        let status = SharedStatus::default();
+        let proxy = Arc::new(ProxyId { fleet, id });
+        let judged = served.shelf.map(|shelf| Judged { shelf, changed: self.publisher.quarantine_changed() });
+        let observer = Observer::new(proxy.clone(), self.proxies.clone(), judged);
+        let status = Arc::new(StreamStatus::observed(Box::new(observer)));
         let guard = self.proxies.connect(Connection {
-            fleet,
-            id,
+            proxy,
             address,
             version: version(hello.node),
             protocol: hello.protocol,

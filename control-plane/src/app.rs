@@ -25,11 +25,13 @@ use crate::{
     commit::Commit,
     connections,
     csds::ClientStatuses,
+    feed::Feed,
     identity::token::AdminToken,
     load::{LoadReports, Loads},
     metrics,
-    proxies::Proxies,
+    proxies::{Proxies, records},
     publish::Publisher,
+    quarantine::{self, Keeper},
     replica::{Replica, ReplicaError},
     services::Services,
     store::{self, Store, StoreError},
@@ -86,6 +88,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
     chancery_runtime::tls::install_crypto_provider();
     let age = settings.connection_age()?;
+    let name = settings.replica_name(&mut rand::rng())?;
     let loads = Arc::new(Loads::new(settings.load_interval()?));
     let prometheus = telemetry::metrics()?;
     metrics::describe();
@@ -111,14 +114,20 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let store = open_store(&settings.database_url(), &shutdown.token()).await?;
     let publisher = Arc::new(Publisher::new());
-    let replica = Arc::new(load_replica(&store, &publisher, &shutdown.token()).await?);
-    let proxies = Arc::new(Proxies::new());
+    let feed = Arc::new(Feed::new(format!("{:08x}", rand::random::<u32>()), &shutdown.token()));
+    let replica = Arc::new(load_replica(&store, &publisher, &feed, &shutdown.token()).await?);
+    // Before anybody is served.
+    let mut keeper = Keeper::new(publisher.clone(), store.clone());
+    until_available(&shutdown.token(), async || keeper.step().await).await.context("cannot load the quarantine")?;
+    let proxies = Arc::new(Proxies::new(name, feed.clone()));
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
     let commit = Commit::new(replica.clone(), commits.clone());
 
     let stop = shutdown.token();
-    let admission = FleetAdmission::new(publisher, proxies.clone(), settings.trust_domain, settings.max_new_streams);
+    let quarantine = shutdown.spawn("quarantine", quarantine::run(keeper, stop.clone()));
+    let admission =
+        FleetAdmission::new(publisher.clone(), proxies.clone(), settings.trust_domain, settings.max_new_streams);
     let admission = Arc::new(admission);
     let services = Services {
         xds: XdsServer::new(admission.clone(), StreamSettings::default(), stop.clone(), streams.clone()),
@@ -127,8 +136,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     };
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
+    let recording = shutdown.spawn("proxies", records::run(proxies.clone(), store.clone(), stop.clone()));
     shutdown.spawn_essential("xDS", connections::serve(services, incoming, age, streams.clone(), stop.clone()));
-    let api = Api { replica: replica.clone(), commit, proxies, loads, admin_token: Arc::new(admin_token) };
+    let api =
+        Api { replica: replica.clone(), publisher, commit, proxies, feed, loads, admin_token: Arc::new(admin_token) };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
     shutdown.spawn("store", async move {
@@ -138,7 +149,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
             tasks.wait().await;
         }
         // What it returned was logged where it was spawned.
-        let _ = following.await;
+        let _ = tokio::join!(following, recording, quarantine);
         store.close().await;
         parts_ended.cancel();
     });
@@ -159,9 +170,10 @@ async fn open_store(url: &str, stop: &CancellationToken) -> anyhow::Result<Arc<d
 async fn load_replica(
     store: &Arc<dyn Store>,
     publisher: &Arc<Publisher>,
+    feed: &Arc<Feed>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Replica> {
-    let load = async || match Replica::load(store.clone(), publisher.clone()).await {
+    let load = async || match Replica::load(store.clone(), publisher.clone(), feed.clone()).await {
         Ok(replica) => Ok(Ok(replica)),
         Err(ReplicaError::Store(error)) => Err(error),
         Err(error @ ReplicaError::Unreadable { .. }) => Ok(Err(error)),

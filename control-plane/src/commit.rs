@@ -209,11 +209,12 @@ impl Commit {
         committed.fleets = changes.fleets.keys().cloned().collect();
         committed.limiters = !changes.domains.is_empty();
         let revision = NewRevision { author: set.author, message: set.message, at, changes: new_changes };
-        let revision = write.commit(revision).await?.summary.number;
+        let summary = write.commit(revision).await?.summary;
+        let revision = summary.number;
         committed.revision = revision;
         tracing::info!(revision, changed = committed.changed.len(), fleets = ?committed.fleets, "committed");
         committed.published = Instant::now();
-        self.replica.advance(Prepared { revision, catalog: next, changes }).await;
+        self.replica.advance(Prepared { revision, catalog: next, changes }, &summary).await;
         Ok(committed)
     }
 }

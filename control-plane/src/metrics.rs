@@ -9,11 +9,18 @@ pub const LOAD_STREAMS: &str = "chancery_load_streams";
 /// Counter: reports of load that came in.
 pub const LOAD_REPORTS: &str = "chancery_load_reports_total";
 
+/// Counter: resources that were taken back for a fleet because a proxy rejected them.
+pub const QUARANTINED: &str = "chancery_quarantined_total";
+/// Gauge: resources that fleets are not served because a proxy rejected them.
+pub const QUARANTINE: &str = "chancery_quarantine";
+
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
     metrics::describe_gauge!(REVISION, "Revision of the configuration that this replica serves");
     metrics::describe_histogram!(API_REQUEST_DURATION, metrics::Unit::Seconds, "Time an API request takes");
     metrics::describe_gauge!(LOAD_STREAMS, "Streams on which proxies report load");
     metrics::describe_counter!(LOAD_REPORTS, "Reports of load from proxies");
+    metrics::describe_counter!(QUARANTINED, "Resources taken back for a fleet because a proxy rejected them");
+    metrics::describe_gauge!(QUARANTINE, "Resources that fleets are not served because a proxy rejected them");
     chancery_xds::metrics::describe();
 }

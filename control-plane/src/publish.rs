@@ -1,7 +1,7 @@
 //! What each fleet is served, and what rate limiters are: translated changes on their way into the caches.
 //!
-//! A cache is filled by revision: its sequence is the revision's number, so "this proxy has applied
-//! revision 7" needs no bookkeeping of its own.
+//! A cache is filled by revision: its sequence says which, so "this proxy has applied revision 7" needs no bookkeeping of its
+//! own. Between two revisions there are steps, in which a fleet takes back what a proxy has rejected: see [`Shelf`].
 //!
 //! Routes are translated one virtual host at a time, and an Envoy that can take them so (VHDS) is sent
 //! only the host that changed. For all others they are joined to the RouteConfiguration of their listener, from
@@ -13,16 +13,26 @@
 
 mod peers;
 
+mod quarantine;
+mod shelf;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use chancery_proto::{Message, type_url};
 use chancery_xds::{Cache, Resource, Update};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+pub use quarantine::Place;
+pub use shelf::{Cause, Id, Quarantined, Rejected, Shelf, revision_at, sequence_of};
 
 use self::peers::Peers;
 use crate::{
@@ -40,6 +50,9 @@ pub struct Publisher {
     fleets: Mutex<HashMap<Name, Fleet>>,
     limiters: Arc<Cache>,
     peers: Mutex<Option<Peers>>,
+    /// The last that was published.
+    revision: AtomicU64,
+    quarantine_changed: Arc<Notify>,
 }
 
 /// What a revision changes for those who are served.
@@ -52,7 +65,7 @@ pub struct Changes {
 }
 
 /// The form in which a client gets its routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RouteForm {
     /// One virtual host at a time (VHDS).
     ByHost,
@@ -65,14 +78,16 @@ pub enum RouteForm {
 pub struct Served {
     /// The resources.
     pub cache: Arc<Cache>,
+    /// What hears of a proxy's verdicts on them; a limiter's are not asked for.
+    pub shelf: Option<Arc<Shelf>>,
     /// Cancelled when the fleet is deleted.
     pub ended: CancellationToken,
 }
 
 #[derive(Default)]
 struct Fleet {
-    by_host: Arc<Cache>,
-    whole: Option<Arc<Cache>>,
+    by_host: Arc<Shelf>,
+    whole: Option<Arc<Shelf>>,
     ended: CancellationToken,
     /// Per listener: its virtual hosts, encoded.
     virtual_hosts: BTreeMap<Name, BTreeMap<HostPattern, Bytes>>,
@@ -93,11 +108,16 @@ impl Publisher {
     pub fn serve(&self, fleet: &Name, form: RouteForm) -> Option<Served> {
         let mut fleets = self.fleets.lock();
         let fleet = fleets.get_mut(fleet)?;
-        let cache = match form {
+        let shelf = match form {
             RouteForm::ByHost => fleet.by_host.clone(),
             RouteForm::Whole => fleet.whole(),
         };
-        Some(Served { cache, ended: fleet.ended.clone() })
+        Some(Served { cache: shelf.cache().clone(), shelf: Some(shelf), ended: fleet.ended.clone() })
+    }
+
+    /// The revision that is published.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
     }
 
     /// Whether there is such a fleet.
@@ -112,22 +132,32 @@ impl Publisher {
 
     /// What a limiter is served from.
     pub fn serve_limiter(&self) -> Served {
-        Served { cache: self.limiters.clone(), ended: CancellationToken::new() }
+        Served { cache: self.limiters.clone(), shelf: None, ended: CancellationToken::new() }
     }
 
     /// What a limiter is served from that is envoyproxy/ratelimit.
     pub fn serve_peer(&self) -> Served {
         let mut peers = self.peers.lock();
         let peers = peers.get_or_insert_with(|| Peers::new(&self.limiters));
-        Served { cache: peers.cache(), ended: CancellationToken::new() }
+        Served { cache: peers.cache(), shelf: None, ended: CancellationToken::new() }
     }
 
-    /// Brings the caches to `revision`. Limiters come first, so that they know a limit when proxies begin to ask about it.
+    /// Fills the caches with what has been served before, at `revision`.
+    pub fn load(&self, revision: u64, changes: Changes) {
+        self.bring(revision, changes, false);
+    }
+
+    /// Brings the caches to `revision`, with what is new on trial. Limiters come first, so that they know a limit when proxies
+    /// begin to ask about it.
     pub fn publish(&self, revision: u64, changes: Changes) {
+        self.bring(revision, changes, true);
+    }
+
+    fn bring(&self, revision: u64, changes: Changes, on_trial: bool) {
         let mut fleets = self.fleets.lock();
         let mut peers = self.peers.lock();
         if let Some(peers) = &mut *peers {
-            peers.publish(revision, &changes.domains);
+            peers.publish(sequence_of(revision), &changes.domains);
         }
         let mut domains = Update::default();
         for (name, bytes) in changes.domains {
@@ -139,12 +169,12 @@ impl Publisher {
                 None => domains.remove(type_url::RATE_LIMIT_DOMAIN, name.as_str()),
             }
         }
-        self.limiters.apply(revision, domains);
+        self.limiters.apply(sequence_of(revision), domains);
         drop(peers);
         for (name, changes) in changes.fleets {
             match changes.fleet {
                 FleetChange::Created | FleetChange::Kept => {
-                    fleets.entry(name).or_default().publish(revision, changes);
+                    fleets.entry(name).or_default().publish(revision, changes, on_trial);
                 }
                 FleetChange::Deleted => {
                     if let Some(fleet) = fleets.remove(&name) {
@@ -153,6 +183,7 @@ impl Publisher {
                 }
             }
         }
+        self.revision.store(revision, Ordering::Release);
     }
 }
 
@@ -170,7 +201,7 @@ impl Changes {
 }
 
 impl Fleet {
-    fn publish(&mut self, revision: u64, changes: FleetChanges) {
+    fn publish(&mut self, revision: u64, changes: FleetChanges, on_trial: bool) {
         let routes_changed: BTreeSet<Name> = changes.routes_changed().into_iter().cloned().collect();
         let mut by_host = Update::default();
         let mut whole = Update::default();
@@ -244,27 +275,31 @@ impl Fleet {
             }
         }
         self.also_whole.retain(|listener| self.virtual_hosts.contains_key(listener));
-        self.by_host.apply(revision, by_host);
-        if let Some(cache) = &self.whole {
+        if on_trial {
+            self.by_host.publish(revision, by_host);
+        } else {
+            self.by_host.fill(sequence_of(revision), by_host);
+        }
+        if let Some(shelf) = &self.whole {
             for listener in routes_changed {
                 match self.joined_routes(&listener, listener.as_str()) {
                     Some(routes) => whole.upsert(type_url::ROUTE, routes),
                     None => whole.remove(type_url::ROUTE, listener.as_str()),
                 }
             }
-            cache.apply(revision, whole);
+            shelf.publish(revision, whole);
         }
     }
 
-    /// The cache for clients that take routes only whole, filled with what there is if it is new.
-    fn whole(&mut self) -> Arc<Cache> {
-        if let Some(cache) = &self.whole {
-            return cache.clone();
+    /// The shelf for clients that take routes only whole, filled with what there is if it is new.
+    fn whole(&mut self) -> Arc<Shelf> {
+        if let Some(shelf) = &self.whole {
+            return shelf.clone();
         }
-        let cache = Arc::new(Cache::new());
+        let shelf = Arc::new(Shelf::new());
         let mut update = Update::default();
         {
-            let tables = self.by_host.snapshot();
+            let tables = self.by_host.cache().snapshot();
             for type_url in [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER] {
                 for resource in tables.table(type_url).resources() {
                     update.upsert(type_url, resource.clone());
@@ -282,9 +317,9 @@ impl Fleet {
         for (id, resource) in &self.added {
             update.upsert(id.type_url(), resource.clone());
         }
-        cache.apply(self.by_host.head(), update);
-        self.whole = Some(cache.clone());
-        cache
+        shelf.fill(self.by_host.cache().head(), update);
+        self.whole = Some(shelf.clone());
+        shelf
     }
 
     fn joined_routes(&self, listener: &Name, name: &str) -> Option<Resource> {

@@ -18,9 +18,10 @@ use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    feed::{Event, Feed},
     model::{Catalog, Entry, Key, Problem, Problems, parse},
     publish::{Changes, Publisher},
-    store::{Loaded, Revision, Store, StoreError, Stored, Write},
+    store::{Loaded, Revision, RevisionSummary, Store, StoreError, Stored, Write},
 };
 
 /// How often the store is asked for its newest revision, whatever was notified.
@@ -42,6 +43,8 @@ pub struct Current {
 pub struct Replica {
     store: Arc<dyn Store>,
     publisher: Arc<Publisher>,
+    /// Hears of each revision.
+    feed: Arc<Feed>,
     current: ArcSwap<Current>,
     advancing: Mutex<()>,
     stuck: ArcSwap<Option<String>>,
@@ -75,7 +78,7 @@ pub enum ReplicaError {
 
 impl Replica {
     /// Loads everything from the store and publishes it.
-    pub async fn load(store: Arc<dyn Store>, publisher: Arc<Publisher>) -> Result<Self, ReplicaError> {
+    pub async fn load(store: Arc<dyn Store>, publisher: Arc<Publisher>, feed: Arc<Feed>) -> Result<Self, ReplicaError> {
         let Loaded { revision, resources } = within_deadline(store.load()).await?;
         let unreadable = |problems: Vec<Problem>| ReplicaError::Unreadable { revision, reason: first(&problems) };
         let mut problems = Problems::default();
@@ -84,10 +87,11 @@ impl Replica {
             return Err(unreadable(problems.into_vec()));
         }
         let catalog = Catalog::load(entries).map_err(unreadable)?;
-        publisher.publish(revision, Changes::full(&catalog));
+        publisher.load(revision, Changes::full(&catalog));
         Ok(Self {
             store,
             publisher,
+            feed,
             current: ArcSwap::from_pointee(Current { revision, catalog }),
             advancing: Mutex::new(()),
             stuck: ArcSwap::default(),
@@ -131,12 +135,12 @@ impl Replica {
         Ok(self.current())
     }
 
-    /// Moves to a revision that was just committed here.
-    pub async fn advance(&self, prepared: Prepared) {
+    /// Moves to a revision that was just committed here, and is what `summary` says.
+    pub async fn advance(&self, prepared: Prepared, summary: &RevisionSummary) {
         let _advancing = self.advancing.lock().await;
         // The poll may have been faster.
         if self.current.load().revision + 1 == prepared.revision {
-            self.move_to(prepared);
+            self.move_to(prepared, summary);
         }
     }
 
@@ -176,8 +180,9 @@ impl Replica {
             if number <= current.revision {
                 continue;
             }
+            let summary = revision.summary.clone();
             match prepare(&current.catalog, revision) {
-                Ok(prepared) => self.move_to(prepared),
+                Ok(prepared) => self.move_to(prepared, &summary),
                 Err(problems) => {
                     let error = ReplicaError::Unreadable { revision: number, reason: first(&problems) };
                     self.stuck.store(Arc::new(Some(error.to_string())));
@@ -189,7 +194,14 @@ impl Replica {
         Ok(())
     }
 
-    fn move_to(&self, Prepared { revision, catalog, changes }: Prepared) {
+    fn move_to(&self, Prepared { revision, catalog, changes }: Prepared, summary: &RevisionSummary) {
+        // Before it is published: who hears of a revision hears of it before the answers to it.
+        self.feed.tell(|| Event::Revision {
+            revision,
+            author: summary.author.clone(),
+            message: summary.message.clone(),
+            change_count: summary.change_count,
+        });
         self.current.store(Arc::new(Current { revision, catalog }));
         self.publisher.publish(revision, changes);
     }

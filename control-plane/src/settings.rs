@@ -35,6 +35,11 @@ pub struct InvalidInterval(Duration);
 #[error("xds_connection_age is {0:?}; it must be between a second and a year")]
 pub struct InvalidAge(Duration);
 
+/// A name of a replica that cannot be shown everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("replica_name is {0:?}; it must be at most 100 letters, digits, '-', '_' and '.'")]
+pub struct InvalidReplicaName(String);
+
 /// The settings of a control plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +69,8 @@ pub struct Settings {
     pub xds_connection_age: Duration,
     /// How many xDS streams may be opened in a second; more are asked to try again.
     pub max_new_streams: NonZeroU32,
+    /// How this replica is called among others on the same database; empty: the host's name and four letters of chance.
+    pub replica_name: String,
     /// How often each proxy reports the load of its services.
     #[serde(with = "humantime_serde")]
     pub load_report_interval: Duration,
@@ -85,6 +92,7 @@ impl Default for Settings {
             admin_token_file: PathBuf::new(),
             xds_connection_age: Duration::from_secs(30 * 60),
             max_new_streams: NEW_STREAMS,
+            replica_name: String::new(),
             load_report_interval: Duration::from_secs(10),
         }
     }
@@ -115,6 +123,27 @@ impl Settings {
     pub fn connection_age(&self) -> Result<Duration, InvalidAge> {
         let age = self.xds_connection_age;
         if CONNECTION_AGES.contains(&age) { Ok(age) } else { Err(InvalidAge(age)) }
+    }
+
+    /// How this replica is called: as it is set, or as no other is, by `chance`.
+    ///
+    /// # Errors
+    /// A name that cannot stand in a header, a table or a log.
+    pub fn replica_name(&self, chance: &mut impl rand::Rng) -> Result<String, InvalidReplicaName> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let name = &self.replica_name;
+        if !name.chars().all(plain) || name.len() > 100 {
+            return Err(InvalidReplicaName(name.clone()));
+        }
+        if !name.is_empty() {
+            return Ok(name.clone());
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+        let host = host.unwrap_or_default();
+        let host: String = host.split('.').next().unwrap_or_default().chars().filter(|c| plain(*c)).take(63).collect();
+        let host = if host.is_empty() { "replica" } else { &host };
+        let letters = (0..4).map(|_| char::from(chance.random_range(b'a'..=b'z')));
+        Ok(format!("{host}-{}", letters.collect::<String>()))
     }
 
     /// How often each proxy reports the load of its services.
@@ -176,6 +205,9 @@ pub struct Flags {
     /// How many xDS streams may be opened in a second [default: 1000]
     #[arg(long, value_name = "N")]
     pub max_new_streams: Option<NonZeroU32>,
+    /// How this replica is called among others; unique [default: the host's name and four letters of chance]
+    #[arg(long, value_name = "NAME")]
+    pub replica_name: Option<String>,
     /// How often each proxy reports the load of its services, 1s to 1m [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub load_report_interval: Option<String>,

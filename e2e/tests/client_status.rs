@@ -8,8 +8,7 @@ use chancery_e2e::{
     certificates::{Authority, Identity},
     command::User,
     control_plane::ControlPlane,
-    document::{fleet, listener, resource, route_to, service},
-    port::free_port,
+    document::{fleet, listener, route_to, service},
     scene::Scene,
     wait::{PATIENCE, until},
 };
@@ -25,7 +24,6 @@ use chancery_proto::{
     },
     type_url,
 };
-use http::Method;
 use serde_json::json;
 use tokio_stream::StreamExt as _;
 use tonic::{
@@ -77,7 +75,7 @@ fn status(config: &ClientConfig, type_url: &str, name: &str) -> Option<ConfigSta
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_sees_what_envoy_has_and_what_it_refused() -> Result<()> {
+async fn an_operator_sees_what_envoy_has() -> Result<()> {
     let Some(scene) = Scene::start(Protocol::Delta).await? else { return Ok(()) };
     let shop = service("shop", &[([127, 0, 0, 1], 9).into()]);
     scene.api.apply_and_wait(&[shop, route_to("shop", HOST, "shop")]).await?;
@@ -106,20 +104,6 @@ async fn an_operator_sees_what_envoy_has_and_what_it_refused() -> Result<()> {
     assert!(without.config[0].generic_xds_configs.iter().all(|one| one.xds_config.is_none()));
     assert_eq!(without.config[0].generic_xds_configs.len(), envoy.generic_xds_configs.len());
 
-    // What only the proxy can know: these files are not there.
-    let tls = json!({ "certificateFile": "/nowhere/tls.crt", "privateKeyFile": "/nowhere/tls.key" });
-    let spec = json!({ "fleet": "edge", "address": "127.0.0.1", "port": free_port(), "protocol": "https", "tls": tls });
-    let body = json!({ "resources": [resource("Listener", "refused", spec)] });
-    scene.api.json(Method::POST, "/api/v1/apply?wait=applied&timeout=10s", Some(&body)).await?;
-    let answer = operator.ask(about(MatchPattern::Exact("envoy".into()))).await?;
-    let configs = &answer.config.first().context("the proxy")?.generic_xds_configs;
-    let refused = configs.iter().find(|one| one.name == "refused" && one.type_url == type_url::LISTENER);
-    let refused = refused.context("the listener")?;
-    assert_eq!(refused.config_status(), ConfigStatus::Error, "{refused:?}");
-    let error = refused.error_state.as_ref().context("why")?;
-    assert!(error.details.contains("/nowhere/tls") && error.last_update_attempt.is_some(), "{error:?}");
-    assert_eq!(status(&answer.config[0], type_url::LISTENER, "web"), Some(ConfigStatus::Synced));
-
     // On a stream, one answer per question.
     let questions = [about(MatchPattern::Prefix("env".into())), about(MatchPattern::Suffix("nobody".into()))];
     let mut answers = operator.0.stream_client_status(tokio_stream::iter(questions)).await?.into_inner();
@@ -135,13 +119,15 @@ async fn an_operator_sees_what_envoy_has_and_what_it_refused() -> Result<()> {
 async fn a_client_that_does_not_answer_is_stale_and_sees_itself_only() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let authority = Authority::create(folder.path(), "authority")?;
-    let control_plane = ControlPlane::start_alone(folder.path(), &authority).await?;
+    let mut control_plane = ControlPlane::start_alone(folder.path(), &authority).await?;
     let api = control_plane.caller();
     let services = ["shop", "cart"].map(|name| service(name, &[([127, 0, 0, 1], 9).into()]));
     let routes = ["shop", "cart"].map(|name| route_to(name, &format!("{name}.example.com"), name));
     api.apply(&[fleet("edge"), listener("web", "edge", 10_000)]).await?;
     api.apply(&[services.to_vec(), routes.to_vec()].concat()).await?;
 
+    // What was served before a restart is on trial no more: a rejection does not take it back.
+    control_plane.start_again_with(&[]).await?;
     // Two clients that ask for clusters and say nothing more.
     let mut streams = Vec::new();
     for id in ["one", "two"] {
@@ -179,6 +165,36 @@ async fn a_client_that_does_not_answer_is_stale_and_sees_itself_only() -> Result
         Ok(())
     })
     .await?;
+
+    // One that rejects what it is sent, in its words.
+    let rejecting = authority.proxy("edge", "zero")?;
+    let channel = connect(&control_plane, &authority, &rejecting).await?;
+    let (requests, receiver) = tokio::sync::mpsc::channel(2);
+    let request = DeltaDiscoveryRequest {
+        node: Some(Node { id: "zero".to_owned(), cluster: "edge".to_owned(), ..Node::default() }),
+        type_url: type_url::LISTENER.to_owned(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    requests.send(request.clone()).await?;
+    let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let call = AggregatedDiscoveryServiceClient::new(channel).delta_aggregated_resources(receiver).await?;
+    let mut responses = call.into_inner();
+    let sent = tokio::time::timeout(PATIENCE, responses.message()).await??.context("listeners")?;
+    let words = chancery_proto::google::rpc::Status { message: "web: port taken".to_owned(), ..Default::default() };
+    requests.send(DeltaDiscoveryRequest { response_nonce: sent.nonce, error_detail: Some(words), ..request }).await?;
+    let refused = until("the rejection is told", PATIENCE, async || {
+        let answer = operator.ask(about(MatchPattern::Exact("zero".into()))).await?;
+        let config = answer.config.into_iter().next().context("the client")?;
+        let web = config.generic_xds_configs.into_iter().find(|one| one.name == "web").context("the listener")?;
+        ensure!(web.config_status() == ConfigStatus::Error, "{web:?}");
+        Ok(web)
+    })
+    .await?;
+    let error = refused.error_state.context("why")?;
+    assert_eq!(error.details, "web: port taken");
+    assert!(
+        error.last_update_attempt.is_some() && error.failed_configuration.is_some() && refused.xds_config.is_none()
+    );
 
     let regex = MatchPattern::SafeRegex(RegexMatcher { regex: ".*".into(), ..RegexMatcher::default() });
     let refused = operator.ask(about(regex)).await.expect_err("it is not understood");

@@ -191,14 +191,14 @@ async fn a_newer_schema_stops_the_start() {
     let url = postgres.create_database().await.unwrap();
     open(&url).await.close().await;
     let mut connection = PgConnection::connect(&url).await.unwrap();
-    sqlx::query("INSERT INTO _sqlx_migrations VALUES (7, 'from the future', now(), true, '', 0)")
+    sqlx::query("INSERT INTO _sqlx_migrations VALUES (7000, 'from the future', now(), true, '', 0)")
         .execute(&mut connection)
         .await
         .unwrap();
     for _ in 0..3 {
         // Again and again: a refused start leaves no lock behind.
         let refused = within(CALL, chancery_control_plane::store::open(&url)).await.err();
-        assert!(matches!(refused, Some(StoreError::Schema { found: 7, needed: 1 })), "{refused:?}");
+        assert!(matches!(refused, Some(StoreError::Schema { found: 7000, .. })), "{refused:?}");
     }
 }
 

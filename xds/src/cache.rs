@@ -88,6 +88,7 @@ pub enum Kept {
 pub struct Update {
     upserts: Vec<(TypeUrl, Resource)>,
     removals: Vec<(TypeUrl, Name)>,
+    renewals: Vec<(TypeUrl, Name)>,
 }
 
 impl Update {
@@ -101,9 +102,30 @@ impl Update {
         self.removals.push((type_url.into(), name.into()));
     }
 
+    /// Has a resource sent once more as it is, to those who have it and to those who have not. One that is not there is
+    /// let be.
+    pub fn renew(&mut self, type_url: impl Into<TypeUrl>, name: impl Into<Name>) {
+        self.renewals.push((type_url.into(), name.into()));
+    }
+
+    /// The resources to be set.
+    pub fn upserts(&self) -> &[(TypeUrl, Resource)] {
+        &self.upserts
+    }
+
+    /// The names to be removed.
+    pub fn removals(&self) -> &[(TypeUrl, Name)] {
+        &self.removals
+    }
+
+    /// Leaves out the resources that are not to be set.
+    pub fn retain_upserts(&mut self, keep: impl FnMut(&(TypeUrl, Resource)) -> bool) {
+        self.upserts.retain(keep);
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.upserts.is_empty() && self.removals.is_empty()
+        self.upserts.is_empty() && self.removals.is_empty() && self.renewals.is_empty()
     }
 }
 
@@ -184,6 +206,11 @@ impl Tables {
         }
         for (type_url, resource) in update.upserts {
             changed |= Arc::make_mut(self.by_type.entry(type_url).or_default()).upsert(at, resource);
+        }
+        for (type_url, name) in update.renewals {
+            if let Some(table) = self.by_type.get_mut(&type_url) {
+                changed |= Arc::make_mut(table).renew(at, &name);
+            }
         }
         if changed {
             self.head = at;
@@ -323,6 +350,18 @@ impl Table {
             self.log.remove(&(then, name));
             self.forgotten = then;
         }
+    }
+
+    fn renew(&mut self, at: u64, name: &Name) -> bool {
+        let Some((name, entry)) = self.live.get_key_value(name).map(|(name, entry)| (name.clone(), entry.clone()))
+        else {
+            return false;
+        };
+        self.log.remove(&(entry.at, name.clone()));
+        self.log.insert((at, name.clone()), Kept::Live);
+        self.live.insert(name, Entry { at, ..entry });
+        self.become_version(at, self.fingerprint);
+        true
     }
 
     fn become_version(&mut self, at: u64, fingerprint: u64) {

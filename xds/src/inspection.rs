@@ -1,120 +1,123 @@
-//! Asking a stream what its client has.
+//! A question to a stream that goes on: how does your client stand with what it asked for?
 //!
-//! Only the task of a stream knows; it is asked through the stream's status, and answers between two things that it does.
+//! The stream answers between two of its own steps, out of what it keeps anyway. Questions that come together get one
+//! answer; of more than a few, the rest is refused.
+
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::{
-    resource::{Name, Resource, TypeUrl},
-    status::StreamStatus,
-    subscription::Standing,
-};
+use crate::{cache::Tables, resource::TypeUrl, subscription::Standing};
 
-/// How many may ask a stream at once; more get no answer.
-const MOST_ASKING: usize = 16;
+/// How many questions may wait for an answer.
+const MOST_QUESTIONS: usize = 8;
 
-/// What a client has of a resource that it asked for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Inspected {
-    /// The type.
-    pub type_url: TypeUrl,
-    /// The name.
-    pub name: Name,
-    /// The newest version, if there is one.
-    pub resource: Option<Resource>,
-    /// What the client has of it.
-    pub standing: Standing,
+/// How a client stands, at one moment.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// What there was then.
+    pub tables: Arc<Tables>,
+    /// The types that it asked for, in the order in which they are sent, and every name of each.
+    pub types: Vec<(TypeUrl, Vec<Standing>)>,
 }
 
-/// Those who ask, until they are answered.
-#[derive(Debug, Default)]
-pub(crate) struct Inspections {
-    asking: Mutex<Asking>,
-    wake: Notify,
+/// Questions that wait for the stream.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    /// `None` when the stream has ended.
+    waiting: Mutex<Option<Vec<oneshot::Sender<Arc<Inspection>>>>>,
+    asked: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Asking {
-    waiting: Vec<oneshot::Sender<Vec<Inspected>>>,
-    /// Nobody answers any more.
-    over: bool,
-}
-
-impl Inspections {
-    /// Returns when somebody asks. May be cancelled without loss.
-    pub(crate) async fn asked(&self) {
-        self.wake.notified().await;
-    }
-
-    /// Answers all who ask.
-    pub(crate) fn answer(&self, inspect: impl FnOnce() -> Vec<Inspected>) {
-        let waiting = std::mem::take(&mut self.asking.lock().waiting);
-        if waiting.is_empty() {
-            return;
-        }
-        let inspected = inspect();
-        for waiting in waiting {
-            // Who is gone needs no answer.
-            let _ = waiting.send(inspected.clone());
-        }
-    }
-
-    /// The stream has ended: who asks, or will, hears that at once.
-    pub(crate) fn end(&self) {
-        *self.asking.lock() = Asking { waiting: Vec::new(), over: true };
+impl Default for Questions {
+    fn default() -> Self {
+        Self { waiting: Mutex::new(Some(Vec::new())), asked: Notify::new() }
     }
 }
 
-impl StreamStatus {
-    /// What the client has of each resource that it asked for. `None` if the stream has ended, or too many ask it. Give it a
-    /// deadline: a stream that has not begun answers when it has.
-    pub async fn inspect(&self) -> Option<Vec<Inspected>> {
-        let (sender, answer) = oneshot::channel();
+impl Questions {
+    /// Asks, and waits for as long as the stream takes. None if it has ended, or too many ask.
+    pub(crate) async fn ask(&self) -> Option<Arc<Inspection>> {
+        let (sender, receiver) = oneshot::channel();
         {
-            let mut asking = self.inspections.asking.lock();
-            asking.waiting.retain(|waiting| !waiting.is_closed());
-            if asking.over || asking.waiting.len() >= MOST_ASKING {
+            let mut waiting = self.waiting.lock();
+            let waiting = waiting.as_mut()?;
+            waiting.retain(|sender| !sender.is_closed());
+            if waiting.len() == MOST_QUESTIONS {
                 return None;
             }
-            asking.waiting.push(sender);
+            waiting.push(sender);
         }
-        self.inspections.wake.notify_one();
-        answer.await.ok()
+        self.asked.notify_one();
+        receiver.await.ok()
+    }
+
+    /// Returns when there is something to answer.
+    pub(crate) async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
+    /// Answers all who have asked, if somebody still wants to know.
+    pub(crate) fn answer(&self, inspect: impl FnOnce() -> Inspection) {
+        let waiting = self.waiting.lock().as_mut().map(std::mem::take).unwrap_or_default();
+        if waiting.iter().all(oneshot::Sender::is_closed) {
+            return;
+        }
+        let inspection = Arc::new(inspect());
+        for sender in waiting {
+            // Who does not wait any more does not need it.
+            let _ = sender.send(inspection.clone());
+        }
+    }
+
+    /// There will be no answer any more.
+    pub(crate) fn end(&self) {
+        *self.waiting.lock() = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
-    #[tokio::test]
-    async fn all_who_ask_are_answered_until_the_stream_ends() {
-        let status = Arc::new(StreamStatus::default());
-        let ask = || {
-            tokio::spawn({
-                let status = status.clone();
-                async move { status.inspect().await }
-            })
-        };
-        let (one, two) = (ask(), ask());
-        while status.inspections.asking.lock().waiting.len() < 2 {
-            tokio::task::yield_now().await;
-        }
-        status.inspections.asked().await;
-        status.inspections.answer(Vec::new);
-        assert_eq!((one.await.unwrap(), two.await.unwrap()), (Some(Vec::new()), Some(Vec::new())));
+    fn nothing() -> Inspection {
+        Inspection { tables: Arc::default(), types: Vec::new() }
+    }
 
-        let many: Vec<_> = (0..=MOST_ASKING).map(|_| ask()).collect();
-        while status.inspections.asking.lock().waiting.len() < MOST_ASKING {
-            tokio::task::yield_now().await;
+    #[tokio::test]
+    async fn questions_share_an_answer_and_too_many_are_refused() {
+        let questions = Arc::new(Questions::default());
+        questions.answer(|| panic!("nobody asks"));
+        let asking: Vec<_> = (0..=MOST_QUESTIONS)
+            .map(|_| {
+                let questions = questions.clone();
+                tokio::spawn(async move { questions.ask().await })
+            })
+            .collect();
+        questions.asked().await;
+        tokio::task::yield_now().await;
+        let mut times = 0;
+        questions.answer(|| {
+            times += 1;
+            nothing()
+        });
+        let mut answered = 0;
+        for asked in asking {
+            answered += usize::from(asked.await.unwrap().is_some());
         }
-        status.inspections.end();
-        for asked in many {
-            assert_eq!(asked.await.unwrap(), None);
-        }
-        assert_eq!(status.inspect().await, None);
+        assert_eq!((times, answered), (1, MOST_QUESTIONS));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ended_leaves_nobody_waiting() {
+        let questions = Arc::new(Questions::default());
+        let asking = tokio::spawn({
+            let questions = questions.clone();
+            async move { questions.ask().await.is_none() }
+        });
+        questions.asked().await;
+        questions.end();
+        assert!(asking.await.unwrap() && questions.ask().await.is_none());
     }
 }

@@ -23,8 +23,7 @@
 //! 3. **Admission.** [`Admit`] is asked once per stream, with the node and what the transport knows of the
 //!    client, and answers with its cache. Limits on connections and on their age are the transport's.
 //! 4. **Status.** The [`StreamStatus`] that you gave to a stream says what was sent, acknowledged and
-//!    rejected; [`StreamStatus::watch_settled`] waits until a sequence has arrived, and [`StreamStatus::inspect`] asks the
-//!    stream what its client has of each resource.
+//!    rejected; [`StreamStatus::watch_settled`] waits until a sequence has arrived.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -91,8 +90,7 @@ pub mod status;
 pub mod subscription;
 
 pub use cache::{Cache, Update};
-pub use inspection::Inspected;
+pub use inspection::Inspection;
 pub use resource::{Name, Resource, TypeUrl, Version};
 pub use server::{Admission, Admit, Call, Hello, Protocol, Retire, StreamSettings, XdsServer};
 pub use status::{Observe, Rejection, SharedStatus, Stamp, StreamEvent, StreamStatus, TypeStatus};
-pub use subscription::Standing;

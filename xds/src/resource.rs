@@ -53,6 +53,7 @@ pub struct Resource {
     version: Version,
     delta: Bytes,
     any_at: usize,
+    body_at: usize,
 }
 
 impl Resource {
@@ -79,7 +80,8 @@ impl Resource {
         put_field(&mut buf, ANY_TYPE_URL, type_url.as_bytes());
         put_field(&mut buf, ANY_VALUE, body);
         debug_assert_eq!(buf.len(), total);
-        Self { name, version, delta: buf.freeze(), any_at }
+        let body_at = total - body.len();
+        Self { name, version, delta: buf.freeze(), any_at, body_at }
     }
 
     /// The name.
@@ -106,6 +108,11 @@ impl Resource {
     /// The encoded `envoy.service.discovery.v3.Resource`.
     pub fn delta_bytes(&self) -> Bytes {
         self.delta.clone()
+    }
+
+    /// The encoded message itself.
+    pub fn body(&self) -> Bytes {
+        self.delta.slice(self.body_at..)
     }
 
     /// The encoded `google.protobuf.Any`.
@@ -142,6 +149,7 @@ mod tests {
         let any = delta.resource.unwrap();
         assert_eq!((any.type_url.as_str(), any.value.as_slice()), ("type.example/T", b"body".as_slice()));
         assert_eq!(prost_types::Any::decode(resource.any_bytes()).unwrap().value, b"body");
+        assert_eq!(&*resource.body(), b"body");
     }
 
     #[test]

@@ -28,10 +28,9 @@ use chancery_proto::type_url;
 
 use crate::{
     cache::{Table, Tables},
-    inspection::Inspected,
     order::{self, Held},
     resource::{Name, TypeUrl},
-    subscription::{FellBehind, Gate, Progress, Sent, Subscription, TypeRules, Verdict},
+    subscription::{FellBehind, Gate, Progress, Sent, Standing, Subscription, TypeRules, Verdict},
 };
 
 /// The subscriptions of one stream.
@@ -125,21 +124,6 @@ impl<S: Subscription> Session<S> {
         Ok(self.types[at].subscription.on_request(request, tables.table(type_url), tables.head()))
     }
 
-    /// What the client has of each resource that it asked for.
-    pub(crate) fn inspect(&self, newest: &Tables) -> Vec<Inspected> {
-        let of = |typed: &Typed<S>| {
-            let type_url = typed.type_url.clone();
-            let standings = typed.subscription.progress().standings(newest.table(&type_url));
-            standings.into_iter().map(move |(name, resource, standing)| Inspected {
-                type_url: type_url.clone(),
-                name,
-                resource,
-                standing,
-            })
-        };
-        self.types.iter().flat_map(of).collect()
-    }
-
     /// Lets go of the state that the stream was working through: what is sent next is the newest, however long it
     /// takes until something can be.
     pub(crate) fn unpin(&mut self) {
@@ -180,6 +164,16 @@ impl<S: Subscription> Session<S> {
         let settled = self.settled_through().into_iter().min();
         let kept_back = self.types.iter().filter_map(|typed| typed.subscription.progress().kept_back()).max();
         Ok(Turn { replies, look_again: look_again.filter(|at| *at > now).min(), settled, kept_back })
+    }
+
+    /// How the client stands with all that it asked for, as `newest` is.
+    pub(crate) fn standings(&self, newest: &Tables) -> Vec<(TypeUrl, Vec<Standing>)> {
+        let types = self.types.iter();
+        types
+            .map(|Typed { type_url, subscription, .. }| {
+                (type_url.clone(), subscription.progress().standings(newest.table(type_url)))
+            })
+            .collect()
     }
 
     fn make_all_replies(&mut self, view: View<'_>, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {

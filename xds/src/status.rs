@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use chancery_proto::type_url;
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    inspection::Inspections,
+    inspection::{Inspection, Questions},
     rejection::mentions,
     resource::{Name, TypeUrl},
     subscription::Sent,
@@ -34,7 +34,7 @@ pub struct StreamStatus {
     settled: watch::Sender<u64>,
     /// The newest change that is kept back because a cluster was rejected; 0 if none is.
     kept_back: AtomicU64,
-    pub(crate) inspections: Inspections,
+    questions: Questions,
 }
 
 /// Hears what happens on a stream, in order, from the task that serves it: it must be quick and must not wait.
@@ -48,10 +48,10 @@ pub trait Observe: Send + Sync {
 pub enum StreamEvent<'e> {
     /// A response was made, and goes out as soon as the connection takes it.
     Sent(&'e TypeUrl, &'e Stamp),
-    /// A response was applied.
-    Acknowledged(&'e TypeUrl, &'e Stamp),
-    /// A response was rejected.
-    Rejected(&'e TypeUrl, &'e Rejection),
+    /// A response was applied. The names are those that were set in it, and may have been new or changed.
+    Acknowledged(&'e TypeUrl, &'e Stamp, &'e [Name]),
+    /// A response was rejected. The names are those that were set in it, whether the client's words name them or not.
+    Rejected(&'e TypeUrl, &'e Rejection, &'e [Name]),
     /// [`StreamStatus::settled`] has moved here.
     Settled(u64),
 }
@@ -78,6 +78,8 @@ pub struct Stamp {
     pub sequence: u64,
     /// When it was sent, or answered.
     pub at: SystemTime,
+    /// How long it took to be answered; zero while it is not.
+    pub after: Duration,
 }
 
 /// A response that was rejected.
@@ -98,14 +100,14 @@ impl Default for StreamStatus {
             types: Mutex::default(),
             settled: watch::Sender::new(0),
             kept_back: AtomicU64::new(0),
-            inspections: Inspections::default(),
+            questions: Questions::default(),
         }
     }
 }
 
 impl fmt::Debug for StreamStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { observer: _, types, settled, kept_back, inspections: _ } = self;
+        let Self { observer: _, types, settled, kept_back, questions: _ } = self;
         let (types, settled) = (&*types.lock(), *settled.borrow());
         let mut shown = f.debug_struct("StreamStatus");
         shown.field("types", types).field("settled", &settled).field("kept_back", kept_back).finish_non_exhaustive()
@@ -146,6 +148,16 @@ impl StreamStatus {
         rejected.filter(since).collect()
     }
 
+    /// How the client stands with each resource that it asked for. The stream is asked, which costs it a look at every name:
+    /// not for routine. Waits for as long as the stream takes to answer; none if it has ended, or too many ask at once.
+    pub async fn inspect(&self) -> Option<Arc<Inspection>> {
+        self.questions.ask().await
+    }
+
+    pub(crate) fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
     pub(crate) fn on_kept_back(&self, newest: Option<u64>) {
         self.kept_back.store(newest.unwrap_or(0), Ordering::Release);
     }
@@ -155,7 +167,7 @@ impl StreamStatus {
     }
 
     pub(crate) fn on_sent(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
-        let stamp = stamp(sent, now);
+        let stamp = Stamp { after: Duration::ZERO, ..stamp(sent, now) };
         self.with(type_url, |status| status.sent = Some(stamp.clone()));
         self.tell(StreamEvent::Sent(type_url, &stamp));
     }
@@ -163,15 +175,16 @@ impl StreamStatus {
     pub(crate) fn on_acknowledged(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
         let stamp = stamp(sent, now);
         self.with(type_url, |status| status.acknowledged = Some(stamp.clone()));
-        self.tell(StreamEvent::Acknowledged(type_url, &stamp));
+        self.tell(StreamEvent::Acknowledged(type_url, &stamp, &sent.set));
     }
 
-    pub(crate) fn on_rejected(&self, type_url: &TypeUrl, rejection: Rejection) {
+    pub(crate) fn on_rejected(&self, type_url: &TypeUrl, rejection: Rejection, set: &[Name]) {
         self.with(type_url, |status| status.rejected = Some(rejection.clone()));
-        self.tell(StreamEvent::Rejected(type_url, &rejection));
+        self.tell(StreamEvent::Rejected(type_url, &rejection, set));
     }
 
-    pub(crate) fn on_settled(&self, sequence: u64) {
+    /// Everything up to `sequence` was sent and answered. A stream says so; who has no stream, for tests, may as well.
+    pub fn on_settled(&self, sequence: u64) {
         let moved = |settled: &mut u64| sequence > *settled && std::mem::replace(settled, sequence) < sequence;
         if self.settled.send_if_modified(moved) {
             self.tell(StreamEvent::Settled(sequence));
@@ -191,14 +204,15 @@ impl StreamStatus {
 }
 
 /// Which of the resources of a rejected response its message is about.
-pub(crate) fn rejection(sent: Sent, message: String, now: SystemTime) -> Rejection {
+pub(crate) fn rejection(sent: &Sent, message: String, now: SystemTime) -> Rejection {
     let named: Vec<Name> = sent.names.iter().filter(|name| mentions(&message, name)).cloned().collect();
-    let response = stamp(&sent, now);
-    Rejection { response, message, resources: if named.is_empty() { sent.names } else { named } }
+    let response = stamp(sent, now);
+    Rejection { response, message, resources: if named.is_empty() { sent.names.clone() } else { named } }
 }
 
 fn stamp(sent: &Sent, at: SystemTime) -> Stamp {
-    Stamp { version: sent.version.clone(), nonce: sent.nonce.clone(), sequence: sent.sequence, at }
+    let after = sent.at.elapsed();
+    Stamp { version: sent.version.clone(), nonce: sent.nonce.clone(), sequence: sent.sequence, at, after }
 }
 
 /// A status shared by a stream and its readers.
@@ -220,8 +234,8 @@ mod tests {
             at: std::time::Instant::now(),
         };
         let words = "Error adding/updating listener(s) web-2: bad port";
-        assert_eq!(rejection(sent.clone(), words.into(), SystemTime::now()).resources, [Name::from("web-2")]);
-        assert_eq!(rejection(sent, "bad".into(), SystemTime::now()).resources.len(), 3);
+        assert_eq!(rejection(&sent, words.into(), SystemTime::now()).resources, [Name::from("web-2")]);
+        assert_eq!(rejection(&sent, "bad".into(), SystemTime::now()).resources.len(), 3);
     }
 
     #[test]
@@ -231,8 +245,8 @@ mod tests {
             fn on(&self, event: StreamEvent<'_>) {
                 self.0.lock().push(match event {
                     StreamEvent::Sent(_, stamp) => format!("sent {}", stamp.nonce),
-                    StreamEvent::Acknowledged(_, stamp) => format!("acknowledged {}", stamp.nonce),
-                    StreamEvent::Rejected(_, rejection) => format!("rejected: {}", rejection.message),
+                    StreamEvent::Acknowledged(_, stamp, set) => format!("acknowledged {} {set:?}", stamp.nonce),
+                    StreamEvent::Rejected(_, rejection, set) => format!("rejected {set:?}: {}", rejection.message),
                     StreamEvent::Settled(sequence) => format!("settled {sequence}"),
                 });
             }
@@ -245,7 +259,7 @@ mod tests {
             version: "v".into(),
             sequence: 3,
             names: Vec::new(),
-            set: Vec::new(),
+            set: vec!["shop".into()],
             complete: true,
             at: std::time::Instant::now(),
         };
@@ -253,17 +267,23 @@ mod tests {
         status.on_acknowledged(&cluster, &sent, now);
         status.on_settled(3);
         status.on_settled(3);
-        status.on_rejected(&cluster, rejection(sent, "bad".into(), now));
-        assert_eq!(*heard.lock(), ["sent 1", "acknowledged 1", "settled 3", "rejected: bad"]);
+        status.on_rejected(&cluster, rejection(&sent, "bad".into(), now), &sent.set);
+        assert_eq!(*heard.lock(), ["sent 1", "acknowledged 1 [\"shop\"]", "settled 3", "rejected [\"shop\"]: bad"]);
     }
 
     #[test]
     fn a_rejection_counts_for_changes_that_are_kept_back_because_of_it() {
         let status = StreamStatus::default();
-        let response = Stamp { version: "v".into(), nonce: "1".into(), sequence: 3, at: SystemTime::UNIX_EPOCH };
+        let response = Stamp {
+            version: "v".into(),
+            nonce: "1".into(),
+            sequence: 3,
+            at: SystemTime::UNIX_EPOCH,
+            after: Duration::ZERO,
+        };
         let rejection = Rejection { response, message: "bad".into(), resources: Vec::new() };
-        status.on_rejected(&type_url::CLUSTER.into(), rejection.clone());
-        status.on_rejected(&type_url::SECRET.into(), rejection);
+        status.on_rejected(&type_url::CLUSTER.into(), rejection.clone(), &[]);
+        status.on_rejected(&type_url::SECRET.into(), rejection, &[]);
         let since = |sequence| status.rejections_since(sequence).len();
         assert_eq!([3, 4].map(since), [2, 0]);
         status.on_kept_back(Some(7));

@@ -6,10 +6,12 @@ use chancery_proto::{
     type_url,
 };
 use rcgen::{CertificateParams, KeyPair, SanType};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
     commit::Committed,
+    feed::Feed,
     model::Name,
     proxies::Role,
     publish::Changes,
@@ -43,7 +45,9 @@ fn extensions(identity: &str) -> http::Extensions {
 impl Desk {
     /// With a fleet that has a cluster and a limit.
     fn new() -> Self {
-        let (publisher, proxies) = (Arc::new(Publisher::new()), Arc::new(Proxies::new()));
+        let publisher = Arc::new(Publisher::new());
+        let feed = Arc::new(Feed::new("run".to_owned(), &CancellationToken::new()));
+        let proxies = Arc::new(Proxies::new("here".to_owned(), feed));
         let edge = FleetChanges {
             fleet: FleetChange::Created,
             put: [(ResourceId::Cluster(name("checkout")), "cluster".into())].into(),

@@ -50,6 +50,12 @@ pub(super) enum ApiError {
     /// A revision that cannot be reverted any more.
     #[error("{0}")]
     Superseded(String),
+    #[error("proxy {0:?} is not connected, so nobody knows what it has; GET /api/v1/proxies/{0} says what it had last")]
+    NotConnected(String),
+    #[error("proxy {proxy:?} is connected to replica {replica:?}; ask that one")]
+    OtherReplica { proxy: String, replica: String },
+    #[error("too many follow the events already; stop one, or try again later")]
+    TooManyListeners,
     #[error("the request took too long")]
     Timeout,
     #[error("cannot use the store")]
@@ -99,6 +105,9 @@ impl ApiError {
             Self::Exists(_) => (StatusCode::CONFLICT, "exists"),
             Self::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
             Self::Superseded(_) => (StatusCode::CONFLICT, "superseded"),
+            Self::NotConnected(_) => (StatusCode::CONFLICT, "not-connected"),
+            Self::OtherReplica { .. } => (StatusCode::MISDIRECTED_REQUEST, "other-replica"),
+            Self::TooManyListeners => (StatusCode::TOO_MANY_REQUESTS, "too-many-listeners"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
             Self::Behind(_) => (StatusCode::SERVICE_UNAVAILABLE, "replica-behind"),

@@ -11,6 +11,7 @@ mod condition;
 mod diff;
 mod envelope;
 mod error;
+mod events;
 mod listing;
 mod load;
 mod merge_patch;
@@ -19,6 +20,7 @@ mod openapi;
 mod params;
 mod problem;
 mod proxies;
+mod quarantine;
 mod resources;
 mod revisions;
 mod router;
@@ -33,17 +35,24 @@ pub use problem::ProblemDetails;
 pub use router::router;
 pub use view::ResourceView;
 
-use crate::{commit::Commit, identity::token::AdminToken, load::Loads, proxies::Proxies, replica::Replica};
+use crate::{
+    commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, proxies::Proxies, publish::Publisher,
+    replica::Replica,
+};
 
 /// The parts that the API speaks for.
 #[derive(Clone)]
 pub struct Api {
+    /// What fleets are served.
+    pub publisher: Arc<Publisher>,
     /// The catalog, for reading, and the history in the store behind it.
     pub replica: Arc<Replica>,
     /// The way of every change.
     pub commit: Commit,
     /// Who is connected and what it has applied.
     pub proxies: Arc<Proxies>,
+    /// What happens.
+    pub feed: Arc<Feed>,
     /// How much traffic services have.
     pub loads: Arc<Loads>,
     /// The token that every request must carry.

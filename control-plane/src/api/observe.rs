@@ -71,8 +71,12 @@ fn new_id() -> HeaderValue {
 
 /// Ends a request that takes too long.
 pub(super) async fn limit_time(request: Request, next: Next) -> Response {
-    let limit = time_limit(request.uri());
-    match tokio::time::timeout(limit, next.run(request)).await {
+    within(time_limit(request.uri()), next.run(request)).await
+}
+
+/// The time runs until the answer begins: events are followed for hours.
+async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Response {
+    match tokio::time::timeout(limit, answer).await {
         Ok(response) => response,
         Err(_) => ApiError::Timeout.into_response(),
     }
@@ -135,7 +139,23 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_body_may_take_longer_than_the_request() {
+        const LIMIT: Duration = Duration::from_millis(50);
+        let late = async |after: Duration| {
+            tokio::time::sleep(after).await;
+            Ok::<_, std::convert::Infallible>("late")
+        };
+        let body = Body::from_stream(futures_util::stream::once(late(LIMIT * 2)));
+        let response = within(LIMIT, std::future::ready(Response::new(body))).await;
+        assert_eq!(axum::body::to_bytes(response.into_body(), 10).await.unwrap(), "late");
+        let response = within(LIMIT, std::future::pending()).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
 
     #[test]
     fn who_waits_for_proxies_has_more_time() {

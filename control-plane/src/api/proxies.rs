@@ -7,8 +7,11 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Api, error::ApiError, params::Params};
-use crate::{model::Name, proxies::ProxyStatus};
+use super::{Api, ProblemDetails, error::ApiError, params::Params};
+use crate::{
+    model::Name,
+    proxies::{Everywhere, Given, ProxyId, ProxyStatus, Silent, Wanted, given},
+};
 
 /// Which proxies to list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -24,20 +27,22 @@ pub(super) struct ProxyParams {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProxyList {
     items: Vec<ProxyStatus>,
+    /// Whether those of other replicas are among them: not while the database is away.
+    complete: bool,
 }
 
 /// List proxies
 ///
-/// Proxies and rate limiters. Per one and type: what was sent, what was acknowledged, what was refused last and why.
+/// Proxies and rate limiters of all replicas. Per one and type: what was sent, what was acknowledged, what was refused last and
+/// why. Of those that are connected to other replicas, it is what these wrote last, up to some seconds ago.
 #[utoipa::path(get, path = "/api/v1/proxies", tag = "Proxies", operation_id = "listProxies", params(ProxyParams),
     responses((status = 200, body = ProxyList)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<ProxyParams>,
 ) -> Result<Json<ProxyList>, ApiError> {
-    let fleet = params.fleet.map(Name::try_from).transpose();
-    let fleet = fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))?;
-    Ok(Json(ProxyList { items: api.proxies.list(fleet.as_ref()) }))
+    let Everywhere { proxies, complete } = find(&api, params.fleet, None).await?;
+    Ok(Json(ProxyList { items: proxies, complete }))
 }
 
 /// Read a proxy
@@ -51,11 +56,65 @@ pub(super) async fn read(
     Path(id): Path<String>,
     Params(params): Params<ProxyParams>,
 ) -> Result<Json<ProxyStatus>, ApiError> {
-    let mut named = api.proxies.named(&id);
-    named.retain(|proxy| params.fleet.as_ref().is_none_or(|fleet| *fleet == proxy.fleet));
-    match (named.pop(), named.len()) {
-        (Some(proxy), 0) => Ok(Json(proxy)),
-        (Some(_), _) => Err(ApiError::Malformed(format!("more than one fleet has a proxy {id:?}: add ?fleet="))),
-        (None, _) => Err(ApiError::NotFound(format!("proxy {id:?}"))),
+    one(&api, &id, params.fleet).await.map(Json)
+}
+
+/// Which resources of a proxy to show.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ConfigParams {
+    /// The fleet of the proxy.
+    fleet: Option<String>,
+    /// Only resources of this type, by its short name: `cluster`, `endpoint`, `listener`, `route`, `virtualHost` …
+    r#type: Option<String>,
+    /// Only resources of this name.
+    name: Option<String>,
+    /// Only where the proxy has something else than it should, and without the resources themselves.
+    diff: bool,
+}
+
+/// Read what a proxy was given
+///
+/// Each resource that it asked for, as it should have it, and whether it has said that it does. The replica that it is connected
+/// to knows; another one answers 421 and names it.
+#[utoipa::path(get, path = "/api/v1/proxies/{id}/config", tag = "Proxies", operation_id = "readProxyConfig",
+    params(("id" = String, Path, description = "The id in its certificate"), ConfigParams),
+    responses(
+        (status = 200, body = Given),
+        (status = 409, description = "It is not connected", content_type = "application/problem+json", body = ProblemDetails),
+        (status = 421, description = "It is connected to another replica", content_type = "application/problem+json", body = ProblemDetails),
+    ))]
+pub(super) async fn config(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Params(params): Params<ConfigParams>,
+) -> Result<Json<Given>, ApiError> {
+    let proxy = one(&api, &id, params.fleet).await?;
+    if proxy.connected && proxy.replica != api.proxies.replica() {
+        return Err(ApiError::OtherReplica { proxy: id, replica: proxy.replica });
     }
+    let known = ProxyId::named(&proxy.fleet, &proxy.id).and_then(|known| api.proxies.connection(&known));
+    let connection = known.filter(|_| proxy.connected).ok_or_else(|| ApiError::NotConnected(id.clone()))?;
+    let wanted = Wanted { resource_type: params.r#type, name: params.name, different: params.diff };
+    given(&connection, wanted).await.map(Json).map_err(|Silent| ApiError::NotConnected(id))
+}
+
+/// The one proxy that is meant.
+async fn one(api: &Api, id: &str, fleet: Option<String>) -> Result<ProxyStatus, ApiError> {
+    let Everywhere { mut proxies, complete } = find(api, fleet, Some(id)).await?;
+    match (proxies.pop(), proxies.len()) {
+        (Some(proxy), 0) => Ok(proxy),
+        (Some(_), _) => Err(ApiError::Malformed(format!("more than one fleet has a proxy {id:?}: add ?fleet="))),
+        (None, _) if complete => Err(ApiError::NotFound(format!("proxy {id:?}"))),
+        (None, _) => Err(ApiError::NotFound(format!(
+            "proxy {id:?} at this replica; whether others have it is not known while the database is away"
+        ))),
+    }
+}
+
+async fn find(api: &Api, fleet: Option<String>, id: Option<&str>) -> Result<Everywhere, ApiError> {
+    let fleet = fleet.map(Name::try_from).transpose();
+    let fleet = fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))?;
+    Ok(api.proxies.everywhere(api.replica.store().as_ref(), fleet.as_ref(), id).await)
 }

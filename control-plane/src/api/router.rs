@@ -11,7 +11,9 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, apply, author, error::ApiError, load, observe, openapi, proxies, resources, revisions};
+use super::{
+    Api, apply, author, error::ApiError, events, load, observe, openapi, proxies, quarantine, resources, revisions,
+};
 use crate::model::Kind;
 
 /// The API, its description at `/api/openapi.json`, and a page to read it at `/docs`.
@@ -47,6 +49,10 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(revisions::revert))
         .routes(routes!(proxies::list))
         .routes(routes!(proxies::read))
+        .routes(routes!(proxies::config))
+        .routes(routes!(events::follow))
+        .routes(routes!(quarantine::list))
+        .routes(routes!(quarantine::release))
         .routes(routes!(load::list))
         .routes(routes!(load::read))
         .routes(routes!(author::whoami));

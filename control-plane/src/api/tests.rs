@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+mod events;
 mod failure;
 mod fixture;
 mod hostile;

@@ -1,9 +1,6 @@
 //! What is said of one client. Pure.
 
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use chancery_proto::{
     Message,
@@ -15,50 +12,63 @@ use chancery_proto::{
     google::protobuf::{Any, Timestamp},
     type_url,
 };
-use chancery_xds::{Inspected, Standing, TypeStatus, TypeUrl};
+use chancery_xds::{
+    Inspection, Resource, TypeStatus, TypeUrl,
+    subscription::{Standing, State},
+};
 
 use crate::{identity::spiffe::LIMITER_CLUSTER, proxies::Connection};
 
-/// What is said of the client behind `connection`, of which `inspected` was found.
-pub(super) fn client_config(connection: &Connection, inspected: &[Inspected], with_contents: bool) -> ClientConfig {
+/// What is said of the client behind `connection`, of which `inspection` was found.
+pub(super) fn client_config(connection: &Connection, inspection: &Inspection, with_contents: bool) -> ClientConfig {
     let types = connection.status.types();
-    let cluster = connection.fleet.as_ref().map_or(LIMITER_CLUSTER, |fleet| fleet.as_str());
+    let cluster = connection.proxy.fleet.as_ref().map_or(LIMITER_CLUSTER, |fleet| fleet.as_str());
     let version = connection.version.clone().map(UserAgentVersionType::UserAgentVersion);
+    let of_type = |(type_url, standings): &(TypeUrl, Vec<Standing>)| {
+        let (status, table) = (types.get(type_url), inspection.tables.table(type_url));
+        let shown = |standing| resource(type_url, standing, table.resource(&standing.name), status, with_contents);
+        standings.iter().map(shown).collect::<Vec<_>>()
+    };
     ClientConfig {
         node: Some(Node {
-            id: connection.id.to_string(),
+            id: connection.proxy.id.to_string(),
             cluster: cluster.to_owned(),
             user_agent_version_type: version,
             ..Node::default()
         }),
-        generic_xds_configs: inspected.iter().map(|one| resource(one, &types, with_contents)).collect(),
+        generic_xds_configs: inspection.types.iter().flat_map(of_type).collect(),
         ..ClientConfig::default()
     }
 }
 
-fn resource(one: &Inspected, types: &BTreeMap<TypeUrl, TypeStatus>, with_contents: bool) -> GenericXdsConfig {
-    let status = types.get(&one.type_url);
+fn resource(
+    type_url: &TypeUrl,
+    standing: &Standing,
+    newest: Option<&Resource>,
+    status: Option<&TypeStatus>,
+    with_contents: bool,
+) -> GenericXdsConfig {
     let applied = status.and_then(|status| status.acknowledged.as_ref()).map(|stamp| stamp.at);
     let sent = status.and_then(|status| status.sent.as_ref()).map(|stamp| stamp.at);
-    let (config_status, client_status, last_updated) = match one.standing {
-        Standing::Applied => (ConfigStatus::Synced, ClientResourceStatus::Acked, applied),
-        Standing::Unanswered => (ConfigStatus::Stale, ClientResourceStatus::Requested, sent),
-        Standing::Rejected => (ConfigStatus::Error, ClientResourceStatus::Nacked, applied),
-        Standing::NotSent => (ConfigStatus::NotSent, ClientResourceStatus::Requested, None),
-        Standing::Absent => (ConfigStatus::NotSent, ClientResourceStatus::DoesNotExist, None),
+    let (config_status, client_status, last_updated) = match standing.state {
+        State::Current => (ConfigStatus::Synced, ClientResourceStatus::Acked, applied),
+        State::Unanswered | State::Removing => (ConfigStatus::Stale, ClientResourceStatus::Requested, sent),
+        State::Rejected => (ConfigStatus::Error, ClientResourceStatus::Nacked, applied),
+        State::Unsent | State::KeptBack => (ConfigStatus::NotSent, ClientResourceStatus::Requested, None),
+        State::Absent => (ConfigStatus::NotSent, ClientResourceStatus::DoesNotExist, None),
     };
     // A secret holds keys, which nobody needs to see in order to know whether they have arrived.
-    let shown = one.resource.as_ref().filter(|_| with_contents && &*one.type_url != type_url::SECRET);
+    let shown = newest.filter(|_| with_contents && &**type_url != type_url::SECRET);
     let content = shown.and_then(|resource| Any::decode(resource.any_bytes()).ok());
-    let rejected = status.and_then(|status| status.rejected.as_ref()).filter(|_| one.standing == Standing::Rejected);
-    let (xds_config, failed_configuration) = match one.standing {
-        Standing::Rejected => (None, content),
+    let rejected = status.and_then(|status| status.rejected.as_ref()).filter(|_| standing.state == State::Rejected);
+    let (xds_config, failed_configuration) = match standing.state {
+        State::Rejected => (None, content),
         _ => (content, None),
     };
     GenericXdsConfig {
-        type_url: one.type_url.to_string(),
-        name: one.name.to_string(),
-        version_info: one.resource.as_ref().map(|resource| resource.version().to_string()).unwrap_or_default(),
+        type_url: type_url.to_string(),
+        name: standing.name.to_string(),
+        version_info: newest.map(|resource| resource.version().to_string()).unwrap_or_default(),
         xds_config,
         last_updated: last_updated.map(timestamp),
         config_status: config_status.into(),
@@ -80,25 +90,24 @@ fn timestamp(at: SystemTime) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use chancery_xds::{Protocol, Rejection, Resource, SharedStatus, Stamp};
+    use std::{sync::Arc, time::Duration};
+
+    use chancery_xds::{Protocol, Rejection, SharedStatus, Stamp};
 
     use super::*;
+    use crate::proxies::ProxyId;
 
     const WHEN: u64 = 1_000;
 
-    fn inspected(type_url: &str, standing: Standing) -> Inspected {
-        let resource = (standing != Standing::Absent).then(|| Resource::new(type_url, "x", b"content"));
-        Inspected { type_url: type_url.into(), name: "x".into(), resource, standing }
-    }
-
-    fn types(type_url: &str) -> BTreeMap<TypeUrl, TypeStatus> {
+    fn status() -> TypeStatus {
         let stamp = |second| Stamp {
             version: "v".into(),
             nonce: "1".into(),
             sequence: 1,
-            at: UNIX_EPOCH + std::time::Duration::from_secs(second),
+            at: UNIX_EPOCH + Duration::from_secs(second),
+            after: Duration::ZERO,
         };
-        let status = TypeStatus {
+        TypeStatus {
             sent: Some(stamp(WHEN)),
             acknowledged: Some(stamp(WHEN + 1)),
             rejected: Some(Rejection {
@@ -106,35 +115,43 @@ mod tests {
                 message: "bad port".into(),
                 resources: vec!["x".into()],
             }),
-        };
-        [(type_url.into(), status)].into()
+        }
     }
 
-    fn shown(standing: Standing) -> GenericXdsConfig {
-        resource(&inspected(type_url::LISTENER, standing), &types(type_url::LISTENER), true)
+    fn of(type_url: &str, state: State, with_contents: bool) -> GenericXdsConfig {
+        let newest =
+            (!matches!(state, State::Absent | State::Removing)).then(|| Resource::new(type_url, "x", b"content"));
+        let standing = Standing { name: "x".into(), state, held: false };
+        resource(&type_url.into(), &standing, newest.as_ref(), Some(&status()), with_contents)
+    }
+
+    fn shown(state: State) -> GenericXdsConfig {
+        of(type_url::LISTENER, state, true)
     }
 
     #[test]
     fn a_standing_has_its_status_its_time_and_its_content() {
         let seconds = |config: &GenericXdsConfig| config.last_updated.as_ref().map(|at| at.seconds.cast_unsigned());
-        for (standing, status, client, at) in [
-            (Standing::Applied, ConfigStatus::Synced, ClientResourceStatus::Acked, Some(WHEN + 1)),
-            (Standing::Unanswered, ConfigStatus::Stale, ClientResourceStatus::Requested, Some(WHEN)),
-            (Standing::NotSent, ConfigStatus::NotSent, ClientResourceStatus::Requested, None),
+        for (state, status, client, at) in [
+            (State::Current, ConfigStatus::Synced, ClientResourceStatus::Acked, Some(WHEN + 1)),
+            (State::Unanswered, ConfigStatus::Stale, ClientResourceStatus::Requested, Some(WHEN)),
+            (State::Unsent, ConfigStatus::NotSent, ClientResourceStatus::Requested, None),
+            (State::KeptBack, ConfigStatus::NotSent, ClientResourceStatus::Requested, None),
         ] {
-            let config = shown(standing);
+            let config = shown(state);
             assert_eq!((config.config_status(), config.client_status(), seconds(&config)), (status, client, at));
             assert_eq!(config.xds_config.as_ref().map(|any| any.value.as_slice()), Some(b"content".as_slice()));
             assert_eq!((config.error_state, config.version_info.len()), (None, 16));
         }
-        let absent = shown(Standing::Absent);
+        assert_eq!(shown(State::Removing).config_status(), ConfigStatus::Stale);
+        let absent = shown(State::Absent);
         assert_eq!(absent.client_status(), ClientResourceStatus::DoesNotExist);
         assert_eq!((absent.version_info.as_str(), absent.xds_config), ("", None));
     }
 
     #[test]
     fn a_rejection_has_the_words_of_the_client() {
-        let config = shown(Standing::Rejected);
+        let config = shown(State::Rejected);
         assert_eq!(
             (config.config_status(), config.client_status()),
             (ConfigStatus::Error, ClientResourceStatus::Nacked)
@@ -147,28 +164,25 @@ mod tests {
 
     #[test]
     fn contents_are_left_out_if_asked_and_of_secrets_always() {
-        let applied = |type_url: &str| inspected(type_url, Standing::Applied);
-        assert_eq!(resource(&applied(type_url::LISTENER), &BTreeMap::new(), false).xds_config, None);
-        let secret = resource(&applied(type_url::SECRET), &BTreeMap::new(), true);
+        assert_eq!(of(type_url::LISTENER, State::Current, false).xds_config, None);
+        let secret = of(type_url::SECRET, State::Current, true);
         assert_eq!((secret.xds_config, secret.name.as_str()), (None, "x"));
-        let rejected = inspected(type_url::SECRET, Standing::Rejected);
-        let rejected = resource(&rejected, &types(type_url::SECRET), true);
-        assert_eq!(rejected.error_state.unwrap().failed_configuration, None);
+        assert_eq!(of(type_url::SECRET, State::Rejected, true).error_state.unwrap().failed_configuration, None);
     }
 
     #[test]
     fn a_limiter_is_of_the_cluster_of_limiters() {
         let connection = Connection {
-            fleet: None,
-            id: "one".parse().unwrap(),
+            proxy: Arc::new(ProxyId { fleet: None, id: "one".parse().unwrap() }),
             address: None,
             version: Some("1.2.3".into()),
             protocol: Protocol::Delta,
             since: UNIX_EPOCH,
-            cache: std::sync::Arc::default(),
+            cache: Arc::default(),
             status: SharedStatus::default(),
         };
-        let node = client_config(&connection, &[], true).node.unwrap();
+        let nothing = Inspection { tables: Arc::default(), types: Vec::new() };
+        let node = client_config(&connection, &nothing, true).node.unwrap();
         assert_eq!((node.id.as_str(), node.cluster.as_str()), ("one", "rate-limiter"));
     }
 }

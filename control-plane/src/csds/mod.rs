@@ -1,7 +1,7 @@
 //! What clients have, for tools that ask it over gRPC (CSDS, `envoy.service.status.v3`).
 //!
 //! Who may ask: a proxy or rate limiter sees itself, an operator (a certificate of its own kind, `chancery cert issue
-//! --operator`) sees all. What is told of a resource is what the stream of its client knows (`chancery_xds::Inspected`),
+//! --operator`) sees all. What is told of a resource is what the stream of its client knows (`chancery_xds::Inspection`),
 //! asked when it is asked for: SYNCED, NOT_SENT, STALE or ERROR, the version and the content, which is left out if the caller
 //! wants that, and for secrets always. A stream is one `ClientConfig`; a client that asks for each type on a stream of its own has several.
 //!

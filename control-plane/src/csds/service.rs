@@ -17,7 +17,7 @@ use super::{config::client_config, matcher::Clients};
 use crate::{
     admission::FleetAdmission,
     identity::spiffe::Identity,
-    proxies::{Connection, Proxies},
+    proxies::{Connection, Proxies, ProxyId},
 };
 
 /// Package and name of the service.
@@ -123,21 +123,21 @@ impl Shared {
     ) -> Result<ClientStatusResponse, Status> {
         let clients = Clients::read(&question.node_matchers);
         let clients = clients.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let mut connections = self.proxies.connections();
-        connections.retain(|connection| may_see(onlooker, connection) && clients.contains(connection.id.as_str()));
+        let meant =
+            |connection: &Connection| may_see(onlooker, connection) && clients.contains(connection.proxy.id.as_str());
+        let connections = self.proxies.connections(meant);
         if connections.len() > MOST_CLIENTS {
             return Err(Status::resource_exhausted(format!(
                 "the question is about {} clients, an answer has at most {MOST_CLIENTS}: add node_matchers",
                 connections.len()
             )));
         }
-        connections.sort_by(|a, b| (&a.fleet, &a.id).cmp(&(&b.fleet, &b.id)));
         let (mut response, mut bytes) = (ClientStatusResponse::default(), 0);
         for connection in &connections {
-            let inspected = tokio::time::timeout(DEADLINES.1, connection.status.inspect()).await;
+            let inspection = tokio::time::timeout(DEADLINES.1, connection.status.inspect()).await;
             // Who does not say has just ended.
-            let Some(inspected) = inspected.ok().flatten() else { continue };
-            let config = client_config(connection, &inspected, !question.exclude_resource_contents);
+            let Some(inspection) = inspection.ok().flatten() else { continue };
+            let config = client_config(connection, &inspection, !question.exclude_resource_contents);
             bytes += config.encoded_len();
             if bytes > MOST_BYTES {
                 return Err(Status::resource_exhausted(format!(
@@ -152,9 +152,10 @@ impl Shared {
 
 /// A client sees itself, an operator all.
 fn may_see(onlooker: &Identity, connection: &Connection) -> bool {
+    let ProxyId { fleet, id } = &*connection.proxy;
     match onlooker {
-        Identity::Proxy(proxy) => connection.fleet.as_ref() == Some(&proxy.fleet) && connection.id == proxy.id,
-        Identity::Limiter(limiter) => connection.fleet.is_none() && connection.id == limiter.id,
+        Identity::Proxy(proxy) => fleet.as_ref() == Some(&proxy.fleet) && *id == proxy.id,
+        Identity::Limiter(limiter) => fleet.is_none() && *id == limiter.id,
         Identity::Operator(_) => true,
     }
 }

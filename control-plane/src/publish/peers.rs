@@ -39,8 +39,8 @@ impl Peers {
         self.cache.clone()
     }
 
-    /// Brings the cache to `revision`, which gives these domains another content, or none.
-    pub(super) fn publish(&mut self, revision: u64, domains: &BTreeMap<Name, Option<Bytes>>) {
+    /// Brings the cache to `sequence`, at which these domains get another content, or none.
+    pub(super) fn publish(&mut self, sequence: u64, domains: &BTreeMap<Name, Option<Bytes>>) {
         let mut update = Update::default();
         for (name, bytes) in domains {
             let domain = bytes.as_ref().and_then(|bytes| RateLimitDomain::decode(bytes.clone()).ok());
@@ -59,7 +59,7 @@ impl Peers {
                 self.left_out.insert(name.clone(), left_out);
             }
         }
-        self.cache.apply(revision, update);
+        self.cache.apply(sequence, update);
     }
 }
 

@@ -12,6 +12,8 @@ mod conformance;
 mod contract;
 mod failure;
 mod postgres;
+mod proxies;
+mod quarantine;
 mod rows;
 mod schema;
 mod sqlite;
@@ -21,6 +23,9 @@ use std::sync::Arc;
 pub use contract::{
     Change, HistoryQuery, Loaded, NewChange, NewRevision, Revision, RevisionSummary, Store, StoreError, Stored, Write,
 };
+
+pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
+pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};
 
 /// Opens the store at `url` and brings its schema up to date.
 ///

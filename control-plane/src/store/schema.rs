@@ -17,12 +17,20 @@ use super::{StoreError, failure::failure};
 
 /// The migrations of the Postgres back end.
 pub(super) fn postgres() -> Migrator {
-    migrator(&[(1, "revisions", include_str!("../../migrations/postgres/0001_revisions.sql"))])
+    migrator(&[
+        (1, "revisions", include_str!("../../migrations/postgres/0001_revisions.sql")),
+        (2, "proxies", include_str!("../../migrations/postgres/0002_proxies.sql")),
+        (3, "quarantine", include_str!("../../migrations/postgres/0003_quarantine.sql")),
+    ])
 }
 
 /// The migrations of the SQLite back end.
 pub(super) fn sqlite() -> Migrator {
-    migrator(&[(1, "revisions", include_str!("../../migrations/sqlite/0001_revisions.sql"))])
+    migrator(&[
+        (1, "revisions", include_str!("../../migrations/sqlite/0001_revisions.sql")),
+        (2, "proxies", include_str!("../../migrations/sqlite/0002_proxies.sql")),
+        (3, "quarantine", include_str!("../../migrations/sqlite/0003_quarantine.sql")),
+    ])
 }
 
 /// Runs the migrations that are missing.

@@ -10,6 +10,9 @@
 //!   between processes finds their revisions by asking for [`Store::head`].
 //! - Write-ahead logging needs a local disk, not a network file system.
 
+mod proxies;
+mod quarantine;
+
 use std::{fs::OpenOptions, io, path::Path, time::Duration};
 
 use async_trait::async_trait;

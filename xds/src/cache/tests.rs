@@ -55,6 +55,24 @@ fn the_same_content_changes_nothing_and_wakes_nobody() {
 }
 
 #[test]
+fn what_is_renewed_is_a_change_of_what_is_there() {
+    let cache = Cache::new();
+    cache.apply(1, upsert("a", "1"));
+    cache.apply(2, upsert("b", "1"));
+    let renew = |name: &str| {
+        let mut update = Update::default();
+        update.renew(T, name);
+        update
+    };
+    assert!(!cache.apply(3, renew("c")));
+    assert!(cache.apply(3, renew("a")));
+    assert_eq!(since(&cache, 0).unwrap(), [("b".into(), Kept::Live), ("a".into(), Kept::Live)]);
+    let tables = cache.snapshot();
+    assert!(tables.table(T).had("a", 1), "it was there all the time");
+    assert_eq!(tables.table(T).resource("a").map(Resource::version), Some(Version::of(b"1")));
+}
+
+#[test]
 fn a_removed_resource_is_remembered_until_it_comes_back() {
     let cache = Cache::new();
     cache.apply(1, upsert("a", "1"));

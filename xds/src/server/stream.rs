@@ -27,6 +27,7 @@ use super::{
 use crate::{
     cache::{Cache, Tables},
     codec::{EncodeResponse, Response},
+    inspection::Inspection,
     metrics as m,
     resource::TypeUrl,
     session::{Session, SessionRules, Turn},
@@ -131,6 +132,7 @@ pub(crate) async fn serve<S, A>(
     tracing::info!(proxy = id, fleet = cluster, protocol = S::PROTOCOL.as_str(), "stream opened");
     let mut stream = Stream::<S>::new(cache, status, &context, (id, cluster));
     let result = stream.run(first, &mut requests, outlet.responses(), &ends).await;
+    stream.status.questions().end();
     match &result {
         Ok(()) => tracing::info!(proxy = stream.node.0, fleet = stream.node.1, "stream closed"),
         Err(status) => tracing::info!(
@@ -141,7 +143,6 @@ pub(crate) async fn serve<S, A>(
             "stream ended"
         ),
     }
-    stream.status.inspections.end();
     gauge.decrement(1.0);
     drop(guard);
     if let Err(status) = result {
@@ -222,20 +223,15 @@ where
                     None => return Ok(()),
                 },
                 _ = self.head.changed() => {}
-                () = self.status.inspections.asked() => self.tell(),
                 permit = responses.reserve(), if blocked => match (permit, self.queue.pop_front()) {
                     (Ok(permit), Some(response)) => permit.send(response),
                     _ => return Ok(()),
                 },
                 () = responses.closed() => return Ok(()),
+                () = self.status.questions().asked() => self.answer(),
                 () = until(next_look) => {}
             }
         }
-    }
-
-    /// Tells whoever asks what the client has.
-    fn tell(&self) {
-        self.status.inspections.answer(|| self.session.inspect(&self.cache.snapshot()));
     }
 
     fn on_request(&mut self, request: S::Request) -> Result<(), Status> {
@@ -259,6 +255,13 @@ where
         Ok(())
     }
 
+    fn answer(&self) {
+        self.status.questions().answer(|| {
+            let tables = self.cache.snapshot();
+            Inspection { types: self.session.standings(&tables), tables }
+        });
+    }
+
     fn type_of(&self, request: &S::Request) -> Result<TypeUrl, Status> {
         match (request.type_url(), self.only) {
             ("", None) => Err(Status::invalid_argument("type_url is required on an aggregated stream")),
@@ -280,7 +283,7 @@ where
             }
             Verdict::Rejected(sent, message) => {
                 metrics::counter!(m::REJECTIONS, "type" => short.clone()).increment(1);
-                let rejection = rejection(sent, message, SystemTime::now());
+                let rejection = rejection(&sent, message, SystemTime::now());
                 tracing::warn!(
                     proxy = self.node.0,
                     fleet = self.node.1,
@@ -290,7 +293,7 @@ where
                     reason = rejection.message,
                     "configuration rejected by the proxy"
                 );
-                self.status.on_rejected(type_url, rejection);
+                self.status.on_rejected(type_url, rejection, &sent.set);
             }
         }
     }

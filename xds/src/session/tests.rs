@@ -4,7 +4,6 @@ mod hosts;
 mod laws;
 mod proxy;
 mod rejections;
-mod standing;
 mod steady;
 
 use chancery_proto::envoy::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};

@@ -19,11 +19,10 @@ mod pending;
 pub mod progress;
 mod refusals;
 pub mod sotw;
-mod standing;
 
 use std::{collections::HashSet, time::Instant};
 
-pub use self::{progress::Progress, standing::Standing};
+pub use self::progress::{Progress, Standing, State};
 use crate::{cache::Table, resource::Name};
 
 /// What differs from one resource type to another.

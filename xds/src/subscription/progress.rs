@@ -13,6 +13,8 @@
 //! and not for a moment of silence, which under steady changes may never come: see
 //! [`Progress::additions_through`] and [`Progress::settled_through`].
 
+mod standing;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Instant,
@@ -23,6 +25,8 @@ use super::{
     pending::{Span, Unanswered, Want},
     refusals::Refusals,
 };
+pub use standing::{Standing, State};
+
 use crate::{
     cache::{Kept, Table},
     resource::Name,
@@ -331,7 +335,7 @@ impl Progress {
     }
 
     /// Why `name` has to be sent, now or later.
-    pub(super) fn marked(&self, name: &str) -> Option<Want> {
+    fn marked(&self, name: &str) -> Option<Want> {
         let kept_back = || self.kept_back.get(name).map(|(want, _)| want);
         self.dirty.get(name).or_else(|| self.parked.get(name)).or_else(kept_back).copied()
     }

@@ -88,6 +88,11 @@ impl Refusals {
         self.names.keys()
     }
 
+    /// Whether the client has no other resource called `name`, if it has rejected this one.
+    pub(super) fn lacks(&self, name: &str) -> Option<bool> {
+        self.names.get(name).map(|refusal| refusal.lacking)
+    }
+
     /// The oldest change that the client has not taken.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.names.values().map(|refusal| refusal.since).min()

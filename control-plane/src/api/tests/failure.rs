@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     api::router,
-    store::{self, HistoryQuery, Loaded, Revision, RevisionSummary, Store, StoreError, Write},
+    store::{
+        self, FoundProxy, HistoryQuery, Loaded, ProxyRecord, ProxyRecords, QuarantineKey, QuarantineRecord,
+        QuarantineRecords, Revision, RevisionSummary, Store, StoreError, Write,
+    },
 };
 
 /// A store that can be away.
@@ -62,6 +65,44 @@ impl Store for Fragile {
     }
 }
 
+#[async_trait]
+impl ProxyRecords for Fragile {
+    async fn replica_begins(&self, replica: &str) -> Result<(), StoreError> {
+        self.here()?.replica_begins(replica).await
+    }
+    async fn replica_lives(&self, replica: &str) -> Result<(), StoreError> {
+        self.here()?.replica_lives(replica).await
+    }
+    async fn replica_ends(&self, replica: &str) -> Result<(), StoreError> {
+        self.here()?.replica_ends(replica).await
+    }
+    async fn record_proxies(&self, replica: &str, records: Vec<ProxyRecord>) -> Result<(), StoreError> {
+        self.here()?.record_proxies(replica, records).await
+    }
+    async fn proxies(&self, fleet: Option<&str>, id: Option<&str>) -> Result<Vec<FoundProxy>, StoreError> {
+        self.here()?.proxies(fleet, id).await
+    }
+    async fn connected_to(&self, replica: &str) -> Result<Vec<(String, String)>, StoreError> {
+        self.here()?.connected_to(replica).await
+    }
+    async fn forget_proxies(&self) -> Result<(), StoreError> {
+        self.here()?.forget_proxies().await
+    }
+}
+
+#[async_trait]
+impl QuarantineRecords for Fragile {
+    async fn quarantine(&self, records: Vec<QuarantineRecord>) -> Result<(), StoreError> {
+        self.here()?.quarantine(records).await
+    }
+    async fn release(&self, keys: Vec<QuarantineKey>) -> Result<(), StoreError> {
+        self.here()?.release(keys).await
+    }
+    async fn quarantined(&self) -> Result<Vec<QuarantineRecord>, StoreError> {
+        self.here()?.quarantined().await
+    }
+}
+
 #[tokio::test]
 async fn without_the_store_reads_go_on_and_writes_say_when_to_come_again() {
     let away = Arc::new(AtomicBool::new(false));
@@ -104,4 +145,29 @@ async fn a_panic_is_told_without_details() {
     answer.problem(500, "internal");
     assert!(!answer.text.contains("hunter2"), "{}", answer.text);
     assert!(!answer.header("x-request-id").is_empty());
+}
+
+#[tokio::test]
+async fn without_the_store_the_proxies_here_are_listed_and_that_there_may_be_more_is_said() {
+    let away = Arc::new(AtomicBool::new(false));
+    let store = store::open("sqlite::memory:").await.unwrap();
+    let engine = api(Arc::new(Fragile { store: store.clone(), away: away.clone() })).await;
+    let status = json!({
+        "id": "there", "role": "proxy", "fleet": "edge", "connected": true, "replica": "other",
+        "connectedSince": "2026-11-21T03:00:00Z", "protocol": "delta", "settledRevision": 1, "wantedRevision": 1, "types": {},
+    });
+    let record = ProxyRecord { fleet: "edge".into(), id: "there".into(), connected: true, status: status.to_string() };
+    store.record_proxies("other", vec![record]).await.unwrap();
+    store.replica_lives("other").await.unwrap();
+    let fixture = Fixture::of(router(engine));
+    let listed = fixture.ask(Method::GET, "/api/v1/proxies", &[]).await;
+    assert_eq!((&listed.body["complete"], &listed.body["items"][0]["id"]), (&json!(true), &json!("there")));
+    let read = fixture.ask(Method::GET, "/api/v1/proxies/there", &[]).await;
+    assert_eq!((&read.body["connected"], &read.body["replica"]), (&json!(true), &json!("other")));
+
+    away.store(true, Ordering::Relaxed);
+    let listed = fixture.ask(Method::GET, "/api/v1/proxies", &[]).await;
+    assert_eq!(listed.seen(), (200, &json!({ "items": [], "complete": false })));
+    let missing = fixture.ask(Method::GET, "/api/v1/proxies/there", &[]).await;
+    assert!(missing.problem(404, "not-found")["detail"].to_string().contains("while the database is away"));
 }

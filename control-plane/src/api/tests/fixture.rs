@@ -9,12 +9,13 @@ use axum::{
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
     api::{Api, router},
     commit::Commit,
+    feed::Feed,
     identity::token::AdminToken,
     load::Loads,
     proxies::Proxies,
@@ -26,11 +27,14 @@ use crate::{
 /// An engine over `store`.
 pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     let publisher = Arc::new(Publisher::new());
-    let replica = Arc::new(Replica::load(store, publisher).await.unwrap());
+    let feed = Arc::new(Feed::new("run".to_owned(), &CancellationToken::new()));
+    let replica = Arc::new(Replica::load(store, publisher.clone(), feed.clone()).await.unwrap());
     Api {
+        publisher,
         commit: Commit::new(replica.clone(), TaskTracker::new()),
         replica,
-        proxies: Arc::new(Proxies::new()),
+        proxies: Arc::new(Proxies::new("here".to_owned(), feed.clone())),
+        feed,
         loads: Arc::new(Loads::new(Duration::from_secs(10))),
         admin_token: Arc::new(admin_token()),
     }

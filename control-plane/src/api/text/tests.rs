@@ -102,19 +102,21 @@ fn wide_texts_are_left_at_the_budget() {
     assert!(yaml(&text).unwrap_err().contains("take more than"));
 }
 
+/// No control characters, and none of the two that the writer takes for line breaks, as YAML 1.1 did and 1.2 does not.
+const TEXT: &str = "[\\PC&&[^\u{2028}\u{2029}]]{0,12}";
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        "\\PC{0,12}".prop_map(Value::from),
+        TEXT.prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 5, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            proptest::collection::btree_map("\\PC{0,8}", inner, 0..5)
-                .prop_map(|map| Value::Object(map.into_iter().collect())),
+            proptest::collection::btree_map(TEXT, inner, 0..5).prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }

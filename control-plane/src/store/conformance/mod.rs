@@ -11,6 +11,8 @@
 #![allow(missing_docs, unreachable_pub, reason = "test code, compiled into two crates")]
 
 pub mod basic;
+pub mod proxies;
+pub mod quarantine;
 pub mod shared;
 
 use std::sync::Arc;
@@ -55,6 +57,16 @@ macro_rules! basic_conformance_tests {
             waiting_for_the_lock_has_a_deadline,
             a_held_write_sees_what_came_before_it,
             reads_go_on_while_a_write_is_held,
+        );
+        conformance_tests!($fresh, proxies:
+            a_proxy_is_what_its_last_replica_said,
+            a_replica_that_begins_or_ends_has_no_proxies,
+            many_proxies_are_recorded_at_once_as_they_are,
+            only_so_many_that_are_gone_are_remembered,
+        );
+        conformance_tests!($fresh, quarantine:
+            what_is_quarantined_is_kept_as_it_is,
+            a_resource_is_quarantined_in_one_version,
         );
     };
 }

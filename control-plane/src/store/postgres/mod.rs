@@ -18,6 +18,8 @@
 
 mod lease;
 mod listen;
+mod proxies;
+mod quarantine;
 mod sql;
 
 use std::{

@@ -76,12 +76,12 @@ async fn a_newer_schema_stops_the_start() {
     open(&url).await.close().await;
     let place = url.strip_prefix("sqlite:").unwrap();
     let mut connection = SqliteConnection::connect_with(&connect_options(place).unwrap()).await.unwrap();
-    sqlx::query("INSERT INTO _sqlx_migrations VALUES (7, 'from the future', 0, true, x'', 0)")
+    sqlx::query("INSERT INTO _sqlx_migrations VALUES (7000, 'from the future', 0, true, x'', 0)")
         .execute(&mut connection)
         .await
         .unwrap();
     let refused = crate::store::open(&url).await.err();
-    assert!(matches!(refused, Some(StoreError::Schema { found: 7, needed: 1 })), "{refused:?}");
+    assert!(matches!(refused, Some(StoreError::Schema { found: 7000, .. })), "{refused:?}");
 }
 
 #[tokio::test]

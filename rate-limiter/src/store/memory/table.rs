@@ -3,8 +3,8 @@
 //! # Shape
 //! A key has two buckets of eight slots, both in the same shard. A bucket is a cache line of tags and one of cells, side by
 //! side as processors fetch them; a hit reads one or two lines of tags and changes one cell. When windows end is
-//! kept apart, in memory that token buckets never touch. All of it is allocated at the start, as zeros that the system
-//! need not back before they are written. Nothing is ever rehashed or moved, so no call waits for the table to grow.
+//! kept apart, in memory that token buckets never touch. All of it is taken from the system at the start, page by page, and
+//! nothing is ever rehashed or moved: no call waits for the table to grow.
 //!
 //! A tag is 62 bits of the key; other bits choose the buckets. A new key therefore takes another's cell for its
 //! own with a chance of 16 in 2^62: at a million new keys a second, once in nine thousand years. The key is a
@@ -51,6 +51,8 @@ const ALIGNMENT: usize = BUCKET * size_of::<u64>();
 /// Bits of a key that choose one bucket of a shard.
 const CHOICE_BITS: u32 = 29;
 const MOST_SHARDS: usize = 64;
+/// Bytes of the smallest page there is.
+const PAGE: usize = 4096;
 
 /// Bit of a tag: the slot is taken.
 const TAKEN: u64 = 1;
@@ -248,9 +250,14 @@ impl Table {
     }
 }
 
-/// Zeros straight from the system, kept in place: neither the vector nor, with optimization, the conversion writes to them.
+/// Zeros in memory that the system has really given: it gives a page when it is first written, which takes milliseconds where
+/// pages are huge, and the requests that come first would wait for all of them.
 fn zeros(count: usize) -> Box<[AtomicU64]> {
-    vec![0; count].into_iter().map(AtomicU64::new).collect()
+    let zeros: Box<[AtomicU64]> = vec![0; count].into_iter().map(AtomicU64::new).collect();
+    for page in zeros.chunks(PAGE / size_of::<u64>()) {
+        page[0].store(0, Ordering::Relaxed);
+    }
+    zeros
 }
 
 /// What became of an attempt to take a slot from its owner.

@@ -11,6 +11,7 @@ use super::{
     proxy::{Dialect, Proxy, route_to},
     *,
 };
+use crate::subscription::State;
 
 /// A configuration in which every route sends to a service that exists.
 #[derive(Clone, Debug, Default)]
@@ -191,6 +192,36 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
     }
 
     pub(super) fn take(&mut self, step: &Step) -> bool {
+        let taken = self.step(step);
+        self.check_standings();
+        taken
+    }
+
+    /// What the stream says of its client is true. (Of endpoints and routes a client may have dropped some, and its word of
+    /// that be on the way.)
+    fn check_standings(&self) {
+        let tables = self.cache.snapshot();
+        for (type_url, standings) in self.session.standings(&tables) {
+            for standing in standings.iter().filter(|_| [type_url::CLUSTER, type_url::LISTENER].contains(&&*type_url)) {
+                let wanted =
+                    tables.table(&type_url).resource(&standing.name).map(|wanted| wanted.version().to_string());
+                let held = self.proxy.held(&type_url).get(&*standing.name).map(|(version, _)| version.clone());
+                let fits = match standing.state {
+                    State::Current => held == wanted,
+                    State::Rejected => held != wanted,
+                    State::Absent => held.is_none(),
+                    _ => true,
+                };
+                assert!(
+                    fits && (held.is_some() || !standing.held),
+                    "{standing:?}: it has {held:?}, wanted is {wanted:?}, after\n{}",
+                    self.said
+                );
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> bool {
         match step {
             Step::Edit(edit) => {
                 self.edit(edit);
@@ -280,6 +311,10 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
         let turn = world.session.turn(&world.cache.snapshot(), world.now).unwrap();
         assert_eq!(turn.settled, Some(world.cache.head()), "{}", world.said);
         let tables = world.cache.snapshot();
+        for (type_url, standings) in world.session.standings(&tables) {
+            let other: Vec<_> = standings.iter().filter(|standing| standing.state != State::Current).collect();
+            assert!(other.is_empty(), "{type_url}: {other:?} after\n{}", world.said);
+        }
         for type_url in [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE] {
             let has: Vec<_> =
                 world.proxy.held(type_url).iter().map(|(name, (v, _))| (name.clone(), v.clone())).collect();

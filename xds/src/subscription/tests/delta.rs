@@ -44,7 +44,7 @@ pub(super) fn expect(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) -
 
 /// As [`expect`], and the client acknowledges it.
 #[track_caller]
-fn expect_and_ack(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) {
+pub(super) fn expect_and_ack(bench: &mut Bench<Delta>, set: &[&str], removed: &[&str]) {
     let sent = expect(bench, set, removed);
     assert_eq!(bench.ask(ack(&sent)), Verdict::Acknowledged(sent));
 }

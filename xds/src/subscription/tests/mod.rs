@@ -5,6 +5,7 @@ mod laws;
 mod model;
 mod progress;
 mod sotw;
+mod standing;
 
 use std::{
     fmt::Debug,

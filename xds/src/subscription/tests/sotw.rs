@@ -3,13 +3,13 @@ use chancery_proto::{envoy::discovery::DiscoveryRequest, google::rpc::Status};
 use super::*;
 use crate::subscription::sotw::{Sotw, SotwReply};
 
-type Request = DiscoveryRequest;
+pub(super) type Request = DiscoveryRequest;
 
 fn request(names: &[&str]) -> Request {
     Request { resource_names: strings(names), ..Request::default() }
 }
 
-fn ack(sent: &Sent, names: &[&str]) -> Request {
+pub(super) fn ack(sent: &Sent, names: &[&str]) -> Request {
     Request { version_info: sent.version.clone(), response_nonce: sent.nonce.clone(), ..request(names) }
 }
 

@@ -1,0 +1,114 @@
+//! What happens, as server-sent events.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event as Message, KeepAlive},
+    },
+};
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::IntoParams;
+
+use super::{Api, ProblemDetails, error::ApiError, params::Params};
+use crate::feed::{Event, Feed, Heard, Listener, Told};
+
+/// So often something is sent, be it a comment: a proxy on the way may end a connection that is silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Which events to hear of.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventParams {
+    /// Of proxies, only those of this fleet.
+    fleet: Option<String>,
+    /// Of proxies, only those called so.
+    proxy: Option<String>,
+}
+
+impl EventParams {
+    fn wants(&self, event: &Event) -> bool {
+        let Some((proxy, fleet)) = event.about() else { return true };
+        let fits = |wanted: &Option<String>, given: &str| wanted.as_ref().is_none_or(|wanted| wanted == given);
+        fits(&self.proxy, proxy) && fits(&self.fleet, fleet)
+    }
+}
+
+/// Follow events
+///
+/// Server-sent events of this replica, from now on: `connected`, `disconnected`, `acknowledged`, `rejected`, `settled` of the
+/// proxies and rate limiters that are connected to it, and `revision`, which no filter leaves out. `lagged` says how many events
+/// (before any filter) were missed, because they were read too slowly or happened while a reader was away; `null` if that is not
+/// known. A reader that comes back sends the id of the last event as `Last-Event-ID`, as browsers do.
+#[utoipa::path(get, path = "/api/v1/events", tag = "Proxies", operation_id = "followEvents", params(EventParams),
+    responses(
+        (status = 200, content_type = "text/event-stream", body = Told),
+        (status = 429, description = "Too many follow the events", content_type = "application/problem+json", body = ProblemDetails),
+    ))]
+pub(super) async fn follow(
+    State(api): State<Api>,
+    Params(params): Params<EventParams>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let listener = api.feed.listen(last).map_err(|_| ApiError::TooManyListeners)?;
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
+    Ok(Sse::new(messages(api.feed.clone(), listener, params)).keep_alive(keep_alive).into_response())
+}
+
+fn messages(
+    feed: Arc<Feed>,
+    listener: Listener,
+    params: EventParams,
+) -> impl Stream<Item = Result<Message, Infallible>> {
+    // At once, so that a reader knows that it listens.
+    let begun = stream::iter([Ok(Message::default().comment("listening"))]);
+    let heard = stream::unfold((feed, listener, params), async |(feed, mut listener, params)| {
+        loop {
+            let message = match listener.next().await? {
+                Heard::Missed(count) => {
+                    Message::default().event("lagged").data(json!({ "event": "lagged", "missed": count }).to_string())
+                }
+                Heard::Event(told) if !params.wants(&told.event) => continue,
+                Heard::Event(told) => message(&feed, &told),
+            };
+            return Some((Ok(message), (feed, listener, params)));
+        }
+    });
+    futures_util::StreamExt::chain(begun, heard)
+}
+
+fn message(feed: &Feed, told: &Told) -> Message {
+    let data = serde_json::to_string(told).unwrap_or_default();
+    Message::default().id(feed.id_of(told)).event(told.event.name()).data(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_for_proxies() {
+        let gone = |proxy: &str, fleet: &str| Event::Disconnected { proxy: proxy.to_owned(), fleet: fleet.to_owned() };
+        let revision =
+            Event::Revision { revision: 1, author: "admin".to_owned(), message: String::new(), change_count: 1 };
+        let params = |fleet: Option<&str>, proxy: Option<&str>| EventParams {
+            fleet: fleet.map(str::to_owned),
+            proxy: proxy.map(str::to_owned),
+        };
+        for (params, wanted) in [
+            (params(None, None), [true, true, true, true]),
+            (params(Some("edge"), None), [true, true, false, true]),
+            (params(Some("edge"), Some("one")), [true, false, false, true]),
+        ] {
+            let events = [gone("one", "edge"), gone("two", "edge"), gone("one", "other"), revision.clone()];
+            assert_eq!(events.map(|event| params.wants(&event)), wanted, "{params:?}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What fleets are not served because a proxy has rejected it.
+
+use axum::{Json, extract::State};
+use chancery_proto::type_url::short_name;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Api, error::ApiError, params::Params};
+use crate::{
+    model::Name,
+    publish::{Cause, Place, Quarantined},
+};
+
+/// Of which fleet.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct QuarantineParams {
+    /// Only of this fleet.
+    fleet: Option<String>,
+}
+
+/// What is quarantined.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QuarantineList {
+    items: Vec<QuarantineView>,
+}
+
+/// A resource of Envoy that a fleet is not served as its newest revision has it, because a proxy has rejected that. It is served
+/// the last version that a proxy has acknowledged, until a revision changes the resource.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QuarantineView {
+    /// The fleet.
+    fleet: String,
+    /// The type of the resource, by short name.
+    #[serde(rename = "type")]
+    resource_type: String,
+    /// The resource.
+    name: String,
+    /// The version that was rejected.
+    version: String,
+    /// The version that is served; none if there never was a good one.
+    served_version: Option<String>,
+    /// Which of the fleet's proxies it concerns: `byHost` those that take virtual hosts one by one, `whole` all others.
+    form: &'static str,
+    /// The revision that brought the rejected version.
+    revision: u64,
+    /// The proxy that rejected it.
+    proxy: String,
+    /// Its words.
+    reason: String,
+    /// When it said them.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    since: OffsetDateTime,
+}
+
+/// List the quarantine
+///
+/// A resource that a proxy rejects before another has acknowledged it is taken back for the whole fleet: all others keep what they
+/// have, and everything else keeps flowing.
+#[utoipa::path(get, path = "/api/v1/quarantine", tag = "Proxies", operation_id = "listQuarantine",
+    params(QuarantineParams), responses((status = 200, body = QuarantineList)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<QuarantineParams>,
+) -> Result<Json<QuarantineList>, ApiError> {
+    Ok(Json(QuarantineList { items: quarantined(&api, &params)?.into_iter().map(view).collect() }))
+}
+
+/// Release the quarantine
+///
+/// Serves what is quarantined once more, as after an upgrade of the proxies: what they reject again is taken back again. Answers
+/// with what was released.
+#[utoipa::path(post, path = "/api/v1/quarantine/release", tag = "Proxies", operation_id = "releaseQuarantine",
+    params(QuarantineParams), responses((status = 200, body = QuarantineList)))]
+pub(super) async fn release(
+    State(api): State<Api>,
+    Params(params): Params<QuarantineParams>,
+) -> Result<Json<QuarantineList>, ApiError> {
+    let mut released = quarantined(&api, &params)?;
+    released.retain(|(place, _)| api.publisher.release(place));
+    api.publisher.quarantine_changed().notify_one();
+    Ok(Json(QuarantineList { items: released.into_iter().map(view).collect() }))
+}
+
+fn quarantined(api: &Api, params: &QuarantineParams) -> Result<Vec<(Place, Quarantined)>, ApiError> {
+    let fleet = params.fleet.clone().map(Name::try_from).transpose();
+    let fleet = fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))?;
+    let mut quarantined = api.publisher.quarantined();
+    quarantined.retain(|(place, _)| fleet.as_ref().is_none_or(|fleet| place.fleet == *fleet));
+    Ok(quarantined)
+}
+
+fn view((place, quarantined): (Place, Quarantined)) -> QuarantineView {
+    let Quarantined { rejected, good, cause: Cause { proxy, words, at, revision } } = quarantined;
+    QuarantineView {
+        fleet: place.fleet.to_string(),
+        resource_type: short_name(&place.id.0).to_owned(),
+        name: place.id.1.to_string(),
+        version: rejected.version().to_string(),
+        served_version: good.map(|good| good.version().to_string()),
+        form: place.form.as_str(),
+        revision,
+        proxy,
+        reason: words,
+        since: at.into(),
+    }
+}

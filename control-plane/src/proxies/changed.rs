@@ -1,0 +1,98 @@
+//! Which proxies have changed since others were last told of them.
+//!
+//! A set, not a list of changes: what is told is how the proxy is then. Who came, went or refused something is told
+//! first, and within these two sorts who has waited longest. There are never more in it than proxies that are known.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use super::ProxyId;
+
+/// From here on are the places of those who can wait.
+const CAN_WAIT: u64 = 1 << 63;
+
+/// The proxies that have changed.
+#[derive(Debug, Default)]
+pub(super) struct Changed(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    places: HashMap<Arc<ProxyId>, u64>,
+    order: BTreeMap<u64, Arc<ProxyId>>,
+}
+
+impl Changed {
+    /// `proxy` has changed.
+    pub(super) fn mark(&self, proxy: &Arc<ProxyId>) {
+        let mut inner = self.0.lock();
+        if !inner.places.contains_key(proxy) {
+            inner.place(proxy, CAN_WAIT);
+        }
+    }
+
+    /// `proxy` has changed in a way that is to be told before others.
+    pub(super) fn mark_first(&self, proxy: &Arc<ProxyId>) {
+        let mut inner = self.0.lock();
+        match inner.places.get(proxy).copied() {
+            Some(place) if place < CAN_WAIT => return,
+            Some(place) => drop(inner.order.remove(&place)),
+            None => {}
+        }
+        inner.place(proxy, 0);
+    }
+
+    /// Nothing is to be told of `proxy` any more.
+    pub(super) fn forget(&self, proxy: &ProxyId) {
+        let mut inner = self.0.lock();
+        if let Some(place) = inner.places.remove(proxy) {
+            inner.order.remove(&place);
+        }
+    }
+
+    /// Takes out those whose turn it is, `most` of them.
+    pub(super) fn take(&self, most: usize) -> Vec<Arc<ProxyId>> {
+        let mut inner = self.0.lock();
+        let Inner { places, order, .. } = &mut *inner;
+        let taken: Vec<_> = std::iter::from_fn(|| order.pop_first()).take(most).map(|(_, proxy)| proxy).collect();
+        for proxy in &taken {
+            places.remove(proxy);
+        }
+        taken
+    }
+}
+
+impl Inner {
+    fn place(&mut self, proxy: &Arc<ProxyId>, from: u64) {
+        self.places.insert(proxy.clone(), from + self.next);
+        self.order.insert(from + self.next, proxy.clone());
+        self.next += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_wait_goes_first_and_each_goes_once() {
+        let changed = Changed::default();
+        let proxy = |id: &str| Arc::new(ProxyId { fleet: None, id: id.parse().unwrap() });
+        for id in ["a", "b", "a", "c", "d"] {
+            changed.mark(&proxy(id));
+        }
+        changed.mark_first(&proxy("c"));
+        changed.mark_first(&proxy("e"));
+        changed.mark(&proxy("c"));
+        changed.forget(&proxy("b"));
+        let take = |most| changed.take(most).iter().map(|proxy| proxy.id.to_string()).collect::<Vec<_>>();
+        assert_eq!(take(3), ["c", "e", "a"]);
+        changed.mark(&proxy("a"));
+        assert_eq!(take(9), ["d", "a"]);
+        assert!(take(1).is_empty());
+    }
+}

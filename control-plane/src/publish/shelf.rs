@@ -1,0 +1,306 @@
+//! One cache of a fleet, and what proxies say of its resources: what one rejects is taken back for all.
+//!
+//! A resource that a revision sets is *on trial* until a proxy has acknowledged it. If a proxy rejects it before, it is
+//! *quarantined*: the fleet is served the last good version again (nothing, if there was none) until a revision sets or removes
+//! it. All else keeps flowing.
+//!
+//! - What somebody has acknowledged is not taken back: one odd proxy takes nothing away from the others.
+//! - A proxy may reject a response whose culprit its words do not name, and Envoy may have stopped taking the response at the
+//!   culprit. So all of it that was on trial is taken back, and offered again one by one; what was in it besides is sent again.
+//! - A cluster of which there was no good version stays where it is: streams keep back what refers to it.
+//! - What was there when this process started is not on trial: proxies that have it acknowledge nothing again.
+//!
+//! Invariant: the cache holds, of every name, what the newest revision set, except for what is quarantined. Sequences only grow:
+//! those of a revision, and the steps between it and the next ([`sequence_of`]).
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use chancery_proto::type_url;
+use chancery_xds::{Cache, Name, Resource, TypeUrl, Update, Version};
+use parking_lot::Mutex;
+
+/// Bits of a sequence that count the steps within a revision.
+const STEP_BITS: u32 = 32;
+
+/// How long the verdict on a resource that is offered alone holds up the next.
+const ALONE: Duration = Duration::from_secs(5);
+
+/// The sequence of the cache at which a revision is published.
+pub fn sequence_of(revision: u64) -> u64 {
+    revision << STEP_BITS
+}
+
+/// The revision that a sequence of a cache stands for: the newest that had something for it.
+pub fn revision_at(sequence: u64) -> u64 {
+    sequence >> STEP_BITS
+}
+
+/// A cache with its trials.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    cache: Arc<Cache>,
+    state: Mutex<State>,
+}
+
+/// Type and name of a resource.
+pub type Id = (TypeUrl, Name);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last that was given to the cache.
+    sequence: u64,
+    trials: HashMap<Id, Trial>,
+    quarantined: BTreeMap<Id, Quarantined>,
+    /// To be offered again, alone.
+    suspects: VecDeque<Id>,
+    alone: Option<(Id, Instant)>,
+}
+
+/// What nobody has acknowledged yet.
+#[derive(Debug)]
+struct Trial {
+    /// What to go back to.
+    good: Option<Resource>,
+    /// When it was set.
+    at: u64,
+}
+
+/// What is kept from a fleet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quarantined {
+    /// What was rejected.
+    pub rejected: Resource,
+    /// What is served instead.
+    pub good: Option<Resource>,
+    /// Who rejected it, and why.
+    pub cause: Cause,
+}
+
+/// A rejection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cause {
+    /// The proxy.
+    pub proxy: String,
+    /// Its words.
+    pub words: String,
+    /// When it said them.
+    pub at: SystemTime,
+    /// The revision that set the resource.
+    pub revision: u64,
+}
+
+/// What a proxy has rejected.
+#[derive(Clone, Copy, Debug)]
+pub struct Rejected<'r> {
+    /// The type of the response.
+    pub type_url: &'r TypeUrl,
+    /// The sequence that it stands for.
+    pub sequence: u64,
+    /// What was set in it.
+    pub set: &'r [Name],
+    /// What the proxy's words are about, or all.
+    pub blamed: &'r [Name],
+    /// The proxy.
+    pub proxy: &'r str,
+    /// Its words.
+    pub words: &'r str,
+    /// When it said them.
+    pub at: SystemTime,
+}
+
+impl Shelf {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The cache, to be read.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Fills an empty shelf with what has been served before, at `sequence`.
+    pub fn fill(&self, sequence: u64, update: Update) {
+        let mut state = self.state.lock();
+        state.sequence = sequence;
+        self.cache.apply(sequence, update);
+    }
+
+    /// Brings the cache to `revision`.
+    pub fn publish(&self, revision: u64, mut update: Update) {
+        let mut state = self.state.lock();
+        let at = state.next(revision);
+        let tables = self.cache.snapshot();
+        let set: HashMap<Id, Version> =
+            update.upserts().iter().map(|(t, r)| ((t.clone(), r.name().clone()), r.version())).collect();
+        for id in update.removals().iter().filter(|id| !set.contains_key(*id)) {
+            state.trials.remove(id);
+            state.quarantined.remove(id);
+        }
+        // The same as what is quarantined is no reason to try it again.
+        update.retain_upserts(|(type_url, resource)| {
+            let quarantined = state.quarantined.get(&(type_url.clone(), resource.name().clone()));
+            quarantined.is_none_or(|quarantined| quarantined.rejected.version() != resource.version())
+        });
+        for (type_url, resource) in update.upserts() {
+            let id = (type_url.clone(), resource.name().clone());
+            let current = tables.table(type_url).resource(resource.name());
+            let good = match (state.quarantined.remove(&id), state.trials.remove(&id)) {
+                (Some(quarantined), _) => quarantined.good,
+                (None, Some(trial)) => trial.good,
+                (None, None) => current.cloned(),
+            };
+            if good.as_ref().map(Resource::version) != Some(resource.version()) {
+                state.trials.insert(id, Trial { good, at });
+            }
+        }
+        self.cache.apply(at, update);
+    }
+
+    /// A proxy has applied a response. Returns whether that ended a quarantine.
+    pub fn acknowledged(&self, type_url: &TypeUrl, sequence: u64, set: &[Name], now: Instant) -> bool {
+        let mut state = self.state.lock();
+        if state.trials.is_empty() {
+            return false;
+        }
+        let mut ended = false;
+        for name in set {
+            let id = (type_url.clone(), name.clone());
+            if state.trials.get(&id).is_some_and(|trial| trial.at <= sequence) {
+                state.trials.remove(&id);
+                if state.alone.take_if(|(alone, _)| *alone == id).is_some() {
+                    self.offer(&mut state, now);
+                    ended = true;
+                }
+            }
+        }
+        ended
+    }
+
+    /// A proxy has rejected a response. Returns the names that are quarantined for it.
+    pub fn rejected(&self, rejected: &Rejected<'_>, now: Instant) -> Vec<Name> {
+        let Rejected { type_url, sequence, set, blamed, proxy, words, at } = *rejected;
+        let mut state = self.state.lock();
+        let on_trial = |state: &State, name: &Name| {
+            state.trials.get(&(type_url.clone(), name.clone())).is_some_and(|trial| trial.at <= sequence)
+        };
+        let suspects: Vec<&Name> = set.iter().filter(|name| on_trial(&state, name)).collect();
+        let named: Vec<&Name> = suspects.iter().copied().filter(|name| blamed.contains(name)).collect();
+        let culprits = if named.is_empty() { suspects } else { named };
+        let (mut update, tables) = (Update::default(), self.cache.snapshot());
+        let mut quarantined = Vec::new();
+        for name in culprits {
+            let id = (type_url.clone(), name.clone());
+            let (Some(trial), Some(resource)) = (state.trials.remove(&id), tables.table(type_url).resource(name))
+            else {
+                continue;
+            };
+            state.alone.take_if(|(alone, _)| *alone == id);
+            match &trial.good {
+                Some(good) => update.upsert(type_url.clone(), good.clone()),
+                None if **type_url == *type_url::CLUSTER => continue,
+                None => update.remove(type_url.clone(), name.clone()),
+            }
+            let cause = Cause { proxy: proxy.to_owned(), words: words.to_owned(), at, revision: revision_at(trial.at) };
+            state.quarantined.insert(id, Quarantined { rejected: resource.clone(), good: trial.good, cause });
+            quarantined.push(name.clone());
+        }
+        if quarantined.is_empty() {
+            return quarantined;
+        }
+        if ![type_url::CLUSTER, type_url::LISTENER].contains(&&**type_url) {
+            // Those it takes one by one, whatever is beside them.
+            for name in set.iter().filter(|name| !quarantined.contains(name)) {
+                update.renew(type_url.clone(), name.clone());
+            }
+        }
+        if quarantined.len() > 1 {
+            state.suspects.extend(quarantined.iter().map(|name| (type_url.clone(), name.clone())));
+        }
+        let step = state.step();
+        self.cache.apply(step, update);
+        self.offer(&mut state, now);
+        quarantined
+    }
+
+    /// Goes on to the next suspect if nobody says anything of the last. Returns whether a quarantine ended.
+    pub fn tick(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let late = state.alone.take_if(|(_, since)| now >= *since + ALONE).is_some();
+        if late {
+            self.offer(&mut state, now);
+        }
+        late
+    }
+
+    /// What is quarantined.
+    pub fn quarantined(&self) -> BTreeMap<Id, Quarantined> {
+        self.state.lock().quarantined.clone()
+    }
+
+    /// Takes over what another replica has quarantined, or this one before it was started. Returns whether the fleet was to be served
+    /// the rejected version; if it was not, there is nothing to be kept from it.
+    pub fn quarantine(&self, id: Id, version: &str, good: Option<Resource>, cause: Cause) -> bool {
+        let mut state = self.state.lock();
+        let tables = self.cache.snapshot();
+        let current = tables.table(&id.0).resource(&id.1).filter(|current| current.version().to_string() == version);
+        let Some(rejected) = current.cloned() else { return false };
+        state.trials.remove(&id);
+        let mut update = Update::default();
+        match &good {
+            Some(good) => update.upsert(id.0.clone(), good.clone()),
+            None => update.remove(id.0.clone(), id.1.clone()),
+        }
+        state.quarantined.insert(id, Quarantined { rejected, good, cause });
+        let step = state.step();
+        self.cache.apply(step, update);
+        true
+    }
+
+    /// Serves what was quarantined, on trial again. Returns whether it was.
+    pub fn release(&self, id: &Id) -> bool {
+        self.set_on_trial(&mut self.state.lock(), id)
+    }
+
+    /// Offers the next suspect.
+    fn offer(&self, state: &mut State, now: Instant) {
+        while state.alone.is_none()
+            && let Some(id) = state.suspects.pop_front()
+        {
+            if self.set_on_trial(state, &id) {
+                state.alone = Some((id, now));
+            }
+        }
+    }
+
+    fn set_on_trial(&self, state: &mut State, id: &Id) -> bool {
+        let Some(Quarantined { rejected, good, .. }) = state.quarantined.remove(id) else { return false };
+        let at = state.step();
+        state.trials.insert(id.clone(), Trial { good, at });
+        let mut update = Update::default();
+        update.upsert(id.0.clone(), rejected);
+        self.cache.apply(at, update);
+        true
+    }
+}
+
+impl State {
+    /// The sequence at which `revision` is published.
+    fn next(&mut self, revision: u64) -> u64 {
+        self.sequence = sequence_of(revision).max(self.sequence + 1);
+        self.sequence
+    }
+
+    /// The next sequence within the revision.
+    fn step(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+}
+
+#[cfg(test)]
+mod tests;
