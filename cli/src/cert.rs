@@ -1,4 +1,4 @@
-//! `chancery cert issue`: an identity as files, for a proxy, a rate limiter or a control plane.
+//! `chancery cert issue`: an identity as files, for a proxy, a rate limiter, an operator or a control plane.
 //!
 //! Works on files only, so it needs neither a running control plane nor a token; whoever can read
 //! the CA's key can issue.
@@ -28,7 +28,8 @@ pub struct CertArgs {
 
 #[derive(Debug, Subcommand)]
 enum CertCommand {
-    /// Issue a certificate for a proxy (--fleet, --id), a rate limiter (--rate-limiter) or a control plane (--control-plane)
+    /// Issue a certificate for a proxy (--fleet, --id), a rate limiter (--rate-limiter), an operator (--operator) or a control
+    /// plane (--control-plane)
     Issue(Box<IssueArgs>),
 }
 
@@ -36,7 +37,7 @@ enum CertCommand {
 #[derive(Debug, Args)]
 struct IssueArgs {
     /// Fleet of the proxy
-    #[arg(long, value_name = "FLEET", required_unless_present_any = ["control_plane", "rate_limiter"], requires = "id")]
+    #[arg(long, value_name = "FLEET", required_unless_present_any = ["control_plane", "rate_limiter", "operator"], requires = "id")]
     fleet: Option<Name>,
     /// Id of the proxy
     #[arg(long, value_name = "ID", requires = "fleet")]
@@ -44,8 +45,11 @@ struct IssueArgs {
     /// Issue the certificate of a rate limiter instead, which is server to proxies and client of the control plane
     #[arg(long, value_name = "ID", conflicts_with_all = ["fleet", "id"])]
     rate_limiter: Option<Name>,
+    /// Issue the certificate of an operator instead, who may ask the control plane what all its clients have (CSDS)
+    #[arg(long, value_name = "ID", conflicts_with_all = ["fleet", "id", "rate_limiter", "dns", "ip"])]
+    operator: Option<Name>,
     /// Issue the server certificate of a control plane instead
-    #[arg(long, conflicts_with_all = ["fleet", "id", "rate_limiter"])]
+    #[arg(long, conflicts_with_all = ["fleet", "id", "rate_limiter", "operator"])]
     control_plane: bool,
     /// DNS name under which the control plane or rate limiter is reached; may be repeated
     #[arg(long, value_name = "NAME", conflicts_with = "fleet")]
@@ -104,6 +108,7 @@ fn request(args: IssueArgs) -> anyhow::Result<Request> {
         fleet,
         id,
         rate_limiter,
+        operator,
         control_plane,
         dns,
         ip,
@@ -124,9 +129,10 @@ fn request(args: IssueArgs) -> anyhow::Result<Request> {
             if create_ca { CaSource::ExistingOrNew(dir) } else { CaSource::Existing(dir) }
         }
     };
-    let holder = match (fleet, id, rate_limiter) {
-        (Some(fleet), Some(id), _) => Holder::Proxy { fleet, id },
-        (_, _, limiter) => {
+    let holder = match (fleet, id, operator, rate_limiter) {
+        (Some(fleet), Some(id), ..) => Holder::Proxy { fleet, id },
+        (_, _, Some(id), _) => Holder::Operator { id },
+        (.., limiter) => {
             anyhow::ensure!(
                 (control_plane || limiter.is_some()) && !(dns.is_empty() && ip.is_empty()),
                 "the certificate of a control plane or rate limiter needs at least one --dns or --ip"
@@ -208,6 +214,12 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_has_an_id_and_no_address() {
+        let request = parse("issue --operator ops --out o").unwrap();
+        assert_eq!(request.holder, Holder::Operator { id: "ops".parse().unwrap() });
+    }
+
+    #[test]
     fn what_does_not_go_together_is_refused() {
         for arguments in [
             "issue --out o",
@@ -220,6 +232,9 @@ mod tests {
             "issue --rate-limiter limiter-1 --control-plane --ip 10.0.0.1 --out o",
             "issue --rate-limiter limiter-1 --fleet edge --id edge-1 --ip 10.0.0.1 --out o",
             "issue --fleet edge --id edge-1 --ip 10.0.0.1 --out o",
+            "issue --operator ops --fleet edge --id edge-1 --out o",
+            "issue --operator ops --control-plane --out o",
+            "issue --operator ops --ip 10.0.0.1 --out o",
             "issue --fleet edge --id edge-1 --out o --ca-cert c",
             "issue --fleet edge --id edge-1 --out o --ca-dir d --ca-cert c --ca-key k",
             "issue --fleet edge --id edge-1 --out o --ttl soon",

@@ -2,7 +2,8 @@
 //!
 //! The identity in the client certificate names fleet and proxy, or a rate limiter. What the node claims must agree with
 //! it; a proxy cannot ask for another fleet's configuration, nor speak for another proxy. A limiter is given the limits of
-//! all fleets and nothing else, a proxy none of them. Every refusal is one log line that says who, from where and why; the client is told no more than that its claim is wrong.
+//! all fleets and nothing else, a proxy none of them, an operator nothing. Every refusal is one log line that says who, from
+//! where and why; the client is told no more than that its claim is wrong.
 
 use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
 
@@ -14,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    identity::spiffe::{Identity, ProxyIdentity},
+    identity::spiffe::{Identity, LimiterIdentity, ProxyIdentity},
+    model::Name,
     proxies::{Connection, Judged, Observer, Proxies, ProxyId},
     publish::{Publisher, RouteForm, Served},
 };
@@ -34,7 +36,7 @@ pub struct FleetAdmission {
 enum Refused {
     #[error("there is no client certificate")]
     NoCertificate,
-    #[error("the client certificate names neither a proxy nor a rate limiter")]
+    #[error("the client certificate names neither a proxy nor a rate limiter nor an operator")]
     Identity(#[source] crate::identity::spiffe::InvalidIdentity),
     #[error("the certificate is of trust domain {0:?}")]
     TrustDomain(String),
@@ -44,6 +46,8 @@ enum Refused {
     OtherId { certified: String, claimed: String },
     #[error("there is no fleet {0:?}")]
     UnknownFleet(String),
+    #[error("an operator is served no configuration")]
+    Operator,
     #[error("only proxies report load")]
     NoProxy,
     #[error("too many streams are opened at once; try again")]
@@ -65,7 +69,9 @@ impl FleetAdmission {
             return Err(Refused::TrustDomain(identity.trust_domain().to_owned()));
         }
         let Some(node) = node else { return Ok(identity) };
-        if identity.cluster() != node.cluster {
+        // A limiter that is envoyproxy/ratelimit cannot name a cluster, and so claims none.
+        let claims_none = matches!(identity, Identity::Limiter(_)) && node.cluster.is_empty();
+        if identity.cluster() != node.cluster && !claims_none {
             let certified = identity.cluster().to_owned();
             return Err(Refused::OtherCluster { certified, claimed: node.cluster.clone() });
         }
@@ -87,15 +93,37 @@ impl FleetAdmission {
                 Some(ended) => Ok((proxy, ended)),
                 None => Err(Refused::UnknownFleet(proxy.fleet.to_string())),
             },
-            Identity::Limiter(_) => Err(Refused::NoProxy),
+            Identity::Limiter(_) | Identity::Operator(_) => Err(Refused::NoProxy),
         });
         admitted.map_err(|refused| refuse(&refused, peer, Some(node), "load report refused"))
     }
 
-    fn served(&self, identity: &Identity, hello: &Hello<'_>) -> Result<Served, Refused> {
-        let Identity::Proxy(proxy) = identity else { return Ok(self.publisher.serve_limiter()) };
-        let served = self.publisher.serve(&proxy.fleet, route_form(hello.protocol, hello.node));
-        served.ok_or_else(|| Refused::UnknownFleet(proxy.fleet.to_string()))
+    /// Who asks for the status of clients, as the certificate says.
+    pub(crate) fn onlooker(&self, extensions: &http::Extensions) -> Result<Identity, Status> {
+        let peer = extensions.get::<PeerInfo>();
+        self.identify(peer, None).map_err(|refused| refuse(&refused, peer, None, "question for status refused"))
+    }
+
+    /// Fleet and id of a client of resources, and what it is served from. Who is refused anyway takes no place, and who is
+    /// early does not have a cache filled.
+    fn served(&self, identity: Identity, hello: &Hello<'_>) -> Result<(Option<Name>, Name, Served), Refused> {
+        let take_place = || self.rate.check().map_err(|_| Refused::TooMany);
+        match identity {
+            Identity::Proxy(ProxyIdentity { fleet, id, .. }) => {
+                let unknown = || Refused::UnknownFleet(fleet.to_string());
+                self.publisher.has(&fleet).then_some(()).ok_or_else(unknown)?;
+                take_place()?;
+                let served =
+                    self.publisher.serve(&fleet, route_form(hello.protocol, hello.node)).ok_or_else(unknown)?;
+                Ok((Some(fleet), id, served))
+            }
+            Identity::Limiter(LimiterIdentity { id, .. }) => {
+                take_place()?;
+                let is_ours = !hello.node.cluster.is_empty();
+                Ok((None, id, if is_ours { self.publisher.serve_limiter() } else { self.publisher.serve_peer() }))
+            }
+            Identity::Operator(_) => Err(Refused::Operator),
+        }
     }
 }
 
@@ -103,18 +131,8 @@ impl Admit for FleetAdmission {
     fn admit(&self, hello: Hello<'_>) -> Result<Admission, Status> {
         let peer = hello.extensions.get::<PeerInfo>();
         let address = peer.map(|peer| peer.address);
-        let admitted = self.identify(peer, Some(hello.node)).and_then(|identity| {
-            // Who is refused anyway takes no place, and who is early does not have a cache filled.
-            if let Identity::Proxy(proxy) = &identity
-                && !self.publisher.has(&proxy.fleet)
-            {
-                return Err(Refused::UnknownFleet(proxy.fleet.to_string()));
-            }
-            self.rate.check().map_err(|_| Refused::TooMany)?;
-            let served = self.served(&identity, &hello)?;
-            Ok((identity, served))
-        });
-        let (identity, served) = admitted.map_err(|refused| {
+        let admitted = self.identify(peer, Some(hello.node)).and_then(|identity| self.served(identity, &hello));
+        let (fleet, id, served) = admitted.map_err(|refused| {
             if matches!(refused, Refused::TooMany) {
                 // It tries again, and thousands may.
                 tracing::debug!(?address, proxy = hello.node.id, fleet = hello.node.cluster, "stream put off");
@@ -122,10 +140,6 @@ impl Admit for FleetAdmission {
             }
             refuse(&refused, peer, Some(hello.node), "stream refused")
         })?;
-        let (fleet, id) = match identity {
-            Identity::Proxy(proxy) => (Some(proxy.fleet), proxy.id),
-            Identity::Limiter(limiter) => (None, limiter.id),
-        };
         let proxy = Arc::new(ProxyId { fleet, id });
         let judged = served.shelf.map(|shelf| Judged { shelf, changed: self.publisher.quarantine_changed() });
         let observer = Observer::new(proxy.clone(), self.proxies.clone(), judged);

@@ -24,6 +24,7 @@ use crate::{
     api::{self, Api},
     commit::Commit,
     connections,
+    csds::ClientStatuses,
     feed::Feed,
     identity::token::AdminToken,
     load::{LoadReports, Loads},
@@ -130,7 +131,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let admission = Arc::new(admission);
     let services = Services {
         xds: XdsServer::new(admission.clone(), StreamSettings::default(), stop.clone(), streams.clone()),
-        load: LoadReports::new(admission, loads.clone(), replica.clone(), stop.clone(), streams.clone()),
+        load: LoadReports::new(admission.clone(), loads.clone(), replica.clone(), stop.clone(), streams.clone()),
+        status: ClientStatuses::new(admission, proxies.clone(), stop.clone(), streams.clone()),
     };
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;

@@ -11,6 +11,7 @@ pub mod app;
 pub mod bootstrap;
 pub mod commit;
 pub mod connections;
+pub mod csds;
 pub mod feed;
 pub mod identity;
 pub mod load;

@@ -170,7 +170,8 @@ impl Proxies {
         self.state.lock().connected.get(proxy)?.values().next_back().cloned()
     }
 
-    fn connections(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Connection> {
+    /// The streams that are open and `wanted`, by proxy.
+    pub fn connections(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Connection> {
         let state = self.state.lock();
         state.connected.values().flat_map(BTreeMap::values).filter(|connection| wanted(connection)).cloned().collect()
     }

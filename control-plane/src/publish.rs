@@ -5,9 +5,13 @@
 //!
 //! Routes are translated one virtual host at a time, and an Envoy that can take them so (VHDS) is sent
 //! only the host that changed. For all others they are joined to the RouteConfiguration of their listener, from
-//! encoded pieces; that second cache is filled when the first such client comes.
+//! encoded pieces; that second cache is filled when the first such client comes. Where a listener wants them whole, both
+//! forms are in either cache under two names, and a proxy asks for one of them.
 //!
-//! Limiters share one cache with the domains of all fleets: a limiter may be asked by any of them.
+//! Limiters share one cache with the domains of all fleets: a limiter may be asked by any of them. Those that are
+//! envoyproxy/ratelimit share another (`peers`).
+
+mod peers;
 
 mod quarantine;
 mod shelf;
@@ -30,11 +34,12 @@ use tokio_util::sync::CancellationToken;
 pub use quarantine::Place;
 pub use shelf::{Cause, Id, Quarantined, Rejected, Shelf, revision_at, sequence_of};
 
+use self::peers::Peers;
 use crate::{
-    model::{Catalog, Key, Name, route::HostPattern},
+    model::{Catalog, Key, Name, listener::RouteDelivery, route::HostPattern},
     translate::{
         rate_limit,
-        route::{placeholder, route_configuration},
+        route::{placeholder, route_configuration, route_configuration_name},
         snapshot::{self, FleetChange, FleetChanges, ResourceId},
     },
 };
@@ -44,6 +49,7 @@ use crate::{
 pub struct Publisher {
     fleets: Mutex<HashMap<Name, Fleet>>,
     limiters: Arc<Cache>,
+    peers: Mutex<Option<Peers>>,
     /// The last that was published.
     revision: AtomicU64,
     quarantine_changed: Arc<Notify>,
@@ -85,6 +91,9 @@ struct Fleet {
     ended: CancellationToken,
     /// Per listener: its virtual hosts, encoded.
     virtual_hosts: BTreeMap<Name, BTreeMap<HostPattern, Bytes>>,
+    /// Listeners whose routes are there whole too, for proxies that take them either way. Not only those that want them so now:
+    /// connections from the time before a change go on with what they had.
+    also_whole: BTreeSet<Name>,
     /// What patches add, which has one form for all clients.
     added: BTreeMap<ResourceId, Resource>,
 }
@@ -126,6 +135,13 @@ impl Publisher {
         Served { cache: self.limiters.clone(), shelf: None, ended: CancellationToken::new() }
     }
 
+    /// What a limiter is served from that is envoyproxy/ratelimit.
+    pub fn serve_peer(&self) -> Served {
+        let mut peers = self.peers.lock();
+        let peers = peers.get_or_insert_with(|| Peers::new(&self.limiters));
+        Served { cache: peers.cache(), shelf: None, ended: CancellationToken::new() }
+    }
+
     /// Fills the caches with what has been served before, at `revision`.
     pub fn load(&self, revision: u64, changes: Changes) {
         self.bring(revision, changes, false);
@@ -139,6 +155,10 @@ impl Publisher {
 
     fn bring(&self, revision: u64, changes: Changes, on_trial: bool) {
         let mut fleets = self.fleets.lock();
+        let mut peers = self.peers.lock();
+        if let Some(peers) = &mut *peers {
+            peers.publish(sequence_of(revision), &changes.domains);
+        }
         let mut domains = Update::default();
         for (name, bytes) in changes.domains {
             match bytes {
@@ -150,6 +170,7 @@ impl Publisher {
             }
         }
         self.limiters.apply(sequence_of(revision), domains);
+        drop(peers);
         for (name, changes) in changes.fleets {
             match changes.fleet {
                 FleetChange::Created | FleetChange::Kept => {
@@ -190,6 +211,10 @@ impl Fleet {
             tracing::warn!(%patch, %violation, "a patch does not fit, what it changes is served without it");
         }
         for (id, bytes) in changes.put {
+            if let ResourceId::WholeRoutes(listener) = id {
+                self.also_whole.insert(listener);
+                continue;
+            }
             let resource = Resource::new(id.type_url(), id.name(), &bytes);
             if id.routes_of().is_none() {
                 whole.upsert(id.type_url(), resource.clone());
@@ -211,10 +236,11 @@ impl Fleet {
                 ResourceId::RateLimiter
                 | ResourceId::Cluster(_)
                 | ResourceId::Endpoints(_)
-                | ResourceId::Listener(_) => {}
+                | ResourceId::Listener(_)
+                | ResourceId::WholeRoutes(_) => {}
             }
         }
-        for id in changes.removed {
+        for id in changes.removed.into_iter().filter(|id| !matches!(id, ResourceId::WholeRoutes(_))) {
             by_host.remove(id.type_url(), id.name());
             if id.routes_of().is_none() {
                 whole.remove(id.type_url(), id.name());
@@ -235,9 +261,20 @@ impl Fleet {
                 ResourceId::RateLimiter
                 | ResourceId::Cluster(_)
                 | ResourceId::Endpoints(_)
-                | ResourceId::Listener(_) => {}
+                | ResourceId::Listener(_)
+                | ResourceId::WholeRoutes(_) => {}
             }
         }
+        for listener in self.also_whole.intersection(&routes_changed) {
+            let name = route_configuration_name(listener, RouteDelivery::Whole);
+            for update in [&mut by_host, &mut whole] {
+                match self.joined_routes(listener, &name) {
+                    Some(routes) => update.upsert(type_url::ROUTE, routes),
+                    None => update.remove(type_url::ROUTE, name.as_str()),
+                }
+            }
+        }
+        self.also_whole.retain(|listener| self.virtual_hosts.contains_key(listener));
         if on_trial {
             self.by_host.publish(revision, by_host);
         } else {
@@ -245,7 +282,7 @@ impl Fleet {
         }
         if let Some(shelf) = &self.whole {
             for listener in routes_changed {
-                match self.joined_routes(&listener) {
+                match self.joined_routes(&listener, listener.as_str()) {
                     Some(routes) => whole.upsert(type_url::ROUTE, routes),
                     None => whole.remove(type_url::ROUTE, listener.as_str()),
                 }
@@ -268,8 +305,13 @@ impl Fleet {
                 }
             }
         }
-        for routes in self.virtual_hosts.keys().filter_map(|listener| self.joined_routes(listener)) {
-            update.upsert(type_url::ROUTE, routes);
+        let by_listener = self.virtual_hosts.keys().map(|listener| (listener, listener.to_string()));
+        let also = self.also_whole.iter();
+        let also = also.map(|listener| (listener, route_configuration_name(listener, RouteDelivery::Whole)));
+        for (listener, name) in by_listener.chain(also) {
+            if let Some(routes) = self.joined_routes(listener, &name) {
+                update.upsert(type_url::ROUTE, routes);
+            }
         }
         for (id, resource) in &self.added {
             update.upsert(id.type_url(), resource.clone());
@@ -279,9 +321,12 @@ impl Fleet {
         shelf
     }
 
-    fn joined_routes(&self, listener: &Name) -> Option<Resource> {
+    fn joined_routes(&self, listener: &Name, name: &str) -> Option<Resource> {
         let hosts = self.virtual_hosts.get(listener)?;
-        let joined = route_configuration(listener, hosts.values().map(AsRef::as_ref));
-        Some(Resource::new(type_url::ROUTE, listener.as_str(), &joined))
+        let joined = route_configuration(name, hosts.values().map(AsRef::as_ref));
+        Some(Resource::new(type_url::ROUTE, name, &joined))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! What is served on the xDS port: resources, and beside them what proxies report.
+//! What is served on the xDS port: resources, and beside them what proxies report and operators ask.
 //!
 //! All of it by the same certificates, over the same connections; the path of a call says what it is.
 
@@ -10,6 +10,7 @@ use tower::Service as _;
 
 use crate::{
     admission::FleetAdmission,
+    csds::{self, ClientStatuses},
     load::{self, LoadReports},
 };
 
@@ -20,6 +21,8 @@ pub struct Services {
     pub xds: XdsServer<FleetAdmission>,
     /// Load of services.
     pub load: LoadReports,
+    /// What clients have.
+    pub status: ClientStatuses,
 }
 
 impl Services {
@@ -28,6 +31,7 @@ impl Services {
         let service = request.uri().path().trim_start_matches('/').split('/').next();
         match service {
             Some(load::SERVICE) => self.load.call(request),
+            Some(csds::SERVICE) => self.status.call(request),
             _ => match self.xds.clone().call(request).into_inner() {
                 Ok(response) => response,
             },

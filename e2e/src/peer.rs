@@ -1,6 +1,6 @@
 //! envoyproxy/ratelimit as a process of its own: the service that ours takes the place of, asked beside it.
 //!
-//! It counts in Redis only, and reads its rules from a folder that both can be given.
+//! It counts in Redis only, and reads its rules from a folder that both can be given, or takes them from a control plane.
 
 use std::{
     env, fs,
@@ -12,6 +12,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
+    certificates::{Authority, Identity},
     limiter::Client,
     port::free_port,
     process::Process,
@@ -38,10 +39,43 @@ impl Peer {
 
     /// Starts `program` (see [`program`]) on what [`Peer::rules`] holds and `redis`.
     pub async fn start(program: &Path, folder: &Path, redis: &Redis) -> Result<Self> {
+        let rules = [
+            ("RUNTIME_ROOT", folder.join("peer").display().to_string()),
+            ("RUNTIME_SUBDIRECTORY", "ratelimit".to_owned()),
+            ("RUNTIME_WATCH_ROOT", "false".to_owned()),
+        ];
+        Self::start_as(program, folder, redis, &rules).await
+    }
+
+    /// Starts `program` as the limiter `id` of the control plane that serves xDS at `xds`, over mTLS with a certificate of
+    /// `authority`.
+    pub async fn start_over_xds(
+        program: &Path,
+        folder: &Path,
+        redis: &Redis,
+        xds: SocketAddr,
+        (authority, id): (&Authority, &str),
+    ) -> Result<Self> {
+        let Identity { certificate, key } = authority.rate_limiter(id)?;
+        let file = |path: PathBuf| path.display().to_string();
+        let control_plane = [
+            ("CONFIG_TYPE", "GRPC_XDS_SOTW".to_owned()),
+            ("CONFIG_GRPC_XDS_NODE_ID", id.to_owned()),
+            ("CONFIG_GRPC_XDS_SERVER_URL", xds.to_string()),
+            ("CONFIG_GRPC_XDS_SERVER_USE_TLS", "true".to_owned()),
+            ("CONFIG_GRPC_XDS_CLIENT_TLS_CERT", file(certificate)),
+            ("CONFIG_GRPC_XDS_CLIENT_TLS_KEY", file(key)),
+            ("CONFIG_GRPC_XDS_SERVER_TLS_CACERT", file(authority.file())),
+            ("CONFIG_GRPC_XDS_SERVER_TLS_SAN", "localhost".to_owned()),
+        ];
+        Self::start_as(program, folder, redis, &control_plane).await
+    }
+
+    async fn start_as(program: &Path, folder: &Path, redis: &Redis, rules: &[(&str, String)]) -> Result<Self> {
         let [grpc, http, debug] = [(); 3].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let mut command = Command::new(program);
-        command.env("RUNTIME_ROOT", folder.join("peer")).env("RUNTIME_SUBDIRECTORY", "ratelimit");
-        command.env("RUNTIME_WATCH_ROOT", "false").env("USE_STATSD", "false").env("LOG_LEVEL", "error");
+        command.envs(rules.iter().map(|(name, value)| (name, value)));
+        command.env("USE_STATSD", "false").env("LOG_LEVEL", "error");
         for (part, address) in [("GRPC_", grpc), ("", http), ("DEBUG_", debug)] {
             command.env(format!("{part}HOST"), address.ip().to_string());
             command.env(format!("{part}PORT"), address.port().to_string());

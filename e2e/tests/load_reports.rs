@@ -7,7 +7,8 @@ use chancery_e2e::{
     bootstrap::Protocol,
     certificates::{Authority, Identity},
     client::get,
-    control_plane::ControlPlane,
+    command::User,
+    control_plane::{ADMIN_TOKEN, ControlPlane},
     document::{fleet, listener, route_to, service},
     scene::Scene,
     upstream::Upstream,
@@ -77,6 +78,9 @@ async fn what_envoy_counts_is_told_by_service() -> Result<()> {
     assert!(load["requestsPerSecond"].as_f64().is_some_and(|rate| rate > 0.0), "{load}");
     let listed = scene.api.read("/api/v1/load").await?;
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(1), "the control plane's own cluster is none: {listed}");
+    let user = User::in_folder(scene.folder()).of(&format!("http://{}", scene.control_plane.api), ADMIN_TOKEN);
+    let shown = user.asks("load shop --fleet edge -o json").await?;
+    assert_eq!((&shown["items"][0]["service"], &shown["items"][0]["errors"]), (&"shop".into(), &4.into()), "{shown}");
     slow.await??;
 
     // Its numbers go with it.

@@ -1,6 +1,10 @@
 use std::time::{Duration, Instant};
 
-use chancery_proto::type_url;
+use chancery_proto::{
+    Message,
+    chancery::{Algorithm, RateLimitDomain, RateLimitRule},
+    type_url,
+};
 use rcgen::{CertificateParams, KeyPair, SanType};
 use tokio_util::sync::CancellationToken;
 
@@ -89,6 +93,36 @@ fn a_limiter_is_served_limits_and_a_proxy_is_not() {
 }
 
 #[test]
+fn envoyproxys_limiter_is_served_what_it_can_express_and_ours_is_not() {
+    let desk = Desk::new();
+    let rule = |name: &str, algorithm: Algorithm| RateLimitRule {
+        name: name.into(),
+        requests: 1,
+        per: Some(chancery_proto::google::protobuf::Duration { seconds: 60, nanos: 0 }),
+        algorithm: algorithm.into(),
+        ..RateLimitRule::default()
+    };
+    let domain = |rules| RateLimitDomain { name: "lab".into(), rules, ..RateLimitDomain::default() };
+    let put = |revision, domain: Option<RateLimitDomain>| {
+        let domains = [(name("lab"), domain.map(|domain| domain.encode_to_vec().into()))].into();
+        desk.publisher.publish(revision, Changes { domains, ..Changes::default() });
+    };
+    put(2, Some(domain(vec![rule("a", Algorithm::FixedWindow), rule("b", Algorithm::TokenBucket)])));
+    let peer = desk.admit("spiffe://chancery.local/rate-limiter/limiter-1", "", "limiter-1").unwrap();
+    assert_eq!(names(&peer, type_url::RATE_LIMIT_CONFIG), ["lab"]);
+    assert!(names(&peer, type_url::RATE_LIMIT_DOMAIN).is_empty());
+    assert!(names(&desk.limiter(), type_url::RATE_LIMIT_CONFIG).is_empty());
+    put(3, Some(domain(vec![rule("b", Algorithm::TokenBucket)])));
+    assert!(names(&peer, type_url::RATE_LIMIT_CONFIG).is_empty(), "nothing is left that can be expressed");
+    put(4, Some(domain(vec![rule("a", Algorithm::FixedWindow)])));
+    put(5, None);
+    assert!(names(&peer, type_url::RATE_LIMIT_CONFIG).is_empty());
+    // Who is no limiter claims a cluster.
+    assert!(desk.admit("spiffe://chancery.local/fleet/edge/proxy/edge-1", "", "edge-1").is_err());
+    assert!(desk.admit("spiffe://chancery.local/rate-limiter/limiter-1", "", "limiter-2").is_err());
+}
+
+#[test]
 fn who_comes_too_soon_is_asked_to_come_again() {
     let desk = Desk::new();
     let stranger = |_| desk.admit("spiffe://other/rate-limiter/a", "rate-limiter", "a").is_err();
@@ -123,8 +157,9 @@ fn a_claim_that_the_certificate_does_not_bear_out_is_refused() {
             "spiffe://chancery.local/control-plane",
             "edge",
             "edge-1",
-            "the client certificate names neither a proxy nor a rate limiter",
+            "the client certificate names neither a proxy nor a rate limiter nor an operator",
         ),
+        ("spiffe://chancery.local/operator/ops", "operator", "ops", "an operator is served no configuration"),
     ] {
         let refused = desk.admit(certificate, cluster, id).err();
         assert_eq!(refused.as_deref(), Some(reason), "{certificate}");
@@ -152,6 +187,7 @@ fn only_a_proxy_reports_load_and_for_itself() {
         (proxy, "core", "edge-1"),
         (proxy, "edge", "edge-2"),
         ("spiffe://chancery.local/rate-limiter/limiter-1", "rate-limiter", "limiter-1"),
+        ("spiffe://chancery.local/operator/edge-1", "operator", "edge-1"),
         ("spiffe://chancery.local/fleet/core/proxy/a", "core", "a"),
         ("spiffe://other/fleet/edge/proxy/edge-1", "edge", "edge-1"),
     ] {

@@ -4,6 +4,7 @@ mod events;
 mod failure;
 mod fixture;
 mod hostile;
+mod load;
 mod resources;
 
 use super::openapi;

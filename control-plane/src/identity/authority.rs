@@ -33,7 +33,9 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::spiffe::{InvalidTrustDomain, LimiterIdentity, ProxyIdentity, check_trust_domain, control_plane_uri};
+use super::spiffe::{
+    InvalidTrustDomain, LimiterIdentity, OperatorIdentity, ProxyIdentity, check_trust_domain, control_plane_uri,
+};
 use crate::model::Name;
 
 /// The file of a CA's certificate within its folder.
@@ -270,6 +272,15 @@ impl Authority {
         let identity = LimiterIdentity { trust_domain: self.trust_domain.clone(), id: id.clone() };
         let names = subject_names(dns_names, addresses)?;
         self.issue(identity.to_string(), names, &[Purpose::ServerAuth, Purpose::ClientAuth], life, now)
+    }
+
+    /// A new key and client certificate for an operator.
+    ///
+    /// # Errors
+    /// The life is impossible, or signing failed.
+    pub fn issue_operator(&self, id: &Name, life: Duration, now: OffsetDateTime) -> Result<Issued, AuthorityError> {
+        let identity = OperatorIdentity { trust_domain: self.trust_domain.clone(), id: id.clone() };
+        self.issue(identity.to_string(), Vec::new(), &[Purpose::ClientAuth], life, now)
     }
 
     fn issue(

@@ -51,6 +51,11 @@ pub enum Holder {
         /// IP addresses.
         addresses: Vec<IpAddr>,
     },
+    /// An operator, who may ask what clients have.
+    Operator {
+        /// The operator's id.
+        id: Name,
+    },
     /// A control plane, reached under these names and addresses.
     ControlPlane {
         /// DNS names.
@@ -127,6 +132,7 @@ pub fn issue(request: &Request, now: OffsetDateTime) -> Result<(Issued, Identity
         Holder::RateLimiter { id, dns_names, addresses } => {
             authority.issue_limiter(id, dns_names, addresses, request.life, now)?
         }
+        Holder::Operator { id } => authority.issue_operator(id, request.life, now)?,
         Holder::ControlPlane { dns_names, addresses } => {
             authority.issue_server(dns_names, addresses, request.life, now)?
         }

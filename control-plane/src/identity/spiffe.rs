@@ -2,6 +2,7 @@
 //!
 //! - a proxy: `spiffe://<trust domain>/fleet/<fleet>/proxy/<id>`
 //! - a rate limiter: `spiffe://<trust domain>/rate-limiter/<id>`
+//! - an operator, who may look but is served nothing: `spiffe://<trust domain>/operator/<id>`
 //!
 //! How a certificate holds a SPIFFE ID at all is `chancery_runtime`'s; this is what its path means here.
 
@@ -32,6 +33,15 @@ pub struct LimiterIdentity {
     pub id: Name,
 }
 
+/// Who an operator is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OperatorIdentity {
+    /// The installation, such as `chancery.local`.
+    pub trust_domain: String,
+    /// The operator.
+    pub id: Name,
+}
+
 /// Who a client of xDS is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
@@ -39,6 +49,8 @@ pub enum Identity {
     Proxy(ProxyIdentity),
     /// A rate limiter.
     Limiter(LimiterIdentity),
+    /// Somebody who looks at the status of clients.
+    Operator(OperatorIdentity),
 }
 
 /// Why a certificate or text names no client of xDS.
@@ -48,7 +60,7 @@ pub enum InvalidIdentity {
     #[error("there is no SPIFFE ID to go by")]
     Spiffe(#[source] InvalidSpiffeId),
     /// The SPIFFE ID is not of the expected form.
-    #[error("{0:?} is neither spiffe://TRUST-DOMAIN/fleet/FLEET/proxy/ID nor spiffe://TRUST-DOMAIN/rate-limiter/ID")]
+    #[error("{0:?} is none of spiffe://TRUST-DOMAIN/ with fleet/FLEET/proxy/ID, rate-limiter/ID or operator/ID")]
     Form(String),
     /// The fleet is not a name.
     #[error("{uri:?} has an invalid fleet")]
@@ -72,6 +84,9 @@ pub enum InvalidIdentity {
 
 /// What the node of a limiter calls its cluster.
 pub const LIMITER_CLUSTER: &str = "rate-limiter";
+
+/// What the node of an operator calls its cluster, if it names one.
+pub const OPERATOR_CLUSTER: &str = "operator";
 
 /// The identity of the control plane itself: `spiffe://<trust domain>/control-plane`.
 pub fn control_plane_uri(trust_domain: &str) -> String {
@@ -100,6 +115,7 @@ impl Identity {
         match self {
             Self::Proxy(proxy) => &proxy.trust_domain,
             Self::Limiter(limiter) => &limiter.trust_domain,
+            Self::Operator(operator) => &operator.trust_domain,
         }
     }
 
@@ -108,6 +124,7 @@ impl Identity {
         match self {
             Self::Proxy(proxy) => &proxy.id,
             Self::Limiter(limiter) => &limiter.id,
+            Self::Operator(operator) => &operator.id,
         }
     }
 
@@ -116,6 +133,7 @@ impl Identity {
         match self {
             Self::Proxy(proxy) => proxy.fleet.as_str(),
             Self::Limiter(_) => LIMITER_CLUSTER,
+            Self::Operator(_) => OPERATOR_CLUSTER,
         }
     }
 
@@ -132,6 +150,10 @@ impl Identity {
                 let limiter = limiter.parse().map_err(invalid_id)?;
                 Ok(Self::Limiter(LimiterIdentity { trust_domain: id.trust_domain, id: limiter }))
             }
+            ["operator", operator] => {
+                let operator = operator.parse().map_err(invalid_id)?;
+                Ok(Self::Operator(OperatorIdentity { trust_domain: id.trust_domain, id: operator }))
+            }
             _ => Err(InvalidIdentity::Form(id.to_string())),
         }
     }
@@ -144,11 +166,19 @@ impl fmt::Display for LimiterIdentity {
     }
 }
 
+impl fmt::Display for OperatorIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trust_domain, id } = self;
+        write!(f, "spiffe://{trust_domain}/operator/{id}")
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Proxy(proxy) => proxy.fmt(f),
             Self::Limiter(limiter) => limiter.fmt(f),
+            Self::Operator(operator) => operator.fmt(f),
         }
     }
 }
@@ -213,6 +243,8 @@ mod tests {
             "spiffe://a/flotilla/b/proxy/c",
             "spiffe://a/rate-limiter",
             "spiffe://a/rate-limiter/b/c",
+            "spiffe://a/operator",
+            "spiffe://a/operator/b/c",
         ] {
             assert!(matches!(parse(form), E::Form(_)), "{form}");
         }
@@ -231,7 +263,10 @@ mod tests {
             prop_assert_eq!(Identity::parse(&identity.to_string()), Ok(Identity::Proxy(identity.clone())));
             let ProxyIdentity { trust_domain, id, fleet: _ } = identity;
             let limiter = LimiterIdentity { trust_domain, id };
-            prop_assert_eq!(Identity::parse(&limiter.to_string()), Ok(Identity::Limiter(limiter)));
+            prop_assert_eq!(Identity::parse(&limiter.to_string()), Ok(Identity::Limiter(limiter.clone())));
+            let LimiterIdentity { trust_domain, id } = limiter;
+            let operator = OperatorIdentity { trust_domain, id };
+            prop_assert_eq!(Identity::parse(&operator.to_string()), Ok(Identity::Operator(operator)));
         }
 
         #[test]

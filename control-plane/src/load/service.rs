@@ -89,11 +89,6 @@ impl Shared {
         if !stream.send(self.what_to_report()).await {
             return Ok(());
         }
-        let service = |cluster: &str| {
-            let current = self.replica.current();
-            let name = &current.catalog.service(&cluster.parse().ok()?)?.name;
-            current.catalog.fleet_uses(&proxy.fleet, name).then(|| name.clone())
-        };
         let retired = stream.retired();
         let patience = PATIENCE * self.loads.interval().max(HELLO);
         loop {
@@ -112,7 +107,11 @@ impl Shared {
                 return Err(Status::invalid_argument("the node changed on an open stream"));
             }
             metrics::counter!(m::LOAD_REPORTS).increment(1);
-            reporting.report(&request.cluster_stats, Instant::now(), service);
+            let current = self.replica.current();
+            reporting.report(&request.cluster_stats, Instant::now(), |cluster| {
+                let name = &current.catalog.service(&cluster.parse().ok()?)?.name;
+                current.catalog.fleet_uses(&proxy.fleet, name).then(|| name.clone())
+            });
         }
     }
 

@@ -17,6 +17,18 @@ pub struct Listener {
     pub port: u16,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
+    /// In which pieces its routes travel to a proxy that takes them one host at a time.
+    pub route_delivery: RouteDelivery,
+}
+
+/// In which pieces the routes of a listener travel. Proxies that do not take them by host get them whole in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouteDelivery {
+    /// One host at a time: an edit costs the hosts that it changes.
+    #[default]
+    PerHost,
+    /// All of them together: an edit costs all of them, and takes effect for all of them in one moment.
+    Whole,
 }
 
 /// What is spoken on a listener.

@@ -113,7 +113,9 @@ fn blame(catalog: &Catalog, fleet: &Name, id: &ResourceId, bytes: &[u8], violati
         ResourceId::RateLimiter => own(Kind::Fleet, fleet, "spec.rateLimiter"),
         ResourceId::Cluster(name) => own(Kind::Service, name, "spec"),
         ResourceId::Endpoints(name) => own(Kind::Service, name, "spec.endpoints"),
-        ResourceId::Listener(name) | ResourceId::RouteConfiguration(name) => own(Kind::Listener, name, "spec"),
+        ResourceId::Listener(name) | ResourceId::RouteConfiguration(name) | ResourceId::WholeRoutes(name) => {
+            own(Kind::Listener, name, "spec")
+        }
         ResourceId::VirtualHost(listener, _) => match rule(bytes, violation) {
             Some((route, index)) => own(Kind::Route, &route, &format!("spec.rules[{index}]")),
             None => own(Kind::Listener, listener, "spec"),

@@ -30,7 +30,7 @@ use chancery_proto::{
 };
 
 use super::{
-    rate_limit,
+    rate_limit, route,
     value::{ads, duration, flag, number, socket_address},
 };
 use crate::model::{
@@ -56,14 +56,15 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The listener of `fleet`, the fleet that `listener` names.
 pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
-    let Listener { name, fleet: _, address, port, protocol } = listener;
+    let Listener { name, fleet: _, address, port, protocol, route_delivery } = listener;
+    let routes = route::route_configuration_name(name, *route_delivery);
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
         ListenerProtocol::Https(files) => (Some(tls_socket(files)), Some(duration(HANDSHAKE))),
     };
     let connection_manager = Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(any::pack_typed(&connection_manager(name, fleet)))),
+        config_type: Some(filter::ConfigType::TypedConfig(any::pack_typed(&connection_manager(name, routes, fleet)))),
     };
     EnvoyListener {
         name: name.to_string(),
@@ -83,15 +84,12 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
 }
 
 /// What is done with the bytes of every connection, and with every request whatever its route.
-pub(super) fn connection_manager(listener: &Name, fleet: &Fleet) -> HttpConnectionManager {
+pub(super) fn connection_manager(listener: &Name, routes: String, fleet: &Fleet) -> HttpConnectionManager {
     let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
     HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: listener.to_string(),
-        route_specifier: Some(RouteSpecifier::Rds(Rds {
-            config_source: Some(ads()),
-            route_config_name: listener.to_string(),
-        })),
+        route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
         http_filters: limits.chain([router()]).collect(),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(CONNECTION_IDLE)),
@@ -167,6 +165,7 @@ pub(super) fn tls_context(files: &TlsFiles) -> DownstreamTlsContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::listener::RouteDelivery;
     use crate::translate::testing::{fleet, http_listener, name, snapshot};
 
     fn web(protocol: ListenerProtocol) -> Listener {
@@ -191,7 +190,31 @@ mod tests {
     #[test]
     fn the_connection_manager_trusts_nobody_it_was_not_told_to() {
         let behind_two = Fleet { trusted_hops: 2, ..fleet("edge") };
-        insta::assert_snapshot!(snapshot(&connection_manager(&name("web"), &behind_two)));
+        insta::assert_snapshot!(snapshot(&connection_manager(&name("web"), "web".into(), &behind_two)));
+    }
+
+    #[test]
+    fn routes_that_come_whole_have_a_name_of_their_own() {
+        let per_host = web(ListenerProtocol::Http);
+        let whole = Listener { route_delivery: RouteDelivery::Whole, ..per_host.clone() };
+        let manager = |listener: &Listener| {
+            let translated = super::listener(listener, &fleet("edge"));
+            let Some(filter::ConfigType::TypedConfig(any)) = &translated.filter_chains[0].filters[0].config_type else {
+                panic!("a connection manager");
+            };
+            any::unpack::<HttpConnectionManager>(any).unwrap()
+        };
+        let rds = |routes: &str| {
+            let rds = Rds { config_source: Some(ads()), route_config_name: routes.into() };
+            Some(RouteSpecifier::Rds(rds))
+        };
+        let (per_host, whole) = (manager(&per_host), manager(&whole));
+        assert_eq!((&per_host.route_specifier, &whole.route_specifier), (&rds("web"), &rds("chancery.whole.web")));
+        assert_eq!(
+            HttpConnectionManager { route_specifier: rds("web"), ..whole },
+            per_host,
+            "and nothing else differs"
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::model::{
     Catalog, Key, Kind, Name,
     envoy_patch::{EnvoyPatch, EnvoyResource, PatchChange},
     fleet::{Fleet, RateLimiter},
-    listener::Listener,
+    listener::{Listener, RouteDelivery},
     route::{HostPattern, Route},
     service::Service,
 };
@@ -45,6 +45,9 @@ pub enum ResourceId {
     Listener(Name),
     /// The route configuration of a listener, which says where its virtual hosts come from.
     RouteConfiguration(Name),
+    /// The route configuration of a listener that wants it whole, without its virtual hosts: these are put by themselves, and
+    /// whoever serves it joins them.
+    WholeRoutes(Name),
     /// What happens to the requests for a host on a listener.
     VirtualHost(Name, HostPattern),
     /// What a patch adds, but for virtual hosts, which are the same whoever makes them.
@@ -58,7 +61,7 @@ impl ResourceId {
             Self::RateLimiter | Self::Cluster(_) => type_url::CLUSTER,
             Self::Endpoints(_) => type_url::ENDPOINT,
             Self::Listener(_) => type_url::LISTENER,
-            Self::RouteConfiguration(_) => type_url::ROUTE,
+            Self::RouteConfiguration(_) | Self::WholeRoutes(_) => type_url::ROUTE,
             Self::VirtualHost(..) => type_url::VIRTUAL_HOST,
             Self::Added(resource) => resource.type_url(),
         }
@@ -71,6 +74,7 @@ impl ResourceId {
             Self::Cluster(name) | Self::Endpoints(name) | Self::Listener(name) | Self::RouteConfiguration(name) => {
                 name.to_string()
             }
+            Self::WholeRoutes(listener) => route::route_configuration_name(listener, RouteDelivery::Whole),
             Self::VirtualHost(listener, host) => route::virtual_host_name(listener, host),
             Self::Added(resource) => match resource {
                 EnvoyResource::Cluster(name)
@@ -92,6 +96,7 @@ impl ResourceId {
             Self::Endpoints(name) => EnvoyResource::Endpoints(name.to_string()),
             Self::Listener(name) => EnvoyResource::Listener(name.to_string()),
             Self::RouteConfiguration(name) => EnvoyResource::RouteConfiguration(name.to_string()),
+            Self::WholeRoutes(_) => EnvoyResource::RouteConfiguration(self.name()),
             Self::VirtualHost(listener, host) => EnvoyResource::VirtualHost(listener.clone(), host.clone()),
             Self::Added(resource) => resource.clone(),
         }
@@ -115,7 +120,9 @@ impl ResourceId {
     /// The listener whose routes it is, or is among.
     pub fn routes_of(&self) -> Option<&Name> {
         match self {
-            Self::RouteConfiguration(listener) | Self::VirtualHost(listener, _) => Some(listener),
+            Self::RouteConfiguration(listener) | Self::WholeRoutes(listener) | Self::VirtualHost(listener, _) => {
+                Some(listener)
+            }
             Self::RateLimiter | Self::Cluster(_) | Self::Endpoints(_) | Self::Listener(_) | Self::Added(_) => None,
         }
     }
@@ -230,8 +237,8 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
         // A listener comes and goes together with the routes on it, or its name would lead nowhere.
         Kind::Listener => {
             if let Some(listener) = catalog.listener(name) {
-                let ids = [ResourceId::Listener(name.clone()), ResourceId::RouteConfiguration(name.clone())];
-                touched.extend(ids.map(|id| (listener.fleet.clone(), id)));
+                let ids = [ResourceId::Listener, ResourceId::RouteConfiguration, ResourceId::WholeRoutes];
+                touched.extend(ids.map(|id| (listener.fleet.clone(), id(name.clone()))));
             }
         }
         Kind::Service => {
@@ -275,6 +282,7 @@ fn everything(catalog: &Catalog, fleet: &Name) -> BTreeSet<ResourceId> {
     for listener in catalog.listeners_of(fleet) {
         ids.insert(ResourceId::Listener(listener.clone()));
         ids.insert(ResourceId::RouteConfiguration(listener.clone()));
+        ids.insert(ResourceId::WholeRoutes(listener.clone()));
         ids.extend(catalog.hosts_on(listener).map(|host| ResourceId::VirtualHost(listener.clone(), host.clone())));
     }
     let patches = catalog.patches_of(fleet).filter_map(|name| catalog.envoy_patch(name));
@@ -293,6 +301,7 @@ enum Source<'a> {
     Endpoints(&'a Service),
     Listener(&'a Listener, &'a Fleet),
     Routes(&'a Name),
+    WholeRoutes(&'a Name),
     Claims {
         listener: &'a Name,
         host: &'a HostPattern,
@@ -342,6 +351,10 @@ impl<'a> Source<'a> {
             }
             ResourceId::Listener(name) => Some(Self::Listener(listener(name)?, catalog.fleet(fleet)?)),
             ResourceId::RouteConfiguration(name) => Some(Self::Routes(&listener(name)?.name)),
+            ResourceId::WholeRoutes(name) => {
+                let listener = listener(name).filter(|listener| listener.route_delivery == RouteDelivery::Whole);
+                listener.map(|listener| Self::WholeRoutes(&listener.name))
+            }
             ResourceId::VirtualHost(name, host) => {
                 let (listener, fleet) = (&listener(name)?.name, catalog.fleet(fleet)?);
                 let claims = catalog.routes_claiming(listener, host).filter_map(|route| catalog.route(route));
@@ -360,7 +373,7 @@ impl<'a> Source<'a> {
             (Self::RateLimiter(a), Self::RateLimiter(b)) => a == b,
             (Self::Cluster(a), Self::Cluster(b)) | (Self::Endpoints(a), Self::Endpoints(b)) => a == b,
             (Self::Listener(a, in_a), Self::Listener(b, in_b)) => (a, in_a) == (b, in_b),
-            (Self::Routes(a), Self::Routes(b)) => a == b,
+            (Self::Routes(a), Self::Routes(b)) | (Self::WholeRoutes(a), Self::WholeRoutes(b)) => a == b,
             (Self::Added(a), Self::Added(b)) => a == b,
             (Self::Patched { of: a, patches: by_a, .. }, Self::Patched { of: b, patches: by_b, .. }) => {
                 by_a == by_b && a.is_same(b)
@@ -395,6 +408,10 @@ impl<'a> Source<'a> {
             Self::Endpoints(service) => encode(&endpoint::load_assignment(service)),
             Self::Listener(listener, fleet) => encode(&listener::listener(listener, fleet)),
             Self::Routes(listener) => encode(&route::route_configuration_by_host(listener)),
+            Self::WholeRoutes(listener) => {
+                let name = route::route_configuration_name(listener, RouteDelivery::Whole);
+                route::route_configuration(&name, [])
+            }
             Self::Claims { listener, host, claims, limits, fleet } => {
                 let claims = claims.iter().map(|&route| &**route);
                 route::encode_virtual_host(route::virtual_host(listener, host, claims, limits, fleet))

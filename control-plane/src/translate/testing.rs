@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use crate::model::{
     Name,
     fleet::Fleet,
-    listener::{Listener, ListenerProtocol},
+    listener::{Listener, ListenerProtocol, RouteDelivery},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, RateLimit, WhenRedisIsDown},
     route::{Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Route, Rule, Target},
     service::{Address, Breaker, Endpoint, LoadBalancing, Service, ServiceProtocol},
@@ -63,7 +63,14 @@ pub(crate) fn rate_limit(text: &str) -> RateLimit {
 
 pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
     let address = "0.0.0.0".parse().expect("an address");
-    Listener { name: name(text), fleet: name(fleet), address, port: 10000, protocol: ListenerProtocol::Http }
+    Listener {
+        name: name(text),
+        fleet: name(fleet),
+        address,
+        port: 10000,
+        protocol: ListenerProtocol::Http,
+        route_delivery: RouteDelivery::PerHost,
+    }
 }
 
 pub(crate) fn ip(address: &str, port: u16) -> Endpoint {

@@ -20,7 +20,7 @@ use chancery_control_plane::{
     bootstrap::{Bootstrap, CA_SECRET, DEFAULT_MAX_CONNECTIONS, IDENTITY_SECRET, Protocol},
     model::{
         fleet::Fleet,
-        listener::{Listener, ListenerProtocol, TlsFiles},
+        listener::{Listener, ListenerProtocol, RouteDelivery, TlsFiles},
         re2,
         route::{Action, Forward, PathMatch, Route},
         service::{Service, ServiceProtocol},
@@ -83,12 +83,14 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 address,
                 port,
                 protocol: protocol.clone(),
+                route_delivery: RouteDelivery::PerHost,
             };
             let hosts = route.hosts.iter().map(|host| {
                 translate::route::virtual_host(&listener_name, host, [&route, &also], &limits, fleet).encode_to_vec()
             });
             let hosts: Vec<_> = hosts.collect();
-            let configuration = translate::route::route_configuration(&listener_name, hosts.iter().map(Vec::as_slice));
+            let hosts = hosts.iter().map(Vec::as_slice);
+            let configuration = translate::route::route_configuration(listener_name.as_str(), hosts);
             let configuration = RouteConfiguration::decode(configuration).expect("a route configuration");
             listeners.push(with_inline_routes(translate::listener::listener(&listener, fleet), configuration));
         }
@@ -234,6 +236,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: 10000,
         protocol: ListenerProtocol::Http,
+        route_delivery: RouteDelivery::PerHost,
     };
     let hosts: Vec<VirtualHost> = route
         .hosts

@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 use super::*;
 use crate::model::{
     fleet::{OnFailure, RateLimiter},
-    listener::ListenerProtocol,
+    listener::{ListenerProtocol, RouteDelivery},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, WhenRedisIsDown},
     route::{Action, Forward, ListenerRef, Match, PathMatch, Respond, Rule, Target},
     service::{Address, Breaker, LoadBalancing, ServiceProtocol},
@@ -90,6 +90,7 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         address: address.parse().unwrap(),
         port,
         protocol: ListenerProtocol::Http,
+        route_delivery: RouteDelivery::PerHost,
     }))
 }
 

@@ -5,16 +5,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::text;
 use crate::model::{
     Name,
-    listener::{Listener, ListenerProtocol, TlsFiles},
+    listener::{Listener, ListenerProtocol, RouteDelivery, TlsFiles},
     problem::{Problems, Quoted},
-    wire::{ListenerProtocolSpec, ListenerSpec, TlsFilesSpec},
+    wire::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec},
 };
 
 /// The longest path of a file.
 const MAX_FILE_PATH: usize = 1024;
 
 pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems) -> Option<Listener> {
-    let ListenerSpec { fleet, address, port, protocol, tls } = spec;
+    let ListenerSpec { fleet, address, port, protocol, tls, route_delivery } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
         None => Some(Ipv4Addr::UNSPECIFIED.into()),
@@ -37,7 +37,11 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
             None
         }
     };
-    Some(Listener { name, fleet: fleet?, address: address?, port: *port, protocol: protocol? })
+    let route_delivery = match route_delivery {
+        Some(RouteDeliverySpec::Whole) => RouteDelivery::Whole,
+        Some(RouteDeliverySpec::PerHost) | None => RouteDelivery::PerHost,
+    };
+    Some(Listener { name, fleet: fleet?, address: address?, port: *port, protocol: protocol?, route_delivery })
 }
 
 fn bind_address(text: &str) -> Result<IpAddr, String> {

@@ -21,6 +21,20 @@ pub struct ListenerSpec {
     pub protocol: ListenerProtocolSpec,
     /// The certificate to present; given exactly when the protocol is `https`.
     pub tls: Option<TlsFilesSpec>,
+    /// In which pieces its routes travel to proxies that can take them one host at a time. A change drains the connections
+    /// of the listener.
+    #[schema(default = "per-host")]
+    pub route_delivery: Option<RouteDeliverySpec>,
+}
+
+/// In which pieces the routes of a listener travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteDeliverySpec {
+    /// One host at a time: an edit costs the hosts that it changes.
+    PerHost,
+    /// All of them together: an edit costs all of them, and takes effect for all of them in one moment.
+    Whole,
 }
 
 /// What is spoken on a listener.

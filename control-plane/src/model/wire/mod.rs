@@ -18,7 +18,7 @@ mod shape;
 pub use envelope::Envelope;
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
 pub use fleet::{FleetDefaultsSpec, FleetSpec, OnFailureSpec, RateLimiterSpec};
-pub use listener::{ListenerProtocolSpec, ListenerSpec, TlsFilesSpec};
+pub use listener::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec};
 pub use rate_limit::{
     AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,
     NetworkSpec, RateLimitSpec, WhenRedisIsDownSpec,

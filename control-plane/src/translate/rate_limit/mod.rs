@@ -4,11 +4,14 @@
 //! (`descriptors`); the limiter has what is admitted from its own resource ([`domain()`]). The domain is the
 //! fleet's name, so limits of the same name on two fleets are counted apart.
 //!
+//! envoyproxy/ratelimit can take the place of our limiter, for what it can express of a domain (`config`).
+//!
 //! Or it enforces a limit itself, within a share that the limiter assigns to it: `quota`.
 //!
 //! Whether a listener asks at all depends on the fleet alone ([`filters`]): the first limit of a fleet must not
 //! drain the connections of its listeners.
 
+mod config;
 mod descriptors;
 mod domain;
 mod limiter;
@@ -19,6 +22,7 @@ use std::collections::BTreeMap;
 use chancery_proto::{any, envoy::hcm::HttpFilter, google::protobuf::Any};
 
 pub use chancery_proto::chancery::LIMIT_KEY;
+pub use config::{LeftOut, Reason, config};
 pub use domain::{all, changes, domain};
 pub use limiter::{CA_SECRET, CLUSTER, IDENTITY_SECRET, cluster};
 

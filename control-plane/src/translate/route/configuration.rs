@@ -15,6 +15,11 @@
 //!
 //! The last two are why every listener has one host more than its routes claim, [`placeholder`].
 //!
+//! A listener may want its routes whole even so ([`RouteDelivery`]). Then it names another configuration: both forms are there,
+//! and a proxy asks for what its listener names. One name for both would lose requests when the form is changed: the
+//! configuration that announces hosts comes before them, and hosts of the time before come back with it.
+//! Another name changes the listener, which Envoy puts in place of the old one only when it has all of its routes.
+//!
 //! Envoys from before envoyproxy/envoy#41996 (end of 2025) refuse virtual hosts over ADS altogether.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -25,18 +30,18 @@ use chancery_proto::{
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::{
-    model::Name,
+    model::{Name, listener::RouteDelivery},
     translate::value::{ads, flag},
 };
 
 /// Number of the field `virtual_hosts`.
 const VIRTUAL_HOSTS: u32 = 2;
 
-/// The whole configuration of `listener`: encoded, with `virtual_hosts` (each encoded) in the order given,
+/// A whole configuration called `name`: encoded, with `virtual_hosts` (each encoded) in the order given,
 /// which is to be that of their names.
-pub fn route_configuration<'a>(listener: &Name, virtual_hosts: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
+pub fn route_configuration<'a>(name: &str, virtual_hosts: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
     let mut bytes = BytesMut::new();
-    put(&mut bytes, &RouteConfiguration { name: listener.to_string(), ..RouteConfiguration::default() });
+    put(&mut bytes, &RouteConfiguration { name: name.to_owned(), ..RouteConfiguration::default() });
     for host in virtual_hosts {
         encode_key(VIRTUAL_HOSTS, WireType::LengthDelimited, &mut bytes);
         encode_varint(host.len() as u64, &mut bytes);
@@ -44,6 +49,14 @@ pub fn route_configuration<'a>(listener: &Name, virtual_hosts: impl IntoIterator
     }
     put(&mut bytes, &settings());
     bytes.freeze()
+}
+
+/// The name of the configuration that a listener asks for. Those with a prefix are of no listener, nor of a patch.
+pub fn route_configuration_name(listener: &Name, delivery: RouteDelivery) -> String {
+    match delivery {
+        RouteDelivery::PerHost => listener.to_string(),
+        RouteDelivery::Whole => format!("chancery.whole.{listener}"),
+    }
 }
 
 /// The configuration of `listener` whose virtual hosts come one by one.
@@ -87,7 +100,7 @@ mod tests {
         let virtual_hosts = vec![host("web/a.example.com"), host(&"x".repeat(300)), host("web/b.example.com")];
         let encoded: Vec<Vec<u8>> = virtual_hosts.iter().map(Message::encode_to_vec).collect();
         let whole = RouteConfiguration { name: "web".into(), virtual_hosts, ..settings() };
-        let bytes = route_configuration(&name("web"), encoded.iter().map(Vec::as_slice));
+        let bytes = route_configuration("web", encoded.iter().map(Vec::as_slice));
         assert_eq!(bytes, whole.encode_to_vec());
     }
 

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Action as EnvoyAction};
 
-pub use configuration::{placeholder, route_configuration, route_configuration_by_host};
+pub use configuration::{placeholder, route_configuration, route_configuration_by_host, route_configuration_name};
 pub use encode::encode_virtual_host;
 use order::Claim;
 

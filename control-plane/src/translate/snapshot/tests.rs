@@ -104,6 +104,18 @@ fn a_fleet_gets_its_listeners_routes_and_the_services_they_use() {
 }
 
 #[test]
+fn a_listener_that_wants_its_routes_whole_gets_them_beside_those_by_host() {
+    let mut whole = shop();
+    let listener = Listener { route_delivery: RouteDelivery::Whole, ..http_listener("web", "edge") };
+    put(&mut whole, Resource::Listener(Arc::new(listener)));
+    let frame = || "route chancery.whole.web".to_owned();
+    assert_eq!(difference(&shop(), &whole), (vec!["listener web".into(), frame()], vec![]));
+    assert_eq!(difference(&whole, &shop()), (vec!["listener web".into()], vec![frame()]));
+    let full = full(&loaded(&whole)).remove(&name("edge")).unwrap();
+    assert!(constraints::refused(&loaded(&whole), &[(name("edge"), full)].into()).is_empty());
+}
+
+#[test]
 fn a_patch_changes_its_target_alone_and_takes_its_change_along() {
     let target = json!({ "target": { "kind": "VirtualHost", "name": "web/shop.example.com" },
         "path": "routes[0]", "merge": { "response_headers_to_add": [{ "header": { "key": "x-patched", "value": "1" } }] } });
@@ -326,7 +338,8 @@ fn make(edit: Edit, resources: &mut Resources) {
         Edit::Listener { number, fleet, port } => {
             let (fleet, own) = (numbered(Kind::Fleet, fleet), numbered(Kind::Listener, number));
             let port = port * 100 + u16::try_from(number).expect("a small number");
-            let listener = Listener { port, ..http_listener(own.as_str(), fleet.as_str()) };
+            let route_delivery = if port % 200 < 100 { RouteDelivery::Whole } else { RouteDelivery::PerHost };
+            let listener = Listener { port, route_delivery, ..http_listener(own.as_str(), fleet.as_str()) };
             put(resources, Resource::Listener(Arc::new(listener)));
         }
         Edit::Service { number, weight, resolved } => {
