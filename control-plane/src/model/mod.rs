@@ -6,6 +6,7 @@
 mod catalog;
 mod check;
 mod document;
+pub mod endpoint;
 pub mod envoy_patch;
 pub mod fleet;
 pub mod listener;

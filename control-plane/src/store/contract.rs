@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use super::EndpointStore;
 use crate::model::{Document, Key};
 
 /// A resource as it is stored.
@@ -134,7 +135,7 @@ pub enum StoreError {
 
 /// A place where configuration is kept.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: EndpointStore {
     /// Everything, at one consistent revision.
     async fn load(&self) -> Result<Loaded, StoreError>;
 

@@ -1,4 +1,4 @@
-//! Where configuration is kept: resources, revisions and the changes between them.
+//! Where configuration is kept: resources, revisions and the changes between them; and beside it, leases of endpoints (`endpoints`).
 //!
 //! One trait (`contract`), two implementations (`sqlite`, `postgres`), one conformance suite. They
 //! share what a row means (`rows`), the schema's life (`schema`) and what an error means
@@ -10,6 +10,7 @@
 mod conformance;
 
 mod contract;
+mod endpoints;
 mod failure;
 mod postgres;
 mod rows;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 pub use contract::{
     Change, HistoryQuery, Loaded, NewChange, NewRevision, Revision, RevisionSummary, Store, StoreError, Stored, Write,
 };
+pub use endpoints::{EndpointStore, LeaseAction, LeaseWrite, Leased, REMEMBERED, Registration, Registrations};
 
 /// Opens the store at `url` and brings its schema up to date.
 ///

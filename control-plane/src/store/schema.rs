@@ -17,12 +17,18 @@ use super::{StoreError, failure::failure};
 
 /// The migrations of the Postgres back end.
 pub(super) fn postgres() -> Migrator {
-    migrator(&[(1, "revisions", include_str!("../../migrations/postgres/0001_revisions.sql"))])
+    migrator(&[
+        (1, "revisions", include_str!("../../migrations/postgres/0001_revisions.sql")),
+        (2, "endpoints", include_str!("../../migrations/postgres/0002_endpoints.sql")),
+    ])
 }
 
 /// The migrations of the SQLite back end.
 pub(super) fn sqlite() -> Migrator {
-    migrator(&[(1, "revisions", include_str!("../../migrations/sqlite/0001_revisions.sql"))])
+    migrator(&[
+        (1, "revisions", include_str!("../../migrations/sqlite/0001_revisions.sql")),
+        (2, "endpoints", include_str!("../../migrations/sqlite/0002_endpoints.sql")),
+    ])
 }
 
 /// Runs the migrations that are missing.

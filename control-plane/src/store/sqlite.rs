@@ -10,6 +10,8 @@
 //!   between processes finds their revisions by asking for [`Store::head`].
 //! - Write-ahead logging needs a local disk, not a network file system.
 
+mod endpoints;
+
 use std::{fs::OpenOptions, io, path::Path, time::Duration};
 
 use async_trait::async_trait;
@@ -84,6 +86,7 @@ pub(super) struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     wakeups: watch::Sender<()>,
+    endpoint_wakeups: watch::Sender<()>,
 }
 
 impl SqliteStore {
@@ -100,7 +103,7 @@ impl SqliteStore {
         .await?;
         migrate(&writer).await?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { writer, readers, wakeups: watch::Sender::new(()) })
+        Ok(Self { writer, readers, wakeups: watch::Sender::new(()), endpoint_wakeups: watch::Sender::new(()) })
     }
 }
 
