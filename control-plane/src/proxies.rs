@@ -18,7 +18,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::{commit::Committed, model::Name};
+use crate::{commit::Committed, model::Name, publish::sequence};
 
 /// How many proxies that went away are remembered.
 const MAX_AWAY: usize = 1000;
@@ -233,18 +233,19 @@ impl Proxies {
     /// has answered, or until `deadline`.
     pub async fn wait_applied(&self, committed: &Committed, deadline: Instant) -> Applied {
         let Committed { fleets, limiters, revision, published, .. } = committed;
+        let from = sequence::of_revision(*revision);
         let concerns = |fleet: &Option<Name>| fleet.as_ref().map_or(*limiters, |fleet| fleets.contains(fleet));
         let concerned: Vec<Connection> = {
             let state = self.state.lock();
-            state.connected.values().filter(|c| concerns(&c.fleet) && c.cache.head() >= *revision).cloned().collect()
+            state.connected.values().filter(|c| concerns(&c.fleet) && c.cache.head() >= from).cloned().collect()
         };
         let mut applied = Applied { proxies: concerned.len(), ..Applied::default() };
         for connection in concerned {
             let mut settled = connection.status.watch_settled();
-            let arrived = settled.wait_for(|sequence| sequence >= revision);
+            let arrived = settled.wait_for(|settled| *settled >= from);
             match tokio::time::timeout_at(deadline.into(), arrived).await {
                 Ok(Ok(_)) => {
-                    let refusals = connection.status.rejections_since(*revision);
+                    let refusals = connection.status.rejections_since(from);
                     if refusals.is_empty() {
                         applied.applied += 1;
                     }
@@ -301,7 +302,7 @@ fn status_of(connection: &Connection, connected: bool) -> ProxyStatus {
         address: connection.address.map(|address| address.to_string()),
         envoy_version: connection.version.clone(),
         protocol: connection.protocol.as_str(),
-        settled_revision: connection.status.settled(),
+        settled_revision: sequence::revision(connection.status.settled()),
         lag_ms: types.values().filter_map(lag).reduce(f64::max),
         last_rejection: types
             .values()

@@ -1,13 +1,15 @@
 //! What each fleet is served, and what rate limiters are: translated changes on their way into the caches.
 //!
-//! A cache is filled by revision: its sequence is the revision's number, so "this proxy has applied
-//! revision 7" needs no bookkeeping of its own.
+//! A cache is filled by revision, and in steps between two revisions ([`Publisher::republish`]). Its sequence says both
+//! ([`sequence`]), so "this proxy has applied revision 7" needs no bookkeeping of its own.
 //!
 //! Routes are translated one virtual host at a time, and an Envoy that can take them so (VHDS) is sent
 //! only the host that changed. For all others they are joined to the RouteConfiguration of their listener, from
 //! encoded pieces; that second cache is filled when the first such client comes.
 //!
 //! Limiters share one cache with the domains of all fleets: a limiter may be asked by any of them.
+
+pub mod sequence;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -67,6 +69,8 @@ pub struct Served {
 struct Fleet {
     by_host: Arc<Cache>,
     whole: Option<Arc<Cache>>,
+    /// The last one that a change was given.
+    sequence: u64,
     ended: CancellationToken,
     /// Per listener: its virtual hosts, encoded.
     virtual_hosts: BTreeMap<Name, BTreeMap<HostPattern, Bytes>>,
@@ -114,11 +118,12 @@ impl Publisher {
                 None => domains.remove(type_url::RATE_LIMIT_DOMAIN, name.as_str()),
             }
         }
-        self.limiters.apply(revision, domains);
+        self.limiters.apply(sequence::next(self.limiters.head(), revision), domains);
         for (name, changes) in changes.fleets {
             match changes.fleet {
                 FleetChange::Created | FleetChange::Kept => {
-                    fleets.entry(name).or_default().publish(revision, changes);
+                    let fleet = fleets.entry(name).or_default();
+                    fleet.publish(sequence::next(fleet.sequence, revision), changes);
                 }
                 FleetChange::Deleted => {
                     if let Some(fleet) = fleets.remove(&name) {
@@ -127,6 +132,19 @@ impl Publisher {
                 }
             }
         }
+    }
+
+    /// Gives `fleet` something else than its revision says, as the next step of that revision. Returns the sequence at which
+    /// it stands, or none if there is no such fleet (any more). A revision that concerns the same resources later
+    /// overwrites it.
+    ///
+    /// Every change of a fleet's caches that is not a revision goes this way: it takes the lock that revisions take, so
+    /// sequences grow whoever publishes.
+    pub fn republish(&self, fleet: &Name, changes: FleetChanges) -> Option<u64> {
+        let mut fleets = self.fleets.lock();
+        let fleet = fleets.get_mut(fleet)?;
+        fleet.publish(sequence::next(fleet.sequence, 0), changes);
+        Some(fleet.sequence)
     }
 }
 
@@ -144,7 +162,8 @@ impl Changes {
 }
 
 impl Fleet {
-    fn publish(&mut self, revision: u64, changes: FleetChanges) {
+    fn publish(&mut self, sequence: u64, changes: FleetChanges) {
+        self.sequence = sequence;
         let routes_changed: BTreeSet<Name> = changes.routes_changed().into_iter().cloned().collect();
         let mut by_host = Update::default();
         let mut whole = Update::default();
@@ -202,7 +221,7 @@ impl Fleet {
                 | ResourceId::Listener(_) => {}
             }
         }
-        self.by_host.apply(revision, by_host);
+        self.by_host.apply(sequence, by_host);
         if let Some(cache) = &self.whole {
             for listener in routes_changed {
                 match self.joined_routes(&listener) {
@@ -210,7 +229,7 @@ impl Fleet {
                     None => whole.remove(type_url::ROUTE, listener.as_str()),
                 }
             }
-            cache.apply(revision, whole);
+            cache.apply(sequence, whole);
         }
     }
 
@@ -235,7 +254,7 @@ impl Fleet {
         for (id, resource) in &self.added {
             update.upsert(id.type_url(), resource.clone());
         }
-        cache.apply(self.by_host.head(), update);
+        cache.apply(self.sequence, update);
         self.whole = Some(cache.clone());
         cache
     }
