@@ -28,6 +28,7 @@ use crate::{
     metrics,
     proxies::Proxies,
     publish::Publisher,
+    registry::Registry,
     replica::{Replica, ReplicaError},
     store::{self, Store, StoreError},
 };
@@ -108,6 +109,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let store = open_store(&settings.database_url(), &shutdown.token()).await?;
     let publisher = Arc::new(Publisher::new());
     let replica = Arc::new(load_replica(&store, &publisher, &shutdown.token()).await?);
+    let registered = async || Registry::load(store.clone(), publisher.clone()).await;
+    let loading = until_available(&shutdown.token(), registered).await;
+    let (registry, batches) = loading.context("cannot load registered endpoints")?;
+    let registry = Arc::new(registry);
     let proxies = Arc::new(Proxies::new());
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
@@ -119,9 +124,15 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
     shutdown.spawn_essential("xDS", connections::serve(xds, incoming, age, streams.clone(), stop.clone()));
-    let api = Api { replica: replica.clone(), commit, proxies, admin_token: Arc::new(admin_token) };
+    let admin_token = Arc::new(admin_token);
+    let api = Api { replica: replica.clone(), commit, registry: registry.clone(), proxies, admin_token };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
+    let registering = [
+        shutdown.spawn_essential("registry", registry.clone().follow(stop.clone())),
+        shutdown.spawn_essential("leases", registry.clone().expire(stop.clone())),
+        shutdown.spawn_essential("registrations", batches.run(registry, stop.clone())),
+    ];
     shutdown.spawn("store", async move {
         stop.cancelled().await;
         for tasks in [&streams, &commits] {
@@ -130,6 +141,9 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         }
         // What it returned was logged where it was spawned.
         let _ = following.await;
+        for task in registering {
+            let _ = task.await;
+        }
         store.close().await;
         parts_ended.cancel();
     });

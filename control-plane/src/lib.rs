@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod proxies;
 pub mod publish;
+pub mod registry;
 pub mod replica;
 pub mod settings;
 pub mod store;

@@ -9,6 +9,7 @@
 //!
 //! Limiters share one cache with the domains of all fleets: a limiter may be asked by any of them.
 
+mod endpoints;
 pub mod sequence;
 
 use std::{
@@ -21,6 +22,8 @@ use chancery_proto::{Message, type_url};
 use chancery_xds::{Cache, Resource, Update};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+
+use endpoints::Registered;
 
 use crate::{
     model::{Catalog, Key, Name, route::HostPattern},
@@ -35,6 +38,7 @@ use crate::{
 #[derive(Default)]
 pub struct Publisher {
     fleets: Mutex<HashMap<Name, Fleet>>,
+    registered: Mutex<Registered>,
     limiters: Arc<Cache>,
 }
 
@@ -43,6 +47,8 @@ pub struct Publisher {
 pub struct Changes {
     /// For the proxies of each fleet.
     pub fleets: BTreeMap<Name, FleetChanges>,
+    /// Which services take endpoints that register themselves, of those that changed.
+    pub taking: BTreeMap<Name, bool>,
     /// For limiters: the new content of a domain, or that it is gone.
     pub domains: BTreeMap<Name, Option<Bytes>>,
 }
@@ -74,6 +80,8 @@ struct Fleet {
     ended: CancellationToken,
     /// Per listener: its virtual hosts, encoded.
     virtual_hosts: BTreeMap<Name, BTreeMap<HostPattern, Bytes>>,
+    /// Per service: its endpoints as the catalog has them, encoded.
+    assignments: BTreeMap<Name, Bytes>,
     /// What patches add, which has one form for all clients.
     added: BTreeMap<ResourceId, Resource>,
 }
@@ -119,11 +127,13 @@ impl Publisher {
             }
         }
         self.limiters.apply(sequence::next(self.limiters.head(), revision), domains);
+        let mut registered = self.registered.lock();
+        let different = registered.take(changes.taking);
         for (name, changes) in changes.fleets {
             match changes.fleet {
                 FleetChange::Created | FleetChange::Kept => {
                     let fleet = fleets.entry(name).or_default();
-                    fleet.publish(sequence::next(fleet.sequence, revision), changes);
+                    fleet.publish(sequence::next(fleet.sequence, revision), changes, &registered);
                 }
                 FleetChange::Deleted => {
                     if let Some(fleet) = fleets.remove(&name) {
@@ -132,6 +142,7 @@ impl Publisher {
                 }
             }
         }
+        endpoints::reassign(fleets.values_mut(), &different, &registered);
     }
 
     /// Gives `fleet` something else than its revision says, as the next step of that revision. Returns the sequence at which
@@ -143,7 +154,7 @@ impl Publisher {
     pub fn republish(&self, fleet: &Name, changes: FleetChanges) -> Option<u64> {
         let mut fleets = self.fleets.lock();
         let fleet = fleets.get_mut(fleet)?;
-        fleet.publish(sequence::next(fleet.sequence, 0), changes);
+        fleet.publish(sequence::next(fleet.sequence, 0), changes, &self.registered.lock());
         Some(fleet.sequence)
     }
 }
@@ -152,17 +163,22 @@ impl Changes {
     /// Everything, for a start.
     pub fn full(catalog: &Catalog) -> Self {
         let domains = rate_limit::all(catalog).into_iter().map(|(name, bytes)| (name, Some(bytes))).collect();
-        Self { fleets: snapshot::full(catalog), domains }
+        Self { fleets: snapshot::full(catalog), taking: endpoints::all_taking(catalog), domains }
     }
 
     /// What the changes to the resources `changed`, which lead from `before` to `after`, mean for everybody.
     pub fn between(before: &Catalog, after: &Catalog, changed: &[Key]) -> Self {
-        Self { fleets: snapshot::changes(before, after, changed), domains: rate_limit::changes(before, after, changed) }
+        Self {
+            fleets: snapshot::changes(before, after, changed),
+            taking: endpoints::taking(after, changed),
+            domains: rate_limit::changes(before, after, changed),
+        }
     }
 }
 
 impl Fleet {
-    fn publish(&mut self, sequence: u64, changes: FleetChanges) {
+    fn publish(&mut self, sequence: u64, mut changes: FleetChanges, registered: &Registered) {
+        self.add_registered(&mut changes, registered);
         self.sequence = sequence;
         let routes_changed: BTreeSet<Name> = changes.routes_changed().into_iter().cloned().collect();
         let mut by_host = Update::default();

@@ -9,6 +9,7 @@ mod author;
 mod body;
 mod condition;
 mod diff;
+mod endpoints;
 mod envelope;
 mod error;
 mod listing;
@@ -32,7 +33,7 @@ pub use problem::ProblemDetails;
 pub use router::router;
 pub use view::ResourceView;
 
-use crate::{commit::Commit, identity::token::AdminToken, proxies::Proxies, replica::Replica};
+use crate::{commit::Commit, identity::token::AdminToken, proxies::Proxies, registry::Registry, replica::Replica};
 
 /// The parts that the API speaks for.
 #[derive(Clone)]
@@ -41,6 +42,8 @@ pub struct Api {
     pub replica: Arc<Replica>,
     /// The way of every change.
     pub commit: Commit,
+    /// Endpoints that register themselves.
+    pub registry: Arc<Registry>,
     /// Who is connected and what it has applied.
     pub proxies: Arc<Proxies>,
     /// The token that every request must carry.

@@ -11,7 +11,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, apply, author, error::ApiError, observe, openapi, proxies, resources, revisions};
+use super::{Api, apply, author, endpoints, error::ApiError, observe, openapi, proxies, resources, revisions};
 use crate::model::Kind;
 
 /// The API, its description at `/api/openapi.json`, and a page to read it at `/docs`.
@@ -45,6 +45,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(revisions::list))
         .routes(routes!(revisions::read))
         .routes(routes!(revisions::revert))
+        .routes(routes!(endpoints::list, endpoints::write))
+        .routes(routes!(endpoints::register, endpoints::deregister))
         .routes(routes!(proxies::list))
         .routes(routes!(proxies::read))
         .routes(routes!(author::whoami));

@@ -69,7 +69,7 @@ fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> 
         ("500", "The request failed inside the control plane"),
         ("503", "The request took too long, or the database is unavailable; see Retry-After"),
     ];
-    if path.ends_with('}') || path.ends_with("/revert") {
+    if path.ends_with('}') || path.ends_with("/revert") || path.ends_with("/endpoints") {
         errors.push(("404", "There is no such thing"));
     }
     if writes {

@@ -9,7 +9,7 @@ use axum::{
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     identity::token::AdminToken,
     proxies::Proxies,
     publish::Publisher,
+    registry::Registry,
     replica::Replica,
     store::{self, Store},
 };
@@ -25,10 +26,14 @@ use crate::{
 /// An engine over `store`.
 pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     let publisher = Arc::new(Publisher::new());
-    let replica = Arc::new(Replica::load(store, publisher).await.unwrap());
+    let replica = Arc::new(Replica::load(store.clone(), publisher.clone()).await.unwrap());
+    let (registry, batches) = Registry::load(store, publisher).await.unwrap();
+    let registry = Arc::new(registry);
+    tokio::spawn(batches.run(registry.clone(), CancellationToken::new()));
     Api {
         commit: Commit::new(replica.clone(), TaskTracker::new()),
         replica,
+        registry,
         proxies: Arc::new(Proxies::new()),
         admin_token: Arc::new(admin_token()),
     }

@@ -95,7 +95,7 @@ fn endpoint(spec: &EndpointSpec, problems: &mut Problems) -> Option<Endpoint> {
     Some(Endpoint { address: address?, port: *port, weight: weight.unwrap_or(1) })
 }
 
-fn ip_address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn ip_address(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text
         .parse()
         .map_err(|_| format!("{} is not an IP address; set dns: true to have the proxy resolve it", Quoted(text)))?;
