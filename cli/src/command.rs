@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use tokio::runtime::Builder;
 
-use crate::{bootstrap, cert, dev, failure::Failure, fleet, history, limits, resources};
+use crate::{bootstrap, cert, dev, endpoints, failure::Failure, fleet, history, limits, resources};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -48,6 +48,8 @@ enum Command {
     Bootstrap(bootstrap::BootstrapArgs),
     /// Show limits, where they are used, and why a request would be refused
     Limits(limits::LimitsArgs),
+    /// Show, register and deregister endpoints of services
+    Endpoints(endpoints::EndpointsArgs),
     /// Issue certificates
     Cert(cert::CertArgs),
 }
@@ -82,6 +84,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Proxies(args) => fleet::proxies(args).await,
         Command::Bootstrap(args) => bootstrap::bootstrap(args),
         Command::Limits(args) => limits::run(args).await,
+        Command::Endpoints(args) => endpoints::run(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
     }
 }
@@ -126,6 +129,9 @@ mod tests {
             "chancery dev --port-offset 100 --no-envoy",
             "chancery dev --redis redis://127.0.0.1:6379/1",
             "chancery cert issue --fleet edge --id edge-1 --out dir",
+            "chancery endpoints list checkout",
+            "chancery endpoints register checkout --address ::1 --port 8080 --ttl 10s --health draining --keep",
+            "chancery endpoints deregister checkout 10.0.0.1:8080",
             "chancery get rate-limits",
             "chancery limits show",
             "chancery limits show per-client -o json",
@@ -150,6 +156,10 @@ mod tests {
             "chancery delete",
             "chancery history route",
             "chancery revert x",
+            "chancery endpoints",
+            "chancery endpoints register checkout --address localhost --port 80",
+            "chancery endpoints register checkout --address ::1 --port 80 --ttl 11m",
+            "chancery endpoints deregister checkout a/b",
             "chancery limits",
             "chancery limits check per-client",
             "chancery limits check per-client x --fleet edge",

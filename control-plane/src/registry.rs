@@ -116,7 +116,10 @@ impl Registry {
                 Ok(()) => away = false,
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
-                        tracing::warn!(error = chain(&error), "cannot follow registered endpoints; they stay as they are");
+                        tracing::warn!(
+                            error = chain(&error),
+                            "cannot follow registered endpoints; they stay as they are"
+                        );
                     }
                 }
             }

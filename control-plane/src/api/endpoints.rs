@@ -77,7 +77,8 @@ impl<S: Send + Sync> FromRequestParts<S> for EndpointInPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-        let Path((name, id)) = path.map_err(|rejection| ApiError::Malformed(format!("path: {}", rejection.body_text())))?;
+        let Path((name, id)) =
+            path.map_err(|rejection| ApiError::Malformed(format!("path: {}", rejection.body_text())))?;
         let name = name.parse().map_err(|error| ApiError::Malformed(format!("path: name: {error}")))?;
         let id = id.parse().map_err(|error| ApiError::Malformed(format!("path: id {error}")))?;
         Ok(Self(name, id))

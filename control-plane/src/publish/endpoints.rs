@@ -89,9 +89,8 @@ pub(super) fn reassign<'a>(
         return;
     }
     for fleet in fleets {
-        let assignment = |service: &Name| {
-            Some((ResourceId::Endpoints(service.clone()), fleet.assignments.get(service)?.clone()))
-        };
+        let assignment =
+            |service: &Name| Some((ResourceId::Endpoints(service.clone()), fleet.assignments.get(service)?.clone()));
         let put: BTreeMap<_, _> = services.iter().filter_map(assignment).collect();
         if !put.is_empty() {
             let changes = FleetChanges { put, ..FleetChanges::default() };

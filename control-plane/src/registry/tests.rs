@@ -149,7 +149,11 @@ async fn a_start_serves_what_was_registered() {
 async fn who_forgot_too_much_reads_everything_anew() {
     let scene = Scene::start(true).await;
     scene.register("a", 2).await;
-    scene.store.write_leases(&[lease_write("a", LeaseAction::Remove), lease_write("b", registration(3))]).await.unwrap();
+    scene
+        .store
+        .write_leases(&[lease_write("a", LeaseAction::Remove), lease_write("b", registration(3))])
+        .await
+        .unwrap();
     scene.registry.reload().await.unwrap();
     assert_eq!(scene.endpoints(RouteForm::ByHost), [1, 3]);
     scene.store.write_leases(&[lease_write("b", LeaseAction::Remove)]).await.unwrap();

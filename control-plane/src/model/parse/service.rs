@@ -1,10 +1,6 @@
 //! What a service's spec means.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::{host, path, text};
 use crate::model::{

@@ -150,7 +150,8 @@ pub async fn stores_that_register_at_once_leave_no_gap_and_a_reader_misses_none(
         writers.push(tokio::spawn(async move {
             for batch in 0..BATCHES {
                 // The shared one is in the batches of both, in another order.
-                let (own, shared) = (register(&format!("{side}-{batch}"), batch, LONG), register("shared", batch, LONG));
+                let (own, shared) =
+                    (register(&format!("{side}-{batch}"), batch, LONG), register("shared", batch, LONG));
                 let writes = if side == 0 { [own, shared] } else { [shared, own] };
                 store.write_leases(&writes).await.unwrap();
             }

@@ -81,7 +81,7 @@ async fn a_newer_schema_stops_the_start() {
         .await
         .unwrap();
     let refused = crate::store::open(&url).await.err();
-    assert!(matches!(refused, Some(StoreError::Schema { found: 7, needed: 1 })), "{refused:?}");
+    assert!(matches!(refused, Some(StoreError::Schema { found: 7, needed: 2 })), "{refused:?}");
 }
 
 #[tokio::test]
