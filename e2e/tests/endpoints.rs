@@ -139,7 +139,7 @@ async fn thousands_of_changes_reach_envoy_as_endpoints_alone() -> Result<()> {
         Ok(())
     };
     write((0..ENDPOINTS).map(|n| named(n, 1)).collect()).await?;
-    scene.envoy.wait_for_stat("cluster.checkout.membership_total", |total| total == ENDPOINTS.into()).await?;
+    scene.envoy.wait_for_stat("cluster.checkout.membership_total", |total| total == u64::from(ENDPOINTS)).await?;
 
     let mut weights: BTreeMap<u16, u16> = (0..ENDPOINTS).map(|n| (n, 1)).collect();
     let started = Instant::now();
