@@ -171,7 +171,7 @@ pub(super) fn leased(service: &Name, rows: Vec<LeasedRow>) -> Vec<Leased> {
 }
 
 /// What the keys of rows stand for.
-pub(super) fn keys(rows: Vec<(String, String)>) -> Vec<(Name, EndpointId)> {
+pub(super) fn keys(rows: &[(String, String)]) -> Vec<(Name, EndpointId)> {
     rows.iter().filter_map(|(service, id)| key(service, id)).collect()
 }
 

@@ -143,7 +143,7 @@ impl EndpointStore for PostgresStore {
         let unknown = bounded(CONTEXT, ANSWER_WITHIN, write).await?;
         bounded(CONTEXT, ANSWER_WITHIN, sqlx::raw_sql("COMMIT").execute(lease.connection())).await?;
         lease.answered();
-        Ok(endpoints::keys(unknown))
+        Ok(endpoints::keys(&unknown))
     }
 
     async fn expire_leases(&self, most: Duration) -> Result<u64, StoreError> {

@@ -105,7 +105,7 @@ impl EndpointStore for SqliteStore {
         if changed {
             self.endpoint_wakeups.send_replace(());
         }
-        Ok(endpoints::keys(unknown))
+        Ok(endpoints::keys(&unknown))
     }
 
     async fn expire_leases(&self, most: Duration) -> Result<u64, StoreError> {
