@@ -12,7 +12,7 @@
 //! - **A service whose last lease ends has no endpoints** and answers 503. They are not kept: a process that fails to renew
 //!   while the control plane works is as likely gone as alone, and requests to nobody would wait for a timeout each.
 //!
-//! Changes within [`PUBLISH_GAP`] are published together. The first after a pause is published at once.
+//! Changes within 20 ms are published together. The first after a pause is published at once.
 
 mod batch;
 

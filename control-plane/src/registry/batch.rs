@@ -3,7 +3,7 @@
 //! A database commits a few hundred times a second, and takes thousands of rows each time. So writes are gathered for a
 //! moment, and whoever wrote waits for the commit of all. While one batch is written, the next one gathers.
 //!
-//! Invariants: at most [`MAX_WAITING`] endpoints wait to be written; no endpoint stands twice in a batch, so what is written of it
+//! Invariants: at most `MAX_WAITING` endpoints wait to be written; no endpoint stands twice in a batch, so what is written of it
 //! later counts.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
