@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    bootstrap, cert, dev, events, failure::Failure, fleet, history, limits, load, proxy_config, quarantine, resources,
+    bootstrap, cert, dev, endpoints, events, failure::Failure, fleet, history, limits, load, proxy_config, quarantine,
+    resources,
 };
 
 const EXIT_CODES: &str = "\
@@ -58,6 +59,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Show or release what fleets are not served because a proxy rejected it
     Quarantine(quarantine::QuarantineArgs),
+    /// Show, register and deregister endpoints of services
+    Endpoints(endpoints::EndpointsArgs),
     /// Issue certificates
     Cert(cert::CertArgs),
 }
@@ -96,6 +99,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Limits(args) => limits::run(args).await,
         Command::Load(args) => load::load(args).await,
         Command::Quarantine(args) => quarantine::quarantine(args).await,
+        Command::Endpoints(args) => endpoints::run(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
     }
 }
@@ -143,6 +147,9 @@ mod tests {
             "chancery dev --port-offset 100 --no-envoy",
             "chancery dev --redis redis://127.0.0.1:6379/1",
             "chancery cert issue --fleet edge --id edge-1 --out dir",
+            "chancery endpoints list checkout",
+            "chancery endpoints register checkout --address ::1 --port 8080 --ttl 10s --health draining --keep",
+            "chancery endpoints deregister checkout 10.0.0.1:8080",
             "chancery get rate-limits",
             "chancery load",
             "chancery load checkout --fleet edge -o json",
@@ -172,6 +179,10 @@ mod tests {
             "chancery history route",
             "chancery revert x",
             "chancery proxy-config",
+            "chancery endpoints",
+            "chancery endpoints register checkout --address localhost --port 80",
+            "chancery endpoints register checkout --address ::1 --port 80 --ttl 11m",
+            "chancery endpoints deregister checkout a/b",
             "chancery limits",
             "chancery limits check per-client",
             "chancery limits check per-client x --fleet edge",

@@ -10,6 +10,7 @@ mod client;
 mod command;
 mod connection;
 pub mod dev;
+mod endpoints;
 mod events;
 mod failure;
 mod fleet;

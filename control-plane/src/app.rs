@@ -32,6 +32,7 @@ use crate::{
     proxies::{Proxies, records},
     publish::Publisher,
     quarantine::{self, Keeper},
+    registry::Registry,
     replica::{Replica, ReplicaError},
     services::Services,
     store::{self, Store, StoreError},
@@ -120,6 +121,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let mut keeper = Keeper::new(publisher.clone(), store.clone());
     until_available(&shutdown.token(), async || keeper.step().await).await.context("cannot load the quarantine")?;
     let proxies = Arc::new(Proxies::new(name, feed.clone()));
+    let registered = async || Registry::load(store.clone(), publisher.clone()).await;
+    let loading = until_available(&shutdown.token(), registered).await;
+    let (registry, batches) = loading.context("cannot load registered endpoints")?;
+    let registry = Arc::new(registry);
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
     let commit = Commit::new(replica.clone(), commits.clone());
@@ -138,10 +143,23 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
     let recording = shutdown.spawn("proxies", records::run(proxies.clone(), store.clone(), stop.clone()));
     shutdown.spawn_essential("xDS", connections::serve(services, incoming, age, streams.clone(), stop.clone()));
-    let api =
-        Api { replica: replica.clone(), publisher, commit, proxies, feed, loads, admin_token: Arc::new(admin_token) };
+    let api = Api {
+        replica: replica.clone(),
+        publisher,
+        commit,
+        registry: registry.clone(),
+        proxies,
+        feed,
+        loads,
+        admin_token: Arc::new(admin_token),
+    };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
+    let registering = [
+        shutdown.spawn_essential("registry", registry.clone().follow(stop.clone())),
+        shutdown.spawn_essential("leases", registry.clone().expire(stop.clone())),
+        shutdown.spawn_essential("registrations", batches.run(registry, stop.clone())),
+    ];
     shutdown.spawn("store", async move {
         stop.cancelled().await;
         for tasks in [&streams, &commits] {
@@ -150,6 +168,9 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         }
         // What it returned was logged where it was spawned.
         let _ = tokio::join!(following, recording, quarantine);
+        for task in registering {
+            let _ = task.await;
+        }
         store.close().await;
         parts_ended.cancel();
     });

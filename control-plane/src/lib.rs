@@ -20,6 +20,7 @@ pub mod model;
 pub mod proxies;
 pub mod publish;
 pub mod quarantine;
+pub mod registry;
 pub mod replica;
 pub mod services;
 pub mod settings;

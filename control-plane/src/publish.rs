@@ -11,8 +11,8 @@
 //! Limiters share one cache with the domains of all fleets: a limiter may be asked by any of them. Those that are
 //! envoyproxy/ratelimit share another (`peers`).
 
+mod endpoints;
 mod peers;
-
 mod quarantine;
 mod shelf;
 
@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use quarantine::Place;
 pub use shelf::{Cause, Id, Quarantined, Rejected, Shelf, revision_at, sequence_of};
 
-use self::peers::Peers;
+use self::{endpoints::Registered, peers::Peers};
 use crate::{
     model::{Catalog, Key, Name, listener::RouteDelivery, route::HostPattern},
     translate::{
@@ -48,6 +48,7 @@ use crate::{
 #[derive(Default)]
 pub struct Publisher {
     fleets: Mutex<HashMap<Name, Fleet>>,
+    registered: Mutex<Registered>,
     limiters: Arc<Cache>,
     peers: Mutex<Option<Peers>>,
     /// The last that was published.
@@ -60,6 +61,8 @@ pub struct Publisher {
 pub struct Changes {
     /// For the proxies of each fleet.
     pub fleets: BTreeMap<Name, FleetChanges>,
+    /// Which services take endpoints that register themselves, of those that changed.
+    pub taking: BTreeMap<Name, bool>,
     /// For limiters: the new content of a domain, or that it is gone.
     pub domains: BTreeMap<Name, Option<Bytes>>,
 }
@@ -94,6 +97,8 @@ struct Fleet {
     /// Listeners whose routes are there whole too, for proxies that take them either way. Not only those that want them so now:
     /// connections from the time before a change go on with what they had.
     also_whole: BTreeSet<Name>,
+    /// Per service: its endpoints as the catalog has them, encoded.
+    assignments: BTreeMap<Name, Bytes>,
     /// What patches add, which has one form for all clients.
     added: BTreeMap<ResourceId, Resource>,
 }
@@ -171,10 +176,12 @@ impl Publisher {
         }
         self.limiters.apply(sequence_of(revision), domains);
         drop(peers);
+        let mut registered = self.registered.lock();
+        let different = registered.take(changes.taking);
         for (name, changes) in changes.fleets {
             match changes.fleet {
                 FleetChange::Created | FleetChange::Kept => {
-                    fleets.entry(name).or_default().publish(revision, changes, on_trial);
+                    fleets.entry(name).or_default().publish(revision, changes, on_trial, &registered);
                 }
                 FleetChange::Deleted => {
                     if let Some(fleet) = fleets.remove(&name) {
@@ -183,6 +190,7 @@ impl Publisher {
                 }
             }
         }
+        endpoints::reassign(fleets.values_mut(), revision, &different, &registered);
         self.revision.store(revision, Ordering::Release);
     }
 }
@@ -191,17 +199,22 @@ impl Changes {
     /// Everything, for a start.
     pub fn full(catalog: &Catalog) -> Self {
         let domains = rate_limit::all(catalog).into_iter().map(|(name, bytes)| (name, Some(bytes))).collect();
-        Self { fleets: snapshot::full(catalog), domains }
+        Self { fleets: snapshot::full(catalog), taking: endpoints::all_taking(catalog), domains }
     }
 
     /// What the changes to the resources `changed`, which lead from `before` to `after`, mean for everybody.
     pub fn between(before: &Catalog, after: &Catalog, changed: &[Key]) -> Self {
-        Self { fleets: snapshot::changes(before, after, changed), domains: rate_limit::changes(before, after, changed) }
+        Self {
+            fleets: snapshot::changes(before, after, changed),
+            taking: endpoints::taking(after, changed),
+            domains: rate_limit::changes(before, after, changed),
+        }
     }
 }
 
 impl Fleet {
-    fn publish(&mut self, revision: u64, changes: FleetChanges, on_trial: bool) {
+    fn publish(&mut self, revision: u64, mut changes: FleetChanges, on_trial: bool, registered: &Registered) {
+        self.add_registered(&mut changes, registered);
         let routes_changed: BTreeSet<Name> = changes.routes_changed().into_iter().cloned().collect();
         let mut by_host = Update::default();
         let mut whole = Update::default();

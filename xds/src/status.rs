@@ -178,9 +178,9 @@ impl StreamStatus {
         self.tell(StreamEvent::Acknowledged(type_url, &stamp, &sent.set));
     }
 
-    pub(crate) fn on_rejected(&self, type_url: &TypeUrl, rejection: Rejection, set: &[Name]) {
+    pub(crate) fn on_rejected(&self, type_url: &TypeUrl, rejection: &Rejection, set: &[Name]) {
         self.with(type_url, |status| status.rejected = Some(rejection.clone()));
-        self.tell(StreamEvent::Rejected(type_url, &rejection, set));
+        self.tell(StreamEvent::Rejected(type_url, rejection, set));
     }
 
     /// Everything up to `sequence` was sent and answered. A stream says so; who has no stream, for tests, may as well.
@@ -267,7 +267,7 @@ mod tests {
         status.on_acknowledged(&cluster, &sent, now);
         status.on_settled(3);
         status.on_settled(3);
-        status.on_rejected(&cluster, rejection(&sent, "bad".into(), now), &sent.set);
+        status.on_rejected(&cluster, &rejection(&sent, "bad".into(), now), &sent.set);
         assert_eq!(*heard.lock(), ["sent 1", "acknowledged 1 [\"shop\"]", "settled 3", "rejected [\"shop\"]: bad"]);
     }
 
@@ -282,8 +282,8 @@ mod tests {
             after: Duration::ZERO,
         };
         let rejection = Rejection { response, message: "bad".into(), resources: Vec::new() };
-        status.on_rejected(&type_url::CLUSTER.into(), rejection.clone(), &[]);
-        status.on_rejected(&type_url::SECRET.into(), rejection, &[]);
+        status.on_rejected(&type_url::CLUSTER.into(), &rejection, &[]);
+        status.on_rejected(&type_url::SECRET.into(), &rejection, &[]);
         let since = |sequence| status.rejections_since(sequence).len();
         assert_eq!([3, 4].map(since), [2, 0]);
         status.on_kept_back(Some(7));

@@ -54,7 +54,7 @@ impl Desk {
             ..FleetChanges::default()
         };
         let domains = [(name("edge"), Some("limits".into()))].into();
-        publisher.publish(1, Changes { fleets: [(name("edge"), edge)].into(), domains });
+        publisher.publish(1, Changes { fleets: [(name("edge"), edge)].into(), domains, ..Changes::default() });
         let rate = NonZeroU32::new(PER_SECOND).unwrap();
         let admission = FleetAdmission::new(publisher.clone(), proxies.clone(), "chancery.local".to_owned(), rate);
         Self { admission, publisher, proxies }

@@ -9,6 +9,7 @@ mod author;
 mod body;
 mod condition;
 mod diff;
+mod endpoints;
 mod envelope;
 mod error;
 mod events;
@@ -37,7 +38,7 @@ pub use view::ResourceView;
 
 use crate::{
     commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, proxies::Proxies, publish::Publisher,
-    replica::Replica,
+    registry::Registry, replica::Replica,
 };
 
 /// The parts that the API speaks for.
@@ -49,6 +50,8 @@ pub struct Api {
     pub replica: Arc<Replica>,
     /// The way of every change.
     pub commit: Commit,
+    /// Endpoints that register themselves.
+    pub registry: Arc<Registry>,
     /// Who is connected and what it has applied.
     pub proxies: Arc<Proxies>,
     /// What happens.

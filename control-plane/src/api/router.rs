@@ -12,7 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, apply, author, error::ApiError, events, load, observe, openapi, proxies, quarantine, resources, revisions,
+    Api, apply, author, endpoints, error::ApiError, events, load, observe, openapi, proxies, quarantine, resources,
+    revisions,
 };
 use crate::model::Kind;
 
@@ -47,6 +48,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(revisions::list))
         .routes(routes!(revisions::read))
         .routes(routes!(revisions::revert))
+        .routes(routes!(endpoints::list, endpoints::write))
+        .routes(routes!(endpoints::register, endpoints::deregister))
         .routes(routes!(proxies::list))
         .routes(routes!(proxies::read))
         .routes(routes!(proxies::config))

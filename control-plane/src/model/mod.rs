@@ -6,6 +6,7 @@
 mod catalog;
 mod check;
 mod document;
+pub mod endpoint;
 pub mod envoy_patch;
 pub mod fleet;
 pub mod listener;
@@ -23,6 +24,6 @@ pub mod wire;
 pub use catalog::{Catalog, Entry};
 pub use document::Document;
 pub use name::{InvalidName, Key, Kind, Name, UnknownKind};
-pub use parse::{parse, parse_document};
+pub use parse::{Registered, Registrations, parse, parse_document, registration, registrations};
 pub use problem::{Place, Problem, Problems, Quoted};
 pub use resource::Resource;

@@ -11,6 +11,8 @@ pub struct Service {
     pub name: Name,
     /// The endpoints, in the order given.
     pub endpoints: Vec<Endpoint>,
+    /// Whether endpoints may register themselves beside them, with a lease that they renew.
+    pub registered: bool,
     /// The protocol spoken to the endpoints.
     pub protocol: ServiceProtocol,
     /// How long a connection attempt may take.

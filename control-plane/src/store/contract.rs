@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{ProxyRecords, QuarantineRecords};
+use super::{EndpointStore, ProxyRecords, QuarantineRecords};
 use crate::model::{Document, Key};
 
 /// A resource as it is stored.
@@ -135,7 +135,7 @@ pub enum StoreError {
 
 /// A place where configuration is kept.
 #[async_trait]
-pub trait Store: ProxyRecords + QuarantineRecords + Send + Sync + 'static {
+pub trait Store: EndpointStore + ProxyRecords + QuarantineRecords {
     /// Everything, at one consistent revision.
     async fn load(&self) -> Result<Loaded, StoreError>;
 

@@ -1,4 +1,4 @@
-//! Where configuration is kept: resources, revisions and the changes between them.
+//! Where configuration is kept: resources, revisions and the changes between them; and beside it, leases of endpoints (`endpoints`).
 //!
 //! One trait (`contract`), two implementations (`sqlite`, `postgres`), one conformance suite. They
 //! share what a row means (`rows`), the schema's life (`schema`) and what an error means
@@ -10,6 +10,7 @@
 mod conformance;
 
 mod contract;
+mod endpoints;
 mod failure;
 mod postgres;
 mod proxies;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 pub use contract::{
     Change, HistoryQuery, Loaded, NewChange, NewRevision, Revision, RevisionSummary, Store, StoreError, Stored, Write,
 };
+pub use endpoints::{EndpointStore, LeaseAction, LeaseWrite, Leased, REMOVED_FOR, Registration, Registrations};
 
 pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
 pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};

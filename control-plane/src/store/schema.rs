@@ -21,6 +21,7 @@ pub(super) fn postgres() -> Migrator {
         (1, "revisions", include_str!("../../migrations/postgres/0001_revisions.sql")),
         (2, "proxies", include_str!("../../migrations/postgres/0002_proxies.sql")),
         (3, "quarantine", include_str!("../../migrations/postgres/0003_quarantine.sql")),
+        (4, "endpoints", include_str!("../../migrations/postgres/0004_endpoints.sql")),
     ])
 }
 
@@ -30,6 +31,7 @@ pub(super) fn sqlite() -> Migrator {
         (1, "revisions", include_str!("../../migrations/sqlite/0001_revisions.sql")),
         (2, "proxies", include_str!("../../migrations/sqlite/0002_proxies.sql")),
         (3, "quarantine", include_str!("../../migrations/sqlite/0003_quarantine.sql")),
+        (4, "endpoints", include_str!("../../migrations/sqlite/0004_endpoints.sql")),
     ])
 }
 

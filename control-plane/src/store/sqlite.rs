@@ -10,6 +10,7 @@
 //!   between processes finds their revisions by asking for [`Store::head`].
 //! - Write-ahead logging needs a local disk, not a network file system.
 
+mod endpoints;
 mod proxies;
 mod quarantine;
 
@@ -87,6 +88,7 @@ pub(super) struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     wakeups: watch::Sender<()>,
+    endpoint_wakeups: watch::Sender<()>,
 }
 
 impl SqliteStore {
@@ -103,7 +105,7 @@ impl SqliteStore {
         .await?;
         migrate(&writer).await?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { writer, readers, wakeups: watch::Sender::new(()) })
+        Ok(Self { writer, readers, wakeups: watch::Sender::new(()), endpoint_wakeups: watch::Sender::new(()) })
     }
 }
 

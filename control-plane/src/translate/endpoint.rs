@@ -3,13 +3,30 @@
 //! It is a resource of its own (EDS) and not part of the cluster, because a changed cluster is warmed as a
 //! new one with new connections, while changed endpoints are applied in place. A service with an endpoint
 //! that the proxy resolves cannot have that: DNS clusters take their endpoints only inline.
+//!
+//! Endpoints that registered themselves are encoded apart from the rest ([`registered`]) and once for all fleets: bytes of a
+//! message that are appended to others of its type add to its lists (Protocol Buffers, "Last One Wins"), so the assignment of a
+//! fleet is what the catalog says, then what is registered.
 
-use chancery_proto::envoy::endpoint::{
-    ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+use std::{collections::BTreeMap, net::IpAddr};
+
+use bytes::Bytes;
+use chancery_proto::{
+    Message,
+    envoy::{
+        core::HealthStatus,
+        endpoint::{
+            ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
+            lb_endpoint::HostIdentifier,
+        },
+    },
 };
 
 use super::value::{number, socket_address};
-use crate::model::service::{Address, Endpoint, Service};
+use crate::model::{
+    endpoint::{Health, RegisteredEndpoint},
+    service::{Address, Endpoint, Service},
+};
 
 /// Whether the endpoints of `service` travel as a resource of their own.
 pub fn is_discovered(service: &Service) -> bool {
@@ -49,6 +66,41 @@ pub(super) fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
     }
 }
 
+/// What endpoints that registered themselves add to an encoded assignment: nothing without any, otherwise one more locality,
+/// sorted.
+///
+/// One address and port is one endpoint for Envoy, whoever registered it: of several, the one that is best off counts.
+pub fn registered<'a>(endpoints: impl IntoIterator<Item = &'a RegisteredEndpoint>) -> Bytes {
+    let mut distinct: BTreeMap<(IpAddr, u16), &RegisteredEndpoint> = BTreeMap::new();
+    for endpoint in endpoints {
+        let best = distinct.entry((endpoint.address, endpoint.port)).or_insert(endpoint);
+        if (best.health, best.weight) < (endpoint.health, endpoint.weight) {
+            *best = endpoint;
+        }
+    }
+    if distinct.is_empty() {
+        return Bytes::new();
+    }
+    let locality = LocalityLbEndpoints {
+        lb_endpoints: distinct.into_values().map(registered_endpoint).collect(),
+        ..LocalityLbEndpoints::default()
+    };
+    let addition = ClusterLoadAssignment { endpoints: vec![locality], ..ClusterLoadAssignment::default() };
+    addition.encode_to_vec().into()
+}
+
+fn registered_endpoint(endpoint: &RegisteredEndpoint) -> LbEndpoint {
+    let RegisteredEndpoint { address, port, weight, health } = endpoint;
+    let health = match health {
+        Health::Healthy => HealthStatus::Healthy,
+        Health::Degraded => HealthStatus::Degraded,
+        Health::Draining => HealthStatus::Draining,
+        Health::Unhealthy => HealthStatus::Unhealthy,
+    };
+    let endpoint = Endpoint { address: Address::Ip(*address), port: *port, weight: *weight };
+    LbEndpoint { health_status: health.into(), ..lb_endpoint(&endpoint) }
+}
+
 #[cfg(test)]
 mod tests {
     use chancery_proto::Message;
@@ -67,6 +119,30 @@ mod tests {
     fn endpoints_carry_their_weights() {
         let endpoints = vec![Endpoint { weight: 3, ..ip("10.0.0.2", 8080) }, ip("::1", 80)];
         insta::assert_snapshot!(snapshot(&load_assignment(&Service { endpoints, ..service("checkout") })));
+    }
+
+    fn at(address: &str, health: Health) -> RegisteredEndpoint {
+        RegisteredEndpoint { address: address.parse().expect("an address"), port: 80, weight: 1, health }
+    }
+
+    #[test]
+    fn what_is_registered_is_added_to_what_the_catalog_says() {
+        let ones = [at("10.0.0.3", Health::Draining), at("10.0.0.2", Health::Healthy)];
+        let base = load_assignment(&service("checkout")).encode_to_vec();
+        let whole = [base.as_slice(), &registered(&ones)].concat();
+        let whole = ClusterLoadAssignment::decode(whole.as_slice()).expect("an assignment");
+        assert_eq!(whole.cluster_name, "checkout");
+        assert_eq!(whole.endpoints[0], load_assignment(&service("checkout")).endpoints[0]);
+        let healths: Vec<_> = whole.endpoints[1].lb_endpoints.iter().map(LbEndpoint::health_status).collect();
+        assert_eq!(healths, [HealthStatus::Healthy, HealthStatus::Draining]);
+        assert_eq!(registered(&ones), registered(ones.iter().rev()), "order does not change the bytes");
+        assert_eq!(registered([]), Bytes::new());
+    }
+
+    #[test]
+    fn an_address_registered_twice_is_one_endpoint_and_the_best_counts() {
+        let twice = registered(&[at("10.0.0.2", Health::Healthy), at("10.0.0.2", Health::Unhealthy)]);
+        assert_eq!(twice, registered(&[at("10.0.0.2", Health::Healthy)]));
     }
 
     #[test]

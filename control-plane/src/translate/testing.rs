@@ -81,6 +81,7 @@ pub(crate) fn service(text: &str) -> Service {
     Service {
         name: name(text),
         endpoints: vec![ip("10.0.0.1", 8080)],
+        registered: false,
         protocol: ServiceProtocol::Http1,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::RoundRobin,

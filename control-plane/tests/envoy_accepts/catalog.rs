@@ -25,6 +25,7 @@ pub(crate) fn service(text: &str) -> Service {
     Service {
         name: name(text),
         endpoints: vec![Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 8080, weight: 1 }],
+        registered: false,
         protocol: ServiceProtocol::Http1,
         connect_timeout: Duration::from_secs(1),
         load_balancing: LoadBalancing::RoundRobin,

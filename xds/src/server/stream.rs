@@ -293,7 +293,7 @@ where
                     reason = rejection.message,
                     "configuration rejected by the proxy"
                 );
-                self.status.on_rejected(type_url, rejection, &sent.set);
+                self.status.on_rejected(type_url, &rejection, &sent.set);
             }
         }
     }

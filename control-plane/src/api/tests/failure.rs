@@ -1,8 +1,11 @@
 //! What a caller sees when something of ours fails.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -16,9 +19,11 @@ use super::{
 };
 use crate::{
     api::router,
+    model::{Name, endpoint::EndpointId},
     store::{
-        self, FoundProxy, HistoryQuery, Loaded, ProxyRecord, ProxyRecords, QuarantineKey, QuarantineRecord,
-        QuarantineRecords, Revision, RevisionSummary, Store, StoreError, Write,
+        self, EndpointStore, FoundProxy, HistoryQuery, LeaseWrite, Leased, Loaded, ProxyRecord, ProxyRecords,
+        QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, Store,
+        StoreError, Write,
     },
 };
 
@@ -34,6 +39,28 @@ impl Fragile {
             return Err(StoreError::Unavailable("password=hunter2 refused".into()));
         }
         Ok(self.store.as_ref())
+    }
+}
+
+#[async_trait]
+impl EndpointStore for Fragile {
+    async fn registrations(&self) -> Result<Registrations, StoreError> {
+        self.here()?.registrations().await
+    }
+    async fn registrations_after(&self, after: u64) -> Result<Registrations, StoreError> {
+        self.here()?.registrations_after(after).await
+    }
+    async fn leases(&self, service: &Name) -> Result<Vec<Leased>, StoreError> {
+        self.here()?.leases(service).await
+    }
+    async fn write_leases(&self, writes: &[LeaseWrite]) -> Result<Vec<(Name, EndpointId)>, StoreError> {
+        self.here()?.write_leases(writes).await
+    }
+    async fn expire_leases(&self, most: Duration) -> Result<u64, StoreError> {
+        self.here()?.expire_leases(most).await
+    }
+    fn endpoint_wakeups(&self) -> watch::Receiver<()> {
+        self.store.endpoint_wakeups()
     }
 }
 

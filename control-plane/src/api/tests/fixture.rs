@@ -20,6 +20,7 @@ use crate::{
     load::Loads,
     proxies::Proxies,
     publish::Publisher,
+    registry::Registry,
     replica::Replica,
     store::{self, Store},
 };
@@ -28,7 +29,10 @@ use crate::{
 pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     let publisher = Arc::new(Publisher::new());
     let feed = Arc::new(Feed::new("run".to_owned(), &CancellationToken::new()));
-    let replica = Arc::new(Replica::load(store, publisher.clone(), feed.clone()).await.unwrap());
+    let replica = Arc::new(Replica::load(store.clone(), publisher.clone(), feed.clone()).await.unwrap());
+    let (registry, batches) = Registry::load(store, publisher.clone()).await.unwrap();
+    let registry = Arc::new(registry);
+    tokio::spawn(batches.run(registry.clone(), CancellationToken::new()));
     Api {
         publisher,
         commit: Commit::new(replica.clone(), TaskTracker::new()),
@@ -36,6 +40,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         proxies: Arc::new(Proxies::new("here".to_owned(), feed.clone())),
         feed,
         loads: Arc::new(Loads::new(Duration::from_secs(10))),
+        registry,
         admin_token: Arc::new(admin_token()),
     }
 }

@@ -98,6 +98,7 @@ pub(in crate::model) fn service(text: &str) -> Resource {
     Resource::Service(Arc::new(Service {
         name: name(text),
         endpoints: Vec::new(),
+        registered: false,
         protocol: ServiceProtocol::Http1,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::RoundRobin,

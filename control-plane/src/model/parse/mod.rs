@@ -14,6 +14,7 @@ mod host;
 mod listener;
 mod path;
 mod rate_limit;
+mod registration;
 mod route;
 mod rule;
 mod service;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 pub use document::parse_document;
 pub(in crate::model) use envoy_patch::RATE_LIMITER;
+pub use registration::{Registered, Registrations, registration, registrations};
 
 use super::{
     Document, Kind,

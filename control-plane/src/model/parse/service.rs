@@ -1,14 +1,11 @@
 //! What a service's spec means.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::{host, path, text};
 use crate::model::{
     Name,
+    endpoint::RegisteredEndpoint,
     problem::{Problems, Quoted},
     service::{Address, Breaker, Endpoint, HealthCheck, LoadBalancing, OutlierDetection, Service, ServiceProtocol},
     wire::{
@@ -27,6 +24,7 @@ const DEFAULT_HEALTHY_AFTER: u32 = 2;
 pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -> Option<Service> {
     let ServiceSpec {
         endpoints,
+        registered,
         protocol,
         connect_timeout,
         load_balancing,
@@ -34,10 +32,18 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         breaker: limits,
         outlier_detection: outliers,
     } = spec;
+    let registered = registered.unwrap_or(false);
     let endpoints = {
         let mut problems = problems.at("endpoints");
-        let parsed = problems.each(endpoints, endpoint);
-        distinct(parsed.as_deref().unwrap_or_default(), &mut problems);
+        if endpoints.is_none() && !registered {
+            problems.report("is missing; only a service with registered: true does without");
+        }
+        let parsed = problems.each(endpoints.as_deref().unwrap_or_default(), endpoint);
+        let known = parsed.as_deref().unwrap_or_default();
+        distinct(known, &mut problems);
+        if registered {
+            resolved_by_nobody(known, &mut problems);
+        }
         parsed
     };
     let connect_timeout = match connect_timeout {
@@ -49,6 +55,7 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
     Some(Service {
         name,
         endpoints: endpoints?,
+        registered,
         protocol: match protocol {
             None | Some(ServiceProtocolSpec::Http1) => ServiceProtocol::Http1,
             Some(ServiceProtocolSpec::Http2) => ServiceProtocol::Http2,
@@ -84,11 +91,11 @@ fn endpoint(spec: &EndpointSpec, problems: &mut Problems) -> Option<Endpoint> {
     Some(Endpoint { address: address?, port: *port, weight: weight.unwrap_or(1) })
 }
 
-fn ip_address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn ip_address(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text
         .parse()
         .map_err(|_| format!("{} is not an IP address; set dns: true to have the proxy resolve it", Quoted(text)))?;
-    if address.is_unspecified() || address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+    if !RegisteredEndpoint::is_one_machine(address) {
         return Err(format!("{address} is not the address of one machine"));
     }
     Ok(address)
@@ -100,6 +107,15 @@ fn distinct(endpoints: &[Endpoint], problems: &mut Problems) {
         let earlier = *first.entry((&endpoint.address, endpoint.port)).or_insert(index);
         if earlier != index {
             problems.index(index).report(format!("is the same endpoint as [{earlier}]"));
+        }
+    }
+}
+
+/// Envoy takes what it is to resolve only as part of the cluster, and what registers itself only apart from it.
+fn resolved_by_nobody(endpoints: &[Endpoint], problems: &mut Problems) {
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        if matches!(endpoint.address, Address::Dns(_)) {
+            problems.index(index).report("is resolved by the proxy, which does not go together with registered: true");
         }
     }
 }

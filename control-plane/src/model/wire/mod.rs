@@ -9,6 +9,7 @@ mod envoy_patch;
 mod fleet;
 mod listener;
 mod rate_limit;
+mod registration;
 mod route;
 mod scalar;
 mod schema;
@@ -23,6 +24,7 @@ pub use rate_limit::{
     AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,
     NetworkSpec, RateLimitSpec, WhenRedisIsDownSpec,
 };
+pub use registration::{NamedRegistrationSpec, RegistrationSpec, RegistrationsSpec};
 pub use route::{
     BackoffSpec, HeaderChangesSpec, HeaderMatchSpec, HeaderSpec, HeadersSpec, MatchSpec, PathMatchSpec, QueryMatchSpec,
     RedirectSchemeSpec, RedirectSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec,
@@ -72,6 +74,7 @@ macro_rules! wire {
 }
 
 wire!(Envelope, FleetSpec, ListenerSpec, ServiceSpec, RateLimitSpec, RouteSpec, EnvoyPatchSpec);
+wire!(RegistrationSpec, RegistrationsSpec);
 
 #[cfg(test)]
 mod tests;

@@ -9,9 +9,13 @@ use super::DurationText;
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceSpec {
-    /// Where it is. May be empty: a service scaled to zero, which answers 503.
+    /// Where it is. May be empty: a service scaled to zero, which answers 503. Required unless `registered` is set.
     #[schema(max_items = 5000)]
-    pub endpoints: Vec<EndpointSpec>,
+    pub endpoints: Option<Vec<EndpointSpec>>,
+    /// Whether endpoints register themselves through the API, each with a lease that it renews; those in `endpoints`
+    /// stand beside them. Such a service has no `dns` endpoints.
+    #[schema(default = false)]
+    pub registered: Option<bool>,
     /// The protocol spoken to the endpoints; `http1` if it is not given.
     pub protocol: Option<ServiceProtocolSpec>,
     /// How long a connection attempt may take, 1ms to 10m; 5s if it is not given.

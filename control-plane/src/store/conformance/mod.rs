@@ -4,13 +4,14 @@
 //! Postgres. So it uses public interfaces only, and the product carries none of it.
 //!
 //! A case takes the URL of a fresh database. Those of [`basic`] open one store on it, those of
-//! [`shared`] several, which an in-memory database cannot offer.
+//! [`shared`] several, which an in-memory database cannot offer; [`leases`] has some of both.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic here is the report of a failed test")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` at the call is easier to read")]
 #![allow(missing_docs, unreachable_pub, reason = "test code, compiled into two crates")]
 
 pub mod basic;
+pub mod leases;
 pub mod proxies;
 pub mod quarantine;
 pub mod shared;
@@ -68,6 +69,14 @@ macro_rules! basic_conformance_tests {
             what_is_quarantined_is_kept_as_it_is,
             a_resource_is_quarantined_in_one_version,
         );
+        conformance_tests!($fresh, leases:
+            what_is_registered_is_read_back,
+            changes_of_endpoints_are_numbered_and_renewals_are_not,
+            who_is_not_registered_cannot_renew,
+            a_lease_that_is_not_renewed_ends,
+            a_lease_longer_than_renewals_were_possible_does_not_end,
+            thousands_of_endpoints_are_one_batch,
+        );
     };
 }
 
@@ -80,6 +89,9 @@ macro_rules! shared_conformance_tests {
             the_lock_is_shared,
             stores_can_start_at_the_same_instant,
             concurrent_writers_leave_no_gap_and_a_reader_misses_none,
+        );
+        conformance_tests!($fresh, leases:
+            stores_that_register_at_once_leave_no_gap_and_a_reader_misses_none,
         );
     };
 }

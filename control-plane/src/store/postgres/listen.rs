@@ -1,4 +1,4 @@
-//! Hears of other processes' revisions: `LISTEN`, on a connection of its own.
+//! Hears of other processes' revisions, and of every process's changes of endpoints: `LISTEN`, on a connection of its own.
 //!
 //! A notification only wakes; what happened is read from the tables. So losing one costs the time
 //! until the next wake-up or poll, never a change, and every new connection begins with a wake-up
@@ -25,7 +25,10 @@ use super::CONNECT_WITHIN;
 use crate::store::failure::ANSWER_WITHIN;
 
 /// What `sql::WRITE` notifies.
-const CHANNEL: &str = "chancery_revision";
+const REVISIONS: &str = "chancery_revision";
+
+/// What batches of leases notify.
+const ENDPOINTS: &str = "chancery_endpoints";
 
 /// After how long without a notification to ask whether the server is there.
 const QUIET: Duration = Duration::from_secs(10);
@@ -33,16 +36,25 @@ const QUIET: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Marks `wakeups` for every revision above `committed`, and after every connect. Never returns.
-pub(super) async fn listen(options: PgConnectOptions, committed: Arc<AtomicU64>, wakeups: watch::Sender<()>) {
+/// Who is woken.
+pub(super) struct Wake {
+    /// Those who wait for revisions of others.
+    pub(super) revisions: watch::Sender<()>,
+    /// Those who wait for changes of endpoints.
+    pub(super) endpoints: watch::Sender<()>,
+}
+
+/// Wakes for every revision above `committed`, for every change of endpoints, and after every connect. Never returns.
+pub(super) async fn listen(options: PgConnectOptions, committed: Arc<AtomicU64>, wake: Wake) {
     let mut attempt = 0;
     loop {
         let error = match subscribe(&options).await {
             Ok(mut listener) => {
                 attempt = 0;
                 tracing::debug!("listening for revisions of other control planes");
-                wakeups.send_replace(());
-                relay(&mut listener, &committed, &wakeups).await
+                wake.revisions.send_replace(());
+                wake.endpoints.send_replace(());
+                relay(&mut listener, &committed, &wake).await
             }
             Err(error) => error,
         };
@@ -69,19 +81,21 @@ async fn subscribe(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error
             .await?;
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        listener.listen_all([REVISIONS, ENDPOINTS]).await?;
         Ok(listener)
     };
     timeout(ANSWER_WITHIN, connected).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// Returns why it cannot go on.
-async fn relay(listener: &mut PgListener, committed: &AtomicU64, wakeups: &watch::Sender<()>) -> sqlx::Error {
+async fn relay(listener: &mut PgListener, committed: &AtomicU64, wake: &Wake) -> sqlx::Error {
     loop {
         match timeout(QUIET, listener.try_recv()).await {
             Ok(Ok(Some(notification))) => {
-                if !is_ours(&notification, committed) {
-                    wakeups.send_replace(());
+                if notification.channel() == ENDPOINTS {
+                    wake.endpoints.send_replace(());
+                } else if !is_ours(&notification, committed) {
+                    wake.revisions.send_replace(());
                 }
             }
             Ok(Ok(None)) => return std::io::Error::from(std::io::ErrorKind::ConnectionReset).into(),

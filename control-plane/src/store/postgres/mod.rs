@@ -16,6 +16,7 @@
 //! If the connection breaks while `COMMIT` is under way, nobody can know whether it took effect. The
 //! writer gets [`StoreError::Unavailable`], and a wake-up makes this process look.
 
+mod endpoints;
 mod lease;
 mod listen;
 mod proxies;
@@ -59,6 +60,7 @@ pub(super) struct PostgresStore {
     /// The newest revision that this process committed: its notification wakes nobody here.
     committed: Arc<AtomicU64>,
     wakeups: watch::Sender<()>,
+    endpoint_wakeups: watch::Sender<()>,
     /// Ends with the store.
     listener: AbortOnDropHandle<()>,
 }
@@ -79,8 +81,10 @@ impl PostgresStore {
             .connect_lazy_with(options.clone());
         let committed = Arc::new(AtomicU64::new(0));
         let wakeups = watch::Sender::new(());
-        let listener = tokio::spawn(listen::listen(options, Arc::clone(&committed), wakeups.clone()));
-        Ok(Self { pool, turn: Arc::default(), committed, wakeups, listener: AbortOnDropHandle::new(listener) })
+        let endpoint_wakeups = watch::Sender::new(());
+        let wake = listen::Wake { revisions: wakeups.clone(), endpoints: endpoint_wakeups.clone() };
+        let listener = AbortOnDropHandle::new(tokio::spawn(listen::listen(options, Arc::clone(&committed), wake)));
+        Ok(Self { pool, turn: Arc::default(), committed, wakeups, endpoint_wakeups, listener })
     }
 
     async fn change_rows(
