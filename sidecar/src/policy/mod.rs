@@ -14,9 +14,13 @@
 pub mod backoff;
 pub mod breaker;
 pub mod classify;
+pub mod concurrency;
 pub mod deadline;
+pub mod endpoints;
 pub mod ewma;
 pub mod failure_accrual;
+pub mod hedge;
+pub mod outlier;
 pub mod p2c;
 pub mod pushback;
 pub mod retry;
