@@ -3,10 +3,10 @@
 //! As Envoy does it: the host chooses a virtual host (exact name, then the longest `*.suffix`, then the longest `prefix.*`, then
 //! `*`), and the first of its routes that matches is taken. There is no second host to look at if none does.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use regex::Regex;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, uri::Authority};
+use regex::bytes::Regex;
 
 use crate::policy::retry::RetryPolicy;
 
@@ -129,6 +129,34 @@ pub enum Action {
         /// and this body.
         body: Box<str>,
     },
+    /// The caller is sent elsewhere.
+    Redirect(Box<Redirect>),
+}
+
+/// Where a caller is sent; what is not said stays.
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    /// With which status.
+    pub status: StatusCode,
+    /// To which scheme.
+    pub scheme: Option<Box<str>>,
+    /// To which host.
+    pub host: Option<Box<str>>,
+    /// To which port.
+    pub port: Option<u16>,
+    /// To which path.
+    pub path: Option<RedirectPath>,
+    /// Whether the query is left out.
+    pub strip_query: bool,
+}
+
+/// The path that a caller is sent to.
+#[derive(Clone, Debug)]
+pub enum RedirectPath {
+    /// This, which may have a query.
+    Whole(Box<str>),
+    /// The one it asked for, changed.
+    Part(Rewrite),
 }
 
 /// To which cluster, and how.
@@ -167,6 +195,8 @@ pub enum HeaderEdit {
     Set(HeaderName, HeaderValue),
     /// Puts beside what is there.
     Append(HeaderName, HeaderValue),
+    /// Puts in the place of what is there, if something is.
+    Replace(HeaderName, HeaderValue),
     /// Puts if nothing is there.
     Default(HeaderName, HeaderValue),
 }
@@ -284,7 +314,7 @@ impl PathMatch {
                 path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
             Self::Exact(exact) => path == &**exact,
-            Self::Regex(regex) => regex.is_match(path),
+            Self::Regex(regex) => regex.is_match(path.as_bytes()),
         }
     }
 }
@@ -298,7 +328,7 @@ impl TextMatch {
             Pattern::Prefix(prefix) => folded(text).starts_with(&folded(prefix)),
             Pattern::Suffix(suffix) => folded(text).ends_with(&folded(suffix)),
             Pattern::Contains(part) => folded(text).contains(&folded(part)),
-            Pattern::Regex(regex) => regex.is_match(text),
+            Pattern::Regex(regex) => regex.is_match(text.as_bytes()),
         }
     }
 }
@@ -357,10 +387,9 @@ impl Forward {
 }
 
 impl Route {
-    /// The path that is asked for at the cluster.
-    pub fn rewritten<'a>(&self, path: &'a str) -> std::borrow::Cow<'a, str> {
-        let Action::Forward(forward) = &self.action else { return path.into() };
-        match &forward.rewrite {
+    /// `path` after `rewrite`.
+    pub fn rewritten<'a>(&self, rewrite: &Rewrite, path: &'a str) -> Cow<'a, str> {
+        match rewrite {
             Rewrite::None => path.into(),
             Rewrite::Prefix(new) => match &self.matches.path {
                 PathMatch::Prefix(prefix) | PathMatch::Segments(prefix) => {
@@ -369,8 +398,30 @@ impl Route {
                 PathMatch::Exact(_) => new.to_string().into(),
                 PathMatch::Regex(_) => path.into(),
             },
-            Rewrite::Regex(regex, new) => regex.replace_all(path, &**new),
+            Rewrite::Regex(regex, new) => {
+                let replaced = regex.replace_all(path.as_bytes(), new.as_bytes());
+                String::from_utf8_lossy(&replaced).into_owned().into()
+            }
         }
+    }
+}
+
+impl Redirect {
+    /// Where someone is sent who asked `route` for `path` of `authority` (over HTTP: the application's side is plain).
+    pub fn location(&self, route: &Route, authority: &Authority, path: &str, query: Option<&str>) -> String {
+        let scheme = self.scheme.as_deref().unwrap_or("http");
+        let host = self.host.as_deref().unwrap_or(authority.host());
+        // Another scheme has another port.
+        let kept = authority.port_u16().filter(|_| self.scheme.is_none());
+        let port = self.port.or(kept).map(|port| format!(":{port}")).unwrap_or_default();
+        let path = match &self.path {
+            None => path.into(),
+            Some(RedirectPath::Whole(whole)) => Cow::from(&**whole),
+            Some(RedirectPath::Part(rewrite)) => route.rewritten(rewrite, path),
+        };
+        let query = query.filter(|_| !self.strip_query && !path.contains('?'));
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{scheme}://{host}{port}{path}{query}")
     }
 }
 
@@ -381,6 +432,11 @@ pub fn edit(headers: &mut HeaderMap, edits: &[HeaderEdit]) {
             HeaderEdit::Remove(name) => _ = headers.remove(name),
             HeaderEdit::Set(name, value) => _ = headers.insert(name.clone(), value.clone()),
             HeaderEdit::Append(name, value) => _ = headers.append(name.clone(), value.clone()),
+            HeaderEdit::Replace(name, value) => {
+                if headers.contains_key(name) {
+                    headers.insert(name.clone(), value.clone());
+                }
+            }
             HeaderEdit::Default(name, value) => _ = headers.entry(name.clone()).or_insert_with(|| value.clone()),
         }
     }

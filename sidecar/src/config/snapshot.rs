@@ -44,6 +44,8 @@ pub struct EndpointSpec {
     pub at: Target,
     /// Its share of the requests; at least 1.
     pub weight: u32,
+    /// Whether it is said to be well. One that is not is asked only if there is no other.
+    pub healthy: bool,
 }
 
 /// Where something listens.
@@ -84,9 +86,7 @@ pub struct ClusterSettings {
     /// How many retries there may be.
     pub retry_budget: policy::retry_budget::Settings,
     /// When an endpoint is left out.
-    pub breaker: policy::breaker::Settings,
-    /// What Envoy leaves endpoints out by, if the cluster says so.
-    pub outlier: Option<policy::outlier::Settings>,
+    pub endpoints: policy::endpoints::Settings,
 }
 
 /// How an endpoint proves who it is.
@@ -118,8 +118,7 @@ impl Default for ClusterSettings {
             max_requests: 1024,
             max_pending: 1024,
             retry_budget: policy::retry_budget::Settings::default(),
-            breaker: policy::breaker::Settings::default(),
-            outlier: None,
+            endpoints: policy::endpoints::Settings::default(),
         }
     }
 }
