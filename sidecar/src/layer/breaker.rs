@@ -4,8 +4,9 @@
 //! of it, unless its deadline has passed, in which case the endpoint did not answer in time. So a caller that goes away
 //! never leaves a probe behind, and an endpoint that hangs is not overlooked since it is always the caller who ends the wait.
 //!
-//! Verdicts are given at the response's head; for gRPC at its status, be that in the head or in trailers after one DATA frame at most:
-//! a stream that goes on is well. A body that breaks later is held against the endpoint on its own.
+//! Verdicts are given at the response's head; for gRPC at its status, be that in the head or in trailers after one DATA frame at most.
+//! A stream that stays open after its first message is well. One that says nothing at all is undecided, and as a probe it is
+//! given up at the probe's deadline. A body that breaks later is held against the endpoint on its own.
 //!
 //! One lock is held to choose and to judge, never while a request is under way. It covers choice and admission together, so that
 //! of many who see that a probe is due only one is sent.
@@ -259,7 +260,7 @@ pub async fn watch<B: Body>(
             }
             Ok(response.map(|body| {
                 let ended = body.is_end_stream() && !undecided;
-                Watched { body, ticket: (!ended).then_some(ticket), undecided, data_frames: 0 }
+                Watched { body, ticket: (!ended).then_some(ticket), undecided, began: false }
             }))
         }
         Err(failed) => {
@@ -276,7 +277,8 @@ pub struct Watched<B> {
     /// Until the end: the request is under way.
     ticket: Option<Ticket>,
     undecided: bool,
-    data_frames: u32,
+    /// There was a DATA frame.
+    began: bool,
 }
 
 impl<B> Watched<B> {
@@ -297,10 +299,10 @@ impl<B> Watched<B> {
                     });
                     self.judge(outcome, grpc::pushback(trailers).after());
                 } else {
-                    self.data_frames += 1;
-                    if self.data_frames > 1 {
+                    if self.began {
                         self.judge(Outcome::http(200), None);
                     }
+                    self.began = true;
                 }
             }
             Some(Err(_)) if self.undecided => self.judge(Outcome::Fault(Fault::Reset), None),
@@ -316,11 +318,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(frame) = &polled {
-            self.saw(frame.as_ref());
-            if matches!(frame, None | Some(Err(_))) || self.body.is_end_stream() {
-                self.ticket = None;
+        match &polled {
+            Poll::Ready(frame) => {
+                self.saw(frame.as_ref());
+                if matches!(frame, None | Some(Err(_))) || self.body.is_end_stream() {
+                    self.ticket = None;
+                }
             }
+            Poll::Pending if self.began => self.judge(Outcome::http(200), None),
+            Poll::Pending => {}
         }
         polled
     }

@@ -66,3 +66,5 @@ fn chance() -> f64 {
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;

@@ -152,6 +152,22 @@ async fn a_body_that_breaks_is_held_against_the_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_stays_open_is_well() {
+    let (cluster, hosts) = cluster(2);
+    open(&cluster, &hosts);
+    advance(Duration::from_millis(1_500)).await;
+    let message = futures_util::stream::iter([Ok::<_, Failed>(Frame::data(Bytes::from("x")))]);
+    let stream = futures_util::StreamExt::chain(message, futures_util::stream::pending());
+    let mut head = Response::new(StreamBody::new(stream));
+    head.headers_mut().extend(crate::layer::testing::headers(&[GRPC]));
+    let mut response = watch(ticket(&cluster, &hosts), async { Ok(head) }).await.unwrap();
+    response.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(cluster.standing(hosts[0].id), Standing::Out, "undecided");
+    assert!(tokio::time::timeout(Duration::from_millis(1), response.body_mut().frame()).await.is_err());
+    assert_eq!(cluster.standing(hosts[0].id), Standing::In);
+}
+
+#[tokio::test(start_paused = true)]
 async fn our_own_overload_is_not_the_endpoints() {
     let (cluster, hosts) = cluster(2);
     for _ in 0..50 {
