@@ -41,6 +41,7 @@ const LOWER_MODULES: &[(&str, Uses)] = &[
             ("decide", &["model", "metrics", "store"]),
         ],
     ),
+    ("sidecar", &[("policy", &[]), ("layer", &["policy"])]),
 ];
 
 /// Files and folders that decide and never act, and what each may not even name.

@@ -43,10 +43,10 @@ impl Deadline {
         self.0.is_some_and(|at| at <= now)
     }
 
-    /// How long one try may take: `per_try` (zero is none), but no longer than what remains.
-    pub fn of_try(self, now: Duration, per_try: Option<Duration>) -> Option<Duration> {
-        let per_try = per_try.filter(|timeout| !timeout.is_zero());
-        [per_try, self.remaining(now)].into_iter().flatten().min()
+    /// That of one try that begins at `now` and may take `per_try` (zero is none): no later than this one.
+    pub fn of_try(self, now: Duration, per_try: Option<Duration>) -> Self {
+        let per_try = per_try.filter(|timeout| !timeout.is_zero()).map(|timeout| now.saturating_add(timeout));
+        Self([per_try, self.0].into_iter().flatten().min())
     }
 }
 
@@ -130,13 +130,13 @@ mod tests {
     fn what_remains_grows_less_and_ends() {
         let deadline = Deadline::new(ms(1_000), Timeouts { route: Some(ms(100)), ..Timeouts::default() });
         assert_eq!(deadline.remaining(ms(1_040)), Some(ms(60)));
-        assert_eq!(deadline.of_try(ms(1_040), Some(ms(25))), Some(ms(25)));
-        assert_eq!(deadline.of_try(ms(1_090), Some(ms(25))), Some(ms(10)));
-        assert_eq!(deadline.of_try(ms(1_040), Some(ms(0))), Some(ms(60)));
+        for (now, per_try, remaining) in [(1_040, 25, 25), (1_090, 25, 10), (1_040, 0, 60)] {
+            assert_eq!(deadline.of_try(ms(now), Some(ms(per_try))).remaining(ms(now)), Some(ms(remaining)));
+        }
         assert!(!deadline.has_passed(ms(1_099)) && deadline.has_passed(ms(1_100)));
         assert_eq!(deadline.remaining(ms(5_000)), Some(Duration::ZERO));
-        assert_eq!(Deadline::NEVER.of_try(ms(1), Some(ms(25))), Some(ms(25)));
-        assert_eq!(Deadline::NEVER.of_try(ms(1), None), None);
+        assert_eq!(Deadline::NEVER.of_try(ms(1), Some(ms(25))).remaining(ms(1)), Some(ms(25)));
+        assert_eq!(Deadline::NEVER.of_try(ms(1), None), Deadline::NEVER);
         assert!(!Deadline::NEVER.has_passed(Duration::MAX));
     }
 

@@ -101,7 +101,7 @@ pub enum Change {
     Ejected(Cause),
     /// It would be out, but for the cap.
     Refused,
-    /// It is back. What is held against it elsewhere ([`PeakEwma::reset`](super::ewma::PeakEwma::reset)) should be forgotten.
+    /// It is back. What is held against it elsewhere ([`PeakEwma::forgive`](super::ewma::PeakEwma::forgive)) should be forgotten.
     Back,
 }
 

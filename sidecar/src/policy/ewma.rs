@@ -36,22 +36,42 @@ pub struct PeakEwma {
     /// Seconds, at `at`.
     average: f64,
     at: Duration,
+    /// Seconds that the last good answer took; the seed before there was one.
+    last_good: f64,
 }
 
 impl PeakEwma {
     /// Of an endpoint that has not answered yet.
     pub fn new(settings: Settings, now: Duration) -> Self {
-        Self { settings, average: settings.seed.as_secs_f64(), at: now }
+        let seed = settings.seed.as_secs_f64();
+        Self { settings, average: seed, at: now, last_good: seed }
     }
 
-    /// Forgets what was recorded. For an endpoint that has proved to be well again: what it cost while it was not would
-    /// keep it from being asked for most of a minute.
-    pub fn reset(&mut self, now: Duration) {
-        *self = Self::new(self.settings, now);
+    /// Forgets all but the last good answer. For an endpoint that is back: what it cost while it was not well would keep it
+    /// from being asked for most of a minute.
+    pub fn forgive(&mut self, now: Duration) {
+        self.average = self.last_good;
+        self.at = now.max(self.at);
     }
 
-    /// An answer took `time`.
+    /// A good answer took `time`.
     pub fn record(&mut self, time: Duration, now: Duration) {
+        self.last_good = time.as_secs_f64();
+        self.add(time, now);
+    }
+
+    /// It failed after `time`, and perhaps asked to be left alone for a while.
+    pub fn fail(&mut self, time: Duration, asked: Option<Duration>, now: Duration) {
+        let asked = asked.unwrap_or_default().min(pushback::MOST);
+        self.add(time.max(self.settings.penalty).max(asked), now);
+    }
+
+    /// What one more request would cost: the average, once for it and once for each of the `pending` that wait before it.
+    pub fn cost(&self, pending: u32, now: Duration) -> f64 {
+        self.average * self.decay(now) * (f64::from(pending) + 1.0)
+    }
+
+    fn add(&mut self, time: Duration, now: Duration) {
         let time = time.as_secs_f64();
         self.average = if time > self.average {
             time
@@ -60,17 +80,6 @@ impl PeakEwma {
             self.average * weight + time * (1.0 - weight)
         };
         self.at = now.max(self.at);
-    }
-
-    /// It failed after `time`, and perhaps asked to be left alone for a while.
-    pub fn fail(&mut self, time: Duration, asked: Option<Duration>, now: Duration) {
-        let asked = asked.unwrap_or_default().min(pushback::MOST);
-        self.record(time.max(self.settings.penalty).max(asked), now);
-    }
-
-    /// What one more request would cost: the average, once for it and once for each of the `pending` that wait before it.
-    pub fn cost(&self, pending: u32, now: Duration) -> f64 {
-        self.average * self.decay(now) * (f64::from(pending) + 1.0)
     }
 
     /// What is left of one after the time since the last answer.
@@ -127,8 +136,12 @@ mod tests {
             ewma.fail(ms(1), asked, Duration::ZERO);
             assert_near(ewma.cost(0, Duration::ZERO), expected);
         }
-        ewma.reset(ms(5));
+        ewma.forgive(ms(5));
         assert_near(ewma.cost(0, ms(5)), 0.030);
+        ewma.record(ms(7), ms(5));
+        ewma.fail(ms(1), None, ms(5));
+        ewma.forgive(ms(6));
+        assert_near(ewma.cost(0, ms(6)), 0.007);
     }
 
     proptest! {
