@@ -7,7 +7,10 @@
 //! - [`proxy`] is the way of a request through all of it.
 //! - [`app`] wires it together; [`settings`] says what can be set.
 
+pub mod admin;
+pub mod app;
 pub mod config;
 pub mod layer;
 pub mod policy;
 pub mod proxy;
+pub mod settings;

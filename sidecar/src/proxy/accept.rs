@@ -98,6 +98,14 @@ impl Port {
         Self { listener, tls, limits, open: watch::Sender::new(0), finish, close }
     }
 
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Nowhere.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
     /// How many connections are open, as it changes.
     pub fn open(&self) -> Open {
         self.open.subscribe()

@@ -30,6 +30,11 @@ use crate::{
 /// How long a request waits for a place in its cluster.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
 
+/// Endpoints that are out, by cluster.
+const ENDPOINTS_OUT: &str = "chancery_sidecar_endpoints_out";
+/// Endpoints that a breaker or outlier detection put out, or would have but for the cap.
+const ENDPOINTS_PUT_OUT: &str = "chancery_sidecar_endpoints_put_out_total";
+
 /// What all clusters need.
 #[derive(Clone)]
 pub struct Base {
@@ -124,6 +129,20 @@ impl World {
     /// Closes connections that have been idle for too long. To be called every second or so.
     pub fn sweep(&self) {
         self.upstreams.values().flat_map(|upstream| &upstream.members).for_each(|member| member.pool.sweep());
+    }
+
+    /// Makes visible who is out.
+    pub fn publish(&self) {
+        for (name, upstream) in &self.upstreams {
+            let name: metrics::SharedString = name.clone().into();
+            let counts = upstream.endpoints.counts();
+            metrics::gauge!(ENDPOINTS_OUT, "cluster" => name.clone()).set(upstream.endpoints.out() as f64);
+            for (what, count) in
+                [("opened", counts.opened), ("ejected", counts.ejected), ("refused", counts.refused)]
+            {
+                metrics::counter!(ENDPOINTS_PUT_OUT, "cluster" => name.clone(), "what" => what).absolute(count);
+            }
+        }
     }
 }
 

@@ -1,0 +1,1 @@
+//! Messages that are honoured, and those that are refused.
