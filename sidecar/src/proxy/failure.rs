@@ -110,6 +110,10 @@ impl Failure {
             *response.status_mut() = self.status();
             let plain = HeaderValue::from_static("text/plain; charset=utf-8");
             response.headers_mut().insert(header::CONTENT_TYPE, plain);
+            if matches!(self, Self::BadRequest(_)) {
+                // Whoever frames one request in an unclear way is not asked for another on this connection.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             response
         };
         response.headers_mut().insert(REASON, HeaderValue::from_static(self.reason()));

@@ -157,7 +157,7 @@ pub(super) struct Sidecar {
     pub(super) address: SocketAddr,
     pub(super) outbound: Arc<Outbound>,
     pub(super) finish: CancellationToken,
-    pub(super) serving: JoinSet<()>,
+    _serving: JoinSet<()>,
 }
 
 impl Sidecar {
@@ -185,7 +185,7 @@ impl Sidecar {
             let outbound = served.clone();
             tower::service_fn(move |request| outbound.clone().call(request))
         }));
-        Self { address, outbound, finish, serving }
+        Self { address, outbound, finish, _serving: serving }
     }
 
     /// Takes another configuration.
