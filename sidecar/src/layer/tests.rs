@@ -219,7 +219,7 @@ proptest! {
             let number = Arc::new(AtomicU32::new(seed));
             let erratic = always(move || {
                 let number = number.fetch_add(0x9E37_79B9, Ordering::Relaxed);
-                let status = if number % 3 == 0 { 503 } else { 200 };
+                let status = if number.is_multiple_of(3) { 503 } else { 200 };
                 answer(status).after(u64::from(number >> 8) % 350).body(Frames::of(&["x", "y"]))
             });
             let proxy = Proxy::new([Arc::clone(&erratic), erratic, good()]);
