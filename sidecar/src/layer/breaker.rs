@@ -8,6 +8,8 @@
 //! A stream that stays open after its first message is well. One that says nothing at all is undecided, and as a probe it is
 //! given up at the probe's deadline. A body that breaks later is held against the endpoint on its own.
 //!
+//! Where the client's own body breaks, the try fails without fault of the endpoint: [`Ticket::upload`] notes it.
+//!
 //! One lock is held to choose and to judge, never while a request is under way. It covers choice and admission together, so that
 //! of many who see that a probe is due only one is sent.
 
@@ -15,7 +17,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -146,7 +151,15 @@ impl Endpoints {
             load.pending += 1;
         }
         tried.push(id);
-        Some(Ticket { endpoints: Arc::clone(self), id, admission: Some(admission), began: now, took: None, deadline })
+        Some(Ticket {
+            endpoints: Arc::clone(self),
+            id,
+            admission: Some(admission),
+            began: now,
+            took: None,
+            deadline,
+            upload: None,
+        })
     }
 }
 
@@ -176,6 +189,8 @@ pub struct Ticket {
     /// Time to the response's head.
     took: Option<Duration>,
     deadline: Deadline,
+    /// Whether the client's body has broken.
+    upload: Option<Arc<AtomicBool>>,
 }
 
 impl Ticket {
@@ -189,12 +204,21 @@ impl Ticket {
         self.admission.as_ref().is_some_and(Admission::is_probe)
     }
 
+    /// The request's body, of which is noted whether it breaks: what follows from that is not the endpoint's doing.
+    pub fn upload<B>(&mut self, body: B) -> Upload<B> {
+        Upload { body, broken: Arc::clone(self.upload.get_or_insert_default()) }
+    }
+
     /// Says what came of it; the first time counts. `asked`: for how long the endpoint would be left alone.
     pub fn judge(&mut self, outcome: Outcome, asked: Option<Duration>) -> Change {
         let Some(admission) = self.admission.take() else { return Change::None };
         let now = self.endpoints.clock.now();
         let took = self.took.unwrap_or_else(|| now.saturating_sub(self.began));
-        let verdict = outcome.verdict();
+        let client_broke = self.upload.as_ref().is_some_and(|broken| broken.load(Ordering::Relaxed));
+        let verdict = match outcome {
+            Outcome::Fault(_) if client_broke => Verdict::Ignored,
+            outcome => outcome.verdict(),
+        };
         let state = &mut *self.endpoints.state.lock();
         let change = state.set.record(self.id, admission, verdict, asked, now, &mut chance);
         if let Some(load) = state.loads.get_mut(&self.id) {
@@ -267,6 +291,34 @@ pub async fn watch<B: Body>(
             ticket.judge(failed.outcome(), None);
             Err(failed)
         }
+    }
+}
+
+/// A request's body that is watched; see [`Ticket::upload`].
+#[derive(Debug)]
+pub struct Upload<B> {
+    body: B,
+    broken: Arc<AtomicBool>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -61,11 +61,12 @@ impl Service<Request<Replay<Full<Bytes>>>> for Balance {
     fn call(&mut self, request: Request<Replay<Full<Bytes>>>) -> Self::Future {
         let tried = request.extensions().get::<Tried>().cloned().unwrap_or_default();
         let deadline = request.extensions().get().copied().unwrap_or(Deadline::NEVER);
-        let Some(ticket) = self.endpoints.choose(&self.hosts, &tried, deadline) else {
+        let Some(mut ticket) = self.endpoints.choose(&self.hosts, &tried, deadline) else {
             return Box::pin(async { Err(Failed::NoEndpoint) });
         };
         *self.tries.lock().entry(ticket.endpoint()).or_default() += 1;
         let endpoint = Mock::new([self.behaviours[&ticket.endpoint()]()]);
+        let request = request.map(|body| ticket.upload(body));
         Box::pin(watch(ticket, endpoint.oneshot(request)))
     }
 }

@@ -178,6 +178,30 @@ async fn our_own_overload_is_not_the_endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_breaks_off_is_not_the_endpoints_fault() {
+    for (client, standing) in
+        [(Err(std::io::Error::other("gone")), Standing::In), (Ok(Frame::data(Bytes::new())), Standing::Out)]
+    {
+        let (cluster, hosts) = cluster(2);
+        let client = Arc::new(client);
+        for _ in 0..7 {
+            let Some(mut ticket) = cluster.choose(&hosts[..1], &Tried::default(), Deadline::NEVER) else { break };
+            let frame = match &*client {
+                Ok(frame) => Ok(clone_frame(frame)),
+                Err(error) => Err(std::io::Error::other(error.to_string())),
+            };
+            let mut body = ticket.upload(StreamBody::new(futures_util::stream::iter([frame])));
+            let fails = async move {
+                let _ = body.frame().await;
+                Err::<Response<Frames>, _>(Failed::upstream(Fault::Reset))
+            };
+            assert!(watch(ticket, fails).await.is_err());
+        }
+        assert_eq!(cluster.standing(hosts[0].id), standing);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_is_under_way_until_its_body_has_ended() {
     let (cluster, hosts) = cluster(1);
     let mut first = watch(ticket(&cluster, &hosts), async { response(200, &[], Frames::of(&["x"])) }).await.unwrap();
