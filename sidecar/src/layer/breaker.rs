@@ -214,9 +214,8 @@ impl Ticket {
         let Some(admission) = self.admission.take() else { return Change::None };
         let now = self.endpoints.clock.now();
         let took = self.took.unwrap_or_else(|| now.saturating_sub(self.began));
-        let client_broke = self.upload.as_ref().is_some_and(|broken| broken.load(Ordering::Relaxed));
         let verdict = match outcome {
-            Outcome::Fault(_) if client_broke => Verdict::Ignored,
+            Outcome::Fault(_) if self.client_broke() => Verdict::Ignored,
             outcome => outcome.verdict(),
         };
         let state = &mut *self.endpoints.state.lock();
@@ -234,8 +233,15 @@ impl Ticket {
         change
     }
 
+    fn client_broke(&self) -> bool {
+        self.upload.as_ref().is_some_and(|broken| broken.load(Ordering::Relaxed))
+    }
+
     /// The response broke after it had been judged.
     fn broke_later(&mut self) {
+        if self.client_broke() {
+            return;
+        }
         let now = self.endpoints.clock.now();
         let state = &mut *self.endpoints.state.lock();
         match state.set.admit(self.id, false, now) {
@@ -283,8 +289,11 @@ pub async fn watch<B: Body>(
                 ticket.judge(Outcome::Response { status, grpc }, grpc::pushback(headers).after());
             }
             Ok(response.map(|body| {
-                let ended = body.is_end_stream() && !undecided;
-                Watched { body, ticket: (!ended).then_some(ticket), undecided, began: false }
+                let mut watched = Watched { body, ticket: Some(ticket), undecided, began: false };
+                if watched.body.is_end_stream() {
+                    watched.end();
+                }
+                watched
             }))
         }
         Err(failed) => {
@@ -345,7 +354,6 @@ impl<B> Watched<B> {
         match frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    // A gRPC response that ends without a status has broken off.
                     let outcome = grpc::status(trailers).map_or(Outcome::Fault(Fault::Malformed), |status| {
                         Outcome::Response { status: 200, grpc: Some(status) }
                     });
@@ -359,8 +367,14 @@ impl<B> Watched<B> {
             }
             Some(Err(_)) if self.undecided => self.judge(Outcome::Fault(Fault::Reset), None),
             Some(Err(_)) => self.ticket.as_mut().into_iter().for_each(Ticket::broke_later),
-            None => self.judge(Outcome::Fault(Fault::Malformed), None),
+            None => {}
         }
+    }
+
+    /// It has ended. A gRPC response without a status has broken off.
+    fn end(&mut self) {
+        self.judge(Outcome::Fault(Fault::Malformed), None);
+        self.ticket = None;
     }
 }
 
@@ -374,7 +388,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
             Poll::Ready(frame) => {
                 self.saw(frame.as_ref());
                 if matches!(frame, None | Some(Err(_))) || self.body.is_end_stream() {
-                    self.ticket = None;
+                    self.end();
                 }
             }
             Poll::Pending if self.began => self.judge(Outcome::http(200), None),

@@ -112,6 +112,9 @@ async fn a_grpc_status_counts_wherever_it_is() {
         (vec![GRPC], Frames::of(&["x"]).with_trailers(bad), true),
         (vec![GRPC], Frames::of(&["x", "y"]).with_trailers(bad), false),
         (vec![GRPC], Frames::of(&["x"]).with_trailers(&[("grpc-status", "5")]), false),
+        (vec![GRPC], Frames::default(), true),
+        (vec![GRPC], Frames::of(&["x"]), true),
+        (vec![GRPC], Frames::of(&["x"]).with_trailers(&[]), true),
         (vec![], Frames::default().with_trailers(bad), false),
     ] {
         let (cluster, hosts) = cluster(2);
