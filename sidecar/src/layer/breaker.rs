@@ -8,6 +8,8 @@
 //! A stream that stays open after its first message is well. One that says nothing at all is undecided, and as a probe it is
 //! given up at the probe's deadline. A body that breaks later is held against the endpoint on its own.
 //!
+//! Where the client's own body breaks, the try fails without fault of the endpoint: [`Ticket::upload`] notes it.
+//!
 //! One lock is held to choose and to judge, never while a request is under way. It covers choice and admission together, so that
 //! of many who see that a probe is due only one is sent.
 
@@ -15,7 +17,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -146,7 +151,15 @@ impl Endpoints {
             load.pending += 1;
         }
         tried.push(id);
-        Some(Ticket { endpoints: Arc::clone(self), id, admission: Some(admission), began: now, took: None, deadline })
+        Some(Ticket {
+            endpoints: Arc::clone(self),
+            id,
+            admission: Some(admission),
+            began: now,
+            took: None,
+            deadline,
+            upload: None,
+        })
     }
 }
 
@@ -176,6 +189,8 @@ pub struct Ticket {
     /// Time to the response's head.
     took: Option<Duration>,
     deadline: Deadline,
+    /// Whether the client's body has broken.
+    upload: Option<Arc<AtomicBool>>,
 }
 
 impl Ticket {
@@ -189,12 +204,20 @@ impl Ticket {
         self.admission.as_ref().is_some_and(Admission::is_probe)
     }
 
+    /// The request's body, of which is noted whether it breaks: what follows from that is not the endpoint's doing.
+    pub fn upload<B>(&mut self, body: B) -> Upload<B> {
+        Upload { body, broken: Arc::clone(self.upload.get_or_insert_default()) }
+    }
+
     /// Says what came of it; the first time counts. `asked`: for how long the endpoint would be left alone.
     pub fn judge(&mut self, outcome: Outcome, asked: Option<Duration>) -> Change {
         let Some(admission) = self.admission.take() else { return Change::None };
         let now = self.endpoints.clock.now();
         let took = self.took.unwrap_or_else(|| now.saturating_sub(self.began));
-        let verdict = outcome.verdict();
+        let verdict = match outcome {
+            Outcome::Fault(_) if self.client_broke() => Verdict::Ignored,
+            outcome => outcome.verdict(),
+        };
         let state = &mut *self.endpoints.state.lock();
         let change = state.set.record(self.id, admission, verdict, asked, now, &mut chance);
         if let Some(load) = state.loads.get_mut(&self.id) {
@@ -210,8 +233,15 @@ impl Ticket {
         change
     }
 
+    fn client_broke(&self) -> bool {
+        self.upload.as_ref().is_some_and(|broken| broken.load(Ordering::Relaxed))
+    }
+
     /// The response broke after it had been judged.
     fn broke_later(&mut self) {
+        if self.client_broke() {
+            return;
+        }
         let now = self.endpoints.clock.now();
         let state = &mut *self.endpoints.state.lock();
         match state.set.admit(self.id, false, now) {
@@ -259,14 +289,45 @@ pub async fn watch<B: Body>(
                 ticket.judge(Outcome::Response { status, grpc }, grpc::pushback(headers).after());
             }
             Ok(response.map(|body| {
-                let ended = body.is_end_stream() && !undecided;
-                Watched { body, ticket: (!ended).then_some(ticket), undecided, began: false }
+                let mut watched = Watched { body, ticket: Some(ticket), undecided, began: false };
+                if watched.body.is_end_stream() {
+                    watched.end();
+                }
+                watched
             }))
         }
         Err(failed) => {
             ticket.judge(failed.outcome(), None);
             Err(failed)
         }
+    }
+}
+
+/// A request's body that is watched; see [`Ticket::upload`].
+#[derive(Debug)]
+pub struct Upload<B> {
+    body: B,
+    broken: Arc<AtomicBool>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Upload<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -293,7 +354,6 @@ impl<B> Watched<B> {
         match frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    // A gRPC response that ends without a status has broken off.
                     let outcome = grpc::status(trailers).map_or(Outcome::Fault(Fault::Malformed), |status| {
                         Outcome::Response { status: 200, grpc: Some(status) }
                     });
@@ -307,8 +367,14 @@ impl<B> Watched<B> {
             }
             Some(Err(_)) if self.undecided => self.judge(Outcome::Fault(Fault::Reset), None),
             Some(Err(_)) => self.ticket.as_mut().into_iter().for_each(Ticket::broke_later),
-            None => self.judge(Outcome::Fault(Fault::Malformed), None),
+            None => {}
         }
+    }
+
+    /// It has ended. A gRPC response without a status has broken off.
+    fn end(&mut self) {
+        self.judge(Outcome::Fault(Fault::Malformed), None);
+        self.ticket = None;
     }
 }
 
@@ -322,7 +388,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
             Poll::Ready(frame) => {
                 self.saw(frame.as_ref());
                 if matches!(frame, None | Some(Err(_))) || self.body.is_end_stream() {
-                    self.ticket = None;
+                    self.end();
                 }
             }
             Poll::Pending if self.began => self.judge(Outcome::http(200), None),

@@ -61,11 +61,12 @@ impl Service<Request<Replay<Full<Bytes>>>> for Balance {
     fn call(&mut self, request: Request<Replay<Full<Bytes>>>) -> Self::Future {
         let tried = request.extensions().get::<Tried>().cloned().unwrap_or_default();
         let deadline = request.extensions().get().copied().unwrap_or(Deadline::NEVER);
-        let Some(ticket) = self.endpoints.choose(&self.hosts, &tried, deadline) else {
+        let Some(mut ticket) = self.endpoints.choose(&self.hosts, &tried, deadline) else {
             return Box::pin(async { Err(Failed::NoEndpoint) });
         };
         *self.tries.lock().entry(ticket.endpoint()).or_default() += 1;
         let endpoint = Mock::new([self.behaviours[&ticket.endpoint()]()]);
+        let request = request.map(|body| ticket.upload(body));
         Box::pin(watch(ticket, endpoint.oneshot(request)))
     }
 }
@@ -219,7 +220,7 @@ proptest! {
             let number = Arc::new(AtomicU32::new(seed));
             let erratic = always(move || {
                 let number = number.fetch_add(0x9E37_79B9, Ordering::Relaxed);
-                let status = if number % 3 == 0 { 503 } else { 200 };
+                let status = if number.is_multiple_of(3) { 503 } else { 200 };
                 answer(status).after(u64::from(number >> 8) % 350).body(Frames::of(&["x", "y"]))
             });
             let proxy = Proxy::new([Arc::clone(&erratic), erratic, good()]);

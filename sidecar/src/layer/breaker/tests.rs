@@ -112,6 +112,9 @@ async fn a_grpc_status_counts_wherever_it_is() {
         (vec![GRPC], Frames::of(&["x"]).with_trailers(bad), true),
         (vec![GRPC], Frames::of(&["x", "y"]).with_trailers(bad), false),
         (vec![GRPC], Frames::of(&["x"]).with_trailers(&[("grpc-status", "5")]), false),
+        (vec![GRPC], Frames::default(), true),
+        (vec![GRPC], Frames::of(&["x"]), true),
+        (vec![GRPC], Frames::of(&["x"]).with_trailers(&[]), true),
         (vec![], Frames::default().with_trailers(bad), false),
     ] {
         let (cluster, hosts) = cluster(2);
@@ -178,6 +181,30 @@ async fn our_own_overload_is_not_the_endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_breaks_off_is_not_the_endpoints_fault() {
+    for (client, standing) in
+        [(Err(std::io::Error::other("gone")), Standing::In), (Ok(Frame::data(Bytes::new())), Standing::Out)]
+    {
+        let (cluster, hosts) = cluster(2);
+        let client = Arc::new(client);
+        for _ in 0..7 {
+            let Some(mut ticket) = cluster.choose(&hosts[..1], &Tried::default(), Deadline::NEVER) else { break };
+            let frame = match &*client {
+                Ok(frame) => Ok(clone_frame(frame)),
+                Err(error) => Err(std::io::Error::other(error.to_string())),
+            };
+            let mut body = ticket.upload(StreamBody::new(futures_util::stream::iter([frame])));
+            let fails = async move {
+                let _ = body.frame().await;
+                Err::<Response<Frames>, _>(Failed::upstream(Fault::Reset))
+            };
+            assert!(watch(ticket, fails).await.is_err());
+        }
+        assert_eq!(cluster.standing(hosts[0].id), standing);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_is_under_way_until_its_body_has_ended() {
     let (cluster, hosts) = cluster(1);
     let mut first = watch(ticket(&cluster, &hosts), async { response(200, &[], Frames::of(&["x"])) }).await.unwrap();
@@ -192,11 +219,13 @@ async fn a_request_is_under_way_until_its_body_has_ended() {
 #[tokio::test(start_paused = true)]
 async fn another_host_is_tried_and_the_unhealthy_last() {
     let (cluster, mut hosts) = cluster(3);
-    let tried = Tried::default();
-    let chosen: std::collections::BTreeSet<_> =
-        (0..3).map(|_| cluster.choose(&hosts, &tried, Deadline::NEVER).unwrap().endpoint()).collect();
-    assert_eq!(chosen.len(), 3);
-    assert!(cluster.choose(&hosts, &tried, Deadline::NEVER).is_some(), "one that was tried, rather than none");
+    for _ in 0..20 {
+        let tried = Tried::default();
+        let chosen: std::collections::BTreeSet<_> =
+            (0..3).map(|_| cluster.choose(&hosts, &tried, Deadline::NEVER).unwrap().endpoint()).collect();
+        assert_eq!(chosen.len(), 3);
+        assert!(cluster.choose(&hosts, &tried, Deadline::NEVER).is_some(), "one that was tried, rather than none");
+    }
     hosts[0].healthy = false;
     assert!((0..30).all(|_| ticket(&cluster, &hosts).endpoint() != hosts[0].id));
     hosts.iter_mut().for_each(|host| host.healthy = false);
