@@ -4,7 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -45,7 +45,8 @@ impl Sidecar {
         let identity = authority.proxy("edge", name)?;
         let trusted = authority.file();
         // The file with which an Envoy would start.
-        let proxy = Proxy { fleet: "edge", id: name, protocol: Protocol::Delta, xds, identity: &identity, trusted: &trusted };
+        let proxy =
+            Proxy { fleet: "edge", id: name, protocol: Protocol::Delta, xds, identity: &identity, trusted: &trusted };
         let file = folder.join(format!("{name}.json"));
         fs::write(&file, dynamic(&proxy)?.to_string())?;
         let mut arguments = vec!["--bootstrap".to_owned(), file.display().to_string()];
@@ -108,9 +109,13 @@ impl Sidecar {
         self.process.signal(libc::SIGTERM)
     }
 
-    /// Ends it in order.
-    pub async fn terminate(&mut self) -> Result<ExitStatus> {
-        self.process.terminate(PATIENCE).await
+    /// Waits until it has ended.
+    pub async fn ended(&mut self) -> Result<()> {
+        until("the sidecar ends", PATIENCE, async || {
+            ensure!(!self.process.is_running(), "it still runs");
+            Ok(())
+        })
+        .await
     }
 
     /// Its log, of all its lives.

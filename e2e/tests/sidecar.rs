@@ -109,19 +109,21 @@ async fn a_change_arrives_and_what_is_not_looked_at_is_listed() -> Result<()> {
     let scene = Scene::start(&[blue.address]).await?;
     let outbound = scene.sidecar.outbound;
     ensure!(fetch(outbound, get(HOST, "/")).await?.header("x-upstream") == "blue");
-    scene.api.apply_and_wait(&[
-        service_with("other", &[green.address], json!({ "protocol": "http2" })),
-        route_to("other", "other.example.com", "other"),
-    ])
-    .await?;
+    scene
+        .api
+        .apply_and_wait(&[
+            service_with("other", &[green.address], json!({ "protocol": "http2" })),
+            route_to("other", "other.example.com", "other"),
+        ])
+        .await?;
     let answer = fetch(outbound, get("other.example.com", "/")).await?;
     ensure!(answer.header("x-upstream") == "green" && answer.json()?["version"] == "HTTP/2.0", "{}", answer.text());
     let dump = scene.sidecar.page("/config_dump").await?;
     let ignored = |kind: &str, field: &str| {
         let resources = dump["resources"].as_array().into_iter().flatten();
-        resources.filter(|one| one["type"] == kind).any(|one| {
-            one["ignored"].as_array().into_iter().flatten().any(|ignored| ignored == field)
-        })
+        resources
+            .filter(|one| one["type"] == kind)
+            .any(|one| one["ignored"].as_array().into_iter().flatten().any(|ignored| ignored == field))
     };
     ensure!(ignored("cluster", "per_connection_buffer_limit_bytes"), "{dump:#}");
     ensure!(!ignored("cluster", "connect_timeout"), "{dump:#}");
@@ -159,6 +161,7 @@ async fn an_end_refuses_no_call_of_the_application() -> Result<()> {
     ensure!(application.send(request(Method::POST, HOST, "/", &[])).await?.status == 200);
     ensure!(fetch(outbound, get(HOST, "/")).await?.status == 200);
     drop(application);
-    ensure!(scene.sidecar.terminate().await?.success(), "{}", scene.sidecar.log());
+    scene.sidecar.ended().await?;
+    ensure!(!scene.sidecar.log().contains("error:"), "{}", scene.sidecar.log());
     Ok(())
 }

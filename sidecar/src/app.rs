@@ -250,7 +250,9 @@ struct Control {
 impl Control {
     fn start(self, listener: std::net::TcpListener, shutdown: Shutdown) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("control".to_owned()).spawn(move || runtime.block_on(self.run(listener, shutdown)))?;
+        std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || runtime.block_on(self.run(listener, shutdown)))?;
         Ok(())
     }
 

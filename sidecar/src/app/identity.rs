@@ -1,10 +1,6 @@
 //! Who the sidecar is to the endpoints of others: its certificate, as it is in the files now and then.
 
-use std::{
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use chancery_runtime::tls::{ClientTls, ClientTlsFiles};
 use parking_lot::Mutex;

@@ -43,7 +43,8 @@ impl FromStr for Bootstrap {
         let mut problems = Vec::new();
         let id = required(&mut problems, &file, "/node/id");
         let cluster = required(&mut problems, &file, "/node/cluster");
-        let name = required(&mut problems, &file, "/dynamic_resources/ads_config/grpc_services/0/envoy_grpc/cluster_name");
+        let name =
+            required(&mut problems, &file, "/dynamic_resources/ads_config/grpc_services/0/envoy_grpc/cluster_name");
         let clusters = file.pointer("/static_resources/clusters").and_then(Value::as_array);
         let control_plane = clusters.into_iter().flatten().find(|one| one["name"] == name.as_str());
         let Some(control_plane) = control_plane else {

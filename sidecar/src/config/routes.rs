@@ -270,10 +270,7 @@ impl RouteTable {
     }
 }
 
-fn first<'a>(
-    hosts: &'a [(Box<str>, Arc<VirtualHost>)],
-    wanted: impl Fn(&str) -> bool,
-) -> Option<&'a Arc<VirtualHost>> {
+fn first<'a>(hosts: &'a [(Box<str>, Arc<VirtualHost>)], wanted: impl Fn(&str) -> bool) -> Option<&'a Arc<VirtualHost>> {
     hosts.iter().find(|(part, _)| wanted(part)).map(|(_, host)| host)
 }
 
@@ -352,8 +349,7 @@ impl HeaderMatch {
 
 /// All values of a header in one, as Envoy matches them.
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<_> =
-        headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let values: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
     (!values.is_empty()).then(|| values.join(","))
 }
 

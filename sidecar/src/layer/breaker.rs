@@ -166,6 +166,10 @@ impl Endpoints {
 impl State {
     fn candidate(&self, host: &Host, tried: &[EndpointId], now: Duration) -> Candidate {
         let standing = if host.healthy { self.set.standing(host.id, now) } else { Standing::Out };
+        let load = self.loads.get(&host.id);
+        let unknown = load.is_some_and(|load| load.average.is_unknown(load.pending, now));
+        // Nothing else would tell what it is like.
+        let standing = if standing == Standing::In && unknown { Standing::Probe } else { standing };
         Candidate { weight: host.weight, standing, tried: tried.contains(&host.id) }
     }
 

@@ -38,13 +38,15 @@ pub struct PeakEwma {
     at: Duration,
     /// Seconds that the last good answer took; the seed before there was one.
     last_good: f64,
+    /// After a failure: from when on the average says nothing of what the endpoint is like.
+    unknown_from: Option<Duration>,
 }
 
 impl PeakEwma {
     /// Of an endpoint that has not answered yet.
     pub fn new(settings: Settings, now: Duration) -> Self {
         let seed = settings.seed.as_secs_f64();
-        Self { settings, average: seed, at: now, last_good: seed }
+        Self { settings, average: seed, at: now, last_good: seed, unknown_from: None }
     }
 
     /// Forgets all but the last good answer. For an endpoint that is back: what it cost while it was not well would keep it
@@ -57,13 +59,23 @@ impl PeakEwma {
     /// A good answer took `time`.
     pub fn record(&mut self, time: Duration, now: Duration) {
         self.last_good = time.as_secs_f64();
+        self.unknown_from = None;
         self.add(time, now);
     }
 
     /// It failed after `time`, and perhaps asked to be left alone for a while.
     pub fn fail(&mut self, time: Duration, asked: Option<Duration>, now: Duration) {
         let asked = asked.unwrap_or_default().min(pushback::MOST);
-        self.add(time.max(self.settings.penalty).max(asked), now);
+        let penalty = time.max(self.settings.penalty).max(asked);
+        self.unknown_from = Some(now.saturating_add(penalty));
+        self.add(penalty, now);
+    }
+
+    /// Whether somebody should find out what it is like, with `pending` under way: it has failed, and been left alone for as
+    /// long as that was taken for. By its cost alone it would not be asked for a minute or two: a service that answers in
+    /// a millisecond is five thousand times as cheap as a failure.
+    pub fn is_unknown(&self, pending: u32, now: Duration) -> bool {
+        pending == 0 && self.unknown_from.is_some_and(|from| from <= now)
     }
 
     /// What one more request would cost: the average, once for it and once for each of the `pending` that wait before it.

@@ -128,7 +128,10 @@ mod tests {
     #[test]
     fn a_grpc_call_is_answered_in_grpc() {
         let answer = Failure::from(Failed::Deadline).answer(true);
-        assert_eq!((answer.status(), &answer.headers()["grpc-status"]), (StatusCode::OK, &HeaderValue::from_static("4")));
+        assert_eq!(
+            (answer.status(), &answer.headers()["grpc-status"]),
+            (StatusCode::OK, &HeaderValue::from_static("4"))
+        );
         assert_eq!(answer.headers()[REASON], "deadline");
         let plain = Failure::from(Failed::NoEndpoint).answer(false);
         assert_eq!(plain.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -137,9 +137,7 @@ impl World {
             let name: metrics::SharedString = name.clone().into();
             let counts = upstream.endpoints.counts();
             metrics::gauge!(ENDPOINTS_OUT, "cluster" => name.clone()).set(upstream.endpoints.out() as f64);
-            for (what, count) in
-                [("opened", counts.opened), ("ejected", counts.ejected), ("refused", counts.refused)]
-            {
+            for (what, count) in [("opened", counts.opened), ("ejected", counts.ejected), ("refused", counts.refused)] {
                 metrics::counter!(ENDPOINTS_PUT_OUT, "cluster" => name.clone(), "what" => what).absolute(count);
             }
         }
@@ -184,8 +182,9 @@ impl Upstream {
         };
         let members: Vec<Member> = cluster.endpoints.iter().map(|spec| member(&spec.at)).collect();
         let with_spec = members.iter().zip(&cluster.endpoints);
-        let hosts =
-            with_spec.map(|(member, spec)| Host { id: member.id, weight: spec.weight, healthy: spec.healthy }).collect();
+        let hosts = with_spec
+            .map(|(member, spec)| Host { id: member.id, weight: spec.weight, healthy: spec.healthy })
+            .collect();
         Self { members, hosts, endpoints, budget, queue, cluster }
     }
 }

@@ -62,9 +62,14 @@ pub(super) fn read(problems: &mut Problems, settings: &mut ClusterSettings, own:
             Taken::Yes
         }
         ("breaker", _) => Taken::Wrong("an object, or false"),
-        ("maxOutPercent", kind) => set(kind, "a percentage", |kind| whole(kind).filter(|n| *n <= 100), |percent| {
-            settings.endpoints.max_ejection_percent = percent;
-        }),
+        ("maxOutPercent", kind) => set(
+            kind,
+            "a percentage",
+            |kind| whole(kind).filter(|n| *n <= 100),
+            |percent| {
+                settings.endpoints.max_ejection_percent = percent;
+            },
+        ),
         ("retryBudget", Some(Kind::StructValue(object))) => {
             let budget = &mut settings.retry_budget;
             At::new(path.to_owned(), object).each(problems, |_, name, _, kind| match name {

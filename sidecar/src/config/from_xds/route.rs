@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use chancery_proto::envoy::{
-    matcher::RegexMatchAndSubstitute,
     core::{HeaderValueOption, data_source::Specifier, header_value_option::HeaderAppendAction},
+    matcher::RegexMatchAndSubstitute,
     route::{
         DirectResponseAction, RedirectAction, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost,
-        route::Action as RouteActionKind,
         redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier},
+        route::Action as RouteActionKind,
         route_action::{ClusterSpecifier, HostRewriteSpecifier},
     },
 };
@@ -194,12 +194,7 @@ fn redirect(problems: &mut Problems, path: &str, action: &RedirectAction) -> Opt
     })
 }
 
-fn forward(
-    problems: &mut Problems,
-    path: &str,
-    action: &RouteAction,
-    retry: Option<&RetryPolicy>,
-) -> Option<Forward> {
+fn forward(problems: &mut Problems, path: &str, action: &RouteAction, retry: Option<&RetryPolicy>) -> Option<Forward> {
     let clusters = match &action.cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => vec![(Arc::from(name.as_str()), 1)],
         Some(ClusterSpecifier::WeightedClusters(weighted)) => weighted

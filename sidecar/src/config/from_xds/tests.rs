@@ -5,9 +5,7 @@ use std::time::Duration;
 use chancery_proto::{
     Message,
     describe::{json, types::Type},
-    envoy::{
-        cluster::Cluster, endpoint::ClusterLoadAssignment, listener::Listener, route::RouteConfiguration,
-    },
+    envoy::{cluster::Cluster, endpoint::ClusterLoadAssignment, listener::Listener, route::RouteConfiguration},
     type_url,
 };
 use serde_json::{Value, json};
@@ -163,7 +161,8 @@ fn a_route_that_cannot_be_taken_is_refused_by_its_field() {
 #[test]
 fn a_listener_leads_to_its_routes_or_to_a_cluster() {
     let filter = |config: Value| {
-        let value = json!({ "name": "web", "filter_chains": [{ "filters": [{ "name": "f", "typed_config": config }] }] });
+        let value =
+            json!({ "name": "web", "filter_chains": [{ "filters": [{ "name": "f", "typed_config": config }] }] });
         listener(&message::<Listener>(type_url::LISTENER, value))
     };
     let http = filter(json!({

@@ -37,7 +37,10 @@ fn a_domain_is_there_once() {
 #[test]
 fn prefixes_of_segments_end_at_a_slash() {
     let matches = PathMatch::Segments("/api".into());
-    assert_eq!(["/api", "/api/", "/api/x", "/apix", "/"].map(|path| matches.is(path)), [true, true, true, false, false]);
+    assert_eq!(
+        ["/api", "/api/", "/api/x", "/apix", "/"].map(|path| matches.is(path)),
+        [true, true, true, false, false]
+    );
 }
 
 #[test]
@@ -56,5 +59,8 @@ fn what_is_absent_does_not_match_inverted_either() {
 fn shares_are_kept() {
     let clusters = vec![("a".into(), 10), ("b".into(), 0), ("c".into(), 90)];
     let forward = Forward { clusters, timeout: None, retry: None, rewrite: Rewrite::None, host: None };
-    assert_eq!([0.0, 0.09, 0.1, 0.99, 1.0].map(|chance| forward.cluster(chance).to_string()), ["a", "a", "c", "c", "c"]);
+    assert_eq!(
+        [0.0, 0.09, 0.1, 0.99, 1.0].map(|chance| forward.cluster(chance).to_string()),
+        ["a", "a", "c", "c", "c"]
+    );
 }

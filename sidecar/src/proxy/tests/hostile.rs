@@ -29,7 +29,8 @@ async fn what_can_be_read_in_two_ways_reaches_nobody() {
         let answer = raw(sidecar.address, &format!("{start}{rest}")).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{rest:?}: {answer}");
     }
-    for request in ["GET / HTTP/1.1\r\nconnection: close\r\n\r\n", "CONNECT shop:80 HTTP/1.1\r\nhost: shop:80\r\n\r\n"] {
+    for request in ["GET / HTTP/1.1\r\nconnection: close\r\n\r\n", "CONNECT shop:80 HTTP/1.1\r\nhost: shop:80\r\n\r\n"]
+    {
         let answer = raw(sidecar.address, request).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{request:?}: {answer}");
     }

@@ -168,9 +168,11 @@ async fn a_response_is_passed_on_while_it_comes() {
         }
     })
     .await;
-    let sidecar =
-        Sidecar::start(snapshot(cluster("c", &[backend.address], ClusterSettings::default()), route_to("c", retries(1))))
-            .await;
+    let sidecar = Sidecar::start(snapshot(
+        cluster("c", &[backend.address], ClusterSettings::default()),
+        route_to("c", retries(1)),
+    ))
+    .await;
     let stream = TcpStream::connect(sidecar.address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.unwrap();
@@ -206,7 +208,10 @@ async fn a_changed_protocol_is_tunnelled() {
     let sidecar = Sidecar::start(snapshot(at, route_to("c", retries(1)))).await;
     let exchange = async {
         let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nabcd").await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nabcd")
+            .await
+            .unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8(answer).unwrap()
