@@ -41,7 +41,10 @@ const LOWER_MODULES: &[(&str, Uses)] = &[
             ("decide", &["model", "metrics", "store"]),
         ],
     ),
-    ("sidecar", &[("policy", &[]), ("layer", &["policy"])]),
+    (
+        "sidecar",
+        &[("policy", &[]), ("layer", &["policy"]), ("config", &["policy"]), ("proxy", &["config", "layer", "policy"])],
+    ),
 ];
 
 /// Files and folders that decide and never act, and what each may not even name.
@@ -49,6 +52,10 @@ const PURE: &[(&str, &[&str])] = &[
     ("control-plane/src/model", &["Instant", "SystemTime"]),
     ("control-plane/src/translate", &["Instant", "SystemTime"]),
     ("rate-limiter/src/model", &["Instant", "SystemTime"]),
+    ("sidecar/src/config/from_xds", &["Instant", "SystemTime"]),
+    ("sidecar/src/config/held.rs", &["Instant", "SystemTime"]),
+    ("sidecar/src/config/ignored.rs", &["Instant", "SystemTime"]),
+    ("sidecar/src/config/routes.rs", &["Instant", "SystemTime"]),
     ("sidecar/src/policy", &["Instant", "SystemTime"]),
     ("xds/src/client/backoff.rs", &[]),
     ("xds/src/client/delta.rs", &[]),

@@ -23,10 +23,10 @@ use chancery_proto::{
 use chancery_xds::client::{Batch, Received, Refused};
 
 use super::{
-    from_xds::{self, ClusterSpec, Discovery, ListenerSpec, Problem, Routes},
+    from_xds::{self, ClusterSpec, Discovery, Problem, Routes},
     ignored::ignored,
     routes::RouteTable,
-    snapshot::{Cluster, EndpointSpec, Listener, Snapshot},
+    snapshot::{Cluster, EndpointSpec, Snapshot},
 };
 
 /// The types that are asked for, in the order in which Envoy wants them.
@@ -48,7 +48,7 @@ pub struct Loaded {
 enum Parsed {
     Cluster(Arc<ClusterSpec>),
     Endpoints(Arc<[EndpointSpec]>),
-    Listener(ListenerSpec),
+    Listener(Routes),
     Routes(Arc<RouteTable>),
 }
 
@@ -127,13 +127,12 @@ impl Held {
         }
     }
 
-    fn listener(&self, spec: &ListenerSpec) -> Listener {
-        match spec {
-            ListenerSpec::Tcp(cluster) => Listener::Tcp(cluster.clone()),
-            ListenerSpec::Http(Routes::Inline(routes)) => Listener::Http(Some(routes.clone())),
-            ListenerSpec::Http(Routes::Rds(name)) => match self.parsed(type_url::ROUTE, name) {
-                Some(Parsed::Routes(routes)) => Listener::Http(Some(routes.clone())),
-                _ => Listener::Http(None),
+    fn listener(&self, routes: &Routes) -> Option<Arc<RouteTable>> {
+        match routes {
+            Routes::Inline(routes) => Some(routes.clone()),
+            Routes::Rds(name) => match self.parsed(type_url::ROUTE, name) {
+                Some(Parsed::Routes(routes)) => Some(routes.clone()),
+                _ => None,
             },
         }
     }

@@ -21,7 +21,6 @@ const HONOURED: &[(&str, &[&str])] = &[
             "filter_chains.filters.typed_config.@type",
             "filter_chains.filters.typed_config.rds.route_config_name",
             "filter_chains.filters.typed_config.route_config",
-            "filter_chains.filters.typed_config.cluster",
             "default_filter_chain.filters",
         ],
     ),

@@ -270,7 +270,7 @@ impl RouteTable {
     }
 }
 
-fn first<'a>(hosts: &'a [(Box<str>, Arc<VirtualHost>)], wanted: impl Fn(&str) -> bool) -> Option<&'a Arc<VirtualHost>> {
+fn first(hosts: &[(Box<str>, Arc<VirtualHost>)], wanted: impl Fn(&str) -> bool) -> Option<&Arc<VirtualHost>> {
     hosts.iter().find(|(part, _)| wanted(part)).map(|(_, host)| host)
 }
 

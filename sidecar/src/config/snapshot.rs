@@ -11,19 +11,10 @@ use crate::policy;
 /// The whole configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// By name. A host that several of them serve belongs to the first.
-    pub listeners: BTreeMap<Arc<str>, Listener>,
+    /// The routes of listeners, by name; none until they have come. A host that several of them serve belongs to the first.
+    pub listeners: BTreeMap<Arc<str>, Option<Arc<RouteTable>>>,
     /// By name.
     pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
-}
-
-/// What is served under the name of one listener.
-#[derive(Clone, Debug)]
-pub enum Listener {
-    /// HTTP, by these routes; none until they have come.
-    Http(Option<Arc<RouteTable>>),
-    /// Bytes, to this cluster.
-    Tcp(Arc<str>),
 }
 
 /// A cluster with its endpoints.

@@ -59,8 +59,14 @@ impl PeakEwma {
     /// A good answer took `time`.
     pub fn record(&mut self, time: Duration, now: Duration) {
         self.last_good = time.as_secs_f64();
-        self.unknown_from = None;
-        self.add(time, now);
+        match self.unknown_from {
+            // It was found out what it is like: well. Its failure is not held against it any longer.
+            Some(from) if from <= now => {
+                self.unknown_from = None;
+                self.forgive(now);
+            }
+            _ => self.add(time, now),
+        }
     }
 
     /// It failed after `time`, and perhaps asked to be left alone for a while.

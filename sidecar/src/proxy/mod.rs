@@ -5,7 +5,7 @@
 //! - [`route`], [`balance`], [`pool`]: which cluster, which endpoint, which connection.
 //! - [`world`]: what the configuration of the moment has become: clusters with their endpoints, connections and records.
 //! - [`message`], [`body`], [`failure`]: what is done about HTTP itself, and what is answered when there is no answer.
-//! - [`tunnel`]: bytes that are not HTTP, or not any more.
+//! - [`tunnel`]: bytes that are not HTTP any more.
 
 pub mod accept;
 pub mod balance;

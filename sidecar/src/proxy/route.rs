@@ -12,10 +12,7 @@ use super::{
     message,
     world::{Upstream, World},
 };
-use crate::config::{
-    routes::{Action, Asked, Forward, Route},
-    snapshot::Listener,
-};
+use crate::config::routes::{Action, Asked, Forward, Route};
 
 /// What was decided about a request.
 pub struct Way {
@@ -47,10 +44,7 @@ pub fn choose<B>(world: &World, listener: Option<&str>, request: &Request<B>, ch
     let authority = message::authority(request).ok_or(Failure::NoRoute)?;
     let listeners = world.snapshot.listeners.iter().filter(|(name, _)| listener.is_none_or(|only| ***name == *only));
     let host = listeners
-        .filter_map(|(_, listener)| match listener {
-            Listener::Http(routes) => routes.as_ref(),
-            Listener::Tcp(_) => None,
-        })
+        .filter_map(|(_, routes)| routes.as_ref())
         .find_map(|routes| routes.host(authority.as_str()))
         .ok_or(Failure::NoRoute)?;
     let (path, query) = (request.uri().path(), request.uri().query());

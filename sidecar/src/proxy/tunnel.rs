@@ -1,7 +1,7 @@
-//! Bytes that are not HTTP, or not any more: after a request that changed the protocol of its connection, and from ports that
-//! are configured so. They are passed on both ways until both sides are done, or nothing has come for long.
+//! Bytes that are not HTTP any more, after a request that changed the protocol of its connection. They are passed on both ways
+//! until both sides are done, or nothing has come for long.
 
-use std::{future::Future, io, time::Duration};
+use std::{io, time::Duration};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -63,14 +63,12 @@ async fn pass<R: AsyncRead, W: AsyncWrite>(
     }
 }
 
-fn silent(last: watch::Receiver<Instant>, idle: Duration) -> impl Future<Output = ()> {
-    async move {
-        loop {
-            let due = *last.borrow() + idle;
-            if due <= Instant::now() {
-                return;
-            }
-            tokio::time::sleep_until(due).await;
+async fn silent(last: watch::Receiver<Instant>, idle: Duration) {
+    loop {
+        let due = *last.borrow() + idle;
+        if due <= Instant::now() {
+            return;
         }
+        tokio::time::sleep_until(due).await;
     }
 }

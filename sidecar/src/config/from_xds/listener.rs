@@ -7,7 +7,6 @@ use chancery_proto::{
     envoy::{
         hcm::{HttpConnectionManager, http_connection_manager::RouteSpecifier},
         listener::{Listener, filter::ConfigType},
-        tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier},
     },
     google::protobuf::Any,
     type_url::message_name,
@@ -15,15 +14,6 @@ use chancery_proto::{
 
 use super::{Problem, Problems, routes};
 use crate::config::routes::RouteTable;
-
-/// What a listener serves.
-#[derive(Clone, Debug)]
-pub enum ListenerSpec {
-    /// HTTP.
-    Http(Routes),
-    /// Bytes, to this cluster.
-    Tcp(Arc<str>),
-}
 
 /// Where routes are.
 #[derive(Clone, Debug)]
@@ -38,7 +28,7 @@ pub enum Routes {
 ///
 /// # Errors
 /// Everything that is wrong.
-pub fn listener(listener: &Listener) -> Result<ListenerSpec, Vec<Problem>> {
+pub fn listener(listener: &Listener) -> Result<Routes, Vec<Problem>> {
     let mut problems = Problems::default();
     let chain = match (listener.filter_chains.first(), &listener.default_filter_chain) {
         (Some(first), _) => Some(("filter_chains[0]", first)),
@@ -59,20 +49,17 @@ pub fn listener(listener: &Listener) -> Result<ListenerSpec, Vec<Problem>> {
         problems.add(path, "there is none");
         return Err(problems.0);
     };
-    let spec = match message_name(&config.type_url) {
+    let read = match message_name(&config.type_url) {
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
-            http(&mut problems, &path, config).map(ListenerSpec::Http)
-        }
-        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
-            tcp(&mut problems, &path, config).map(ListenerSpec::Tcp)
+            http(&mut problems, &path, config)
         }
         other => {
-            problems.add(path, format!("{other} is not known here"));
+            problems.add(path, format!("{other} is not known here: only HTTP is served"));
             None
         }
     };
-    match spec {
-        Some(spec) => problems.none_or(spec),
+    match read {
+        Some(read) => problems.none_or(read),
         None => Err(problems.0),
     }
 }
@@ -96,17 +83,6 @@ fn http(problems: &mut Problems, path: &str, config: &Any) -> Option<Routes> {
         }
         None => {
             problems.add(path, "has no routes");
-            None
-        }
-    }
-}
-
-fn tcp(problems: &mut Problems, path: &str, config: &Any) -> Option<Arc<str>> {
-    let proxy: TcpProxy = any::unpack(config).map_err(|error| problems.add(path, error.to_string())).ok()?;
-    match proxy.cluster_specifier {
-        Some(ClusterSpecifier::Cluster(cluster)) => Some(cluster.into()),
-        Some(ClusterSpecifier::WeightedClusters(_)) | None => {
-            problems.add(format!("{path}.cluster"), "has to name one cluster");
             None
         }
     }

@@ -14,7 +14,7 @@ mod value;
 
 pub use cluster::{ClusterSpec, Discovery, cluster};
 pub use endpoints::endpoints;
-pub use listener::{ListenerSpec, Routes, listener};
+pub use listener::{Routes, listener};
 pub use route::routes;
 
 /// Something that cannot be used.

@@ -49,7 +49,7 @@ fn what_is_absent_does_not_match_inverted_either() {
     let absent = HeaderMap::new();
     let asked = Asked { method: &Method::GET, path: "/", query: None, headers: &absent };
     let name = Some(HeaderName::from_static("x-beta"));
-    let not_one = HeaderMatch { name: name.clone(), value, invert: true, missing_is_empty: false };
+    let not_one = HeaderMatch { name, value, invert: true, missing_is_empty: false };
     assert!(!not_one.is(asked));
     assert!(HeaderMatch { missing_is_empty: true, ..not_one.clone() }.is(asked));
     assert!(HeaderMatch { value: None, ..not_one }.is(asked));

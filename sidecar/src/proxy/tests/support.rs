@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{
         routes::{Action, Forward, PathMatch, Rewrite, Route, RouteMatch, RouteTable, VirtualHost},
-        snapshot::{Cluster, ClusterSettings, EndpointSpec, Listener, Snapshot, Target},
+        snapshot::{Cluster, ClusterSettings, EndpointSpec, Snapshot, Target},
     },
     layer::Clock,
     policy::{
@@ -147,7 +147,7 @@ pub(super) fn snapshot(cluster: Arc<Cluster>, route: Route) -> Snapshot {
     let host = VirtualHost { name: "shop".into(), routes: vec![route.into()] };
     let table = RouteTable::new([(vec!["shop".to_owned()], host)]).unwrap();
     Snapshot {
-        listeners: [("web".into(), Listener::Http(Some(table.into())))].into(),
+        listeners: [("web".into(), Some(table.into()))].into(),
         clusters: [(cluster.name.clone(), cluster)].into(),
     }
 }
