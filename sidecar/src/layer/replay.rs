@@ -2,7 +2,7 @@
 //!
 //! Frames are kept as they are first read, and each try reads them from the beginning. Only the newest try reads on beyond what is
 //! kept: a try that was given up, of which a task of the transport may still hold the body, is told that it is over. So no
-//! frame is lost or sent twice within a try.
+//! frame is lost or sent twice within a try, and nobody else takes the waking that the newest try waits for.
 //!
 //! A body that exceeds the limit is let through and no longer kept, and then cannot be sent again; neither can one that failed.
 

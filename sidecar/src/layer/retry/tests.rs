@@ -188,3 +188,41 @@ async fn headers_that_the_route_lists_count() {
     assert_eq!(status(&layer, &mock, get()).await, Some(200));
     assert_eq!(mock.calls(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_still_reads_for_a_try_that_failed_does_not_hold_up_the_next() {
+    /// The first try fails at once, while what drives its connection goes on to read the body. The second reads all of it.
+    fn service(first: bool, mut body: Replay<Slow>) -> BoxFuture<Result<Response<Frames>, Failed>> {
+        Box::pin(async move {
+            if first {
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(5)).await;
+                    while let Some(Ok(_)) = body.frame().await {}
+                });
+                return Err(Failed::upstream(Fault::Reset));
+            }
+            let whole = body.collect().await.unwrap().to_bytes();
+            Ok(Response::builder().status(if whole == "ab" { 200 } else { 400 }).body(Frames::default()).unwrap())
+        })
+    }
+    type Slow = StreamBody<
+        std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<http_body::Frame<Bytes>, std::io::Error>> + Send>>,
+    >;
+    let pieces = futures_util::stream::unfold(["a", "b"].into_iter(), |mut pieces| async move {
+        sleep(Duration::from_millis(20)).await;
+        Some((Ok(http_body::Frame::data(Bytes::from(pieces.next()?))), pieces))
+    });
+    let slow: Slow = StreamBody::new(Box::pin(pieces));
+    let layer = layer(RetryPolicy {
+        backoff: crate::policy::backoff::FullJitter { base: Duration::ZERO, most: Duration::ZERO },
+        ..on("5xx", 1)
+    });
+    let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let service = tower::service_fn(move |request: Request<Replay<Slow>>| {
+        service(calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0, request.into_body())
+    });
+    let started = Instant::now();
+    let response = timeout(Duration::from_secs(1), layer.layer(service).oneshot(Request::new(slow))).await;
+    assert_eq!(response.unwrap().unwrap().status(), 200);
+    assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+}
