@@ -62,9 +62,14 @@ impl Http1 {
         // The semaphore is never closed.
         let permit = self.room.clone().acquire_owned().await;
         let permit = permit.map_err(no_connection)?;
-        let mut sender = match self.take(shared.settings.idle_timeout) {
-            Some(sender) => sender,
-            None => Self::open(shared).await?,
+        let mut sender = loop {
+            let Some(sender) = self.take(shared.settings.idle_timeout) else { break Self::open(shared).await? };
+            // Whatever has arrived on it meanwhile is read first, its end among it: once the request is written, nobody
+            // can say any more whether the server has seen it.
+            tokio::task::yield_now().await;
+            if sender.is_ready() {
+                break sender;
+            }
         };
         let response = match sender.try_send_request(request).await {
             Ok(response) => response,

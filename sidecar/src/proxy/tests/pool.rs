@@ -1,17 +1,27 @@
 //! Connections that are used again, and those that turn out to be dead.
 
-use std::{sync::Arc, time::Duration};
-
-use http::Response;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
-    sync::Notify,
-    task::JoinSet,
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    time::Duration,
 };
 
+use http::Response;
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+
 use super::support::{Backend, Client, Sidecar, cluster, request, route_to, snapshot};
-use crate::{config::snapshot::ClusterSettings, proxy::body};
+use crate::{
+    config::snapshot::{ClusterSettings, Protocol, Target},
+    proxy::{
+        body::{self, boxed},
+        connect::Connector,
+        pool::{Pool, PoolSettings},
+    },
+};
 
 #[tokio::test]
 async fn one_connection_serves_one_caller_after_another() {
@@ -65,36 +75,40 @@ async fn idle_connections_are_closed_before_the_server_does_it() {
     assert_eq!(backend.connections(), 2);
 }
 
-/// Answers one request on each connection, which it then closes when it is told to, without a word.
-async fn closing() -> (std::net::SocketAddr, Arc<Notify>, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// Answers one request on each of two connections, and leaves them to the test.
+fn answering_twice() -> (SocketAddr, Arc<Mutex<Vec<TcpStream>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let close = Arc::new(Notify::new());
-    let told = close.clone();
-    let mut task = JoinSet::new();
-    task.spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = [0; 1024];
-            let _ = stream.read(&mut head).await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-            told.notified().await;
+    let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
+    let kept = streams.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().take(2).flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            kept.lock().push(stream.try_clone().unwrap());
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
         }
     });
-    (address, close, task)
+    (address, streams)
 }
 
 #[tokio::test]
 async fn a_request_that_meets_a_dead_connection_goes_over_another() {
-    let (address, close, _server) = closing().await;
-    let at = cluster("c", &[address], ClusterSettings::default());
-    let sidecar = Sidecar::start(snapshot(at, route_to("c", None))).await;
-    let mut client = Client::connect(sidecar.address).await;
-    for _ in 0..30 {
-        // Neither the method nor the lack of a retry policy matters: nothing was sent.
-        assert_eq!(client.send(request("POST", "/", "body")).await.status, 200);
-        close.notify_one();
-        // Give the end of the connection a chance to be known, or not.
-        tokio::task::yield_now().await;
-    }
+    let (address, streams) = answering_twice();
+    let connector = Connector { target: Target::Address(address), tls: None, protocol: Protocol::Http1 };
+    let settings = PoolSettings {
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(50),
+        max_connections: 10,
+    };
+    let pool = Pool::new(connector, settings, TaskTracker::new());
+    let post = || request("POST", "/", "body").map(boxed);
+    let first = pool.send(post()).await.unwrap();
+    assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "ok");
+    // The server closes it, and nothing here has had a chance to notice when it is used again: there is one thread, and it
+    // does not wait in between.
+    streams.lock()[0].shutdown(Shutdown::Both).unwrap();
+    assert_eq!(pool.idle(), 1);
+    // Neither the method nor the lack of a retry policy matters: nothing was sent.
+    assert_eq!(pool.send(post()).await.unwrap().status(), 200);
+    assert_eq!(streams.lock().len(), 2);
 }
