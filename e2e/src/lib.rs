@@ -23,6 +23,7 @@ pub mod process;
 pub mod redis;
 pub mod required;
 pub mod scene;
+pub mod sidecar;
 pub mod story;
 pub mod upstream;
 pub mod wait;

@@ -20,6 +20,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("control-plane", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
     ("rate-limiter", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
     ("rate-limiter/fuzz", &["chancery-rate-limiter"]),
+    ("sidecar", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
     ("cli", &["chancery-control-plane", "chancery-rate-limiter", "chancery-runtime"]),
     ("e2e", &["chancery-control-plane", "chancery-proto", "chancery-rate-limiter", "chancery-xds"]),
     ("benches", &["chancery-e2e", "chancery-proto", "chancery-rate-limiter"]),
@@ -40,6 +41,10 @@ const LOWER_MODULES: &[(&str, Uses)] = &[
             ("decide", &["model", "metrics", "store"]),
         ],
     ),
+    (
+        "sidecar",
+        &[("policy", &[]), ("layer", &["policy"]), ("config", &["policy"]), ("proxy", &["config", "layer", "policy"])],
+    ),
 ];
 
 /// Files and folders that decide and never act, and what each may not even name.
@@ -49,6 +54,11 @@ const PURE: &[(&str, &[&str])] = &[
     ("control-plane/src/model", &["Instant", "SystemTime"]),
     ("control-plane/src/translate", &["Instant", "SystemTime"]),
     ("rate-limiter/src/model", &["Instant", "SystemTime"]),
+    ("sidecar/src/config/from_xds", &["Instant", "SystemTime"]),
+    ("sidecar/src/config/held.rs", &["Instant", "SystemTime"]),
+    ("sidecar/src/config/ignored.rs", &["Instant", "SystemTime"]),
+    ("sidecar/src/config/routes.rs", &["Instant", "SystemTime"]),
+    ("sidecar/src/policy", &["Instant", "SystemTime"]),
     ("xds/src/client/backoff.rs", &[]),
     ("xds/src/client/delta.rs", &[]),
     ("xds/src/client/session.rs", &[]),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// How long open connections get to finish once the shutdown has begun.
-const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// What must hold before the process is ready. Clones share the conditions.
 #[derive(Clone, Debug, Default)]

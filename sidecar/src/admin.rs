@@ -1,0 +1,134 @@
+//! The admin port: health and metrics as in all programs, and what the sidecar is doing, for people.
+//!
+//! - `GET /config_dump`: every resource in force with its version, and the fields of it that are not looked at.
+//! - `GET /clusters`: endpoints, who of them is out, and what is under way.
+//! - `POST /drain`: begins to drain, as a stop would, but stays.
+
+use std::{io, sync::Arc};
+
+use arc_swap::ArcSwap;
+use axum::{
+    Json, Router,
+    extract::State,
+    response::IntoResponse,
+    routing::{get, post},
+};
+use chancery_proto::{
+    describe::{json, types::Type},
+    type_url::short_name,
+};
+use chancery_runtime::admin::{self, Admin};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::held::Held, policy::p2c::Standing, proxy::world::World};
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    /// Health and metrics.
+    pub admin: Admin,
+    /// What is in force.
+    pub held: Arc<ArcSwap<Held>>,
+    /// What has become of it.
+    pub world: Arc<ArcSwap<World>>,
+    /// To be cancelled to begin to drain.
+    pub drain: CancellationToken,
+}
+
+/// Serves the pages until `stop`.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) -> io::Result<()> {
+    let own = Router::new()
+        .route("/config_dump", get(config_dump))
+        .route("/clusters", get(clusters))
+        .route("/drain", post(drain))
+        .with_state(pages.clone());
+    let router = admin::router(pages.admin).merge(own);
+    let stopped = stop.clone();
+    tokio::select! {
+        served = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await }) => served,
+        () = async { stop.cancelled().await; tokio::time::sleep(admin::GRACE).await } => Ok(()),
+    }
+}
+
+async fn config_dump(State(pages): State<Pages>) -> impl IntoResponse {
+    let held = pages.held.load_full();
+    let resources = held.resources().map(|(kind, name, loaded)| {
+        let mut content = Type::of_url(kind).and_then(|of| json::decode(of, &loaded.body).ok()).unwrap_or_default();
+        hide(&mut content);
+        json!({
+            "type": short_name(kind),
+            "name": &**name,
+            "version": loaded.version,
+            "ignored": loaded.ignored,
+            "content": content,
+        })
+    });
+    Json(json!({ "resources": resources.collect::<Vec<_>>() }))
+}
+
+/// Takes away what may hold a key.
+fn hide(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match name.as_str() {
+                    "transport_socket" | "private_key" | "inline_bytes" => *value = "hidden".into(),
+                    _ => hide(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(hide),
+        _ => {}
+    }
+}
+
+async fn clusters(State(pages): State<Pages>) -> impl IntoResponse {
+    let world = pages.world.load_full();
+    let mut all: Vec<_> = world.upstreams.values().collect();
+    all.sort_unstable_by_key(|upstream| upstream.cluster.name.clone());
+    let clusters = all.into_iter().map(|upstream| {
+        let endpoints = upstream.members.iter().zip(&upstream.hosts).map(|(member, host)| {
+            json!({
+                "address": member.at.to_string(),
+                "weight": host.weight,
+                "healthy": host.healthy,
+                "standing": match upstream.endpoints.standing(member.id) {
+                    Standing::In => "in",
+                    Standing::Probe => "probe",
+                    Standing::Out => "out",
+                },
+                "pending": upstream.endpoints.pending(member.id),
+                "idleConnections": member.pool.idle(),
+            })
+        });
+        json!({
+            "name": &*upstream.cluster.name,
+            "endpoints": endpoints.collect::<Vec<_>>(),
+            "underWay": upstream.queue.under_way(),
+            "waiting": upstream.queue.pending(),
+        })
+    });
+    Json(json!({ "clusters": clusters.collect::<Vec<_>>() }))
+}
+
+async fn drain(State(pages): State<Pages>) -> &'static str {
+    pages.drain.cancel();
+    "draining\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_not_shown() {
+        let mut value = json!({ "a": [{ "transport_socket": { "b": 1 } }], "private_key": "x", "c": "d" });
+        hide(&mut value);
+        assert_eq!(value, json!({ "a": [{ "transport_socket": "hidden" }], "private_key": "hidden", "c": "d" }));
+    }
+}

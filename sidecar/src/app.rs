@@ -1,0 +1,357 @@
+//! Wiring: the only file that knows every part, and the order in which they start and stop.
+//!
+//! Requests are served on the program's runtime; the subscription and the admin port have a thread of their own, so that
+//! neither a large configuration nor a scrape is in the way of a request.
+//!
+//! The end: not ready; others are asked to finish (`GOAWAY`, `connection: close`) while the application's own calls go on
+//! as ever, new ones too; when others have finished and the application has closed its connections, or time is up, the rest is closed.
+
+mod identity;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use arc_swap::ArcSwap;
+use chancery_runtime::{
+    Shutdown,
+    admin::{Admin, Condition, Readiness},
+    telemetry,
+    tls::{RELOAD_INTERVAL, ServerTls, ServerTlsFiles},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use crate::settings::Settings;
+use crate::{
+    admin::{self, Pages},
+    config::{
+        ads::{self, AdsSettings},
+        bootstrap::Bootstrap,
+        held::Held,
+        snapshot::Target,
+    },
+    layer::Clock,
+    policy::concurrency::{self, Concurrency, Gradient2},
+    proxy::{
+        accept::{AcceptLimits, Open, Port},
+        pool::PoolSettings,
+        stack::{self, Inbound, InboundSettings, Outbound},
+        world::{Base, World},
+    },
+};
+
+/// How often idle connections are looked for, and gauges are set.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long the application must have no connection before it is taken to be done.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// How long the very last answers get.
+const LAST: Duration = Duration::from_secs(2);
+
+/// The application closes idle connections after this, at the soonest; most servers wait for longer.
+const APPLICATION: PoolSettings = PoolSettings {
+    connect_timeout: Duration::from_secs(1),
+    idle_timeout: Duration::from_secs(4),
+    max_connections: 1024,
+};
+
+/// A sidecar that serves.
+pub struct Running {
+    addresses: Addresses,
+    shutdown: Shutdown,
+    deadline: Duration,
+}
+
+/// Where it serves.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Addresses {
+    /// Others.
+    pub inbound: SocketAddr,
+    /// The application.
+    pub outbound: SocketAddr,
+    /// People and machines that look after it.
+    pub admin: SocketAddr,
+}
+
+impl Running {
+    /// Where it serves.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Waits until a stop is asked for, and then until everything has ended.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        Ok(self.shutdown.run_until_drained(self.deadline).await?)
+    }
+
+    /// Stops it.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        Ok(self.shutdown.drained(self.deadline).await?)
+    }
+}
+
+/// Runs a sidecar until a signal, or until an essential part fails.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let running = start(settings, Shutdown::new()).await?;
+    telemetry::ready_line(&running.addresses())?;
+    running.finished().await
+}
+
+/// Starts a sidecar; it serves when this returns.
+pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
+    chancery_runtime::tls::install_crypto_provider();
+    let prometheus = telemetry::metrics()?;
+    stack::describe_metrics();
+    let bootstrap = bootstrap(&settings)?;
+    let server_tls = server_tls(&settings, &bootstrap)?;
+    let identity = bootstrap.tls.clone().filter(|tls| tls.identity.is_some()).map(identity::of);
+
+    let clock = Clock::start();
+    let base = Base { clock, identity, tasks: TaskTracker::new() };
+    let world = Arc::new(ArcSwap::from_pointee(World::default()));
+    let outbound = Arc::new(Outbound {
+        base: base.clone(),
+        world: world.clone(),
+        listener: Some(settings.listener.as_str()).filter(|name| !name.is_empty()).map(Into::into),
+        concurrency: limit(clock, concurrency::Settings::Fixed(settings.outbound_requests)),
+    });
+    let adaptive = concurrency::Settings::Gradient2(Gradient2::default());
+    let inbound_limit = match settings.inbound_requests {
+        0 => adaptive,
+        fixed => concurrency::Settings::Fixed(fixed),
+    };
+    let inbound = Inbound::new(inbound_settings(&settings), base.clone(), limit(clock, inbound_limit));
+    let inbound = Arc::new(inbound);
+
+    let limits = AcceptLimits { connections: settings.max_connections, ..AcceptLimits::default() };
+    let outbound_port = Port::new(listen(settings.outbound_addr, "--outbound-addr").await?, None, limits);
+    let inbound_listener = listen(settings.inbound_addr, "--inbound-addr").await?;
+    let inbound_port = Port::new(inbound_listener, server_tls.clone(), limits);
+    let admin_listener = std::net::TcpListener::bind(settings.admin_addr).with_context(|| {
+        format!("cannot listen on {}; choose another address with --admin-addr", settings.admin_addr)
+    })?;
+    admin_listener.set_nonblocking(true)?;
+    let addresses = Addresses {
+        inbound: inbound_port.address()?,
+        outbound: outbound_port.address()?,
+        admin: admin_listener.local_addr()?,
+    };
+
+    let readiness = Readiness::new();
+    let loaded = readiness.condition("configuration loaded");
+    let drain = CancellationToken::new();
+    let ends = Ends {
+        drain: drain.clone(),
+        inbound: End::of(&inbound_port),
+        outbound: End::of(&outbound_port),
+        parts_ended: CancellationToken::new(),
+        within: Duration::from_secs(settings.drain_seconds),
+    };
+    let held = Arc::new(ArcSwap::from_pointee(Held::new(base.identity.is_some())));
+    let ads = AdsSettings {
+        saved: Some(settings.saved_config.clone()).filter(|path| !path.as_os_str().is_empty()),
+        has_identity: base.identity.is_some(),
+        bootstrap,
+    };
+    let control = Control {
+        ads,
+        loaded,
+        base: base.clone(),
+        pages: Pages {
+            admin: Admin { readiness, metrics: prometheus.clone(), stopping: drain },
+            held,
+            world: world.clone(),
+            drain: ends.drain.clone(),
+        },
+        parts_ended: ends.parts_ended.clone(),
+    };
+    control.start(admin_listener, shutdown.clone())?;
+    if let Some(tls) = server_tls {
+        shutdown.spawn("TLS reload", tls.watch(RELOAD_INTERVAL, shutdown.token()));
+    }
+    let served = inbound.clone();
+    shutdown.spawn_essential(
+        "inbound",
+        inbound_port.serve(move |peer| {
+            let (inbound, caller) = (served.clone(), served.caller(peer));
+            tower::service_fn(move |request| inbound.clone().call(caller.clone(), request))
+        }),
+    );
+    shutdown.spawn_essential(
+        "outbound",
+        outbound_port.serve(move |_| {
+            let outbound = outbound.clone();
+            tower::service_fn(move |request| outbound.clone().call(request))
+        }),
+    );
+    shutdown.spawn("upkeep", upkeep(world, inbound, prometheus, ends.parts_ended.clone()));
+    let deadline = ends.within + 2 * LAST + Duration::from_secs(5);
+    shutdown.spawn("drain", ends.run(shutdown.token()));
+    Ok(Running { addresses, shutdown, deadline })
+}
+
+fn bootstrap(settings: &Settings) -> anyhow::Result<Bootstrap> {
+    let path = &settings.bootstrap;
+    ensure!(!path.as_os_str().is_empty(), "a sidecar needs --bootstrap; `chancery bootstrap` writes such a file");
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bootstrap: Bootstrap = text.parse().with_context(|| format!("{} cannot be used", path.display()))?;
+    ensure!(
+        settings.insecure || bootstrap.tls.is_some(),
+        "{} names no certificates; --insecure does without",
+        path.display()
+    );
+    Ok(bootstrap)
+}
+
+/// How others are spoken to; `None`: in plaintext, as was asked for.
+fn server_tls(settings: &Settings, bootstrap: &Bootstrap) -> anyhow::Result<Option<ServerTls>> {
+    if settings.insecure {
+        return Ok(None);
+    }
+    let Some(tls) = &bootstrap.tls else { return Ok(None) };
+    let (certificate, private_key) = tls.identity.clone().context("the bootstrap file names no certificate")?;
+    let files = ServerTlsFiles { certificate, private_key, client_ca: tls.ca.clone() };
+    Ok(Some(ServerTls::load(files)?))
+}
+
+fn inbound_settings(settings: &Settings) -> InboundSettings {
+    InboundSettings {
+        application: Target::Address(settings.app_addr),
+        trust_domain: settings.trust_domain.clone(),
+        allowed: settings.allowed(),
+        anonymous: settings.insecure,
+        requests_per_second: settings.inbound_rate(),
+        pool: APPLICATION,
+    }
+}
+
+fn limit(clock: Clock, settings: concurrency::Settings) -> Arc<Mutex<Concurrency>> {
+    Arc::new(Mutex::new(Concurrency::new(settings, clock.now())))
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on {address}; choose another address with {flag}"))
+}
+
+/// What runs on a thread of its own.
+struct Control {
+    ads: AdsSettings,
+    loaded: Condition,
+    base: Base,
+    pages: Pages,
+    parts_ended: CancellationToken,
+}
+
+impl Control {
+    fn start(self, listener: std::net::TcpListener, shutdown: Shutdown) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || runtime.block_on(self.run(listener, shutdown)))?;
+        Ok(())
+    }
+
+    async fn run(self, listener: std::net::TcpListener, shutdown: Shutdown) {
+        let Self { ads, loaded, base, pages, parts_ended } = self;
+        let (held, world) = (pages.held.clone(), pages.world.clone());
+        let in_force = move |now: &Held| {
+            held.store(now.clone().into());
+            let next = world.load().next(now.snapshot().into(), &base);
+            world.store(next.into());
+        };
+        // Until the end: who drains may still be told of endpoints that come and go.
+        let subscription =
+            shutdown.spawn("configuration over xDS", ads::run(ads, in_force, loaded, parts_ended.clone()));
+        let pages = shutdown.spawn_essential("admin", async move {
+            admin::serve(TcpListener::from_std(listener)?, pages, parts_ended).await
+        });
+        // What they returned was logged where they were spawned.
+        let _ = tokio::join!(subscription, pages);
+    }
+}
+
+/// How a port ends.
+struct End {
+    open: Open,
+    finish: CancellationToken,
+    close: CancellationToken,
+}
+
+impl End {
+    fn of(port: &Port) -> Self {
+        Self { open: port.open(), finish: port.finish.clone(), close: port.close.clone() }
+    }
+
+    /// Waits until no connection is open.
+    async fn closed(&mut self) {
+        // The port's end is the end of its connections.
+        let _ = self.open.wait_for(|open| *open == 0).await;
+    }
+}
+
+/// The end of everything, in order.
+struct Ends {
+    drain: CancellationToken,
+    inbound: End,
+    outbound: End,
+    parts_ended: CancellationToken,
+    within: Duration,
+}
+
+impl Ends {
+    async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.drain.cancelled() => {}
+        }
+        self.drain.cancel();
+        self.inbound.finish.cancel();
+        stop.cancelled().await;
+        let deadline = Instant::now() + self.within;
+        let in_time = tokio::time::timeout_at(deadline, self.inbound.closed()).await.is_ok();
+        self.inbound.close.cancel();
+        let quiet = async {
+            loop {
+                self.outbound.closed().await;
+                tokio::time::sleep(QUIET).await;
+                if *self.outbound.open.borrow() == 0 {
+                    return;
+                }
+            }
+        };
+        let quiet = tokio::time::timeout_at(deadline, quiet).await.is_ok();
+        if !(in_time && quiet) {
+            tracing::warn!(within = ?self.within, "connections are closed that have not ended in time");
+        }
+        self.outbound.finish.cancel();
+        let _ = tokio::time::timeout(LAST, self.outbound.closed()).await;
+        self.outbound.close.cancel();
+        self.parts_ended.cancel();
+    }
+}
+
+/// What is due every second.
+async fn upkeep(
+    world: Arc<ArcSwap<World>>,
+    inbound: Arc<Inbound>,
+    prometheus: PrometheusHandle,
+    stop: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let world = world.load();
+        world.sweep();
+        world.publish();
+        inbound.sweep();
+        prometheus.run_upkeep();
+    }
+}

@@ -1,0 +1,138 @@
+//! The subscription: one stream to the control plane, and what is in force in a file, for a start without it.
+//!
+//! The file is no cache: the server is told the versions, so what changed meanwhile is sent, and what is gone is taken away.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use chancery_proto::envoy::core::Node;
+use chancery_runtime::{admin::Condition, file, tls::ClientTls};
+use chancery_xds::client::{self, Batch, BoxError, ClientSettings, Interest};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::{net::TcpStream, sync::watch};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Uri};
+
+use super::{
+    bootstrap::Bootstrap,
+    held::{Held, TYPES},
+};
+
+/// Where the configuration comes from, and where it is kept.
+#[derive(Clone, Debug)]
+pub struct AdsSettings {
+    /// The control plane, and who we are to it.
+    pub bootstrap: Bootstrap,
+    /// Where what is in force is saved; `None`: nowhere.
+    pub saved: Option<PathBuf>,
+    /// Whether there is a certificate to show to endpoints.
+    pub has_identity: bool,
+}
+
+/// Stays subscribed until `stop`.
+///
+/// `in_force` gets what is in force, whenever that changes: at once what was saved, if anything was. `ready` is met when there are
+/// clusters and listeners, of whatever origin, or word that there are none.
+pub async fn run<F>(settings: AdsSettings, mut in_force: F, ready: Condition, stop: CancellationToken)
+where
+    F: FnMut(&Held) + Send,
+{
+    let AdsSettings { bootstrap, saved, has_identity } = settings;
+    let mut held = Held::new(has_identity);
+    if let Some(restored) = restore(saved.as_ref(), has_identity).await {
+        held = restored;
+        in_force(&held);
+        ready.met();
+    }
+    let node = Node { id: bootstrap.id.clone(), cluster: bootstrap.cluster.clone(), ..Node::default() };
+    let types = TYPES.map(|of| (Arc::from(of), Interest::Wildcard)).into();
+    let client_settings = ClientSettings { held: held.versions(), ..ClientSettings::new(node, types) };
+    let (to_save, changes) = watch::channel(Vec::new());
+    let keep = saved.is_some();
+    let mut heard = TYPES.map(|_| false);
+    let take = move |batch: &Batch| {
+        let taken = held.take(batch);
+        in_force(&held);
+        if keep {
+            to_save.send_replace(held.save());
+        }
+        for (of, heard) in TYPES.iter().zip(&mut heard) {
+            *heard |= *batch.type_url == **of;
+        }
+        if heard.iter().all(|heard| *heard) {
+            ready.met();
+        }
+        taken
+    };
+    let bootstrap = Arc::new(bootstrap);
+    let connect = || connect(bootstrap.clone());
+    let receive = client::run(client_settings, connect, take, rand::random::<f64>, stop);
+    tokio::join!(receive, save(saved, changes));
+}
+
+/// Connects. Certificates are read every time: they live for hours.
+async fn connect(bootstrap: Arc<Bootstrap>) -> Result<Channel, BoxError> {
+    // TLS is spoken below; with `https` the channel would want to do it itself.
+    let uri = Uri::builder().scheme("http").authority(bootstrap.server.clone()).path_and_query("/").build()?;
+    let endpoint = client::endpoint(uri);
+    let Some(files) = &bootstrap.tls else { return Ok(endpoint.connect().await?) };
+    let connector = TlsConnector::from(ClientTls::load(files)?.config());
+    let host = bootstrap.server.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = bootstrap.server.port_u16().unwrap_or_default();
+    let name = ServerName::try_from(bootstrap.server_name.clone().unwrap_or_else(|| host.clone()))?;
+    let connect = tower::service_fn(move |_: Uri| {
+        let (connector, name, host) = (connector.clone(), name.clone(), host.clone());
+        async move {
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+        }
+    });
+    Ok(endpoint.connect_with_connector(connect).await?)
+}
+
+/// What was saved, if it is there and can be used.
+async fn restore(path: Option<&PathBuf>, has_identity: bool) -> Option<Held> {
+    let path = path?;
+    let bytes = match tokio::fs::read(path).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the saved configuration cannot be read");
+            return None;
+        }
+    };
+    match Held::restore(&bytes, has_identity) {
+        Ok(held) => {
+            tracing::info!(path = %path.display(), "configuration restored");
+            Some(held)
+        }
+        Err(reason) => {
+            tracing::warn!(path = %path.display(), reason, "the saved configuration cannot be used");
+            None
+        }
+    }
+}
+
+/// Saves what comes, the newest if several come at once, until nothing more can come.
+async fn save(path: Option<PathBuf>, mut changes: watch::Receiver<Vec<u8>>) {
+    let Some(path) = path else { return };
+    let mut written = Vec::new();
+    loop {
+        let more = changes.changed().await.is_ok();
+        let bytes = changes.borrow_and_update().clone();
+        if !bytes.is_empty() && bytes != written {
+            let (target, copy) = (path.clone(), bytes.clone());
+            let write = tokio::task::spawn_blocking(move || file::replace(&target, &copy, file::PRIVATE));
+            match write.await {
+                Ok(Ok(())) => written = bytes,
+                Ok(Err(error)) => tracing::warn!(path = %path.display(), %error, "the configuration cannot be saved"),
+                Err(error) => tracing::error!(%error, "the configuration cannot be saved"),
+            }
+        }
+        if !more {
+            return;
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The resources that a server sent: which are in force. Pure.
+//!
+//! Every resource is judged by itself. One that is wrong is told to the server, its last good content stays in force, and the
+//! others go on. Resources that refer to each other may come in any order: what is not there yet is missed only by the
+//! request that needs it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use chancery_proto::{
+    Message,
+    any::{pack_typed, unpack},
+    envoy::{
+        cluster::Cluster as ClusterMessage,
+        discovery::{DiscoveryResponse, Resource},
+        endpoint::ClusterLoadAssignment,
+        listener::Listener as ListenerMessage,
+        route::RouteConfiguration,
+    },
+    google::protobuf::Any,
+    type_url,
+};
+use chancery_xds::client::{Batch, Received, Refused};
+
+use super::{
+    from_xds::{self, ClusterSpec, Discovery, Problem, Routes},
+    ignored::ignored,
+    routes::RouteTable,
+    snapshot::{Cluster, EndpointSpec, Snapshot},
+};
+
+/// The types that are asked for, in the order in which Envoy wants them.
+pub const TYPES: [&str; 4] = [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE];
+
+/// A resource that is in force.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Its version, as the server calls it.
+    pub version: String,
+    /// The message.
+    pub body: Bytes,
+    /// Fields that are set and not looked at.
+    pub ignored: Vec<String>,
+    parsed: Parsed,
+}
+
+#[derive(Clone, Debug)]
+enum Parsed {
+    Cluster(Arc<ClusterSpec>),
+    Endpoints(Arc<[EndpointSpec]>),
+    Listener(Routes),
+    Routes(Arc<RouteTable>),
+}
+
+/// What is in force.
+#[derive(Clone, Debug)]
+pub struct Held {
+    has_identity: bool,
+    resources: BTreeMap<(&'static str, Arc<str>), Loaded>,
+}
+
+impl Held {
+    /// Nothing yet. `has_identity`: the sidecar has a certificate to show to endpoints.
+    pub fn new(has_identity: bool) -> Self {
+        Self { has_identity, resources: BTreeMap::new() }
+    }
+
+    /// Takes a batch.
+    ///
+    /// # Errors
+    /// What cannot be used, each with all that is wrong with it; the rest is in force.
+    pub fn take(&mut self, batch: &Batch) -> Result<(), Vec<Refused>> {
+        let Some(kind) = known(&batch.type_url) else { return Ok(()) };
+        for name in &batch.removed {
+            self.resources.remove(&(kind, name.clone()));
+        }
+        let mut refused = Vec::new();
+        for received in &batch.upserts {
+            match self.load(kind, received) {
+                Ok(loaded) => _ = self.resources.insert((kind, received.name.clone()), loaded),
+                Err(problems) => refused.push(Refused { name: received.name.clone(), reason: told(&problems) }),
+            }
+        }
+        if refused.is_empty() { Ok(()) } else { Err(refused) }
+    }
+
+    fn load(&self, kind: &'static str, received: &Received) -> Result<Loaded, Vec<Problem>> {
+        let body = &received.body;
+        let parsed = match kind {
+            type_url::CLUSTER => {
+                let spec = from_xds::cluster(&decode::<ClusterMessage>(body)?, self.has_identity)?;
+                Parsed::Cluster(Arc::new(spec))
+            }
+            type_url::ENDPOINT => {
+                Parsed::Endpoints(from_xds::endpoints(&decode::<ClusterLoadAssignment>(body)?)?.into())
+            }
+            type_url::LISTENER => Parsed::Listener(from_xds::listener(&decode::<ListenerMessage>(body)?)?),
+            _ => Parsed::Routes(from_xds::routes(&decode::<RouteConfiguration>(body)?)?.into()),
+        };
+        Ok(Loaded { version: received.version.clone(), body: body.clone(), ignored: ignored(kind, body), parsed })
+    }
+
+    /// What all of it is together.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for ((_, name), loaded) in &self.resources {
+            match &loaded.parsed {
+                Parsed::Cluster(spec) => {
+                    let endpoints = self.endpoints(&spec.endpoints);
+                    let cluster = Cluster { name: name.clone(), endpoints, settings: spec.settings.clone() };
+                    snapshot.clusters.insert(name.clone(), Arc::new(cluster));
+                }
+                Parsed::Listener(spec) => _ = snapshot.listeners.insert(name.clone(), self.listener(spec)),
+                Parsed::Endpoints(_) | Parsed::Routes(_) => {}
+            }
+        }
+        snapshot
+    }
+
+    fn endpoints(&self, discovery: &Discovery) -> Vec<EndpointSpec> {
+        match discovery {
+            Discovery::Inline(endpoints) => endpoints.clone(),
+            Discovery::Eds(name) => match self.parsed(type_url::ENDPOINT, name) {
+                Some(Parsed::Endpoints(endpoints)) => endpoints.to_vec(),
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    fn listener(&self, routes: &Routes) -> Option<Arc<RouteTable>> {
+        match routes {
+            Routes::Inline(routes) => Some(routes.clone()),
+            Routes::Rds(name) => match self.parsed(type_url::ROUTE, name) {
+                Some(Parsed::Routes(routes)) => Some(routes.clone()),
+                _ => None,
+            },
+        }
+    }
+
+    fn parsed(&self, kind: &'static str, name: &Arc<str>) -> Option<&Parsed> {
+        self.resources.get(&(kind, name.clone())).map(|loaded| &loaded.parsed)
+    }
+
+    /// Everything in force, by type and name.
+    pub fn resources(&self) -> impl Iterator<Item = (&'static str, &Arc<str>, &Loaded)> {
+        self.resources.iter().map(|((kind, name), loaded)| (*kind, name, loaded))
+    }
+
+    /// Type, name and version of everything in force.
+    pub fn versions(&self) -> Vec<(Arc<str>, Arc<str>, String)> {
+        self.resources().map(|(kind, name, loaded)| (kind.into(), name.clone(), loaded.version.clone())).collect()
+    }
+
+    /// What is in force, as one `DiscoveryResponse`.
+    pub fn save(&self) -> Vec<u8> {
+        let resource = |(kind, name, loaded): (&'static str, &Arc<str>, &Loaded)| Resource {
+            name: name.to_string(),
+            version: loaded.version.clone(),
+            resource: Some(Any { type_url: kind.to_owned(), value: loaded.body.to_vec() }),
+            ..Resource::default()
+        };
+        let resources = self.resources().map(resource).map(|resource| pack_typed(&resource)).collect();
+        DiscoveryResponse { resources, ..DiscoveryResponse::default() }.encode_to_vec()
+    }
+
+    /// What [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// It cannot be read, or something in it cannot be used by this version, or with these settings.
+    pub fn restore(saved: &[u8], has_identity: bool) -> Result<Self, String> {
+        let mut held = Self::new(has_identity);
+        let saved = DiscoveryResponse::decode(saved).map_err(|error| error.to_string())?;
+        for any in saved.resources {
+            let Resource { name, version, resource, .. } = unpack(&any).map_err(|error| error.to_string())?;
+            let Some(any) = resource else { continue };
+            let Some(kind) = known(&any.type_url) else { continue };
+            let received = Received { name: name.into(), version, body: any.value.into() };
+            let loaded = held.load(kind, &received).map_err(|found| format!("{}: {}", received.name, told(&found)))?;
+            held.resources.insert((kind, received.name), loaded);
+        }
+        Ok(held)
+    }
+}
+
+fn known(url: &str) -> Option<&'static str> {
+    TYPES.into_iter().find(|known| *known == url)
+}
+
+fn decode<M: Message + Default>(body: &Bytes) -> Result<M, Vec<Problem>> {
+    M::decode(body.clone())
+        .map_err(|error| vec![Problem { path: String::new(), reason: format!("cannot be read: {error}") }])
+}
+
+/// Paths and reasons, on one line.
+fn told(problems: &[Problem]) -> String {
+    let one = |Problem { path, reason }: &Problem| {
+        if path.is_empty() { reason.clone() } else { format!("{path}: {reason}") }
+    };
+    problems.iter().map(one).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,172 @@
+//! Which fields of a message say something that the sidecar does not look at. Pure.
+//!
+//! A message is shown as JSON, by its descriptor, so that no field of Envoy's can be forgotten here: what is not listed as
+//! honoured is ignored, whatever it is.
+
+use std::collections::BTreeSet;
+
+use chancery_proto::{
+    describe::{json, types::Type},
+    type_url,
+};
+use serde_json::Value;
+
+/// What is honoured of each type: what begins like one of these, up to a dot; with an exclamation mark, only that it is there.
+const HONOURED: &[(&str, &[&str])] = &[
+    (
+        type_url::LISTENER,
+        &[
+            "name",
+            "filter_chains.filters.name",
+            "filter_chains.filters.typed_config.@type",
+            "filter_chains.filters.typed_config.rds.route_config_name",
+            "filter_chains.filters.typed_config.route_config",
+            "default_filter_chain.filters",
+        ],
+    ),
+    (
+        type_url::ROUTE,
+        &[
+            "name",
+            "request_headers_to_add",
+            "request_headers_to_remove",
+            "response_headers_to_add",
+            "response_headers_to_remove",
+            // Ports are never looked at, and routes may be there before their clusters.
+            "ignore_port_in_host_matching",
+            "validate_clusters",
+            "virtual_hosts.name",
+            "virtual_hosts.domains",
+            "virtual_hosts.request_headers_to_add",
+            "virtual_hosts.request_headers_to_remove",
+            "virtual_hosts.response_headers_to_add",
+            "virtual_hosts.response_headers_to_remove",
+            "virtual_hosts.retry_policy",
+            "virtual_hosts.routes.name",
+            "virtual_hosts.routes.match",
+            "virtual_hosts.routes.request_headers_to_add",
+            "virtual_hosts.routes.request_headers_to_remove",
+            "virtual_hosts.routes.response_headers_to_add",
+            "virtual_hosts.routes.response_headers_to_remove",
+            "virtual_hosts.routes.direct_response",
+            "virtual_hosts.routes.redirect",
+            "virtual_hosts.routes.route.cluster",
+            "virtual_hosts.routes.route.weighted_clusters.clusters.name",
+            "virtual_hosts.routes.route.weighted_clusters.clusters.weight",
+            "virtual_hosts.routes.route.timeout",
+            "virtual_hosts.routes.route.prefix_rewrite",
+            "virtual_hosts.routes.route.regex_rewrite",
+            "virtual_hosts.routes.route.host_rewrite_literal",
+            "virtual_hosts.routes.route.retry_policy.retry_on",
+            "virtual_hosts.routes.route.retry_policy.num_retries",
+            "virtual_hosts.routes.route.retry_policy.per_try_timeout",
+            "virtual_hosts.routes.route.retry_policy.retry_back_off",
+            "virtual_hosts.routes.route.retry_policy.retriable_status_codes",
+            // Another host is always preferred.
+            "virtual_hosts.routes.route.retry_policy.retry_host_predicate",
+        ],
+    ),
+    (
+        type_url::CLUSTER,
+        &[
+            "name",
+            "type",
+            "cluster_type",
+            "eds_cluster_config",
+            "load_assignment",
+            "connect_timeout",
+            "circuit_breakers.thresholds.priority",
+            "circuit_breakers.thresholds.max_connections",
+            "circuit_breakers.thresholds.max_pending_requests",
+            "circuit_breakers.thresholds.max_requests",
+            "circuit_breakers.thresholds.retry_budget.budget_percent",
+            "outlier_detection.consecutive_5xx",
+            "outlier_detection.consecutive_gateway_failure",
+            "outlier_detection.interval",
+            "outlier_detection.base_ejection_time",
+            "outlier_detection.max_ejection_time",
+            "outlier_detection.max_ejection_time_jitter",
+            "outlier_detection.max_ejection_percent",
+            "outlier_detection.success_rate_minimum_hosts",
+            "outlier_detection.success_rate_request_volume",
+            "outlier_detection.success_rate_stdev_factor",
+            "outlier_detection.failure_percentage_threshold",
+            "outlier_detection.failure_percentage_minimum_hosts",
+            "outlier_detection.failure_percentage_request_volume",
+            "outlier_detection.enforcing_consecutive_5xx",
+            "outlier_detection.enforcing_consecutive_gateway_failure",
+            "outlier_detection.enforcing_success_rate",
+            "outlier_detection.enforcing_failure_percentage",
+            // One may always go.
+            "outlier_detection.always_eject_one_host",
+            "transport_socket.name",
+            "transport_socket.typed_config.@type",
+            "transport_socket.typed_config.sni",
+            "metadata.filter_metadata.chancery.sidecar",
+            "typed_extension_protocol_options.envoy.extensions.upstreams.http.v3.HttpProtocolOptions.@type",
+            "typed_extension_protocol_options.envoy.extensions.upstreams.http.v3.HttpProtocolOptions.common_http_protocol_options.idle_timeout",
+            "typed_extension_protocol_options.envoy.extensions.upstreams.http.v3.HttpProtocolOptions.explicit_http_config.http_protocol_options!",
+            "typed_extension_protocol_options.envoy.extensions.upstreams.http.v3.HttpProtocolOptions.explicit_http_config.http2_protocol_options!",
+        ],
+    ),
+    (
+        type_url::ENDPOINT,
+        &[
+            "cluster_name",
+            "endpoints.priority",
+            "endpoints.lb_endpoints.health_status",
+            "endpoints.lb_endpoints.load_balancing_weight",
+            "endpoints.lb_endpoints.endpoint.address.socket_address.address",
+            "endpoints.lb_endpoints.endpoint.address.socket_address.port_value",
+            "endpoints.lb_endpoints.endpoint.address.socket_address.protocol",
+        ],
+    ),
+];
+
+/// The fields of `body`, a message of type `type_url`, that are set and not honoured, each once, without indices.
+pub fn ignored(type_url: &str, body: &[u8]) -> Vec<String> {
+    let honoured = HONOURED.iter().find(|(of, _)| *of == type_url).map_or(&[][..], |(_, fields)| fields);
+    let shown = Type::of_url(type_url).and_then(|of| json::decode(of, body).ok());
+    let mut set = BTreeSet::new();
+    if let Some(shown) = shown {
+        leaves(&shown, "", &mut set);
+    }
+    let is_honoured = |path: &String| {
+        honoured.iter().any(|field| match field.strip_suffix('!') {
+            Some(exact) => path == exact,
+            None => path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')),
+        })
+    };
+    set.into_iter().filter(|path| !is_honoured(path)).collect()
+}
+
+fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(value, &path, found);
+            }
+        }
+        Value::Array(values) if !values.is_empty() => values.iter().for_each(|value| leaves(value, path, found)),
+        _ => _ = found.insert(path.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chancery_proto::{
+        Message as _,
+        envoy::{cluster::Cluster, core::BindConfig},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_set_and_not_looked_at_is_listed() {
+        let mut cluster = Cluster { name: "shop".into(), ..Cluster::default() };
+        assert!(ignored(type_url::CLUSTER, &cluster.encode_to_vec()).is_empty());
+        cluster.upstream_bind_config = Some(BindConfig { freebind: Some(Default::default()), ..BindConfig::default() });
+        assert_eq!(ignored(type_url::CLUSTER, &cluster.encode_to_vec()), ["upstream_bind_config.freebind"]);
+    }
+}

@@ -1,0 +1,57 @@
+//! One try: an endpoint is chosen, asked, and judged by what it answers.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tower::Service;
+
+use super::{
+    body::{Body, boxed},
+    world::Upstream,
+};
+use crate::{
+    layer::{
+        BoxError, BoxFuture, Failed,
+        breaker::{Tried, Watched, watch},
+    },
+    policy::deadline::Deadline,
+};
+
+/// Sends tries to the endpoints of a cluster: each to the one of two that costs less, of those that may be asked.
+#[derive(Clone)]
+pub struct Balance {
+    /// The cluster.
+    pub upstream: Arc<Upstream>,
+}
+
+impl<B> Service<Request<B>> for Balance
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Watched<Body>>;
+    type Error = Failed;
+    type Future = BoxFuture<Result<Self::Response, Failed>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let upstream = self.upstream.clone();
+        Box::pin(async move {
+            let extensions = request.extensions();
+            let tried: Tried = extensions.get().cloned().unwrap_or_default();
+            let deadline = extensions.get().copied().unwrap_or(Deadline::NEVER);
+            let ticket = upstream.endpoints.choose(&upstream.hosts, &tried, deadline).ok_or(Failed::NoEndpoint)?;
+            let member = upstream.members.iter().find(|member| member.id == ticket.endpoint());
+            let pool = member.ok_or(Failed::NoEndpoint)?.pool.clone();
+            watch(ticket, async move { pool.send(request.map(boxed)).await }).await
+        })
+    }
+}

@@ -1,0 +1,23 @@
+//! The way of a request, in and out.
+//!
+//! - [`accept`]: a port: connections with their limits, TLS, HTTP/1.1 or HTTP/2, and an orderly end.
+//! - [`stack`]: everything that a request passes, in order.
+//! - [`route`], [`balance`], [`pool`]: which cluster, which endpoint, which connection.
+//! - [`world`]: what the configuration of the moment has become: clusters with their endpoints, connections and records.
+//! - [`message`], [`body`], [`failure`]: what is done about HTTP itself, and what is answered when there is no answer.
+//! - [`tunnel`]: bytes that are not HTTP any more.
+
+pub mod accept;
+pub mod balance;
+pub mod body;
+pub mod connect;
+pub mod failure;
+pub mod message;
+pub mod pool;
+pub mod route;
+pub mod stack;
+pub mod tunnel;
+pub mod world;
+
+#[cfg(test)]
+mod tests;

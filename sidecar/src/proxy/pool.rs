@@ -1,0 +1,173 @@
+//! The connections to one endpoint.
+//!
+//! HTTP/1.1: one request at a time on each; one that is done goes back and is used again, the one used last first, so that those
+//! that are not needed grow old. HTTP/2: one connection, for all.
+//!
+//! A connection that was idle may have been closed by the server at the very moment at which it is used. If nothing of the
+//! request was written, it goes to another connection, and nobody hears of it. If something was, only the retry policy may
+//! decide. The race is rare because connections that were idle for as long as the cluster allows are closed here first.
+
+mod http1;
+mod http2;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::client::conn::TrySendError;
+use hyper_util::rt::TokioTimer;
+use tokio_util::task::TaskTracker;
+
+pub(super) use self::http1::Place;
+use self::{http1::Http1, http2::Http2};
+use super::{
+    body::{Body, BoxError},
+    connect::{Connector, Stream},
+};
+use crate::{config::snapshot::Protocol, layer::Failed, policy::classify::Fault};
+
+/// The largest head of a response.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How many connections may turn out to be dead before a request is given up.
+const MOST_DEAD: usize = 3;
+
+/// What a pool needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long a connection may lie idle.
+    pub idle_timeout: Duration,
+    /// Connections at the same time (HTTP/1.1).
+    pub max_connections: u32,
+}
+
+/// The connections to one endpoint.
+pub struct Pool {
+    shared: Arc<Shared>,
+    kind: Kind,
+}
+
+enum Kind {
+    Http1(Http1),
+    Http2(Http2),
+}
+
+/// What both kinds need.
+struct Shared {
+    connector: Connector,
+    settings: PoolSettings,
+    /// Owns the tasks that drive connections.
+    tasks: TaskTracker,
+}
+
+impl Pool {
+    /// Without connections. `tasks` owns what drives them.
+    pub fn new(connector: Connector, settings: PoolSettings, tasks: TaskTracker) -> Self {
+        let protocol = connector.protocol;
+        let shared = Arc::new(Shared { connector, settings, tasks });
+        let kind = match protocol {
+            Protocol::Http1 => Kind::Http1(Http1::new(settings.max_connections)),
+            Protocol::Http2 => Kind::Http2(Http2::default()),
+        };
+        Self { shared, kind }
+    }
+
+    /// Sends a request; the connection is in use until the body of the response is over.
+    ///
+    /// # Errors
+    /// There is no response.
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Failed> {
+        for _ in 0..MOST_DEAD {
+            let sent = match &self.kind {
+                Kind::Http1(pool) => pool.send(&self.shared, request).await?,
+                Kind::Http2(pool) => pool.send(&self.shared, request).await?,
+            };
+            match sent {
+                Sent::Response(response) => return Ok(response),
+                Sent::Not(unsent) => request = *unsent,
+            }
+        }
+        Err(Failed::upstream(Fault::Unsent))
+    }
+
+    /// Closes what has been idle for too long.
+    pub fn sweep(&self) {
+        match &self.kind {
+            Kind::Http1(pool) => pool.sweep(self.shared.settings.idle_timeout),
+            Kind::Http2(pool) => pool.sweep(self.shared.settings.idle_timeout),
+        }
+    }
+
+    /// Connections that are idle; for show.
+    pub fn idle(&self) -> usize {
+        match &self.kind {
+            Kind::Http1(pool) => pool.idle(),
+            Kind::Http2(pool) => pool.idle(),
+        }
+    }
+}
+
+/// What became of a request.
+enum Sent {
+    Response(Response<Body>),
+    /// Nothing of it was written.
+    Not(Box<Request<Body>>),
+}
+
+impl Shared {
+    /// A new connection, in time.
+    async fn connect(&self) -> Result<Stream, Failed> {
+        let connected = tokio::time::timeout(self.settings.connect_timeout, self.connector.connect()).await;
+        connected.map_err(no_connection)?.map_err(no_connection)
+    }
+
+    /// Runs a connection to its end, which whoever waits for a response on it hears of too.
+    fn drive<F>(&self, connection: F)
+    where
+        F: Future<Output = hyper::Result<()>> + Send + 'static,
+    {
+        self.tasks.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to an endpoint ended");
+            }
+        });
+    }
+}
+
+/// What an error of hyper's means, for a request of which something was sent.
+fn failed(error: hyper::Error) -> Failed {
+    let http2 = source::<h2::Error>(&error);
+    let refused = http2.is_some_and(|error| {
+        let reason = error.reason();
+        reason == Some(h2::Reason::REFUSED_STREAM)
+            // The last stream that it will look at is an earlier one.
+            || (error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR))
+    });
+    let fault = match () {
+        () if refused => Fault::RefusedStream,
+        () if error.is_parse() => Fault::Malformed,
+        () => Fault::Reset,
+    };
+    Failed::Upstream { fault, source: Some(error.into()) }
+}
+
+fn source<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
+    std::iter::successors(error.source(), |error| error.source()).find_map(|error| error.downcast_ref())
+}
+
+/// The request, if nothing of it was sent; what went wrong otherwise.
+fn unsent(mut error: TrySendError<Request<Body>>) -> Result<Sent, Failed> {
+    match error.take_message() {
+        Some(request) => Ok(Sent::Not(Box::new(request))),
+        None => Err(failed(error.into_error())),
+    }
+}
+
+fn no_connection(error: impl Into<BoxError>) -> Failed {
+    Failed::Upstream { fault: Fault::Connect, source: Some(error.into()) }
+}
+
+fn timer() -> TokioTimer {
+    TokioTimer::new()
+}

@@ -1,0 +1,63 @@
+//! Everything that a request passes, in order.
+
+mod inbound;
+mod outbound;
+mod upgrade;
+
+pub use inbound::{Inbound, InboundSettings, PEER};
+pub use outbound::Outbound;
+
+use std::{future::Future, time::Duration};
+
+use http::{HeaderMap, Response};
+
+use super::{body::Body, failure::Failure};
+use crate::layer::Clock;
+
+/// Requests by direction and answer.
+const REQUESTS: &str = "chancery_sidecar_requests_total";
+/// How long they took, to the head of the answer.
+const DURATIONS: &str = "chancery_sidecar_request_duration_seconds";
+/// Answers that the sidecar made up itself.
+const REFUSALS: &str = "chancery_sidecar_local_answers_total";
+
+/// Describes the metrics.
+pub fn describe_metrics() {
+    metrics::describe_counter!(REQUESTS, "Requests answered, by direction and class of status");
+    metrics::describe_histogram!(DURATIONS, "Time to the head of the answer");
+    metrics::describe_counter!(REFUSALS, "Answers that the sidecar made up, by direction and reason");
+}
+
+/// The answer, whatever comes of it; counted.
+async fn answered(
+    clock: Clock,
+    direction: &'static str,
+    grpc: bool,
+    answer: impl Future<Output = Result<Response<Body>, Failure>>,
+) -> Response<Body> {
+    let began = clock.now();
+    let answer = answer.await;
+    let response = answer.unwrap_or_else(|failure| {
+        metrics::counter!(REFUSALS, "direction" => direction, "reason" => failure.reason()).increment(1);
+        tracing::debug!(direction, reason = failure.reason(), error = chancery_runtime::telemetry::chain(&failure));
+        failure.answer(grpc)
+    });
+    let class = match response.status().as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    };
+    metrics::counter!(REQUESTS, "direction" => direction, "status" => class).increment(1);
+    metrics::histogram!(DURATIONS, "direction" => direction).record(elapsed(clock, began).as_secs_f64());
+    response
+}
+
+fn elapsed(clock: Clock, since: Duration) -> Duration {
+    clock.now().saturating_sub(since)
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    crate::layer::grpc::is_grpc(headers)
+}

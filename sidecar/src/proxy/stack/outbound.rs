@@ -1,0 +1,145 @@
+//! From the application to others.
+
+use std::{convert::Infallible, sync::Arc};
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, Request, Response, header::LOCATION};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tower::{ServiceBuilder, ServiceExt as _};
+
+use super::{answered, is_grpc, upgrade};
+use crate::{
+    config::routes::{self, Action, Forward},
+    layer::{Clock, concurrency::ConcurrencyLayer, deadline::DeadlineLayer, queue::QueueLayer, retry::RetryLayer},
+    policy::concurrency::Concurrency,
+    proxy::{
+        balance::Balance,
+        body::{self, Body, boxed},
+        failure::Failure,
+        message,
+        route::{self, Way},
+        world::{Base, Upstream, World},
+    },
+};
+
+/// The way out.
+pub struct Outbound {
+    /// What all clusters share.
+    pub base: Base,
+    /// The configuration of the moment.
+    pub world: Arc<ArcSwap<World>>,
+    /// Only by the routes of this listener; `None`: of any.
+    pub listener: Option<Arc<str>>,
+    /// Requests at the same time.
+    pub concurrency: Arc<Mutex<Concurrency>>,
+}
+
+impl Outbound {
+    fn clock(&self) -> Clock {
+        self.base.clock
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// None: what fails is answered too.
+    pub async fn call(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let grpc = is_grpc(request.headers());
+        Ok(answered(self.clock(), "outbound", grpc, self.answer(request)).await)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+        message::check(&request)?;
+        let world = self.world.load_full();
+        let way = route::choose(&world, self.listener.as_deref(), &request, rand::random())?;
+        let mut response = match (&way.route.action, &way.upstream) {
+            (Action::Forward(forward), Some(upstream)) => self.forward(request, &way, forward, upstream).await?,
+            (action, _) => local(action, &way, request.uri().query()),
+        };
+        routes::edit(response.headers_mut(), &way.route.response_headers);
+        Ok(response)
+    }
+
+    async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        way: &Way,
+        forward: &Forward,
+        upstream: &Arc<Upstream>,
+    ) -> Result<Response<Body>, Failure> {
+        let protocol = upstream.cluster.settings.protocol;
+        let tunnel = upgrade::begin(&mut request, protocol)?;
+        message::strip(request.headers_mut());
+        routes::edit(request.headers_mut(), &way.route.request_headers);
+        message::address(&mut request, protocol, &way.authority, way.path.clone())?;
+        if let Some(tunnel) = tunnel {
+            tunnel.ask(&mut request);
+            let mut response = self.once(request, forward, upstream).await?;
+            tunnel.finish(&mut response, &self.base.tasks);
+            return Ok(response);
+        }
+        let mut response = match &forward.retry {
+            Some(policy) => self.with_retries(request, forward, policy.clone().into(), upstream).await?,
+            None => self.once(request, forward, upstream).await?,
+        };
+        message::strip(response.headers_mut());
+        Ok(response)
+    }
+
+    /// The stack, from the outside in.
+    async fn with_retries(
+        &self,
+        request: Request<Incoming>,
+        forward: &Forward,
+        policy: Arc<crate::policy::retry::RetryPolicy>,
+        upstream: &Arc<Upstream>,
+    ) -> Result<Response<Body>, Failure> {
+        let clock = self.clock();
+        let stack = ServiceBuilder::new()
+            .layer(DeadlineLayer { clock, route: forward.timeout })
+            .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
+            .layer(RetryLayer { clock, policy, retriable_headers: None, budget: upstream.budget.clone() })
+            .layer(QueueLayer { queue: upstream.queue.clone() })
+            .service(Balance { upstream: upstream.clone() });
+        Ok(stack.oneshot(request).await?.map(boxed))
+    }
+
+    /// The same without retries, and so without a copy of the body.
+    async fn once(
+        &self,
+        request: Request<Incoming>,
+        forward: &Forward,
+        upstream: &Arc<Upstream>,
+    ) -> Result<Response<Body>, Failure> {
+        let clock = self.clock();
+        let stack = ServiceBuilder::new()
+            .layer(DeadlineLayer { clock, route: forward.timeout })
+            .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
+            .layer(QueueLayer { queue: upstream.queue.clone() })
+            .service(Balance { upstream: upstream.clone() });
+        Ok(stack.oneshot(request).await?.map(boxed))
+    }
+}
+
+/// The answer of a route that answers itself.
+fn local(action: &Action, way: &Way, query: Option<&str>) -> Response<Body> {
+    match action {
+        Action::Respond { status, body } => {
+            let mut response = Response::new(body::full(body.to_string()));
+            *response.status_mut() = *status;
+            response
+        }
+        Action::Redirect(redirect) => {
+            let mut response = Response::new(body::empty());
+            *response.status_mut() = redirect.status;
+            let location = redirect.location(&way.route, &way.authority, way.path.path(), query);
+            if let Ok(location) = HeaderValue::try_from(location) {
+                response.headers_mut().insert(LOCATION, location);
+            }
+            response
+        }
+        // Only a route that forwards has a cluster to be without, and that was found.
+        Action::Forward(_) => Failure::NoRoute.answer(false),
+    }
+}

@@ -1,0 +1,7 @@
+//! The whole way of a request, with real servers and clients on the loopback interface.
+
+mod hostile;
+mod inbound;
+mod outbound;
+mod pool;
+mod support;

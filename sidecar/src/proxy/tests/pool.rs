@@ -1,0 +1,114 @@
+//! Connections that are used again, and those that turn out to be dead.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::Response;
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+
+use super::support::{Backend, Client, Sidecar, cluster, request, route_to, snapshot};
+use crate::{
+    config::snapshot::{ClusterSettings, Protocol, Target},
+    proxy::{
+        body::{self, boxed},
+        connect::Connector,
+        pool::{Pool, PoolSettings},
+    },
+};
+
+#[tokio::test]
+async fn one_connection_serves_one_caller_after_another() {
+    let backend = Backend::saying("ok").await;
+    let at = cluster("c", &[backend.address], ClusterSettings::default());
+    let sidecar = Sidecar::start(snapshot(at, route_to("c", None))).await;
+    for _ in 0..20 {
+        Client::connect(sidecar.address).await.get("/").await;
+    }
+    assert_eq!((backend.requests(), backend.connections()), (20, 1));
+}
+
+#[tokio::test]
+async fn no_more_connections_are_made_than_allowed() {
+    let backend = Backend::start(async move |_| {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Response::new(body::full("ok"))
+    })
+    .await;
+    let settings = ClusterSettings { max_connections: 2, ..ClusterSettings::default() };
+    let at = cluster("c", &[backend.address], settings);
+    let sidecar = Sidecar::start(snapshot(at, route_to("c", None))).await;
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        let address = sidecar.address;
+        clients.spawn(async move { Client::connect(address).await.get("/").await.status });
+    }
+    assert!(clients.join_all().await.iter().all(|status| *status == 200));
+    assert!(backend.connections() <= 2, "{}", backend.connections());
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_before_the_server_does_it() {
+    let backend = Backend::saying("ok").await;
+    let settings = ClusterSettings { idle_timeout: Duration::from_millis(50), ..ClusterSettings::default() };
+    let at = cluster("c", &[backend.address], settings);
+    let sidecar = Sidecar::start(snapshot(at, route_to("c", None))).await;
+    let mut client = Client::connect(sidecar.address).await;
+    client.get("/").await;
+    let pool = sidecar.outbound.world.load().upstreams["c"].members[0].pool.clone();
+    assert_eq!(pool.idle(), 1);
+    tokio::time::timeout(super::support::DEADLINE, async {
+        while pool.idle() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            sidecar.outbound.world.load().sweep();
+        }
+    })
+    .await
+    .unwrap();
+    client.get("/").await;
+    assert_eq!(backend.connections(), 2);
+}
+
+/// Answers one request on each of two connections, and leaves them to the test.
+fn answering_twice() -> (SocketAddr, Arc<Mutex<Vec<TcpStream>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
+    let kept = streams.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().take(2).flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            kept.lock().push(stream.try_clone().unwrap());
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        }
+    });
+    (address, streams)
+}
+
+#[tokio::test]
+async fn a_request_that_meets_a_dead_connection_goes_over_another() {
+    let (address, streams) = answering_twice();
+    let connector = Connector { target: Target::Address(address), tls: None, protocol: Protocol::Http1 };
+    let settings = PoolSettings {
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(50),
+        max_connections: 10,
+    };
+    let pool = Pool::new(connector, settings, TaskTracker::new());
+    let post = || request("POST", "/", "body").map(boxed);
+    let first = pool.send(post()).await.unwrap();
+    assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "ok");
+    // The server closes it, and nothing here has had a chance to notice when it is used again: there is one thread, and it
+    // does not wait in between.
+    streams.lock()[0].shutdown(Shutdown::Both).unwrap();
+    assert_eq!(pool.idle(), 1);
+    // Neither the method nor the lack of a retry policy matters: nothing was sent.
+    assert_eq!(pool.send(post()).await.unwrap().status(), 200);
+    assert_eq!(streams.lock().len(), 2);
+}

@@ -1,0 +1,195 @@
+//! What the configuration of the moment has become: clusters with their endpoints, connections and records.
+//!
+//! A world is made of a snapshot and of the world before: an endpoint that stays in its cluster keeps its breaker, its
+//! average, and, if they are still made in the same way, its connections; a cluster keeps its budget. It is
+//! swapped in whole; requests that have begun go on in the one that they began in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    connect::{Connector, Identity},
+    pool::{Pool, PoolSettings},
+};
+use crate::{
+    config::snapshot::{Cluster, ClusterSettings, Protocol, Snapshot, Target, UpstreamTls},
+    layer::{
+        Clock,
+        breaker::{Endpoints, Host},
+        queue::{Limits, Queue},
+    },
+    policy::{endpoints::EndpointId, retry_budget::RetryBudget},
+};
+
+/// How long a request waits for a place in its cluster.
+const QUEUE_WAIT: Duration = Duration::from_secs(1);
+
+/// Endpoints that are out, by cluster.
+const ENDPOINTS_OUT: &str = "chancery_sidecar_endpoints_out";
+/// Endpoints that a breaker or outlier detection put out, or would have but for the cap.
+const ENDPOINTS_PUT_OUT: &str = "chancery_sidecar_endpoints_put_out_total";
+
+/// What all clusters need.
+#[derive(Clone)]
+pub struct Base {
+    /// The time.
+    pub clock: Clock,
+    /// Who the sidecar is to endpoints, if it is anybody.
+    pub identity: Option<Identity>,
+    /// Owns what drives connections.
+    pub tasks: TaskTracker,
+}
+
+/// A snapshot at work.
+#[derive(Default)]
+pub struct World {
+    /// What it is made of.
+    pub snapshot: Arc<Snapshot>,
+    /// By name.
+    pub upstreams: HashMap<Arc<str>, Arc<Upstream>>,
+}
+
+/// A cluster at work.
+pub struct Upstream {
+    /// What it is made of.
+    pub cluster: Arc<Cluster>,
+    /// In the order of the cluster.
+    pub members: Vec<Member>,
+    /// The same, as choosing wants them.
+    pub hosts: Vec<Host>,
+    /// Who is out, and how long each takes; survives changes.
+    pub endpoints: Arc<Endpoints>,
+    /// How many retries there may be; survives changes.
+    pub budget: Arc<Mutex<RetryBudget>>,
+    /// How many requests may be under way, and wait; survives changes of other things.
+    pub queue: Arc<Queue>,
+}
+
+/// An endpoint in a cluster.
+#[derive(Clone)]
+pub struct Member {
+    /// Its place among the endpoints.
+    pub id: EndpointId,
+    /// Where it is.
+    pub at: Target,
+    /// Its connections.
+    pub pool: Arc<Pool>,
+    made_by: ConnectionSettings,
+}
+
+/// What connections depend on; if it changes, others are made.
+#[derive(Clone, PartialEq)]
+struct ConnectionSettings {
+    pool: PoolSettings,
+    protocol: Protocol,
+    tls: Option<UpstreamTls>,
+}
+
+impl ConnectionSettings {
+    fn of(settings: &ClusterSettings) -> Self {
+        Self {
+            pool: PoolSettings {
+                connect_timeout: settings.connect_timeout,
+                idle_timeout: settings.idle_timeout,
+                max_connections: settings.max_connections,
+            },
+            protocol: settings.protocol,
+            tls: settings.tls.clone(),
+        }
+    }
+
+    fn pool(&self, at: &Target, base: &Base) -> Arc<Pool> {
+        let tls = self.tls.clone().map(|tls| (tls, base.identity.clone()));
+        let connector = Connector { target: at.clone(), tls, protocol: self.protocol };
+        Arc::new(Pool::new(connector, self.pool, base.tasks.clone()))
+    }
+}
+
+impl World {
+    /// The world after this one.
+    pub fn next(&self, snapshot: Arc<Snapshot>, base: &Base) -> Self {
+        let upstream = |(name, cluster): (&Arc<str>, &Arc<Cluster>)| {
+            let before = self.upstreams.get(name);
+            let upstream = match before.filter(|before| before.cluster == *cluster) {
+                Some(unchanged) => unchanged.clone(),
+                None => Arc::new(Upstream::new(cluster.clone(), before.map(|before| &**before), base)),
+            };
+            (name.clone(), upstream)
+        };
+        let upstreams = snapshot.clusters.iter().map(upstream).collect();
+        Self { snapshot, upstreams }
+    }
+
+    /// Closes connections that have been idle for too long. To be called every second or so.
+    pub fn sweep(&self) {
+        self.upstreams.values().flat_map(|upstream| &upstream.members).for_each(|member| member.pool.sweep());
+    }
+
+    /// Makes visible who is out.
+    pub fn publish(&self) {
+        for (name, upstream) in &self.upstreams {
+            let name: metrics::SharedString = name.clone().into();
+            let counts = upstream.endpoints.counts();
+            metrics::gauge!(ENDPOINTS_OUT, "cluster" => name.clone()).set(upstream.endpoints.out() as f64);
+            for (what, count) in [("opened", counts.opened), ("ejected", counts.ejected), ("refused", counts.refused)] {
+                metrics::counter!(ENDPOINTS_PUT_OUT, "cluster" => name.clone(), "what" => what).absolute(count);
+            }
+        }
+    }
+}
+
+impl Upstream {
+    fn new(cluster: Arc<Cluster>, before: Option<&Self>, base: &Base) -> Self {
+        let settings = &cluster.settings;
+        let endpoints = match before {
+            Some(before) => before.endpoints.clone(),
+            None => Endpoints::new(base.clock, settings.endpoints),
+        };
+        endpoints.configure(settings.endpoints);
+        let budget = match before {
+            Some(before) => before.budget.clone(),
+            None => Arc::new(Mutex::new(RetryBudget::new(settings.retry_budget))),
+        };
+        budget.lock().configure(settings.retry_budget);
+        let limits = limits(settings);
+        let queue = match before.filter(|before| self::limits(&before.cluster.settings) == limits) {
+            Some(before) => before.queue.clone(),
+            None => Arc::new(Queue::new(limits)),
+        };
+        let known: BTreeMap<&Target, &Member> =
+            before.iter().flat_map(|before| &before.members).map(|member| (&member.at, member)).collect();
+        // Those who go first, so that the share of those who may be out is taken of those who are there.
+        let wanted: BTreeSet<&Target> = cluster.endpoints.iter().map(|spec| &spec.at).collect();
+        for gone in known.values().filter(|member| !wanted.contains(&member.at)) {
+            endpoints.remove(gone.id);
+        }
+        let made_by = ConnectionSettings::of(settings);
+        let member = |at: &Target| {
+            let kept = known.get(at);
+            let connections = kept.filter(|kept| kept.made_by == made_by);
+            Member {
+                id: kept.map_or_else(|| endpoints.insert(), |kept| kept.id),
+                at: at.clone(),
+                pool: connections.map_or_else(|| made_by.pool(at, base), |kept| kept.pool.clone()),
+                made_by: made_by.clone(),
+            }
+        };
+        let members: Vec<Member> = cluster.endpoints.iter().map(|spec| member(&spec.at)).collect();
+        let with_spec = members.iter().zip(&cluster.endpoints);
+        let hosts = with_spec
+            .map(|(member, spec)| Host { id: member.id, weight: spec.weight, healthy: spec.healthy })
+            .collect();
+        Self { members, hosts, endpoints, budget, queue, cluster }
+    }
+}
+
+fn limits(settings: &ClusterSettings) -> Limits {
+    let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    Limits { requests: number(settings.max_requests), pending: number(settings.max_pending), wait: QUEUE_WAIT }
+}
