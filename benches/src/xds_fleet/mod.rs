@@ -105,8 +105,8 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
                 folder: folder.path().to_owned(),
             })
             .await?;
-            // So that both have served one proxy before memory is read.
-            fleet.explore(server.xds()).await?;
+            // Its versions are its own; and both have served one proxy before memory is read.
+            let catalog = fleet.explore(server.xds()).await?;
             measured.push(measure(subject, &mut server, &fleet, &catalog, count, *changes).await?);
         }
     }
