@@ -165,7 +165,7 @@ impl Fleet {
 
     /// Connects them all, without a stream yet.
     pub(super) async fn connect_all(self: &Arc<Self>, address: SocketAddr) -> Result<Running> {
-        let (sender, mut connected) = mpsc::unbounded_channel();
+        let (sender, mut connected) = mpsc::channel(CONNECTING);
         let (mut tasks, limit) = (JoinSet::new(), Arc::new(Semaphore::new(CONNECTING)));
         for number in 0..self.scout() {
             let (fleet, limit, sender) = (self.clone(), limit.clone(), sender.clone());
@@ -179,7 +179,7 @@ impl Fleet {
                 };
                 match opened.await {
                     Ok((requests, connection)) => {
-                        let _ = sender.send((number, requests));
+                        let _ = sender.send((number, requests)).await;
                         // How it ends is seen by the stream on it.
                         let _ = connection.await;
                     }
@@ -288,14 +288,14 @@ impl Fleet {
         let mut stream = Stream::open(requests).await?;
         let mut catalog = Catalog::default();
         let mut names: Vec<String> = Vec::new();
-        for at in 0..TYPES.len() {
+        for (at, type_url) in TYPES.iter().enumerate() {
             let node = (at == 0).then(|| node(&id(self.scout())));
             stream.say(ask(at, std::mem::take(&mut names), node))?;
             loop {
                 let message = stream.next(&self.tally).await?.context("the server ended the scout's stream")?;
                 stream.say(acknowledge(&Envelope::decode(message.clone())?))?;
                 let response = read(message)?;
-                if response.type_url == TYPES[at] {
+                if response.type_url == *type_url {
                     catalog.add(at, response);
                     break;
                 }

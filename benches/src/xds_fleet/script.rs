@@ -217,8 +217,8 @@ mod tests {
         catalog
     }
 
-    fn parse(framed: Bytes) -> DeltaDiscoveryRequest {
-        let mut inbox = BytesMut::from(&framed[..]);
+    fn parse(framed: &[u8]) -> DeltaDiscoveryRequest {
+        let mut inbox = BytesMut::from(framed);
         let message = take_message(&mut inbox).unwrap().unwrap();
         assert!(inbox.is_empty());
         DeltaDiscoveryRequest::decode(message).unwrap()
@@ -227,17 +227,17 @@ mod tests {
     #[test]
     fn the_first_request_names_the_proxy_and_a_later_one_its_endpoints() {
         let script = Script::cold(&catalog());
-        let first = parse(script.request(0, Some(&node("p"))));
+        let first = parse(&script.request(0, Some(&node("p"))));
         assert_eq!((first.node.unwrap().id, first.type_url), ("p".into(), type_url::CLUSTER.into()));
         assert!(first.resource_names_subscribe.is_empty(), "clusters are asked for with the wildcard");
-        let endpoints = parse(script.request(1, None));
+        let endpoints = parse(&script.request(1, None));
         assert_eq!((endpoints.node, endpoints.resource_names_subscribe), (None, vec!["a".into(), "b".into()]));
     }
 
     #[test]
     fn who_returns_says_what_it_holds() {
         let script = Script::returning(&catalog(), "a");
-        let versions = |at| parse(script.request(at, None)).initial_resource_versions;
+        let versions = |at| parse(&script.request(at, None)).initial_resource_versions;
         let wanted = |a: &str| [("a".to_owned(), a.to_owned()), ("b".to_owned(), "1".to_owned())].into();
         assert_eq!((versions(0), versions(1)), (wanted("1"), wanted("stale")));
     }
