@@ -7,6 +7,7 @@ mod machine;
 mod ratelimit;
 mod report;
 mod usage;
+mod xds_fleet;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,8 @@ enum Part {
     ConfigPush(config_push::Options),
     /// Decisions per second, latency and cost of the rate limiter, beside a floor and its peers
     Ratelimit(ratelimit::Options),
+    /// Thousands of scripted proxies on one control plane, beside go-control-plane
+    XdsFleet(xds_fleet::Options),
     /// A server that `ratelimit` compares ours with
     Serve(ratelimit::Peer),
     /// The load of `ratelimit`, as it starts it itself
@@ -46,9 +49,11 @@ fn main() -> Result<()> {
         Part::Load { load } => ratelimit::load(&load),
         Part::All => with_runtime(async {
             config_push::run(&config_push::Options::default(), &out).await?;
-            ratelimit::run(&ratelimit::Options::default(), &out).await
+            ratelimit::run(&ratelimit::Options::default(), &out).await?;
+            xds_fleet::run(&xds_fleet::Options::default(), &out).await
         }),
         Part::ConfigPush(options) => with_runtime(config_push::run(&options, &out)),
+        Part::XdsFleet(options) => with_runtime(xds_fleet::run(&options, &out)),
         Part::Ratelimit(options) => with_runtime(ratelimit::run(&options, &out)),
     }
 }

@@ -72,6 +72,16 @@ impl Authority {
         self.issue(&format!("{fleet}-{id}"), &client(&proxy_uri(fleet, id))?)
     }
 
+    /// Many of a fleet at once, in memory and with one key for all: the certificates as DER, and the key as PKCS#8.
+    pub fn proxies(&self, fleet: &str, ids: impl Iterator<Item = String>) -> Result<(Vec<Vec<u8>>, Vec<u8>)> {
+        let key = KeyPair::generate()?;
+        let certificate = |id: String| {
+            let params = client(&proxy_uri(fleet, &id))?;
+            Ok(params.signed_by(&key, &self.issuer)?.der().to_vec())
+        };
+        Ok((ids.map(certificate).collect::<Result<_>>()?, key.serialize_der()))
+    }
+
     /// For a rate limiter: a server on this machine, and a client of xDS.
     pub fn rate_limiter(&self, id: &str) -> Result<Identity> {
         let mut params = client(&format!("spiffe://chancery.local/rate-limiter/{id}"))?;

@@ -1,0 +1,206 @@
+//! `xds-fleet`: thousands of proxies on one server, over mTLS, each with a connection, a certificate and a stream of its own.
+//!
+//! The proxies are scripts that ask as Envoy does and apply nothing; they share the machine with the server, so
+//! times include theirs. Memory is the server's resident set, CPU the server's alone. Where there is Go, go-control-plane
+//! serves the same resources to the same scripts in the same run.
+//!
+//! Per server and size of the fleet: connections without a stream (the *floor*: what TLS and HTTP/2 keep), then the streams
+//! and all they ask for; changes of one endpoint, one after the other; then the server is killed and the fleet comes
+//! back, once with nothing and once saying what it holds.
+
+mod proxies;
+mod results;
+mod script;
+mod subject;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use chancery_e2e::certificates::Authority;
+use clap::Args;
+
+use self::{
+    proxies::Fleet,
+    results::{Measured, Report},
+    script::{Catalog, Script},
+    subject::{CHANGED, PeerCommand, Server, Subject, peer_program},
+};
+use crate::{
+    machine::Machine,
+    report::{Samples, milliseconds, publish},
+    usage,
+};
+
+/// A fleet that is not served by then has failed.
+const LOST: Duration = Duration::from_secs(300);
+
+/// How long a server is left alone before its memory is read, and its CPU after the last answer.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// File descriptors beside those of the proxies.
+const OTHER_FILES: usize = 200;
+
+/// What to measure.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Sizes of the fleet
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 5_000, 10_000])]
+    proxies: Vec<usize>,
+    /// Services, and as many routes
+    #[arg(long, default_value_t = 1_000)]
+    services: usize,
+    /// Changes of an endpoint per server and size
+    #[arg(long, default_value_t = 20)]
+    changes: usize,
+    /// A first look: 300 proxies, 100 services, 10 changes
+    #[arg(long)]
+    quick: bool,
+    /// Leave the peer out
+    #[arg(long)]
+    alone: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { proxies: vec![1_000, 5_000, 10_000], services: 1_000, changes: 20, quick: false, alone: false }
+    }
+}
+
+/// Measures, prints and leaves the results in `out`.
+pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
+    let quick = Options { proxies: vec![300], services: 100, changes: 10, ..Options::default() };
+    let Options { proxies, services, changes, .. } = if options.quick { &quick } else { options };
+    let most = proxies.iter().max().copied().context("no size of a fleet is given")?;
+    ensure!(*services > 0 && *changes > 0 && !proxies.contains(&0), "nothing to measure");
+    allow_files(most + OTHER_FILES)?;
+    let peer = peer_program().filter(|_| !options.alone);
+    if peer.is_none() {
+        eprintln!("xds-fleet: WITHOUT go-control-plane: `scripts/setup bench` builds it where there is Go");
+    }
+    let mut measured = Vec::new();
+    for &count in proxies {
+        let folder = tempfile::tempdir()?;
+        let authority = Authority::create(folder.path(), "authority")?;
+        eprintln!("xds-fleet: {count} proxies, {services} services: certificates");
+        let fleet = Fleet::new(&authority, count)?;
+        let mut server = Server::ours(folder.path(), &authority, *services, *services).await?;
+        let catalog = fleet.explore(server.xds()).await?;
+        let resources = folder.path().join("resources");
+        fs::write(&resources, catalog.encode())?;
+        measured.push(measure(Subject::Chancery, &mut server, &fleet, &catalog, count, *changes).await?);
+        drop(server);
+        for subject in [Subject::Snapshot, Subject::Linear] {
+            let Some(program) = peer.clone() else { continue };
+            let mut server = Server::peer(PeerCommand {
+                program,
+                subject,
+                resources: resources.clone(),
+                authority: authority.file(),
+                identity: authority.server()?,
+                folder: folder.path().to_owned(),
+            })
+            .await?;
+            // Its versions are its own; and both have served one proxy before memory is read.
+            let catalog = fleet.explore(server.xds()).await?;
+            measured.push(measure(subject, &mut server, &fleet, &catalog, count, *changes).await?);
+        }
+    }
+    let report = Report { machine: Machine::describe(None), services: *services, changes: *changes, measured };
+    publish(out, "xds-fleet", &report, &report.markdown())
+}
+
+async fn measure(
+    subject: Subject,
+    server: &mut Server,
+    fleet: &Fleet,
+    catalog: &Catalog,
+    count: usize,
+    changes: usize,
+) -> Result<Measured> {
+    eprintln!("xds-fleet: {count} proxies on {subject}");
+    let deliveries = changes * count;
+    let mut ports = 9_000..;
+    let mut next_port = || ports.next().unwrap_or(9_000);
+    let cold = Script::cold(catalog);
+
+    tokio::time::sleep(QUIET).await;
+    let before = usage::memory(server.pid())?;
+    let round = Arc::new(fleet.renewed());
+    let mut running = round.connect_all(server.xds()).await?;
+    tokio::time::sleep(QUIET).await;
+    let connected = usage::memory(server.pid())?;
+    round.open_all(&mut running, &cold);
+    round.tally.all_synced(count, LOST).await?;
+    tokio::time::sleep(QUIET).await;
+    let synced = usage::memory(server.pid())?;
+
+    let cpu = usage::cpu(server.pid())?;
+    let mut reach = Samples::default();
+    for _ in 0..changes {
+        round.tally.begin_change();
+        server.edit(next_port()).await?;
+        round.tally.change_reached(count, LOST).await?.into_iter().for_each(|time| reach.push(time));
+    }
+    tokio::time::sleep(QUIET).await;
+    let cpu = usage::cpu(server.pid())? - cpu;
+    let changed = usage::memory(server.pid())?;
+    drop(running);
+
+    // The endpoint that is changed once more is the one that those who return hold an old version of.
+    let mut returned = [Duration::ZERO; 2];
+    let (mut bytes, mut put_off) = ([0; 2], [0; 2]);
+    for (at, script) in [cold, Script::returning(catalog, CHANGED)].iter().enumerate() {
+        server.restart().await?;
+        let (round, begun) = (Arc::new(fleet.renewed()), Instant::now());
+        let running = round.start_all(server.xds(), script);
+        round.tally.all_synced(count, LOST).await?;
+        returned[at] = begun.elapsed();
+        bytes[at] = round.tally.received.load(Ordering::Relaxed) / count as u64;
+        put_off[at] = round.tally.put_off.load(Ordering::Relaxed);
+        drop(running);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+    let per_proxy = |memory: u64| (memory.saturating_sub(before) as f64 / count as f64 / 102.4).round() / 10.0;
+    #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+    let cpu_per_delivery_us = (cpu.as_secs_f64() * 1e7 / deliveries as f64).round() / 10.0;
+    let [cold_ms, returning_ms] = returned.map(milliseconds);
+    Ok(Measured {
+        subject,
+        proxies: count,
+        idle_kb: before / 1024,
+        connection_kb: per_proxy(connected),
+        stream_kb: per_proxy(synced),
+        changed_kb: per_proxy(changed),
+        reach_ms: [0.5, 0.99, 1.0].map(|share| milliseconds(reach.quantile(share))),
+        cpu_per_delivery_us,
+        cold_ms,
+        returning_ms,
+        bytes,
+        put_off,
+    })
+}
+
+/// Lets this process and those it starts open so many files.
+#[expect(unsafe_code, reason = "std has no limits of resources")]
+fn allow_files(wanted: usize) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls only read or write the struct that they are given.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    ensure!(done, "cannot raise the limit of open files: {}", std::io::Error::last_os_error());
+    let most = limit.rlim_max;
+    ensure!(
+        most >= wanted as u64,
+        "{wanted} open files are needed and {most} allowed: raise the hard limit (ulimit -Hn)"
+    );
+    Ok(())
+}

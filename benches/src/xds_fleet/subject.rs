@@ -1,0 +1,187 @@
+//! The servers that are measured, each as a process of its own with the same catalog.
+
+use std::{
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use chancery_e2e::{
+    certificates::Authority,
+    client::{fetch, request},
+    control_plane::ControlPlane,
+    document::{fleet, listener, route_to, service},
+    process::Process,
+};
+use http::Method;
+use serde::Serialize;
+
+/// How many resources go into one write while the catalog is set up.
+const BATCH: usize = 500;
+
+/// How long the peer may take to start.
+const START: Duration = Duration::from_secs(60);
+
+/// The service whose endpoint is changed.
+pub(super) const CHANGED: &str = "s0";
+
+/// A server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Subject {
+    Chancery,
+    Snapshot,
+    Linear,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chancery => "Chancery",
+            Self::Snapshot => "go-control-plane, snapshot cache",
+            Self::Linear => "go-control-plane, linear cache",
+        })
+    }
+}
+
+/// A server that runs.
+pub(super) enum Server {
+    Ours(ControlPlane),
+    Peer(Peer),
+}
+
+/// The peer, and how to start it once more.
+pub(super) struct Peer {
+    process: Process,
+    command: PeerCommand,
+    xds: SocketAddr,
+    control: SocketAddr,
+    /// Its port, which an edit before its restart has set.
+    port: Option<u16>,
+}
+
+/// How the peer is started.
+#[derive(Clone)]
+pub(super) struct PeerCommand {
+    pub(super) program: PathBuf,
+    pub(super) subject: Subject,
+    pub(super) resources: PathBuf,
+    pub(super) authority: PathBuf,
+    pub(super) identity: chancery_e2e::certificates::Identity,
+    pub(super) folder: PathBuf,
+}
+
+impl Server {
+    /// Ours, with a catalog of so many services and routes on one listener.
+    pub(super) async fn ours(folder: &Path, authority: &Authority, services: usize, routes: usize) -> Result<Self> {
+        let control_plane = ControlPlane::start_alone(folder, authority).await?;
+        let api = control_plane.caller();
+        api.apply(&[fleet("edge"), listener("web", "edge", 10_000)]).await?;
+        let names: Vec<String> = (0..services).map(|number| format!("s{number}")).collect();
+        let services = names.iter().map(|name| service(name, &[endpoint(8080)]));
+        let route = |number: usize| {
+            route_to(&format!("r{number}"), &format!("r{number}.example.com"), &names[number % names.len()])
+        };
+        let all: Vec<_> = services.chain((0..routes).map(route)).collect();
+        for batch in all.chunks(BATCH) {
+            api.apply(batch).await?;
+        }
+        Ok(Self::Ours(control_plane))
+    }
+
+    /// The peer, with the resources in a file.
+    pub(super) async fn peer(command: PeerCommand) -> Result<Self> {
+        Ok(Self::Peer(command.start(SocketAddr::from(([127, 0, 0, 1], 0))).await?))
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        match self {
+            Self::Ours(control_plane) => control_plane.pid(),
+            Self::Peer(peer) => peer.process.pid(),
+        }
+    }
+
+    /// Where it serves xDS.
+    pub(super) fn xds(&self) -> SocketAddr {
+        match self {
+            Self::Ours(control_plane) => control_plane.xds,
+            Self::Peer(peer) => peer.xds,
+        }
+    }
+
+    /// Moves the endpoint of one service to another port.
+    pub(super) async fn edit(&mut self, port: u16) -> Result<()> {
+        match self {
+            Self::Ours(control_plane) => {
+                control_plane.caller().put(&service(CHANGED, &[endpoint(port)])).await.map(drop)
+            }
+            Self::Peer(peer) => peer.edit(port).await,
+        }
+    }
+
+    /// Ends it at once and starts it once more at the same place.
+    pub(super) async fn restart(&mut self) -> Result<()> {
+        match self {
+            Self::Ours(control_plane) => {
+                control_plane.kill();
+                control_plane.start_again().await
+            }
+            Self::Peer(peer) => {
+                peer.process.kill();
+                let port = peer.port;
+                *peer = peer.command.clone().start(peer.xds).await?;
+                // It has no database.
+                match port {
+                    Some(port) => peer.edit(port).await,
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl Peer {
+    async fn edit(&mut self, port: u16) -> Result<()> {
+        let answer =
+            fetch(self.control, request(Method::POST, "peer", &format!("/edit?name={CHANGED}&port={port}"), &[]))
+                .await?;
+        ensure!(answer.status == 200, "the peer answers {} {}", answer.status, answer.text());
+        self.port = Some(port);
+        Ok(())
+    }
+}
+
+impl PeerCommand {
+    async fn start(self, at: SocketAddr) -> Result<Peer> {
+        let mut command = Command::new(&self.program);
+        command.args(["--cache", if self.subject == Subject::Linear { "linear" } else { "snapshot" }]);
+        command.args(["--xds-addr", &at.to_string()]);
+        let Self { resources, authority, identity, .. } = &self;
+        for (flag, file) in [
+            ("--resources", resources),
+            ("--client-ca", authority),
+            ("--tls-cert", &identity.certificate),
+            ("--tls-key", &identity.key),
+        ] {
+            command.arg(flag).arg(file);
+        }
+        let mut process = Process::spawn("peer", command, &self.folder)?;
+        let ready = process.ready(START).await?;
+        let address = |part: &str| ready[part].as_str().and_then(|text| text.parse().ok()).context("no address");
+        Ok(Peer { xds: address("xds")?, control: address("control")?, process, command: self, port: None })
+    }
+}
+
+fn endpoint(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], port))
+}
+
+/// Where `scripts/setup bench` leaves the peer.
+pub(super) fn peer_program() -> Option<PathBuf> {
+    let found = fs::canonicalize(".dev/go-control-plane/xds").ok();
+    found.filter(|program| program.is_file())
+}
