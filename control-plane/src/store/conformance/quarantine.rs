@@ -27,7 +27,7 @@ pub async fn a_resource_is_quarantined_in_one_version(url: &str) {
     let (old, new) = (record("edge", "a", "1", None), record("edge", "a", "2", Some(&[1])));
     store.quarantine(vec![old.clone()]).await.unwrap();
     store.quarantine(vec![new.clone()]).await.unwrap();
-    assert_eq!(store.quarantined().await.unwrap(), [new.clone()]);
+    assert_eq!(store.quarantined().await.unwrap(), std::slice::from_ref(&new));
     store.release(vec![old.key]).await.unwrap();
     assert_eq!(store.quarantined().await.unwrap(), [new], "that version was not recorded any more");
 }
