@@ -26,8 +26,8 @@ over_both_protocols!(
     what_was_never_good_is_not_served
 );
 
-fn patch(name: &str, resource_json: Value) -> Value {
-    resource("EnvoyPatch", name, json!({ "fleet": "edge", "resource": resource_json }))
+fn patch(name: &str, raw: &Value) -> Value {
+    resource("EnvoyPatch", name, json!({ "fleet": "edge", "resource": raw }))
 }
 
 fn typed(name: &str, mut fields: Value) -> Value {
@@ -50,7 +50,7 @@ fn listener(name: &str, port: u16) -> Value {
         "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
         "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }],
     });
-    patch(&format!("{name}-listener"), typed("config.listener.v3.Listener", listener))
+    patch(&format!("{name}-listener"), &typed("config.listener.v3.Listener", listener))
 }
 
 /// Routes that answer everything with `body`; if they are `bad`, the same domain is given twice, which no field's constraint forbids.
@@ -61,7 +61,7 @@ fn routes(name: &str, body: &str, bad: bool) -> Value {
     let hosts = if bad { vec![host("one"), host("other")] } else { vec![host("one")] };
     patch(
         &format!("{name}-routes"),
-        typed("config.route.v3.RouteConfiguration", json!({ "name": name, "virtual_hosts": hosts })),
+        &typed("config.route.v3.RouteConfiguration", json!({ "name": name, "virtual_hosts": hosts })),
     )
 }
 
