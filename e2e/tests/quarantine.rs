@@ -7,12 +7,13 @@ use chancery_control_plane::store;
 use chancery_e2e::{
     bootstrap::{Protocol, Proxy, dynamic},
     client::{fetch, get},
-    document::{resource, route_saying},
+    document::{resource, route_saying, route_to, service},
     envoy::Envoy,
     load::Load,
     over_both_protocols,
     port::free_port,
     scene::Scene,
+    upstream::Upstream,
     wait::{PATIENCE, until},
 };
 use http::Method;
@@ -22,6 +23,7 @@ const HOST: &str = "news.example.com";
 
 over_both_protocols!(
     the_last_good_version_is_served_and_all_else_flows,
+    what_the_last_good_version_sends_to_stays,
     a_suspect_that_was_innocent_comes_back,
     what_was_never_good_is_not_served
 );
@@ -148,6 +150,39 @@ async fn the_last_good_version_is_served_and_all_else_flows(scene: &Scene) -> Re
         assert_eq!(tally.failed(), 0, "{tally}");
     }
     Ok(())
+}
+
+async fn what_the_last_good_version_sends_to_stays(scene: &Scene) -> Result<()> {
+    let (port, shop) = (free_port(), Upstream::start("shop").await?);
+    let raw = SocketAddr::from(([127, 0, 0, 1], port));
+    let forward = json!({ "match": { "prefix": "/" }, "route": { "cluster": "shop" } });
+    let host = |name: &str| json!({ "name": name, "domains": ["*"], "routes": [forward] });
+    let to_shop = |hosts: &[Value]| {
+        let routes = json!({ "name": "raw", "virtual_hosts": hosts });
+        patch("raw-routes", &typed("config.route.v3.RouteConfiguration", routes))
+    };
+    // The route uses the service, so that the fleet is served it.
+    let in_use = [service("shop", &[shop.address]), route_to("shop", "shop.example.com", "shop")];
+    scene.api.apply_and_wait(&in_use).await?;
+    scene.api.apply_and_wait(&[listener("raw", port), to_shop(&[host("one")])]).await?;
+    until("the service answers", PATIENCE, async || {
+        let response = fetch(raw, get(HOST, "/")).await?;
+        ensure!(response.status == 200, "{} {}", response.status, response.text());
+        Ok(())
+    })
+    .await?;
+    let load = Load::start(raw, 2, || get(HOST, "/"));
+    scene.api.put(&to_shop(&[host("one"), host("other")])).await?;
+    wait_quarantined(scene, &["raw"]).await?;
+    scene.api.delete_and_wait("Route", "shop").await?;
+    scene.api.delete_and_wait("Service", "shop").await?;
+    load.goes_on_for(200).await?;
+    let tally = load.stop().await?;
+    assert_eq!(tally.failed(), 0, "{tally}");
+
+    scene.api.put_and_wait(&routes("raw", "better", false)).await?;
+    says(raw, "better").await?;
+    scene.envoy.wait_for_stat("cluster_manager.active_clusters", |clusters| clusters == 1).await.map(drop)
 }
 
 /// Two at once, and Envoy's words may name one, none or both.

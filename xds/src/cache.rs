@@ -118,6 +118,11 @@ impl Update {
         &self.removals
     }
 
+    /// Leaves out the names that are not to be removed.
+    pub fn retain_removals(&mut self, keep: impl FnMut(&(TypeUrl, Name)) -> bool) {
+        self.removals.retain(keep);
+    }
+
     /// Leaves out the resources that are not to be set.
     pub fn retain_upserts(&mut self, keep: impl FnMut(&(TypeUrl, Resource)) -> bool) {
         self.upserts.retain(keep);
@@ -232,6 +237,11 @@ impl Table {
     /// The last content of a removed resource, as long as it is remembered.
     pub fn removed(&self, name: &str) -> Option<&Resource> {
         self.tombstones.get(name).map(|entry| &entry.resource)
+    }
+
+    /// The last content of every removed resource that is remembered, by name.
+    pub fn removed_resources(&self) -> impl Iterator<Item = &Resource> {
+        self.tombstones.values().map(|entry| &entry.resource)
     }
 
     /// The sum of the fingerprints of all resources.

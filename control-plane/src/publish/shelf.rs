@@ -9,6 +9,8 @@
 //!   culprit. So all of it that was on trial is taken back, and offered again one by one; what was in it besides is sent again.
 //! - A fleet has a second shelf, if it has proxies that take their routes in another form. A verdict on what is the same on both
 //!   counts for both.
+//! - The clusters that a last good version sends to come back with it, if the revision that is taken back removed them, and stay for
+//!   as long as it is served.
 //! - A cluster of which there was no good version stays where it is: streams keep back what refers to it.
 //! - What was there when this process started is not on trial: proxies that have it acknowledge nothing again.
 //!
@@ -16,13 +18,13 @@
 //! those of a revision, and the steps between it and the next ([`sequence_of`]).
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
 use chancery_proto::type_url;
-use chancery_xds::{Cache, Name, Resource, TypeUrl, Update, Version};
+use chancery_xds::{Cache, Name, Resource, TypeUrl, Update, Version, cache::Tables};
 use parking_lot::Mutex;
 
 /// Bits of a sequence that count the steps within a revision.
@@ -62,6 +64,8 @@ struct State {
     /// To be offered again, alone.
     suspects: VecDeque<Id>,
     alone: Option<(Id, Instant)>,
+    /// Clusters and endpoints that no revision has any more, but a last good version.
+    kept: BTreeSet<Id>,
 }
 
 /// What nobody has acknowledged yet.
@@ -177,6 +181,7 @@ impl Shelf {
         });
         for (type_url, resource) in update.upserts() {
             let id = (type_url.clone(), resource.name().clone());
+            state.kept.remove(&id);
             let current = tables.table(type_url).resource(resource.name());
             let good = match (state.quarantined.remove(&id), state.trials.remove(&id)) {
                 (Some(quarantined), _) => quarantined.good,
@@ -187,6 +192,8 @@ impl Shelf {
                 state.trials.insert(id, Trial { good, at });
             }
         }
+        state.hold_on(&mut update);
+        state.let_go(&mut update);
         self.cache.apply(at, update);
     }
 
@@ -207,12 +214,14 @@ impl Shelf {
                 ended |= self.is_good(&mut state, &id, now);
                 good.extend(tables.table(type_url).resource(name).map(|resource| (id, resource.version())));
             }
+            self.let_go(&mut state);
         }
         if let Some(other) = self.other() {
             let mut state = other.state.lock();
             for (id, version) in good {
                 ended |= other.is_good_as(&mut state, &id, version, now);
             }
+            other.let_go(&mut state);
         }
         ended
     }
@@ -273,7 +282,7 @@ impl Shelf {
             };
             state.alone.take_if(|(alone, _)| *alone == id);
             match &trial.good {
-                Some(good) => update.upsert(type_url.clone(), good.clone()),
+                Some(good) => state.bring_back(&tables, type_url, good, &mut update),
                 None if **type_url == *type_url::CLUSTER => continue,
                 None => update.remove(type_url.clone(), name.clone()),
             }
@@ -325,7 +334,7 @@ impl Shelf {
         state.trials.remove(&id);
         let mut update = Update::default();
         match &good {
-            Some(good) => update.upsert(id.0.clone(), good.clone()),
+            Some(good) => state.bring_back(&tables, &id.0, good, &mut update),
             None => update.remove(id.0.clone(), id.1.clone()),
         }
         state.quarantined.insert(id, Quarantined { rejected, good, cause });
@@ -337,6 +346,16 @@ impl Shelf {
     /// Serves what was quarantined, on trial again. Returns whether it was.
     pub fn release(&self, id: &Id) -> bool {
         self.set_on_trial(&mut self.state.lock(), id)
+    }
+
+    /// Removes what was kept for last good versions that are needed no more.
+    fn let_go(&self, state: &mut State) {
+        let mut update = Update::default();
+        state.let_go(&mut update);
+        if !update.is_empty() {
+            let step = state.step();
+            self.cache.apply(step, update);
+        }
     }
 
     /// Offers the next suspect.
@@ -356,12 +375,70 @@ impl Shelf {
         state.trials.insert(id.clone(), Trial { good, at });
         let mut update = Update::default();
         update.upsert(id.0.clone(), rejected);
+        // What the last good version needs stays while this is on trial: it may come back.
         self.cache.apply(at, update);
         true
     }
 }
 
+/// Whether `message` has `name` in it, as protobuf writes a string: its length before it.
+fn names(message: &[u8], name: &str) -> bool {
+    let mut written = Vec::with_capacity(name.len() + 2);
+    prost::encoding::encode_varint(name.len() as u64, &mut written);
+    written.extend_from_slice(name.as_bytes());
+    message.windows(written.len()).any(|part| part == written)
+}
+
 impl State {
+    /// Serves `good` again, and with it the clusters that it names and that are there no more.
+    fn bring_back(&mut self, tables: &Tables, type_url: &TypeUrl, good: &Resource, update: &mut Update) {
+        let message = good.body();
+        for of in [type_url::CLUSTER, type_url::ENDPOINT] {
+            for gone in tables.table(of).removed_resources().filter(|gone| names(&message, gone.name())) {
+                self.kept.insert((of.into(), gone.name().clone()));
+                update.upsert(of, gone.clone());
+            }
+        }
+        update.upsert(type_url.clone(), good.clone());
+    }
+
+    /// What last good versions that are served name is not removed.
+    fn hold_on(&mut self, update: &mut Update) {
+        let good: Vec<_> =
+            self.quarantined.values().filter_map(|what| what.good.as_ref()).map(Resource::body).collect();
+        if good.is_empty() {
+            return;
+        }
+        let kept = &mut self.kept;
+        update.retain_removals(|id| {
+            let cluster = [type_url::CLUSTER, type_url::ENDPOINT].contains(&&*id.0);
+            let needed = cluster && good.iter().any(|message| names(message, &id.1));
+            if needed {
+                kept.insert(id.clone());
+            }
+            !needed
+        });
+    }
+
+    /// What was kept for last good versions and is needed no more is to be removed.
+    fn let_go(&mut self, update: &mut Update) {
+        if self.kept.is_empty() {
+            return;
+        }
+        let trials = self.trials.values().filter_map(|trial| trial.good.as_ref());
+        let good: Vec<_> = trials
+            .chain(self.quarantined.values().filter_map(|quarantined| quarantined.good.as_ref()))
+            .map(Resource::body)
+            .collect();
+        self.kept.retain(|(type_url, name)| {
+            let needed = good.iter().any(|message| names(message, name));
+            if !needed {
+                update.remove(type_url.clone(), name.clone());
+            }
+            needed
+        });
+    }
+
     /// The sequence at which `revision` is published.
     fn next(&mut self, revision: u64) -> u64 {
         self.sequence = sequence_of(revision).max(self.sequence + 1);

@@ -289,3 +289,51 @@ fn what_is_on_trial_is_so_on_a_shelf_that_comes_later() {
         assert_eq!(left, ["b"]);
     }
 }
+
+#[test]
+fn the_clusters_of_the_last_good_version_come_back_with_it() {
+    let bench = Bench::new();
+    // Length and name, as protobuf writes them.
+    let (to_old, to_new) = ("\u{3}old", "\u{3}new");
+    bench.publish(1, &[(CLUSTERS, "old", Some("1")), (CLUSTERS, "lone", Some("1")), (ROUTES, "a", Some(to_old))]);
+    bench.ack(&["a"]);
+    let removed = [(CLUSTERS, "old", None), (CLUSTERS, "lone", None), (CLUSTERS, "new", Some("1"))];
+    bench.publish(2, &removed);
+    bench.set(3, &["a"], to_new);
+    assert_eq!(bench.served(CLUSTERS), ["new=1"]);
+    assert_eq!(bench.nack(&["a"], &["a"]), texts(&["a"]));
+    assert_eq!(bench.served(CLUSTERS), ["new=1", "old=1"]);
+    bench.set(4, &["b"], "1");
+    bench.ack(&["b"]);
+    assert_eq!(bench.served(CLUSTERS), ["new=1", "old=1"], "for as long as it is served");
+    bench.set(5, &["a"], "3");
+    assert_eq!(bench.served(CLUSTERS), ["new=1", "old=1"], "or may have to be again");
+    bench.ack(&["a"]);
+    assert_eq!(bench.served(CLUSTERS), ["new=1"]);
+}
+
+#[test]
+fn a_cluster_that_a_revision_has_again_is_the_revisions() {
+    let bench = Bench::new();
+    bench.publish(1, &[(CLUSTERS, "old", Some("1")), (ROUTES, "a", Some("\u{3}old"))]);
+    bench.ack(&["a"]);
+    bench.publish(2, &[(CLUSTERS, "old", None), (ROUTES, "a", Some("bad"))]);
+    bench.nack(&["a"], &["a"]);
+    bench.publish(3, &[(CLUSTERS, "old", Some("2")), (ROUTES, "a", Some("3"))]);
+    bench.ack(&["a"]);
+    assert_eq!(bench.served(CLUSTERS), ["old=2"]);
+}
+
+#[test]
+fn a_cluster_that_a_last_good_version_needs_is_not_removed_later_either() {
+    let bench = Bench::new();
+    bench.publish(1, &[(CLUSTERS, "old", Some("1")), (ROUTES, "a", Some("\u{3}old"))]);
+    bench.ack(&["a"]);
+    bench.set(2, &["a"], "bad");
+    bench.nack(&["a"], &["a"]);
+    bench.publish(3, &[(CLUSTERS, "old", None)]);
+    assert_eq!(bench.served(CLUSTERS), ["old=1"]);
+    bench.set(4, &["a"], "3");
+    bench.ack(&["a"]);
+    assert_eq!(bench.served(CLUSTERS), Vec::<String>::new());
+}
