@@ -9,7 +9,10 @@ use chancery_proto::type_url::short_name;
 use chancery_xds::{Name, Observe, Rejection, Stamp, StreamEvent, TypeUrl};
 use tokio::sync::Notify;
 
-use super::{Proxies, ProxyId, status::shown_names};
+use super::{
+    Proxies, ProxyId,
+    status::{shown_names, shown_version},
+};
 use crate::{
     feed::Event,
     metrics as m,
@@ -110,7 +113,7 @@ impl Proxies {
                 proxy: id(),
                 fleet: fleet(),
                 r#type: r#type(type_url),
-                version: stamp.version.clone(),
+                version: shown_version(stamp),
                 revision: revision_at(stamp.sequence),
                 lag_ms: lag(stamp),
             }),
@@ -118,7 +121,7 @@ impl Proxies {
                 proxy: id(),
                 fleet: fleet(),
                 r#type: r#type(type_url),
-                version: rejection.response.version.clone(),
+                version: shown_version(&rejection.response),
                 revision: revision_at(rejection.response.sequence),
                 lag_ms: lag(&rejection.response),
                 message: rejection.message.clone(),

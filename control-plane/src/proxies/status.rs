@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::Connection;
-use crate::publish::revision_at;
+use crate::publish::{revision_at, sequence_of};
 
 /// How many names of a rejection are shown.
 const MOST_NAMES: usize = 100;
@@ -196,6 +196,19 @@ pub(super) fn shown_names(names: &[Name]) -> Vec<String> {
     names.iter().take(MOST_NAMES).map(ToString::to_string).collect()
 }
 
+/// The version of a response. Incrementally it is the sequence of the cache, which says little as a number: it is shown as the
+/// revision, and after a full stop the step within it, if there was one.
+pub(super) fn shown_version(stamp: &Stamp) -> String {
+    let Stamp { version, sequence, .. } = stamp;
+    if *version != sequence.to_string() {
+        return version.clone();
+    }
+    match sequence - sequence_of(revision_at(*sequence)) {
+        0 => revision_at(*sequence).to_string(),
+        step => format!("{}.{step}", revision_at(*sequence)),
+    }
+}
+
 fn shown_type(status: &TypeStatus, now: SystemTime) -> ProxyTypeStatus {
     let nonce = |stamp: &Option<Stamp>| stamp.as_ref().map(|stamp| stamp.nonce.clone());
     let sent = nonce(&status.sent);
@@ -208,10 +221,10 @@ fn shown_type(status: &TypeStatus, now: SystemTime) -> ProxyTypeStatus {
     let waiting = status.sent.as_ref().filter(|_| standing == SyncStatus::Stale);
     ProxyTypeStatus {
         status: standing,
-        sent_version: status.sent.as_ref().map(|stamp| stamp.version.clone()),
+        sent_version: status.sent.as_ref().map(shown_version),
         sent_revision: status.sent.as_ref().map(|stamp| revision_at(stamp.sequence)),
         sent_at: status.sent.as_ref().map(|stamp| stamp.at.into()),
-        acked_version: status.acknowledged.as_ref().map(|stamp| stamp.version.clone()),
+        acked_version: status.acknowledged.as_ref().map(shown_version),
         acked_revision: status.acknowledged.as_ref().map(|stamp| revision_at(stamp.sequence)),
         acked_at: status.acknowledged.as_ref().map(|stamp| stamp.at.into()),
         lag_ms: status.acknowledged.as_ref().map(|stamp| stamp.after.as_secs_f64() * 1000.0),
@@ -223,9 +236,28 @@ fn shown_type(status: &TypeStatus, now: SystemTime) -> ProxyTypeStatus {
 fn shown_rejection(rejection: &Rejection) -> ProxyRejection {
     ProxyRejection {
         at: rejection.response.at.into(),
-        version: rejection.response.version.clone(),
+        version: shown_version(&rejection.response),
         revision: revision_at(rejection.response.sequence),
         message: rejection.message.clone(),
         resources: shown_names(&rejection.resources),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_version_is_shown_as_revision_and_step() {
+        let shown = |version: &str, sequence| {
+            let (version, nonce) = (version.to_owned(), "1".to_owned());
+            shown_version(&Stamp { version, nonce, sequence, at: SystemTime::UNIX_EPOCH, after: Duration::ZERO })
+        };
+        let seven = sequence_of(7);
+        assert_eq!(shown(&seven.to_string(), seven), "7");
+        assert_eq!(shown(&(seven + 2).to_string(), seven + 2), "7.2");
+        assert_eq!(shown("2d06800538d394c2", seven), "2d06800538d394c2");
     }
 }
