@@ -17,15 +17,19 @@
 //! Invariant: the cache holds, of every name, what the newest revision set, except for what is quarantined. Sequences only grow:
 //! those of a revision, and the steps between it and the next ([`sequence_of`]).
 
+mod verdict;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, OnceLock, Weak},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use chancery_proto::type_url;
 use chancery_xds::{Cache, Name, Resource, TypeUrl, Update, Version, cache::Tables};
 use parking_lot::Mutex;
+
+pub use verdict::{Cause, Quarantined, Rejected};
 
 /// Bits of a sequence that count the steps within a revision.
 const STEP_BITS: u32 = 32;
@@ -75,49 +79,6 @@ struct Trial {
     good: Option<Resource>,
     /// When it was set.
     at: u64,
-}
-
-/// What is kept from a fleet.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Quarantined {
-    /// What was rejected.
-    pub rejected: Resource,
-    /// What is served instead.
-    pub good: Option<Resource>,
-    /// Who rejected it, and why.
-    pub cause: Cause,
-}
-
-/// A rejection.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cause {
-    /// The proxy.
-    pub proxy: String,
-    /// Its words.
-    pub words: String,
-    /// When it said them.
-    pub at: SystemTime,
-    /// The revision that set the resource.
-    pub revision: u64,
-}
-
-/// What a proxy has rejected.
-#[derive(Clone, Copy, Debug)]
-pub struct Rejected<'r> {
-    /// The type of the response.
-    pub type_url: &'r TypeUrl,
-    /// The sequence that it stands for.
-    pub sequence: u64,
-    /// What was set in it.
-    pub set: &'r [Name],
-    /// What the proxy's words are about, or all.
-    pub blamed: &'r [Name],
-    /// The proxy.
-    pub proxy: &'r str,
-    /// Its words.
-    pub words: &'r str,
-    /// When it said them.
-    pub at: SystemTime,
 }
 
 impl Shelf {

@@ -120,10 +120,11 @@ impl Sotw {
         interest
     }
 
-    /// A new stream: what the client says it has is sent only if it has changed.
+    /// A new stream: what the client says it has is sent only if it has changed. Only of a full state does its version say what it
+    /// has: of other types it may have given up a name, taken a response with it all the same, and asked for it again.
     fn begin(&mut self, held: &str, table: &Table, head: u64) {
         let progress = &mut self.progress;
-        let known = !held.is_empty() && !progress.rules.always_resent;
+        let known = !held.is_empty() && progress.rules.full_state;
         if known && held == version_of_all(&progress.interest, table) {
             return;
         }

@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use super::*;
 
 const ROUTES: &str = type_url::VIRTUAL_HOST;

@@ -375,3 +375,51 @@ proptest! {
         World::<Sotw>::run(rounds.iter().flatten());
     }
 }
+
+/// A client gives up a route, reads the response that was on its way with it, asks for it again, and reconnects.
+#[test]
+fn a_version_does_not_say_what_of_a_part_the_client_has() {
+    use Edit::{DropListener, Route, Service, Swap};
+    use Step::{Deliver, Reconnect, Turn, Wait};
+    let (edit, read) = (Step::Edit, || Step::Read(""));
+    World::<Sotw>::run(&[
+        Deliver,
+        edit(Route(0, 1)),
+        Turn,
+        read(),
+        Deliver,
+        edit(Route(1, 2)),
+        Turn,
+        read(),
+        edit(DropListener(0)),
+        Wait,
+        read(),
+        edit(Service(0, 0)),
+        Deliver,
+        Turn,
+        read(),
+        Deliver,
+        Deliver,
+        edit(Swap(0, 0)),
+        Turn,
+        edit(Route(0, 0)),
+        Wait,
+        Deliver,
+        Deliver,
+        Turn,
+        read(),
+        edit(DropListener(0)),
+        Deliver,
+        Turn,
+        edit(Route(0, 0)),
+        read(),
+        Deliver,
+        read(),
+        Deliver,
+        Turn,
+        Deliver,
+        Turn,
+        Wait,
+        Reconnect,
+    ]);
+}

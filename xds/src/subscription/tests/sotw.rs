@@ -250,15 +250,10 @@ fn a_second_response_waits_for_the_answer_to_the_first_however_long() {
 
 #[test]
 fn a_client_that_comes_back_with_the_current_version_is_sent_nothing() {
-    for (rules, names, here) in [
-        (FULL, [].as_slice(), ["a", "b"].as_slice()),
-        (FULL, &["*"], &["a", "b"]),
-        (NAMED, &["a"], &["a"]),
-        (NAMED, &["b", "a", "absent"], &["a", "b"]),
-    ] {
-        let mut bench = bench(rules, &[("a", "1"), ("b", "1")], names);
-        let sent = expect_and_ack(&mut bench, here, names);
-        bench.reconnect(rules);
+    for names in [[].as_slice(), &["*"]] {
+        let mut bench = bench(FULL, &[("a", "1"), ("b", "1")], names);
+        let sent = expect_and_ack(&mut bench, &["a", "b"], names);
+        bench.reconnect(FULL);
         bench.ask(Request { response_nonce: String::new(), ..ack(&sent, names) });
         assert_silent(&mut bench);
         assert_eq!(bench.settled_through(), 2);
@@ -268,12 +263,14 @@ fn a_client_that_comes_back_with_the_current_version_is_sent_nothing() {
 }
 
 #[test]
-fn a_client_that_comes_back_with_other_names_or_for_endpoints_is_sent_everything() {
-    let mut named = bench(NAMED, &[("a", "1"), ("b", "1")], &["a"]);
-    let sent = expect_and_ack(&mut named, &["a"], &["a"]);
-    named.reconnect(NAMED);
-    named.ask(ack(&sent, &["a", "b"]));
-    expect_and_ack(&mut named, &["a", "b"], &["a", "b"]);
+fn a_client_that_comes_back_for_parts_is_sent_everything() {
+    for names in [["a"].as_slice(), &["a", "b"]] {
+        let mut named = bench(NAMED, &[("a", "1"), ("b", "1")], &["a"]);
+        let sent = expect_and_ack(&mut named, &["a"], &["a"]);
+        named.reconnect(NAMED);
+        named.ask(ack(&sent, names));
+        expect_and_ack(&mut named, names, names);
+    }
 
     let mut endpoints = bench(RESENT, &[("a", "1")], &["a"]);
     let sent = expect_and_ack(&mut endpoints, &["a"], &["a"]);
