@@ -1,11 +1,10 @@
-//! The subscription: one stream to the control plane, and what is in force in a file, for a start without it.
-//!
-//! The file is no cache: the server is told the versions, so what changed meanwhile is sent, and what is gone is taken away.
+//! The subscription: one stream to the control plane, and what is in force in a file, for a start without it
+//! ([`chancery_runtime::saved`]).
 
 use std::{io, path::PathBuf, sync::Arc};
 
 use chancery_proto::envoy::core::Node;
-use chancery_runtime::{admin::Condition, file, tls::ClientTls};
+use chancery_runtime::{admin::Condition, saved, tls::ClientTls};
 use chancery_xds::client::{self, Batch, BoxError, ClientSettings, Interest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -18,6 +17,9 @@ use super::{
     bootstrap::Bootstrap,
     held::{Held, TYPES},
 };
+
+/// What is saved, as the log calls it.
+const SAVED: &str = "configuration";
 
 /// Where the configuration comes from, and where it is kept.
 #[derive(Clone, Debug)]
@@ -40,7 +42,11 @@ where
 {
     let AdsSettings { bootstrap, saved, has_identity } = settings;
     let mut held = Held::new(has_identity);
-    if let Some(restored) = restore(saved.as_ref(), has_identity).await {
+    let restored = match &saved {
+        Some(path) => saved::read(path, SAVED, |bytes| Held::restore(bytes, has_identity)).await,
+        None => None,
+    };
+    if let Some(restored) = restored {
         held = restored;
         in_force(&held);
         ready.met();
@@ -68,7 +74,7 @@ where
     let bootstrap = Arc::new(bootstrap);
     let connect = || connect(bootstrap.clone());
     let receive = client::run(client_settings, connect, take, rand::random::<f64>, stop);
-    tokio::join!(receive, save(saved, changes));
+    tokio::join!(receive, saved::keep(saved, SAVED, changes));
 }
 
 /// Connects. Certificates are read every time: they live for hours.
@@ -90,49 +96,4 @@ async fn connect(bootstrap: Arc<Bootstrap>) -> Result<Channel, BoxError> {
         }
     });
     Ok(endpoint.connect_with_connector(connect).await?)
-}
-
-/// What was saved, if it is there and can be used.
-async fn restore(path: Option<&PathBuf>, has_identity: bool) -> Option<Held> {
-    let path = path?;
-    let bytes = match tokio::fs::read(path).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the saved configuration cannot be read");
-            return None;
-        }
-    };
-    match Held::restore(&bytes, has_identity) {
-        Ok(held) => {
-            tracing::info!(path = %path.display(), "configuration restored");
-            Some(held)
-        }
-        Err(reason) => {
-            tracing::warn!(path = %path.display(), reason, "the saved configuration cannot be used");
-            None
-        }
-    }
-}
-
-/// Saves what comes, the newest if several come at once, until nothing more can come.
-async fn save(path: Option<PathBuf>, mut changes: watch::Receiver<Vec<u8>>) {
-    let Some(path) = path else { return };
-    let mut written = Vec::new();
-    loop {
-        let more = changes.changed().await.is_ok();
-        let bytes = changes.borrow_and_update().clone();
-        if !bytes.is_empty() && bytes != written {
-            let (target, copy) = (path.clone(), bytes.clone());
-            let write = tokio::task::spawn_blocking(move || file::replace(&target, &copy, file::PRIVATE));
-            match write.await {
-                Ok(Ok(())) => written = bytes,
-                Ok(Err(error)) => tracing::warn!(path = %path.display(), %error, "the configuration cannot be saved"),
-                Err(error) => tracing::error!(%error, "the configuration cannot be saved"),
-            }
-        }
-        if !more {
-            return;
-        }
-    }
 }

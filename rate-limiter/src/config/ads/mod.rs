@@ -5,19 +5,17 @@
 //!
 //! - [`domain`]: Chancery's own message into a specification. Pure. (Envoy's is [`limitconfig`](super::limitconfig)'s.)
 //! - `held`: what was received, what of it is in force, and what a server is told about the rest. Pure.
-//! - `saved`: the file.
 //! - `connect`: who the limiter is, and its way to the server.
 
 pub mod domain;
 
 mod connect;
 mod held;
-mod saved;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use chancery_proto::envoy::core::Node;
-use chancery_runtime::{admin::Condition, tls::ClientTlsFiles};
+use chancery_runtime::{admin::Condition, saved, tls::ClientTlsFiles};
 use chancery_xds::client::{self, Batch, ClientSettings, Interest};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +30,9 @@ pub const CLUSTER: &str = "rate-limiter";
 
 /// How long a server that has answered for one type may take to answer for the other, before it is taken not to know it.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// What is saved, as the log calls it.
+const SAVED: &str = "limits";
 
 /// Where limits come from, and how.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ where
 {
     let AdsSettings { server, tls, id, saved, algorithm } = settings;
     let mut held = match &saved {
-        Some(path) => saved::read(path, algorithm).await,
+        Some(path) => saved::read(path, SAVED, |bytes| Held::restore(bytes, algorithm)).await,
         None => None,
     };
     if let Some(restored) = held.take() {
@@ -100,7 +101,7 @@ where
     };
     let connect = || connect::connect(server.clone(), tls.clone());
     let receive = client::run(client_settings, connect, take, rand::random::<f64>, stop.clone());
-    tokio::join!(receive, saved::keep(saved, changes), until_first(first, &ready, &stop));
+    tokio::join!(receive, saved::keep(saved, SAVED, changes), until_first(first, &ready, &stop));
 }
 
 /// What has come of one type.
