@@ -4,12 +4,13 @@
 //! - `server`: the server's side, reloaded when a file changes.
 //! - `listener`: a TCP port as a stream of connections whose handshake succeeded.
 //! - `refusal`: why a handshake did not, in words an operator can act on.
-//! - `client`: the client's side.
+//! - `client`: the client's side; `channel`: a gRPC channel over it.
 //! - [`spiffe`]: who the other end is.
 //!
 //! One crypto provider, aws-lc-rs, is installed for the process; TLS 1.2 and 1.3 are spoken, with
 //! HTTP/2 by ALPN.
 
+mod channel;
 mod client;
 mod files;
 mod listener;
@@ -17,6 +18,7 @@ mod refusal;
 mod server;
 pub mod spiffe;
 
+pub use channel::connect;
 pub use client::{ClientTls, ClientTlsFiles};
 pub use files::{TlsError, read_certificates, read_private_key};
 pub use listener::{AcceptLimits, PeerInfo, TlsConnection, TlsListener, handshake};

@@ -1,15 +1,12 @@
 //! The subscription: one stream to the control plane, and what is in force in a file, for a start without it
 //! ([`chancery_runtime::saved`]).
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use chancery_proto::envoy::core::Node;
-use chancery_runtime::{admin::Condition, saved, tls::ClientTls};
+use chancery_runtime::{admin::Condition, saved, tls};
 use chancery_xds::client::{self, Batch, BoxError, ClientSettings, Interest};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::{net::TcpStream, sync::watch};
-use tokio_rustls::TlsConnector;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Uri};
 
@@ -77,23 +74,12 @@ where
     tokio::join!(receive, saved::keep(saved, SAVED, changes));
 }
 
-/// Connects. Certificates are read every time: they live for hours.
 async fn connect(bootstrap: Arc<Bootstrap>) -> Result<Channel, BoxError> {
-    // TLS is spoken below; with `https` the channel would want to do it itself.
-    let uri = Uri::builder().scheme("http").authority(bootstrap.server.clone()).path_and_query("/").build()?;
-    let endpoint = client::endpoint(uri);
-    let Some(files) = &bootstrap.tls else { return Ok(endpoint.connect().await?) };
-    let connector = TlsConnector::from(ClientTls::load(files)?.config());
-    let host = bootstrap.server.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = bootstrap.server.port_u16().unwrap_or_default();
-    let name = ServerName::try_from(bootstrap.server_name.clone().unwrap_or_else(|| host.clone()))?;
-    let connect = tower::service_fn(move |_: Uri| {
-        let (connector, name, host) = (connector.clone(), name.clone(), host.clone());
-        async move {
-            let stream = TcpStream::connect((host.as_str(), port)).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, stream).await?))
-        }
-    });
-    Ok(endpoint.connect_with_connector(connect).await?)
+    let Bootstrap { server, server_name, tls, .. } = &*bootstrap;
+    let endpoint =
+        client::endpoint(Uri::builder().scheme("http").authority(server.clone()).path_and_query("/").build()?);
+    match tls {
+        Some(files) => tls::connect(endpoint, server, server_name.as_deref(), files).await,
+        None => Ok(endpoint.connect().await?),
+    }
 }

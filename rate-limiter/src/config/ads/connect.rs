@@ -1,17 +1,13 @@
 //! Who the limiter is, and its way to the server.
 
-use std::{fmt, io, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use chancery_runtime::tls::{
-    ClientTls, ClientTlsFiles, TlsError, read_certificates,
+    self, ClientTlsFiles, TlsError, read_certificates,
     spiffe::{InvalidSpiffeId, SpiffeId},
 };
 use chancery_xds::client::{self, BoxError};
 use http::uri::Authority;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Uri};
 
 /// A server of xDS: host or address, and port.
@@ -36,16 +32,6 @@ impl FromStr for Server {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl Server {
-    fn host(&self) -> &str {
-        self.0.host().trim_start_matches('[').trim_end_matches(']')
-    }
-
-    fn port(&self) -> u16 {
-        self.0.port_u16().unwrap_or_default()
     }
 }
 
@@ -78,23 +64,14 @@ pub fn identity(files: &ClientTlsFiles) -> Result<Option<String>, NoIdentity> {
     }
 }
 
-/// Connects. Certificates are read every time: they live for hours.
+/// Connects.
 pub(super) async fn connect(server: Server, tls: Option<ClientTlsFiles>) -> Result<Channel, BoxError> {
-    // TLS is spoken below; with `https` the channel would want to do it itself.
-    let uri = Uri::builder().scheme("http").authority(server.0.clone()).path_and_query("/").build()?;
-    let endpoint = client::endpoint(uri);
-    let Some(files) = tls else { return Ok(endpoint.connect().await?) };
-    let connector = TlsConnector::from(ClientTls::load(&files)?.config());
-    let name = ServerName::try_from(server.host().to_owned())?;
-    let connect = tower::service_fn(move |_: Uri| {
-        let (connector, name, server) = (connector.clone(), name.clone(), server.clone());
-        async move {
-            let stream = TcpStream::connect((server.host(), server.port())).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, stream).await?))
-        }
-    });
-    Ok(endpoint.connect_with_connector(connect).await?)
+    let endpoint =
+        client::endpoint(Uri::builder().scheme("http").authority(server.0.clone()).path_and_query("/").build()?);
+    match tls {
+        Some(files) => tls::connect(endpoint, &server.0, None, &files).await,
+        None => Ok(endpoint.connect().await?),
+    }
 }
 
 #[cfg(test)]
@@ -103,10 +80,9 @@ mod tests {
 
     #[test]
     fn a_server_has_a_host_and_a_port() {
-        for (text, host) in [("cp.example.com:18000", "cp.example.com"), ("10.0.0.1:1", "10.0.0.1"), ("[::1]:2", "::1")]
-        {
+        for text in ["cp.example.com:18000", "10.0.0.1:1", "[::1]:2"] {
             let server: Server = text.parse().unwrap();
-            assert_eq!((server.host(), server.to_string().as_str()), (host, text));
+            assert_eq!(server.to_string(), text);
         }
         for text in ["", "host", ":1", "host:", "host:99999", "http://host:1", "a@host:1"] {
             assert!(text.parse::<Server>().is_err(), "{text}");
