@@ -96,8 +96,7 @@ pub struct DevArgs {
 /// # Errors
 /// Something cannot be started, or did not end in time.
 pub async fn run(args: DevArgs) -> Result<()> {
-    let filter = telemetry::log_filter(|name| std::env::var(name).ok(), "warn");
-    telemetry::init_logs(&filter)?;
+    telemetry::init_logs_from_environment("warn")?;
     let mut signals = Signals::listen().context("cannot listen to signals")?;
 
     let mut running = tokio::select! {

@@ -45,10 +45,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// A control plane that serves.
-pub struct Running {
-    addresses: Addresses,
-    shutdown: Shutdown,
-}
+pub type Running = chancery_runtime::Running<Addresses>;
 
 /// Where it serves.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -61,28 +58,11 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-impl Running {
-    /// Where it serves.
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
-    }
-
-    /// Waits until `shutdown` begins, and then until everything has ended.
-    pub async fn finished(self) -> anyhow::Result<()> {
-        Ok(self.shutdown.run_until_drained(DRAIN_DEADLINE).await?)
-    }
-
-    /// Stops it.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        Ok(self.shutdown.drained(DRAIN_DEADLINE).await?)
-    }
-}
-
 /// Runs a control plane until a signal, or until an essential part fails.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let running = start(settings, Shutdown::new()).await?;
     telemetry::ready_line(&running.addresses())?;
-    running.finished().await
+    Ok(running.finished().await?)
 }
 
 /// Starts a control plane; it serves when this returns.
@@ -175,7 +155,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         parts_ended.cancel();
     });
     loaded.met();
-    Ok(Running { addresses, shutdown })
+    Ok(Running::new(addresses, shutdown, DRAIN_DEADLINE))
 }
 
 async fn bind(address: SocketAddr, what: &str, flag: &str) -> anyhow::Result<TcpListener> {

@@ -22,9 +22,6 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         print!("{}", chancery_runtime::settings::print::<app::Settings>(&settings)?);
         return Ok(());
     }
-    chancery_runtime::telemetry::init_logs(&chancery_runtime::telemetry::log_filter(
-        |name| std::env::var(name).ok(),
-        "info",
-    ))?;
+    chancery_runtime::telemetry::init_logs_from_environment("info")?;
     app::run(settings).await
 }

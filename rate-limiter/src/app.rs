@@ -49,10 +49,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 const PUBLISH: Duration = Duration::from_secs(1);
 
 /// A rate limiter that serves.
-pub struct Running {
-    addresses: Addresses,
-    shutdown: Shutdown,
-}
+pub type Running = chancery_runtime::Running<Addresses>;
 
 /// Where it serves.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -63,28 +60,11 @@ pub struct Addresses {
     pub http: SocketAddr,
 }
 
-impl Running {
-    /// Where it serves.
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
-    }
-
-    /// Waits until `shutdown` begins, and then until everything has ended.
-    pub async fn finished(self) -> anyhow::Result<()> {
-        Ok(self.shutdown.run_until_drained(DRAIN_DEADLINE).await?)
-    }
-
-    /// Stops it.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        Ok(self.shutdown.drained(DRAIN_DEADLINE).await?)
-    }
-}
-
 /// Runs a rate limiter until a signal, or until an essential part fails.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let running = start(settings, Shutdown::new()).await?;
     telemetry::ready_line(&running.addresses())?;
-    running.finished().await
+    Ok(running.finished().await?)
 }
 
 /// Says what is in the rules of the configuration, for `--check`.
@@ -172,7 +152,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         cells.close().await;
         parts_ended.cancel();
     });
-    Ok(Running { addresses, shutdown })
+    Ok(Running::new(addresses, shutdown, DRAIN_DEADLINE))
 }
 
 /// Loads the files, which must be good at the start, and watches them from then on.

@@ -30,10 +30,7 @@ async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(!settings.config.as_os_str().is_empty(), "--check needs --config");
         return Ok(check(&settings));
     }
-    chancery_runtime::telemetry::init_logs(&chancery_runtime::telemetry::log_filter(
-        |name| std::env::var(name).ok(),
-        "info",
-    ))?;
+    chancery_runtime::telemetry::init_logs_from_environment("info")?;
     app::run(settings).await?;
     Ok(ExitCode::SUCCESS)
 }

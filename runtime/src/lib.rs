@@ -7,6 +7,7 @@ pub mod admin;
 pub mod drain;
 pub mod file;
 pub mod listen;
+pub mod running;
 pub mod saved;
 pub mod secret;
 pub mod settings;
@@ -14,4 +15,5 @@ pub mod telemetry;
 pub mod tls;
 
 pub use drain::Shutdown;
+pub use running::Running;
 pub use secret::{Secret, SecretString};

@@ -40,6 +40,14 @@ pub fn init_logs(filter: &str) -> Result<(), InvalidFilter> {
     Ok(())
 }
 
+/// Sends logs to stderr, once per process, by the filter that the environment asks for ([`log_filter`]); `default` otherwise.
+///
+/// # Errors
+/// The filter cannot be parsed.
+pub fn init_logs_from_environment(default: &str) -> Result<(), InvalidFilter> {
+    init_logs(&log_filter(|name| std::env::var(name).ok(), default))
+}
+
 /// The filter that `CHANCERY_LOG`, else `RUST_LOG`, asks for; `default` otherwise.
 pub fn log_filter(variable: impl Fn(&str) -> Option<String>, default: &str) -> String {
     let said = |name| variable(name).filter(|filter| !filter.trim().is_empty());

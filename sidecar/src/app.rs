@@ -60,11 +60,7 @@ const APPLICATION: PoolSettings = PoolSettings {
 };
 
 /// A sidecar that serves.
-pub struct Running {
-    addresses: Addresses,
-    shutdown: Shutdown,
-    deadline: Duration,
-}
+pub type Running = chancery_runtime::Running<Addresses>;
 
 /// Where it serves.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -77,28 +73,11 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-impl Running {
-    /// Where it serves.
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
-    }
-
-    /// Waits until a stop is asked for, and then until everything has ended.
-    pub async fn finished(self) -> anyhow::Result<()> {
-        Ok(self.shutdown.run_until_drained(self.deadline).await?)
-    }
-
-    /// Stops it.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        Ok(self.shutdown.drained(self.deadline).await?)
-    }
-}
-
 /// Runs a sidecar until a signal, or until an essential part fails.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let running = start(settings, Shutdown::new()).await?;
     telemetry::ready_line(&running.addresses())?;
-    running.finished().await
+    Ok(running.finished().await?)
 }
 
 /// Starts a sidecar; it serves when this returns.
@@ -191,7 +170,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     shutdown.spawn("upkeep", upkeep(world, inbound, prometheus, ends.parts_ended.clone()));
     let deadline = ends.within + 2 * LAST + Duration::from_secs(5);
     shutdown.spawn("drain", ends.run(shutdown.token()));
-    Ok(Running { addresses, shutdown, deadline })
+    Ok(Running::new(addresses, shutdown, deadline))
 }
 
 fn bootstrap(settings: &Settings) -> anyhow::Result<Bootstrap> {
