@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chancery_control_plane::model::Kind;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 /// What a write did.
@@ -59,6 +59,11 @@ pub(crate) struct Refusal {
 pub(crate) struct Page<T> {
     pub(crate) items: Vec<T>,
     pub(crate) next_cursor: Option<String>,
+}
+
+/// The items that this version can read, to be shown as a table.
+pub(crate) fn known<T: DeserializeOwned>(items: &[Value]) -> Vec<T> {
+    items.iter().filter_map(|item| T::deserialize(item).ok()).collect()
 }
 
 /// A revision.

@@ -56,6 +56,14 @@ impl Call {
         self
     }
 
+    /// As [`Call::query`], if there is a value.
+    pub(crate) fn query_if(self, name: &'static str, value: Option<&impl ToString>) -> Self {
+        match value {
+            Some(value) => self.query(name, value),
+            None => self,
+        }
+    }
+
     /// From the event after the one called `id`.
     pub(crate) fn after(mut self, id: &str) -> Self {
         self.headers.extend(HeaderValue::try_from(id).map(|id| (HeaderName::from_static("last-event-id"), id)));

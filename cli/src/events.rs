@@ -60,12 +60,8 @@ pub(crate) async fn run(args: EventsArgs) -> Result<(), Failure> {
 
 /// Prints what comes, until no more does. An error if nothing came at all.
 async fn follow(client: &Client, args: &EventsArgs, last: &mut Option<String>) -> Result<(), Failure> {
-    let mut call = Call::new(Method::GET, "/api/v1/events");
-    for (name, value) in [("fleet", &args.fleet), ("proxy", &args.proxy)] {
-        if let Some(value) = value {
-            call = call.query(name, value);
-        }
-    }
+    let call = Call::new(Method::GET, "/api/v1/events");
+    let mut call = call.query_if("fleet", args.fleet.as_ref()).query_if("proxy", args.proxy.as_ref());
     if let Some(last) = &last {
         call = call.after(last);
     }

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{Proxy, ProxyList, TypeStatus, moment},
+    answer::{self, Proxy, ProxyList, TypeStatus, moment},
     client::Call,
     connection::ConnectionArgs,
     failure::Failure,
@@ -32,13 +32,11 @@ pub(crate) struct ProxiesArgs {
 /// Shows proxies.
 pub(crate) async fn proxies(args: ProxiesArgs) -> Result<(), Failure> {
     let client = args.connection.client()?;
-    let mut call = match &args.id {
+    let call = match &args.id {
         Some(id) => Call::new(Method::GET, format!("/api/v1/proxies/{id}")),
         None => Call::new(Method::GET, "/api/v1/proxies"),
     };
-    if let Some(fleet) = args.fleet {
-        call = call.query("fleet", &fleet);
-    }
+    let call = call.query_if("fleet", args.fleet.as_ref());
     if args.id.is_some() {
         let value: Value = client.send(call).await?;
         return args.output.print(&value, |value| match serde_json::from_value(value.clone()) {
@@ -47,9 +45,7 @@ pub(crate) async fn proxies(args: ProxiesArgs) -> Result<(), Failure> {
         });
     }
     let ProxyList { items, complete } = client.send::<ProxyList<Value>>(call).await?;
-    args.output.print(&json!({ "items": items, "complete": complete }), |_| {
-        rows(&items.iter().filter_map(|item| serde_json::from_value(item.clone()).ok()).collect::<Vec<_>>())
-    })?;
+    args.output.print(&json!({ "items": items, "complete": complete }), |_| rows(&answer::known(&items)))?;
     if !complete {
         eprintln!("The database is away: proxies of other replicas are not shown.");
     }

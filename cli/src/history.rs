@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{Page, Revision, moment},
+    answer::{self, Page, Revision, moment},
     client::Call,
     connection::ConnectionArgs,
     failure::Failure,
@@ -59,20 +59,14 @@ pub(crate) async fn history(args: HistoryArgs) -> Result<(), Failure> {
         call = call.query("kind", &kind).query("name", &name);
     }
     let page: Page<Value> = client.send(call).await?;
-    args.output.print(&json!({ "items": page.items }), |_| {
-        let revisions: Vec<Revision> =
-            page.items.iter().filter_map(|item| serde_json::from_value(item.clone()).ok()).collect();
-        rows(&revisions)
-    })
+    args.output.print(&json!({ "items": page.items }), |_| rows(&answer::known(&page.items)))
 }
 
 /// Undoes a revision.
 pub(crate) async fn revert(args: RevertArgs) -> Result<(), Failure> {
     let client = args.connection.client()?;
-    let mut call = Call::new(Method::POST, format!("/api/v1/revisions/{}/revert", args.revision));
-    if let Some(message) = args.message {
-        call = call.query("message", &message);
-    }
+    let call = Call::new(Method::POST, format!("/api/v1/revisions/{}/revert", args.revision));
+    let mut call = call.query_if("message", args.message.as_ref());
     if args.dry_run {
         call = call.query("dryRun", &true);
     }

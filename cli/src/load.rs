@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{Page, moment},
+    answer::{self, Page, moment},
     client::Call,
     connection::ConnectionArgs,
     failure::Failure,
@@ -51,15 +51,9 @@ pub(crate) async fn load(args: LoadArgs) -> Result<(), Failure> {
         Some(service) => format!("/api/v1/{}/{service}/load", Kind::Service.collection()),
         None => "/api/v1/load".to_owned(),
     };
-    let mut call = Call::new(Method::GET, path);
-    if let Some(fleet) = args.fleet {
-        call = call.query("fleet", &fleet);
-    }
+    let call = Call::new(Method::GET, path).query_if("fleet", args.fleet.as_ref());
     let page: Page<Value> = client.send(call).await?;
-    args.output.print(&json!({ "items": page.items }), |_| {
-        let loads = page.items.iter().filter_map(|item| serde_json::from_value(item.clone()).ok());
-        rows(&loads.collect::<Vec<Load>>())
-    })
+    args.output.print(&json!({ "items": page.items }), |_| rows(&answer::known(&page.items)))
 }
 
 fn rows(loads: &[Load]) -> String {

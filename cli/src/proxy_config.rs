@@ -38,16 +38,10 @@ pub(crate) struct ProxyConfigArgs {
 
 /// Shows what a proxy was given.
 pub(crate) async fn run(args: ProxyConfigArgs) -> Result<(), Failure> {
-    let mut call = Call::new(Method::GET, format!("/api/v1/proxies/{}/config", args.id));
-    for (name, value) in [
-        ("fleet", args.fleet.as_ref().map(Name::as_str)),
-        ("type", args.resource_type.as_deref()),
-        ("name", args.name.as_deref()),
-    ] {
-        if let Some(value) = value {
-            call = call.query(name, &value);
-        }
-    }
+    let mut call = Call::new(Method::GET, format!("/api/v1/proxies/{}/config", args.id))
+        .query_if("fleet", args.fleet.as_ref())
+        .query_if("type", args.resource_type.as_ref())
+        .query_if("name", args.name.as_ref());
     if args.diff {
         call = call.query("diff", &true);
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{Page, moment},
+    answer::{self, Page, moment},
     client::Call,
     connection::ConnectionArgs,
     failure::Failure,
@@ -58,18 +58,13 @@ struct Quarantined {
 
 /// Shows or releases it.
 pub(crate) async fn quarantine(args: QuarantineArgs) -> Result<(), Failure> {
-    let (of, mut call) = match args.command {
+    let (of, call) = match args.command {
         QuarantineCommand::List(of) => (of, Call::new(Method::GET, "/api/v1/quarantine")),
         QuarantineCommand::Release(of) => (of, Call::new(Method::POST, "/api/v1/quarantine/release")),
     };
-    if let Some(fleet) = &of.fleet {
-        call = call.query("fleet", fleet);
-    }
+    let call = call.query_if("fleet", of.fleet.as_ref());
     let page: Page<Value> = of.connection.client()?.send(call).await?;
-    of.output.print(&json!({ "items": page.items }), |_| {
-        let quarantined = page.items.iter().filter_map(|item| serde_json::from_value(item.clone()).ok());
-        rows(&quarantined.collect::<Vec<Quarantined>>())
-    })
+    of.output.print(&json!({ "items": page.items }), |_| rows(&answer::known(&page.items)))
 }
 
 fn rows(quarantined: &[Quarantined]) -> String {

@@ -11,7 +11,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{Page, Revision, moment},
+    answer::{self, Page, moment},
     client::{Call, Client},
     connection::ConnectionArgs,
     failure::Failure,
@@ -171,9 +171,7 @@ pub(crate) async fn describe(args: DescribeArgs) -> Result<(), Failure> {
         .await?;
     let described = json!({ "resource": resource, "history": history.items });
     args.output.print(&described, |_| {
-        let revisions: Vec<Revision> =
-            history.items.iter().filter_map(|item| serde_json::from_value(item.clone()).ok()).collect();
-        format!("{}\n{}", output::yaml(&resource), history::rows(&revisions))
+        format!("{}\n{}", output::yaml(&resource), history::rows(&answer::known(&history.items)))
     })
 }
 
@@ -186,10 +184,7 @@ pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
     };
     let client = connection.client()?;
     for (kind, name) in keys {
-        let mut call = Call::new(Method::DELETE, path(kind, &name));
-        if let Some(message) = &message {
-            call = call.query("message", message);
-        }
+        let call = Call::new(Method::DELETE, path(kind, &name)).query_if("message", message.as_ref());
         match write::write(&client, call, &wait, output).await {
             // With files the end is what is wanted.
             Err(Failure::Refused(details)) if details.status == 404 && !files.is_empty() => {
@@ -223,14 +218,11 @@ pub(crate) async fn all(
     let mut items = Vec::new();
     let mut cursor = None;
     loop {
-        let mut call = Call::new(Method::GET, format!("/api/v1/{}", kind.collection())).query("limit", &PAGE);
-        let filters =
-            [("team", team.map(ToString::to_string)), ("label", label.map(str::to_owned)), ("cursor", cursor)];
-        for (name, value) in filters {
-            if let Some(value) = value {
-                call = call.query(name, &value);
-            }
-        }
+        let call = Call::new(Method::GET, format!("/api/v1/{}", kind.collection()))
+            .query("limit", &PAGE)
+            .query_if("team", team)
+            .query_if("label", label.as_ref())
+            .query_if("cursor", cursor.as_ref());
         let page: Page<ResourceView> = client.send(call).await?;
         items.extend(page.items);
         cursor = page.next_cursor;
