@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Api,
     error::ApiError,
-    params::{NameInPath, Params},
+    params::{self, NameInPath, Params},
 };
 use crate::{
     load::ServiceLoad,
@@ -71,7 +71,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<LoadParams>,
 ) -> Result<Json<LoadList>, ApiError> {
-    let fleet = params.fleet()?;
+    let fleet = params::fleet(params.fleet)?;
     let clock = Clock::now();
     let loads = api.loads.of_services(fleet.as_ref());
     let items = loads.into_iter().map(|((service, fleet), load)| LoadView::new(&service, &fleet, load, &clock));
@@ -88,7 +88,7 @@ pub(super) async fn read(
     NameInPath(name): NameInPath,
     Params(params): Params<LoadParams>,
 ) -> Result<Json<LoadList>, ApiError> {
-    let fleet = params.fleet()?;
+    let fleet = params::fleet(params.fleet)?;
     let current = api.replica.current();
     if current.catalog.service(&name).is_none() {
         return Err(ApiError::NotFound(Key::new(Kind::Service, name).to_string()));
@@ -98,13 +98,6 @@ pub(super) async fn read(
     loads.retain(|fleet, _| current.catalog.fleet_uses(fleet, &name));
     let items = loads.into_iter().map(|(fleet, load)| LoadView::new(&name, &fleet, load, &clock));
     Ok(Json(LoadList { items: items.collect() }))
-}
-
-impl LoadParams {
-    fn fleet(self) -> Result<Option<Name>, ApiError> {
-        let fleet = self.fleet.map(Name::try_from).transpose();
-        fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))
-    }
 }
 
 /// What the time is, for moments that were taken by a clock without a date.

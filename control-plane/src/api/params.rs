@@ -37,6 +37,12 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
+/// The `fleet` of a query.
+pub(super) fn fleet(given: Option<String>) -> Result<Option<Name>, ApiError> {
+    let fleet = given.map(Name::try_from).transpose();
+    fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))
+}
+
 /// The `{name}` of a path.
 #[derive(Debug)]
 pub(super) struct NameInPath(pub(super) Name);

@@ -7,11 +7,12 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Api, ProblemDetails, error::ApiError, params::Params};
-use crate::{
-    model::Name,
-    proxies::{Everywhere, Given, ProxyId, ProxyStatus, Silent, Wanted, given},
+use super::{
+    Api, ProblemDetails,
+    error::ApiError,
+    params::{self, Params},
 };
+use crate::proxies::{Everywhere, Given, ProxyId, ProxyStatus, Silent, Wanted, given};
 
 /// Which proxy is meant, beside its id.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -53,7 +54,7 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<ProxyList>, ApiError> {
     if params.here {
-        let items = api.proxies.list(parse_fleet(params.fleet)?.as_ref());
+        let items = api.proxies.list(params::fleet(params.fleet)?.as_ref());
         return Ok(Json(ProxyList { items, complete: false }));
     }
     let Everywhere { proxies, complete } = find(&api, params.fleet, None).await?;
@@ -129,11 +130,6 @@ async fn one(api: &Api, id: &str, fleet: Option<String>) -> Result<ProxyStatus, 
 }
 
 async fn find(api: &Api, fleet: Option<String>, id: Option<&str>) -> Result<Everywhere, ApiError> {
-    let fleet = parse_fleet(fleet)?;
+    let fleet = params::fleet(fleet)?;
     Ok(api.proxies.everywhere(api.replica.store().as_ref(), fleet.as_ref(), id).await)
-}
-
-fn parse_fleet(fleet: Option<String>) -> Result<Option<Name>, ApiError> {
-    let fleet = fleet.map(Name::try_from).transpose();
-    fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))
 }

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Api, error::ApiError, params::Params};
-use crate::{
-    model::Name,
-    publish::{Cause, Place, Quarantined},
+use super::{
+    Api,
+    error::ApiError,
+    params::{self, Params},
 };
+use crate::publish::{Cause, Place, Quarantined};
 
 /// Of which fleet.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -68,7 +69,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<QuarantineParams>,
 ) -> Result<Json<QuarantineList>, ApiError> {
-    Ok(shown(quarantined(&api, &params)?))
+    Ok(shown(quarantined(&api, params)?))
 }
 
 /// Release the quarantine
@@ -81,23 +82,21 @@ pub(super) async fn release(
     State(api): State<Api>,
     Params(params): Params<QuarantineParams>,
 ) -> Result<Json<QuarantineList>, ApiError> {
-    let mut released = quarantined(&api, &params)?;
+    let mut released = quarantined(&api, params)?;
     released.retain(|(place, _)| api.publisher.release(place));
     api.publisher.quarantine_changed().notify_one();
     Ok(shown(released))
 }
 
 /// What is the same for proxies that take their routes in one form and in another is shown once.
-fn shown(quarantined: Vec<(Place, Quarantined)>) -> Json<QuarantineList> {
+fn shown(mut quarantined: Vec<(Place, Quarantined)>) -> Json<QuarantineList> {
     let mut seen = HashSet::new();
-    let mut once = quarantined;
-    once.retain(|(place, what)| seen.insert((place.fleet.clone(), place.id.clone(), what.rejected.version())));
-    Json(QuarantineList { items: once.into_iter().map(view).collect() })
+    quarantined.retain(|(place, what)| seen.insert((place.fleet.clone(), place.id.clone(), what.rejected.version())));
+    Json(QuarantineList { items: quarantined.into_iter().map(view).collect() })
 }
 
-fn quarantined(api: &Api, params: &QuarantineParams) -> Result<Vec<(Place, Quarantined)>, ApiError> {
-    let fleet = params.fleet.clone().map(Name::try_from).transpose();
-    let fleet = fleet.map_err(|error| ApiError::Malformed(format!("query: fleet {error}")))?;
+fn quarantined(api: &Api, params: QuarantineParams) -> Result<Vec<(Place, Quarantined)>, ApiError> {
+    let fleet = params::fleet(params.fleet)?;
     let mut quarantined = api.publisher.quarantined();
     quarantined.retain(|(place, _)| fleet.as_ref().is_none_or(|fleet| place.fleet == *fleet));
     Ok(quarantined)

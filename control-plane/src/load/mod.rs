@@ -17,6 +17,8 @@ mod counts;
 mod register;
 mod service;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod window;
 
 pub use counts::Counts;

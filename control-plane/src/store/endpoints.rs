@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::StoreError;
+use super::{StoreError, rows::micros};
 use crate::model::{
     Name,
     endpoint::{EndpointId, RegisteredEndpoint},
@@ -138,11 +138,6 @@ pub(super) fn encode(writes: &[LeaseWrite]) -> Result<Vec<EncodedWrite>, StoreEr
     };
     let encoded: Result<_, serde_json::Error> = writes.iter().map(write).collect();
     encoded.map_err(|error| StoreError::Failed { context: "encoding an endpoint", source: Box::new(error) })
-}
-
-/// `duration` as it is stored.
-pub(super) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn duration(micros: i64) -> Duration {

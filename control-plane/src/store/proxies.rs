@@ -43,6 +43,19 @@ pub struct FoundProxy {
     pub replica_lives: bool,
 }
 
+/// `fleet, id, connected, status, replica`, and whether that lives.
+pub(super) type ProxyRow = (String, String, bool, String, String, bool);
+
+/// What `rows` say.
+pub(super) fn found(rows: Vec<ProxyRow>) -> Vec<FoundProxy> {
+    let found = |(fleet, id, connected, status, replica, replica_lives): ProxyRow| FoundProxy {
+        record: ProxyRecord { fleet, id, connected, status },
+        replica,
+        replica_lives,
+    };
+    rows.into_iter().map(found).collect()
+}
+
 /// The table of what replicas say of their proxies.
 #[async_trait]
 pub trait ProxyRecords: Send + Sync {
@@ -68,9 +81,4 @@ pub trait ProxyRecords: Send + Sync {
     /// Forgets proxies that are gone for longer than [`REMEMBERED_FOR`], those beyond [`REMEMBERED`], and replicas likewise. A
     /// proxy of a replica that does not live counts as gone.
     async fn forget_proxies(&self) -> Result<(), StoreError>;
-}
-
-/// `duration` in the unit of the tables.
-pub(super) fn micros(duration: Duration) -> i64 {
-    super::rows::column(duration.as_micros())
 }

@@ -32,6 +32,19 @@ pub struct QuarantineKey {
     pub version: String,
 }
 
+/// `fleet, form, type, name, version, good, cause`.
+pub(super) type QuarantineRow = (String, String, String, String, String, Option<Vec<u8>>, String);
+
+/// What `rows` say.
+pub(super) fn records(rows: Vec<QuarantineRow>) -> Vec<QuarantineRecord> {
+    let record = |(fleet, form, type_url, name, version, good, cause): QuarantineRow| QuarantineRecord {
+        key: QuarantineKey { fleet, form, type_url, name, version },
+        good,
+        cause,
+    };
+    rows.into_iter().map(record).collect()
+}
+
 /// The table of what is quarantined.
 #[async_trait]
 pub trait QuarantineRecords: Send + Sync {

@@ -4,7 +4,7 @@
 //! means is said once, here. Documents are JSON text: byte for byte what was encoded, which
 //! Postgres's `jsonb` is not (it refuses `\u0000` and reorders fields).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -81,6 +81,11 @@ pub(super) fn encode(number: u64, new: NewRevision) -> Result<Encoded, StoreErro
 /// `value` as an SQL integer. What is too large for one is larger than anything stored.
 pub(super) fn column(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
+}
+
+/// `duration` in the unit of the tables.
+pub(super) fn micros(duration: Duration) -> i64 {
+    column(duration.as_micros())
 }
 
 /// A revision number or count from its column.

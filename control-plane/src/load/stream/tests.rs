@@ -1,19 +1,10 @@
-use chancery_proto::envoy::endpoint::{UpstreamLocalityStats, cluster_stats::DroppedRequests};
+use chancery_proto::envoy::endpoint::cluster_stats::DroppedRequests;
 use proptest::prelude::*;
 
 use super::*;
+use crate::load::testing::stats;
 
 const INTERVAL: Duration = Duration::from_secs(10);
-
-fn stats(cluster: &str, successes: u64, errors: u64, in_progress: u64) -> ClusterStats {
-    let locality = UpstreamLocalityStats {
-        total_successful_requests: successes,
-        total_error_requests: errors,
-        total_requests_in_progress: in_progress,
-        ..UpstreamLocalityStats::default()
-    };
-    ClusterStats { cluster_name: cluster.into(), upstream_locality_stats: vec![locality], ..ClusterStats::default() }
-}
 
 /// Everything that is a name is a service, but `other`.
 fn known(cluster: &str) -> Option<Name> {

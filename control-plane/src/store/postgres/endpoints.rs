@@ -10,9 +10,9 @@ use crate::{
     model::{Name, endpoint::EndpointId},
     store::{
         EndpointStore, LeaseWrite, Leased, Registrations, StoreError,
-        endpoints::{self, EncodedWrite, REMOVED_FOR, micros},
+        endpoints::{self, EncodedWrite, REMOVED_FOR},
         failure::{ANSWER_WITHIN, LOAD_WITHIN, bounded},
-        rows,
+        rows::{self, micros},
     },
 };
 

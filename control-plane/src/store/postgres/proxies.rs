@@ -7,7 +7,8 @@ use super::{PostgresStore, StoreError, bounded};
 use crate::store::{
     failure::ANSWER_WITHIN,
     postgres::lease::Lease,
-    proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR, micros},
+    proxies::{self, FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR},
+    rows::micros,
 };
 
 const LIVES: &str = "
@@ -97,15 +98,9 @@ impl ProxyRecords for PostgresStore {
     async fn proxies(&self, fleet: Option<&str>, id: Option<&str>) -> Result<Vec<FoundProxy>, StoreError> {
         let mut lease = Lease::take(&self.pool).await?;
         let rows = sqlx::query_as(PROXIES).bind(fleet).bind(id).bind(micros(LOST_AFTER)).fetch_all(lease.connection());
-        let rows: Vec<(String, String, bool, String, String, bool)> =
-            bounded("reading proxies", ANSWER_WITHIN, rows).await?;
+        let rows = bounded("reading proxies", ANSWER_WITHIN, rows).await?;
         lease.answered();
-        let found = rows.into_iter().map(|(fleet, id, connected, status, replica, replica_lives)| FoundProxy {
-            record: ProxyRecord { fleet, id, connected, status },
-            replica,
-            replica_lives,
-        });
-        Ok(found.collect())
+        Ok(proxies::found(rows))
     }
 
     async fn connected_to(&self, replica: &str) -> Result<Vec<(String, String)>, StoreError> {

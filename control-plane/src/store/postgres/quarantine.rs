@@ -6,7 +6,7 @@ use super::{PostgresStore, StoreError, bounded};
 use crate::store::{
     failure::ANSWER_WITHIN,
     postgres::lease::Lease,
-    quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords},
+    quarantine::{self, QuarantineKey, QuarantineRecord, QuarantineRecords},
 };
 
 const RECORD: &str = "
@@ -49,14 +49,8 @@ impl QuarantineRecords for PostgresStore {
     async fn quarantined(&self) -> Result<Vec<QuarantineRecord>, StoreError> {
         let mut lease = Lease::take(&self.pool).await?;
         let rows = sqlx::query_as(QUARANTINED).fetch_all(lease.connection());
-        let rows: Vec<(String, String, String, String, String, Option<Vec<u8>>, String)> =
-            bounded("reading the quarantine", ANSWER_WITHIN, rows).await?;
+        let rows = bounded("reading the quarantine", ANSWER_WITHIN, rows).await?;
         lease.answered();
-        let record = |(fleet, form, type_url, name, version, good, cause)| QuarantineRecord {
-            key: QuarantineKey { fleet, form, type_url, name, version },
-            good,
-            cause,
-        };
-        Ok(rows.into_iter().map(record).collect())
+        Ok(quarantine::records(rows))
     }
 }

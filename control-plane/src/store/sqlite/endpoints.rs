@@ -11,9 +11,9 @@ use crate::{
     model::{Name, endpoint::EndpointId},
     store::{
         EndpointStore, LeaseWrite, Leased, Registrations, StoreError,
-        endpoints::{self, REMOVED_FOR, micros},
+        endpoints::{self, REMOVED_FOR},
         failure::{ANSWER_WITHIN, LOAD_WITHIN, bounded},
-        rows,
+        rows::{self, micros},
     },
 };
 

@@ -6,7 +6,8 @@ use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
 use super::{SqliteStore, StoreError, bounded};
 use crate::store::{
     failure::ANSWER_WITHIN,
-    proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR, micros},
+    proxies::{self, FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR},
+    rows::micros,
 };
 
 const LIVES: &str = "
@@ -79,14 +80,7 @@ impl ProxyRecords for SqliteStore {
 
     async fn proxies(&self, fleet: Option<&str>, id: Option<&str>) -> Result<Vec<FoundProxy>, StoreError> {
         let rows = sqlx::query_as(PROXIES).bind(fleet).bind(id).bind(micros(LOST_AFTER)).fetch_all(&self.readers);
-        let rows: Vec<(String, String, bool, String, String, bool)> =
-            bounded("reading proxies", ANSWER_WITHIN, rows).await?;
-        let found = rows.into_iter().map(|(fleet, id, connected, status, replica, replica_lives)| FoundProxy {
-            record: ProxyRecord { fleet, id, connected, status },
-            replica,
-            replica_lives,
-        });
-        Ok(found.collect())
+        Ok(proxies::found(bounded("reading proxies", ANSWER_WITHIN, rows).await?))
     }
 
     async fn connected_to(&self, replica: &str) -> Result<Vec<(String, String)>, StoreError> {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{SqliteStore, StoreError, bounded};
 use crate::store::{
     failure::ANSWER_WITHIN,
-    quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords},
+    quarantine::{self, QuarantineKey, QuarantineRecord, QuarantineRecords},
 };
 
 const RECORD: &str = "
@@ -40,13 +40,6 @@ impl QuarantineRecords for SqliteStore {
 
     async fn quarantined(&self) -> Result<Vec<QuarantineRecord>, StoreError> {
         let rows = sqlx::query_as(QUARANTINED).fetch_all(&self.readers);
-        let rows: Vec<(String, String, String, String, String, Option<Vec<u8>>, String)> =
-            bounded("reading the quarantine", ANSWER_WITHIN, rows).await?;
-        let record = |(fleet, form, type_url, name, version, good, cause)| QuarantineRecord {
-            key: QuarantineKey { fleet, form, type_url, name, version },
-            good,
-            cause,
-        };
-        Ok(rows.into_iter().map(record).collect())
+        Ok(quarantine::records(bounded("reading the quarantine", ANSWER_WITHIN, rows).await?))
     }
 }
