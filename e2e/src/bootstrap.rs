@@ -7,7 +7,7 @@ use chancery_control_plane::bootstrap::{Bootstrap, DEFAULT_MAX_CONNECTIONS};
 pub use chancery_control_plane::bootstrap::{Protocol, XDS_CLUSTER};
 use serde_json::{Value, json};
 
-use crate::certificates::Identity;
+use crate::certificates::Authority;
 
 /// Who a proxy is and whom it asks.
 #[derive(Clone, Debug)]
@@ -20,24 +20,23 @@ pub struct Proxy<'a> {
     pub protocol: Protocol,
     /// Where the control plane serves xDS.
     pub xds: SocketAddr,
-    /// Its certificate and key.
-    pub identity: &'a Identity,
-    /// File of the authority that vouches for the control plane.
-    pub trusted: &'a Path,
+    /// Who vouches for it, and for the control plane.
+    pub authority: &'a Authority,
 }
 
 /// Listeners and clusters come by aggregated xDS over mTLS: the bootstrap that the product generates.
 pub fn dynamic(proxy: &Proxy<'_>) -> Result<Value> {
     let text = |path: &Path| path.display().to_string();
+    let identity = proxy.authority.proxy(proxy.fleet, proxy.id)?;
     let bootstrap = Bootstrap {
         fleet: proxy.fleet.parse()?,
         id: proxy.id.parse()?,
         xds_host: proxy.xds.ip().to_string(),
         xds_port: proxy.xds.port(),
         server_name: None,
-        ca_file: text(proxy.trusted),
-        certificate_file: text(&proxy.identity.certificate),
-        private_key_file: text(&proxy.identity.key),
+        ca_file: text(&proxy.authority.file()),
+        certificate_file: text(&identity.certificate),
+        private_key_file: text(&identity.key),
         admin: Some(([127, 0, 0, 1], 0).into()),
         protocol: proxy.protocol,
         max_connections: DEFAULT_MAX_CONNECTIONS,

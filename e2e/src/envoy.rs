@@ -13,6 +13,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::{
+    bootstrap::{Proxy, dynamic},
     client::{Response, fetch, get, request},
     process::Process,
     wait::{PATIENCE, until},
@@ -55,6 +56,14 @@ impl Envoy {
         })
         .await?;
         Ok(Self { admin, process })
+    }
+
+    /// Starts it in `folder` as `proxy`, which waits until it serves what its control plane says.
+    pub async fn of(program: &Path, folder: &Path, proxy: &Proxy<'_>) -> Result<Self> {
+        let name = format!("envoy-{}-{}", proxy.fleet, proxy.id);
+        let envoy = Self::start(program, folder, &name, &dynamic(proxy)?).await?;
+        envoy.live().await?;
+        Ok(envoy)
     }
 
     /// Waits until it has taken its first configuration and serves.

@@ -20,6 +20,7 @@ pub mod peer;
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod raw;
 pub mod redis;
 pub mod required;
 pub mod scene;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::{
     api::Api,
-    bootstrap::{Protocol, Proxy, dynamic},
+    bootstrap::{Protocol, Proxy},
     certificates::Authority,
     client::{Response, fetch},
     control_plane::ControlPlane,
@@ -56,18 +56,10 @@ impl Scene {
         let api = control_plane.caller();
         let port = free_port();
         api.apply(&[fleet("edge"), listener("web", "edge", port)]).await?;
-        let identity = authority.proxy("edge", "envoy")?;
         let link = if latency.is_zero() { None } else { Some(Link::slow(control_plane.xds, latency).await?) };
-        let bootstrap = dynamic(&Proxy {
-            fleet: "edge",
-            id: "envoy",
-            protocol,
-            xds: link.as_ref().map_or(control_plane.xds, |link| link.address),
-            identity: &identity,
-            trusted: &authority.file(),
-        })?;
-        let envoy = Envoy::start(&program, folder.path(), "envoy", &bootstrap).await?;
-        envoy.live().await?;
+        let xds = link.as_ref().map_or(control_plane.xds, |link| link.address);
+        let proxy = Proxy { fleet: "edge", id: "envoy", protocol, xds, authority: &authority };
+        let envoy = Envoy::of(&program, folder.path(), &proxy).await?;
         let web = SocketAddr::from(([127, 0, 0, 1], port));
         Ok(Some(Self { envoy, control_plane, api, web, authority, program, _link: link, folder }))
     }

@@ -42,11 +42,8 @@ impl Sidecar {
         xds: SocketAddr,
         more: &[&str],
     ) -> Result<Self> {
-        let identity = authority.proxy("edge", name)?;
-        let trusted = authority.file();
         // The file with which an Envoy would start.
-        let proxy =
-            Proxy { fleet: "edge", id: name, protocol: Protocol::Delta, xds, identity: &identity, trusted: &trusted };
+        let proxy = Proxy { fleet: "edge", id: name, protocol: Protocol::Delta, xds, authority };
         let file = folder.join(format!("{name}.json"));
         fs::write(&file, dynamic(&proxy)?.to_string())?;
         let mut arguments = vec!["--bootstrap".to_owned(), file.display().to_string()];

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use chancery_e2e::{
     api::Api,
-    bootstrap::{Protocol, Proxy, dynamic},
+    bootstrap::{Protocol, Proxy},
     certificates::Authority,
     client::get,
     command::User,
@@ -182,16 +182,8 @@ async fn control_planes_agree_and_an_outage_ends_no_lease() -> Result<()> {
     let port = free_port();
     left.caller().apply(&[fleet("edge"), listener("web", "edge", port)]).await?;
     left.caller().apply(&documents()).await?;
-    let bootstrap = dynamic(&Proxy {
-        fleet: "edge",
-        id: "envoy",
-        protocol: Protocol::Delta,
-        xds: right.xds,
-        identity: &authority.proxy("edge", "envoy")?,
-        trusted: &authority.file(),
-    })?;
-    let envoy = Envoy::start(&program, folder.path(), "envoy", &bootstrap).await?;
-    envoy.live().await?;
+    let proxy = Proxy { fleet: "edge", id: "envoy", protocol: Protocol::Delta, xds: right.xds, authority: &authority };
+    let envoy = Envoy::of(&program, folder.path(), &proxy).await?;
     let members = async |count: u64| {
         envoy.wait_for_stat("cluster.checkout.membership_total", |total| total == count).await.map(drop)
     };

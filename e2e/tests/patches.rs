@@ -4,9 +4,10 @@ use anyhow::{Result, ensure};
 use chancery_e2e::{
     api::check_refusal,
     client::{fetch, get},
-    document::{resource, route_saying},
+    document::route_saying,
     over_both_protocols,
     port::free_port,
+    raw::{self, patch},
     scene::Scene,
     wait::{PATIENCE, until},
 };
@@ -21,42 +22,12 @@ over_both_protocols!(
     what_envoy_would_refuse_is_not_stored
 );
 
-fn patch(name: &str, mut spec: Value) -> Value {
-    spec["fleet"] = "edge".into();
-    resource("EnvoyPatch", name, spec)
-}
-
-fn typed(name: &str, mut fields: Value) -> Value {
-    fields["@type"] = format!("type.googleapis.com/envoy.{name}").into();
-    fields
-}
-
-/// A listener as only Envoy's own JSON can describe it; it takes its routes over RDS.
 fn listener(name: &str, port: u16) -> Value {
-    let router =
-        json!({ "name": "router", "typed_config": typed("extensions.filters.http.router.v3.Router", json!({})) });
-    let manager = json!({
-        "stat_prefix": name,
-        "server_name": "raw",
-        "rds": { "route_config_name": "raw-routes", "config_source": { "ads": {}, "resource_api_version": "V3" } },
-        "http_filters": [router],
-    });
-    let manager = typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", manager);
-    typed(
-        "config.listener.v3.Listener",
-        json!({
-            "name": name,
-            "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
-            "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }],
-        }),
-    )
+    raw::listener(name, port, "raw-routes", "raw")
 }
 
 fn routes(body: &str) -> Value {
-    let route =
-        json!({ "match": { "prefix": "/" }, "direct_response": { "status": 200, "body": { "inline_string": body } } });
-    let host = json!({ "name": "all", "domains": ["*"], "routes": [route] });
-    typed("config.route.v3.RouteConfiguration", json!({ "name": "raw-routes", "virtual_hosts": [host] }))
+    raw::routes("raw-routes", &[raw::host("all", &raw::saying(body))])
 }
 
 async fn a_patch_adds_a_listener_with_all_that_it_serves(scene: &Scene) -> Result<()> {

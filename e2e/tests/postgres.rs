@@ -10,7 +10,7 @@ use chancery_control_plane::{
 };
 use chancery_e2e::{
     api::Api,
-    bootstrap::{Protocol, Proxy, dynamic},
+    bootstrap::{Protocol, Proxy},
     certificates::Authority,
     client::{Connection, get},
     control_plane::ControlPlane,
@@ -57,7 +57,9 @@ impl Pair {
             let api = control_plane.caller();
             let port = free_port();
             api.apply(&[fleet(name), listener(name, name, port)]).await?;
-            let envoy = start_envoy(&program, &folder, &authority, control_plane.xds, name, "one").await?;
+            let xds = control_plane.xds;
+            let proxy = Proxy { fleet: name, id: "one", protocol: Protocol::Delta, xds, authority: &authority };
+            let envoy = Envoy::of(&program, folder.path(), &proxy).await?;
             sides.push(Side { control_plane, api, fleet: name, web: ([127, 0, 0, 1], port).into(), envoy });
         }
         let (Some(right), Some(left)) = (sides.pop(), sides.pop()) else { unreachable!("two were pushed") };
@@ -85,22 +87,6 @@ impl Side {
         })
         .await
     }
-}
-
-async fn start_envoy(
-    program: &std::path::Path,
-    folder: &tempfile::TempDir,
-    authority: &Authority,
-    xds: SocketAddr,
-    fleet: &str,
-    id: &str,
-) -> Result<Envoy> {
-    let identity = authority.proxy(fleet, id)?;
-    let trusted = authority.file();
-    let proxy = Proxy { fleet, id, protocol: Protocol::Delta, xds, identity: &identity, trusted: &trusted };
-    let envoy = Envoy::start(program, folder.path(), &format!("envoy-{fleet}-{id}"), &dynamic(&proxy)?).await?;
-    envoy.live().await?;
-    Ok(envoy)
 }
 
 /// A route on these fleets that answers everything with `body`. A fleet's listener is called as the fleet is.
@@ -214,8 +200,9 @@ async fn without_its_database_the_control_plane_goes_on_except_for_writes() -> R
         assert!(refused.header("content-type").starts_with("application/problem+json"));
     }
     // A proxy that starts now is served from what the replica has loaded.
-    let late =
-        start_envoy(&pair.program, &pair.folder, &pair.authority, pair.left.control_plane.xds, "left", "two").await?;
+    let (xds, authority) = (pair.left.control_plane.xds, &pair.authority);
+    let proxy = Proxy { fleet: "left", id: "two", protocol: Protocol::Delta, xds, authority };
+    let late = Envoy::of(&pair.program, pair.folder.path(), &proxy).await?;
     assert!(late.config_dump().await?.to_string().contains(&host("shop")), "the late proxy has no configuration");
     drop(late);
     pair.both_serve(&host("shop"), "before").await?;

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use chancery_e2e::{
-    bootstrap::{Protocol, Proxy, dynamic},
+    bootstrap::{Protocol, Proxy},
     certificates::Authority,
     command::User,
     control_plane::{ADMIN_TOKEN, ControlPlane},
@@ -178,17 +178,8 @@ async fn every_replica_knows_the_proxies_of_the_others() -> Result<()> {
     let mut right = ControlPlane::start(folder.path(), "right", &database, &authority).await?;
     right.start_again_with(&["--replica-name", "right"]).await?;
     left.caller().apply(&[fleet("edge"), listener("web", "edge", free_port())]).await?;
-    let identity = authority.proxy("edge", "one")?;
-    let proxy = Proxy {
-        fleet: "edge",
-        id: "one",
-        protocol: Protocol::Delta,
-        xds: right.xds,
-        identity: &identity,
-        trusted: &authority.file(),
-    };
-    let mut envoy = Envoy::start(&program, folder.path(), "one", &dynamic(&proxy)?).await?;
-    envoy.live().await?;
+    let proxy = Proxy { fleet: "edge", id: "one", protocol: Protocol::Delta, xds: right.xds, authority: &authority };
+    let mut envoy = Envoy::of(&program, folder.path(), &proxy).await?;
 
     let api = left.caller();
     let seen = async |what: &str, within: Duration, fits: &dyn Fn(&Value) -> bool| {

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use chancery_control_plane::store;
 use chancery_e2e::{
-    bootstrap::{Protocol, Proxy, dynamic},
+    bootstrap::{Protocol, Proxy},
     client::{fetch, get},
-    document::{resource, route_saying, route_to, service},
+    document::{route_saying, route_to, service},
     envoy::Envoy,
     load::Load,
     over_both_protocols,
     port::free_port,
+    raw::{self, patch},
     scene::Scene,
     upstream::Upstream,
     wait::{PATIENCE, until},
@@ -28,43 +29,22 @@ over_both_protocols!(
     what_was_never_good_is_not_served
 );
 
-fn patch(name: &str, raw: &Value) -> Value {
-    resource("EnvoyPatch", name, json!({ "fleet": "edge", "resource": raw }))
-}
-
-fn typed(name: &str, mut fields: Value) -> Value {
-    fields["@type"] = format!("type.googleapis.com/envoy.{name}").into();
-    fields
-}
-
 /// A listener whose routes come over RDS as `name`, from a patch.
 fn listener(name: &str, port: u16) -> Value {
-    let router =
-        json!({ "name": "router", "typed_config": typed("extensions.filters.http.router.v3.Router", json!({})) });
-    let manager = json!({
-        "stat_prefix": name,
-        "rds": { "route_config_name": name, "config_source": { "ads": {}, "resource_api_version": "V3" } },
-        "http_filters": [router],
-    });
-    let manager = typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", manager);
-    let listener = json!({
-        "name": name,
-        "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
-        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }],
-    });
-    patch(&format!("{name}-listener"), &typed("config.listener.v3.Listener", listener))
+    let listener = raw::listener(name, port, name, "raw");
+    patch(&format!("{name}-listener"), json!({ "resource": listener }))
 }
 
 /// Routes that answer everything with `body`; if they are `bad`, the same domain is given twice, which no field's constraint forbids.
 fn routes(name: &str, body: &str, bad: bool) -> Value {
-    let route =
-        json!({ "match": { "prefix": "/" }, "direct_response": { "status": 200, "body": { "inline_string": body } } });
-    let host = |host: &str| json!({ "name": host, "domains": ["*"], "routes": [route] });
-    let hosts = if bad { vec![host("one"), host("other")] } else { vec![host("one")] };
-    patch(
-        &format!("{name}-routes"),
-        &typed("config.route.v3.RouteConfiguration", json!({ "name": name, "virtual_hosts": hosts })),
-    )
+    let hosts = if bad { ["one", "other"].as_slice() } else { &["one"] };
+    routes_that(name, &raw::saying(body), hosts)
+}
+
+/// The same for any action.
+fn routes_that(name: &str, action: &Value, hosts: &[&str]) -> Value {
+    let hosts: Vec<_> = hosts.iter().map(|host| raw::host(host, action)).collect();
+    patch(&format!("{name}-routes"), json!({ "resource": raw::routes(name, &hosts) }))
 }
 
 async fn quarantined(scene: &Scene) -> Result<Vec<Value>> {
@@ -92,19 +72,10 @@ async fn says(address: SocketAddr, text: &str) -> Result<()> {
 }
 
 /// Another Envoy of the fleet. Its listeners share their ports with the first, so it is asked what it was given.
-async fn another(scene: &Scene, protocol: Protocol, id: &'static str) -> Result<Envoy> {
-    let identity = scene.authority.proxy("edge", id)?;
-    let bootstrap = dynamic(&Proxy {
-        fleet: "edge",
-        id,
-        protocol,
-        xds: scene.control_plane.xds,
-        identity: &identity,
-        trusted: &scene.authority.file(),
-    })?;
-    let envoy = Envoy::start(&scene.program, scene.folder(), id, &bootstrap).await?;
-    envoy.live().await?;
-    Ok(envoy)
+async fn another(scene: &Scene, id: &str) -> Result<Envoy> {
+    let (xds, authority) = (scene.control_plane.xds, &scene.authority);
+    let proxy = Proxy { fleet: "edge", id, protocol: Protocol::Delta, xds, authority };
+    Envoy::of(&scene.program, scene.folder(), &proxy).await
 }
 
 /// What another Envoy was given as routes contains `body`.
@@ -137,7 +108,7 @@ async fn the_last_good_version_is_served_and_all_else_flows(scene: &Scene) -> Re
     says(raw, "good").await?;
 
     // Whoever comes now never sees it.
-    let late = another(scene, Protocol::Delta, "late").await?;
+    let late = another(scene, "late").await?;
     is_given(&late, "good").await?;
     assert_eq!(scene.api.proxy("late").await?["lastRejection"], Value::Null);
 
@@ -155,16 +126,11 @@ async fn the_last_good_version_is_served_and_all_else_flows(scene: &Scene) -> Re
 async fn what_the_last_good_version_sends_to_stays(scene: &Scene) -> Result<()> {
     let (port, shop) = (free_port(), Upstream::start("shop").await?);
     let raw = SocketAddr::from(([127, 0, 0, 1], port));
-    let forward = json!({ "match": { "prefix": "/" }, "route": { "cluster": "shop" } });
-    let host = |name: &str| json!({ "name": name, "domains": ["*"], "routes": [forward] });
-    let to_shop = |hosts: &[Value]| {
-        let routes = json!({ "name": "raw", "virtual_hosts": hosts });
-        patch("raw-routes", &typed("config.route.v3.RouteConfiguration", routes))
-    };
+    let to_shop = |hosts: &[&str]| routes_that("raw", &json!({ "route": { "cluster": "shop" } }), hosts);
     // The route uses the service, so that the fleet is served it.
     let in_use = [service("shop", &[shop.address]), route_to("shop", "shop.example.com", "shop")];
     scene.api.apply_and_wait(&in_use).await?;
-    scene.api.apply_and_wait(&[listener("raw", port), to_shop(&[host("one")])]).await?;
+    scene.api.apply_and_wait(&[listener("raw", port), to_shop(&["one"])]).await?;
     until("the service answers", PATIENCE, async || {
         let response = fetch(raw, get(HOST, "/")).await?;
         ensure!(response.status == 200, "{} {}", response.status, response.text());
@@ -172,7 +138,7 @@ async fn what_the_last_good_version_sends_to_stays(scene: &Scene) -> Result<()> 
     })
     .await?;
     let load = Load::start(raw, 2, || get(HOST, "/"));
-    scene.api.put(&to_shop(&[host("one"), host("other")])).await?;
+    scene.api.put(&to_shop(&["one", "other"])).await?;
     wait_quarantined(scene, &["raw"]).await?;
     scene.api.delete_and_wait("Route", "shop").await?;
     scene.api.delete_and_wait("Service", "shop").await?;
@@ -235,7 +201,7 @@ async fn a_control_plane_that_starts_again_knows() -> Result<()> {
     scene.control_plane.kill();
     scene.control_plane.start_again().await?;
     assert_eq!(quarantined(&scene).await?, before);
-    let late = another(&scene, Protocol::Delta, "late").await?;
+    let late = another(&scene, "late").await?;
     is_given(&late, "good").await?;
     assert_eq!(scene.api.proxy("late").await?["lastRejection"], Value::Null);
 
