@@ -20,7 +20,7 @@
 mod verdict;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
@@ -129,9 +129,8 @@ impl Shelf {
         let mut state = self.state.lock();
         let at = state.next(revision);
         let tables = self.cache.snapshot();
-        let set: HashMap<Id, Version> =
-            update.upserts().iter().map(|(t, r)| ((t.clone(), r.name().clone()), r.version())).collect();
-        for id in update.removals().iter().filter(|id| !set.contains_key(*id)) {
+        let set: HashSet<(&TypeUrl, &Name)> = update.upserts().iter().map(|(of, set)| (of, set.name())).collect();
+        for id in update.removals().iter().filter(|(of, name)| !set.contains(&(of, name))) {
             state.trials.remove(id);
             state.quarantined.remove(id);
         }
