@@ -6,9 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chancery_proto::{
-    Message as _,
     describe::{json, types::Type},
-    google::protobuf::Any,
     type_url::short_name,
 };
 use chancery_xds::{
@@ -208,8 +206,7 @@ fn state_of(standing: &Standing) -> (GivenState, Option<Because>) {
 
 /// A resource as JSON; none if it is of a type that only rate limiters know.
 fn content(type_url: &str, resource: &Resource) -> Option<Value> {
-    let any = Any::decode(resource.any_bytes()).ok()?;
-    let mut value = json::decode(Type::of_url(type_url)?, &any.value).ok()?;
+    let mut value = json::decode(Type::of_url(type_url)?, &resource.body()).ok()?;
     redact(&mut value, false);
     Some(value)
 }

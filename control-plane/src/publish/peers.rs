@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use chancery_proto::{Message, chancery::RateLimitDomain, google::protobuf::Any, type_url};
+use chancery_proto::{Message, chancery::RateLimitDomain, type_url};
 use chancery_xds::{Cache, Resource, Update};
 
 use crate::{
@@ -25,10 +25,7 @@ impl Peers {
     /// With what there is for `limiters`.
     pub(super) fn new(limiters: &Cache) -> Self {
         let tables = limiters.snapshot();
-        let domain = |resource: &Resource| {
-            let any = Any::decode(resource.any_bytes()).ok()?;
-            Some((resource.name().parse().ok()?, Some(Bytes::from(any.value))))
-        };
+        let domain = |resource: &Resource| Some((resource.name().parse().ok()?, Some(resource.body())));
         let domains = tables.table(type_url::RATE_LIMIT_DOMAIN).resources().filter_map(domain).collect();
         let mut peers = Self { cache: Arc::default(), left_out: BTreeMap::new() };
         peers.publish(tables.head(), &domains);
