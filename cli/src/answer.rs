@@ -43,6 +43,8 @@ pub(crate) struct Applied {
     pub(crate) pending: Vec<String>,
     pub(crate) slowest_ms: Option<f64>,
     pub(crate) timed_out: bool,
+    #[serde(default)]
+    pub(crate) staged: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -91,6 +93,8 @@ pub(crate) struct Proxy {
     pub(crate) id: String,
     pub(crate) fleet: String,
     pub(crate) connected: bool,
+    #[serde(default)]
+    pub(crate) canary: bool,
     pub(crate) replica: String,
     #[serde(default)]
     pub(crate) replica_lost: bool,

@@ -32,6 +32,9 @@ pub(crate) struct BootstrapArgs {
     /// Speak state-of-the-world xDS instead of delta
     #[arg(long)]
     sotw: bool,
+    /// What the proxy says of itself, as a rollout can choose canaries by; may be given more than once
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
     /// Address of Envoy's admin interface; whoever reaches it owns the proxy [default: none]
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
@@ -66,11 +69,20 @@ impl TryFrom<BootstrapArgs> for Bootstrap {
             ca_file: text(files.ca)?,
             certificate_file: text(files.certificate)?,
             private_key_file: text(files.private_key)?,
+            labels: args.labels.into_iter().collect(),
             admin: args.admin,
             protocol: if args.sotw { Protocol::StateOfTheWorld } else { Protocol::Delta },
             max_connections: args.max_connections,
             max_heap_bytes: args.max_heap_bytes,
         })
+    }
+}
+
+/// `track=canary`.
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE".to_owned()),
     }
 }
 

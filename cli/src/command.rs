@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 
 use crate::{
     bootstrap, cert, dev, endpoints, events, failure::Failure, fleet, history, limits, load, proxy_config, quarantine,
-    resources,
+    resources, rollout,
 };
 
 const EXIT_CODES: &str = "\
@@ -59,6 +59,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Show or release what fleets are not served because a proxy rejected it
     Quarantine(quarantine::QuarantineArgs),
+    /// How far revisions have come to fleets that get them in stages
+    Rollout(rollout::RolloutArgs),
     /// Show, register and deregister endpoints of services
     Endpoints(endpoints::EndpointsArgs),
     /// Issue certificates
@@ -99,6 +101,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Limits(args) => limits::run(args).await,
         Command::Load(args) => load::load(args).await,
         Command::Quarantine(args) => quarantine::quarantine(args).await,
+        Command::Rollout(args) => rollout::rollout(args).await,
         Command::Endpoints(args) => endpoints::run(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
     }

@@ -272,6 +272,7 @@ fn launch(binary: PathBuf, folder: &Folder, ports: &Ports, identity: &Identity) 
         ca_file: text(&identity.proxy.ca),
         certificate_file: text(&identity.proxy.certificate),
         private_key_file: text(&identity.proxy.private_key),
+        labels: std::collections::BTreeMap::new(),
         admin: Some(ports.envoy_admin),
         protocol: Protocol::Delta,
         max_connections: DEFAULT_MAX_CONNECTIONS,

@@ -59,7 +59,7 @@ fn rows(proxies: &[Proxy]) -> String {
             [
                 // A limiter belongs to no fleet.
                 if proxy.fleet.is_empty() { "(rate limiter)".to_owned() } else { proxy.fleet.clone() },
-                proxy.id.clone(),
+                if proxy.canary { format!("{} (canary)", proxy.id) } else { proxy.id.clone() },
                 connected(proxy).to_owned(),
                 status(proxy),
                 revision(proxy),

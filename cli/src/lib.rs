@@ -24,6 +24,7 @@ mod progress;
 mod proxy_config;
 mod quarantine;
 mod resources;
+mod rollout;
 mod write;
 
 pub use command::{Cli, run};

@@ -90,9 +90,12 @@ pub(crate) fn told(written: &Written) -> String {
 }
 
 fn arrival(applied: &Applied) -> String {
-    let Applied { proxies, applied, refused, pending, slowest_ms, timed_out: _ } = applied;
+    let Applied { proxies, applied, refused, pending, slowest_ms, timed_out: _, staged } = applied;
+    let of_stages =
+        |fleet| format!("Fleet {fleet} gets it in stages, canaries first: chancery rollout status {fleet}\n");
+    let stages: String = staged.iter().map(of_stages).collect();
     if *proxies == 0 {
-        return "No connected proxy gets anything new.\n".to_owned();
+        return if staged.is_empty() { "No connected proxy gets anything new.\n".to_owned() } else { stages };
     }
     let slowest = slowest_ms.filter(|_| *applied > 0).map(|ms| format!(", the slowest after {ms:.0} ms"));
     let mut text = format!("Applied by {applied} of {proxies} proxies{}.\n", slowest.unwrap_or_default());
@@ -100,6 +103,7 @@ fn arrival(applied: &Applied) -> String {
         let resource = refusal.resource.as_ref().map(|resource| format!(" {resource}")).unwrap_or_default();
         let _ = writeln!(text, "Refused by {}: {}{resource}: {}", refusal.proxy, refusal.r#type, refusal.reason);
     }
+    text += &stages;
     if !pending.is_empty() {
         let _ = writeln!(text, "No answer from {}.", pending.join(", "));
     }

@@ -5,9 +5,12 @@
 //! all fleets and nothing else, a proxy none of them, an operator nothing. Every refusal is one log line that says who, from
 //! where and why; the client is told no more than that its claim is wrong.
 
-use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::SystemTime};
 
-use chancery_proto::envoy::core::{Node, node::UserAgentVersionType};
+use chancery_proto::{
+    envoy::core::{Node, node::UserAgentVersionType},
+    google::protobuf::{Value, value::Kind},
+};
 use chancery_runtime::{telemetry, tls::PeerInfo};
 use chancery_xds::{Admission, Admit, Hello, Protocol, StreamStatus};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -18,7 +21,7 @@ use crate::{
     identity::spiffe::{Identity, LimiterIdentity, ProxyIdentity},
     model::Name,
     proxies::{Connection, Judged, Observer, Proxies, ProxyId},
-    publish::{Publisher, RouteForm, Served},
+    publish::{Publisher, RouteForm, Served, Who},
 };
 
 /// Admits the proxies of known fleets, and rate limiters, by certificate.
@@ -106,15 +109,21 @@ impl FleetAdmission {
 
     /// Fleet and id of a client of resources, and what it is served from. Who is refused anyway takes no place, and who is
     /// early does not have a cache filled.
-    fn served(&self, identity: Identity, hello: &Hello<'_>) -> Result<(Option<Name>, Name, Served), Refused> {
+    fn served(
+        &self,
+        identity: Identity,
+        hello: &Hello<'_>,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(Option<Name>, Name, Served), Refused> {
         let take_place = || self.rate.check().map_err(|_| Refused::TooMany);
         match identity {
             Identity::Proxy(ProxyIdentity { fleet, id, .. }) => {
                 let unknown = || Refused::UnknownFleet(fleet.to_string());
                 self.publisher.has(&fleet).then_some(()).ok_or_else(unknown)?;
                 take_place()?;
-                let served =
-                    self.publisher.serve(&fleet, route_form(hello.protocol, hello.node)).ok_or_else(unknown)?;
+                let who = Who { id: &id, labels };
+                let form = route_form(hello.protocol, hello.node);
+                let served = self.publisher.serve(&fleet, form, &who).ok_or_else(unknown)?;
                 Ok((Some(fleet), id, served))
             }
             Identity::Limiter(LimiterIdentity { id, .. }) => {
@@ -131,7 +140,9 @@ impl Admit for FleetAdmission {
     fn admit(&self, hello: Hello<'_>) -> Result<Admission, Status> {
         let peer = hello.extensions.get::<PeerInfo>();
         let address = peer.map(|peer| peer.address);
-        let admitted = self.identify(peer, Some(hello.node)).and_then(|identity| self.served(identity, &hello));
+        let labels = Arc::new(labels(hello.node));
+        let admitted =
+            self.identify(peer, Some(hello.node)).and_then(|identity| self.served(identity, &hello, &labels));
         let (fleet, id, served) = admitted.map_err(|refused| {
             if matches!(refused, Refused::TooMany) {
                 // It tries again, and thousands may.
@@ -141,7 +152,9 @@ impl Admit for FleetAdmission {
             refuse(&refused, peer, Some(hello.node), "stream refused")
         })?;
         let proxy = Arc::new(ProxyId { fleet, id });
-        let judged = served.shelf.map(|shelf| Judged { shelf, changed: self.publisher.quarantine_changed() });
+        let canary = served.rejections.is_some();
+        let (changed, rejections) = (self.publisher.quarantine_changed(), served.rejections);
+        let judged = served.shelf.map(|shelf| Judged { shelf, changed, rejections });
         let observer = Observer::new(proxy.clone(), self.proxies.clone(), judged);
         let status = Arc::new(StreamStatus::observed(Box::new(observer)));
         let guard = self.proxies.connect(Connection {
@@ -151,6 +164,9 @@ impl Admit for FleetAdmission {
             protocol: hello.protocol,
             since: SystemTime::now(),
             cache: served.cache.clone(),
+            canary,
+            labels,
+            ended: served.ended.clone(),
             status: status.clone(),
         });
         Ok(Admission { cache: served.cache, status, ended: served.ended, guard: Box::new(guard) })
@@ -175,6 +191,17 @@ fn route_form(protocol: Protocol, node: &Node) -> RouteForm {
         _ => false,
     };
     if by_host && protocol == Protocol::Delta { RouteForm::ByHost } else { RouteForm::Whole }
+}
+
+/// What an operator has written under `labels` into the metadata of the node; what is no text is left out.
+fn labels(node: &Node) -> BTreeMap<String, String> {
+    let labels = node.metadata.as_ref().and_then(|metadata| metadata.fields.get("labels"));
+    let Some(Value { kind: Some(Kind::StructValue(labels)) }) = labels else { return BTreeMap::new() };
+    let text = |(name, value): (&String, &Value)| match &value.kind {
+        Some(Kind::StringValue(text)) => Some((name.clone(), text.clone())),
+        _ => None,
+    };
+    labels.fields.iter().filter_map(text).collect()
 }
 
 fn version(node: &Node) -> Option<String> {

@@ -34,6 +34,7 @@ use crate::{
     quarantine::{self, Keeper},
     registry::Registry,
     replica::{Replica, ReplicaError},
+    rollout::Stages,
     services::Services,
     store::{self, Store, StoreError},
 };
@@ -97,10 +98,16 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let publisher = Arc::new(Publisher::new());
     let feed = Arc::new(Feed::new(format!("{:08x}", rand::random::<u32>()), &shutdown.token()));
     let replica = Arc::new(load_replica(&store, &publisher, &feed, &shutdown.token()).await?);
+    let proxies = Arc::new(Proxies::new(name, feed.clone()));
     // Before anybody is served.
+    let staging = async || {
+        let (replica, publisher, proxies) = (replica.clone(), publisher.clone(), proxies.clone());
+        Stages::load(replica, publisher, proxies, loads.clone(), feed.clone()).await
+    };
+    let stages = until_available(&shutdown.token(), staging).await.context("cannot load rollouts")?;
+    let stages = Arc::new(stages);
     let mut keeper = Keeper::new(publisher.clone(), store.clone());
     until_available(&shutdown.token(), async || keeper.step().await).await.context("cannot load the quarantine")?;
-    let proxies = Arc::new(Proxies::new(name, feed.clone()));
     let registered = async || Registry::load(store.clone(), publisher.clone()).await;
     let loading = until_available(&shutdown.token(), registered).await;
     let (registry, batches) = loading.context("cannot load registered endpoints")?;
@@ -111,6 +118,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let stop = shutdown.token();
     let quarantine = shutdown.spawn("quarantine", quarantine::run(keeper, stop.clone()));
+    let rollouts = shutdown.spawn("rollouts", stages.clone().run(stop.clone()));
     let admission =
         FleetAdmission::new(publisher.clone(), proxies.clone(), settings.trust_domain, settings.max_new_streams);
     let admission = Arc::new(admission);
@@ -131,6 +139,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         proxies,
         feed,
         loads,
+        stages,
         admin_token: Arc::new(admin_token),
     };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
@@ -147,7 +156,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
             tasks.wait().await;
         }
         // What it returned was logged where it was spawned.
-        let _ = tokio::join!(following, recording, quarantine);
+        let _ = tokio::join!(following, recording, quarantine, rollouts);
         for task in registering {
             let _ = task.await;
         }

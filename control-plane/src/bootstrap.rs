@@ -6,7 +6,10 @@
 //! Envoy reads the certificate of a static cluster once, when it starts: a proxy whose certificate was
 //! renewed has to be restarted (hot restart keeps its connections) before the old one expires.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde_json::{Value, json};
 
@@ -53,6 +56,8 @@ pub struct Bootstrap {
     pub certificate_file: String,
     /// Path of the proxy's private key (PEM).
     pub private_key_file: String,
+    /// What the node says of itself: a rollout can choose its canaries by that.
+    pub labels: BTreeMap<String, String>,
     /// Where Envoy's admin interface listens, if anywhere. Whoever reaches it owns the proxy.
     pub admin: Option<SocketAddr>,
     /// Which form of xDS is spoken.
@@ -87,6 +92,9 @@ impl Bootstrap {
             },
             "overload_manager": self.overload_manager(),
         });
+        if !self.labels.is_empty() {
+            bootstrap["node"]["metadata"] = json!({ "labels": self.labels });
+        }
         if let Some(admin) = self.admin {
             bootstrap["admin"] = json!({
                 "address": socket_address(&admin.ip().to_string(), admin.port()),
@@ -247,6 +255,7 @@ mod tests {
             ca_file: "/etc/chancery/ca.pem".into(),
             certificate_file: "/etc/chancery/proxy.pem".into(),
             private_key_file: "/etc/chancery/proxy.key".into(),
+            labels: BTreeMap::new(),
             admin: Some("127.0.0.1:9901".parse().expect("an address")),
             protocol: Protocol::Delta,
             max_connections: DEFAULT_MAX_CONNECTIONS,

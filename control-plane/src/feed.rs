@@ -133,6 +133,18 @@ pub enum Event {
         /// How many resources it changed.
         change_count: u64,
     },
+    /// A revision has come further, or back, in a fleet that gets its revisions in stages.
+    Rollout {
+        /// The fleet.
+        fleet: String,
+        /// The revision.
+        revision: u64,
+        /// How far it has come: `applying`, `soaking`, `held`, `returned` or `promoted`.
+        phase: String,
+        /// Why it has failed, if it has.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
 }
 
 /// What a listener hears.
@@ -159,6 +171,7 @@ impl Event {
             Self::Rejected { .. } => "rejected",
             Self::Settled { .. } => "settled",
             Self::Revision { .. } => "revision",
+            Self::Rollout { .. } => "rollout",
         }
     }
 
@@ -170,7 +183,7 @@ impl Event {
             | Self::Acknowledged { proxy, fleet, .. }
             | Self::Rejected { proxy, fleet, .. }
             | Self::Settled { proxy, fleet, .. } => Some((proxy, fleet)),
-            Self::Revision { .. } => None,
+            Self::Revision { .. } | Self::Rollout { .. } => None,
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod publish;
 pub mod quarantine;
 pub mod registry;
 pub mod replica;
+pub mod rollout;
 pub mod services;
 pub mod settings;
 pub mod store;

@@ -13,6 +13,8 @@ pub const LOAD_REPORTS: &str = "chancery_load_reports_total";
 
 /// Counter: resources that were taken back for a fleet because a proxy rejected them.
 pub const QUARANTINED: &str = "chancery_quarantined_total";
+/// Counter: rollouts that ended, by `outcome`: `promoted`, `returned` or `held`.
+pub const ROLLOUTS: &str = "chancery_rollouts_total";
 /// Gauge: resources that fleets are not served because a proxy rejected them.
 pub const QUARANTINE: &str = "chancery_quarantine";
 
@@ -24,6 +26,7 @@ pub fn describe() {
     metrics::describe_gauge!(LOAD_STREAMS, "Streams on which proxies report load");
     metrics::describe_counter!(LOAD_REPORTS, "Reports of load from proxies");
     metrics::describe_counter!(QUARANTINED, "Resources taken back for a fleet because a proxy rejected them");
+    metrics::describe_counter!(ROLLOUTS, "Rollouts that ended, by outcome");
     metrics::describe_gauge!(QUARANTINE, "Resources that fleets are not served because a proxy rejected them");
     chancery_xds::metrics::describe();
 }

@@ -26,6 +26,7 @@ use std::{
 
 use chancery_xds::{Cache, Protocol, SharedStatus};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 pub use applied::{Applied, Refusal};
 pub use everywhere::Everywhere;
@@ -100,6 +101,12 @@ pub struct Connection {
     pub since: SystemTime,
     /// What it is served from.
     pub cache: Arc<Cache>,
+    /// Whether that is what the canaries of its fleet are served.
+    pub canary: bool,
+    /// What it says of itself.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// Cancelled to have it open the stream anew, and be served from elsewhere.
+    pub ended: CancellationToken,
     /// What it was sent, and said.
     pub status: SharedStatus,
 }

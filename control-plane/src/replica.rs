@@ -10,10 +10,11 @@
 //!
 //! Invariant: the catalog, its revision and what is published move together, under `advancing`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use chancery_runtime::telemetry::chain;
+use time::OffsetDateTime;
 use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -133,6 +134,33 @@ impl Replica {
             self.apply_all(revisions)?;
         }
         Ok(self.current())
+    }
+
+    /// All resources as they were at an earlier revision.
+    ///
+    /// # Errors
+    /// The store does not answer, or holds what this program cannot read.
+    pub async fn catalog_at(&self, revision: u64) -> Result<Catalog, ReplicaError> {
+        let current = self.current();
+        let mut since = within_deadline(self.store.revisions_after(revision)).await?;
+        since.retain(|later| later.summary.number <= current.revision);
+        let unreadable = |problems: Vec<Problem>| ReplicaError::Unreadable { revision, reason: first(&problems) };
+        let (mut problems, mut before) = (Problems::default(), BTreeMap::new());
+        for change in since.into_iter().flat_map(|revision| revision.changes) {
+            before.entry(change.key).or_insert(change.before);
+        }
+        let mut changes = Vec::with_capacity(before.len());
+        for (key, document) in before {
+            let stored = document.map(|document| {
+                let (updated_at, updated_by) = (OffsetDateTime::UNIX_EPOCH, String::new());
+                entry(Stored { document, revision, updated_at, updated_by }, &mut problems)
+            });
+            changes.push((key, stored.flatten()));
+        }
+        if !problems.is_empty() {
+            return Err(unreadable(problems.into_vec()));
+        }
+        current.catalog.apply(changes).map_err(unreadable)
     }
 
     /// Moves to a revision that was just committed here, and is what `summary` says.

@@ -37,6 +37,7 @@ pub fn dynamic(proxy: &Proxy<'_>) -> Result<Value> {
         ca_file: text(&proxy.authority.file()),
         certificate_file: text(&identity.certificate),
         private_key_file: text(&identity.key),
+        labels: std::collections::BTreeMap::new(),
         admin: Some(([127, 0, 0, 1], 0).into()),
         protocol: proxy.protocol,
         max_connections: DEFAULT_MAX_CONNECTIONS,

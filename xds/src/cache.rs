@@ -146,6 +146,13 @@ impl Cache {
         Self::default()
     }
 
+    /// Another cache that begins as this one is, and goes its own way from here.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let tables = self.snapshot();
+        Self { head: watch::Sender::new(tables.head), tables: RwLock::new(tables), applying: Mutex::default() }
+    }
+
     /// Applies `update` as `sequence`, which must be above every earlier one that changed something.
     ///
     /// A resource that is set to the content it has, and the removal of one that is not there, change

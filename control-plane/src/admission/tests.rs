@@ -210,7 +210,7 @@ async fn a_limiter_is_listed_and_waited_for_where_its_limits_change() {
     let waited = async |fleets: &[&str], limiters| {
         let fleets = fleets.iter().map(|fleet| name(fleet)).collect();
         let committed = Committed { revision: 1, changed: Vec::new(), fleets, limiters, published: Instant::now() };
-        desk.proxies.wait_applied(&committed, Instant::now() + Duration::from_millis(1)).await.pending
+        desk.proxies.wait_applied(&committed, &BTreeMap::new(), Instant::now() + Duration::from_millis(1)).await.pending
     };
     assert_eq!(waited(&["edge"], false).await, ["edge-1"]);
     assert_eq!(waited(&[], true).await, ["limiter-1"]);

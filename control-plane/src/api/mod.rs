@@ -24,6 +24,7 @@ mod proxies;
 mod quarantine;
 mod resources;
 mod revisions;
+mod rollouts;
 mod router;
 pub mod text;
 mod view;
@@ -38,7 +39,7 @@ pub use view::ResourceView;
 
 use crate::{
     commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, proxies::Proxies, publish::Publisher,
-    registry::Registry, replica::Replica,
+    registry::Registry, replica::Replica, rollout::Stages,
 };
 
 /// The parts that the API speaks for.
@@ -58,6 +59,8 @@ pub struct Api {
     pub feed: Arc<Feed>,
     /// How much traffic services have.
     pub loads: Arc<Loads>,
+    /// How far revisions have come to fleets that get them in stages.
+    pub stages: Arc<Stages>,
     /// The token that every request must carry.
     pub admin_token: Arc<AdminToken>,
 }

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, apply, author, endpoints, error::ApiError, events, load, observe, openapi, proxies, quarantine, resources,
-    revisions,
+    revisions, rollouts,
 };
 use crate::model::Kind;
 
@@ -56,6 +56,10 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(events::follow))
         .routes(routes!(quarantine::list))
         .routes(routes!(quarantine::release))
+        .routes(routes!(rollouts::list))
+        .routes(routes!(rollouts::read))
+        .routes(routes!(rollouts::promote))
+        .routes(routes!(rollouts::give_back))
         .routes(routes!(load::list))
         .routes(routes!(load::read))
         .routes(routes!(author::whoami));

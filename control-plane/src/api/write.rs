@@ -26,7 +26,7 @@ pub(super) async fn commit(
     let applied = match wait {
         Some(timeout) if !dry_run => {
             let deadline = Instant::now() + timeout;
-            Some(api.proxies.wait_applied(&committed, deadline).await)
+            Some(api.proxies.wait_applied(&committed, &api.publisher.staged(), deadline).await)
         }
         _ => None,
     };

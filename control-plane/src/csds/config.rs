@@ -179,6 +179,9 @@ mod tests {
             protocol: Protocol::Delta,
             since: UNIX_EPOCH,
             cache: Arc::default(),
+            canary: false,
+            labels: Arc::default(),
+            ended: tokio_util::sync::CancellationToken::new(),
             status: SharedStatus::default(),
         };
         let nothing = Inspection { tables: Arc::default(), types: Vec::new() };

@@ -185,7 +185,8 @@ impl ServiceLoad {
 }
 
 impl Reporting {
-    /// Takes in a report that came at `now`. Clusters for which `service` has no name are left out.
+    /// Takes in a report that came at `now`. Clusters for which `service` has no name count only for all
+    /// together.
     pub fn report(&self, report: &[ClusterStats], now: Instant, service: impl Fn(&str) -> Option<Name>) {
         let mut load = self.stream.load.lock();
         let before = load.len();

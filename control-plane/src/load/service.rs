@@ -16,7 +16,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 
 use super::Loads;
-use crate::{admission::FleetAdmission, metrics as m, replica::Replica};
+use crate::{
+    admission::FleetAdmission, bootstrap::XDS_CLUSTER, metrics as m, replica::Replica, translate::rate_limit::CLUSTER,
+};
 
 /// Package and name of the service.
 pub const SERVICE: &str = "envoy.service.load_stats.v3.LoadReportingService";
@@ -108,7 +110,10 @@ impl Shared {
             }
             metrics::counter!(m::LOAD_REPORTS).increment(1);
             let current = self.replica.current();
-            reporting.report(&request.cluster_stats, Instant::now(), |cluster| {
+            // What proxies ask the control plane and limiters is no traffic of services.
+            let mut report = request.cluster_stats;
+            report.retain(|stats| ![XDS_CLUSTER, CLUSTER].contains(&&*stats.cluster_name));
+            reporting.report(&report, Instant::now(), |cluster| {
                 let name = &current.catalog.service(&cluster.parse().ok()?)?.name;
                 current.catalog.fleet_uses(&proxy.fleet, name).then(|| name.clone())
             });

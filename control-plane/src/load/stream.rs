@@ -56,7 +56,7 @@ impl StreamLoad {
     }
 
     /// Takes in a report that came at `now` and covers `interval`, unless it says otherwise itself. Clusters for which
-    /// `service` has no name are left out; at most `room` services may join those that are known.
+    /// `service` has no name count only for all together; at most `room` services may join those that are known.
     pub(super) fn report(
         &mut self,
         report: &[ClusterStats],
@@ -79,8 +79,8 @@ impl StreamLoad {
             if in_progress == 0 && counts.is_zero() {
                 continue;
             }
-            let Some(name) = service(&stats.cluster_name) else { continue };
             self.all.add(second, counts);
+            let Some(name) = service(&stats.cluster_name) else { continue };
             if !self.services.contains_key(&name) {
                 if room == 0 {
                     continue;

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use imbl::OrdMap;
+use imbl::{OrdMap, ordmap::DiffItem};
 use time::OffsetDateTime;
 
 use super::{
@@ -130,6 +130,19 @@ impl Catalog {
     /// The resources of a kind with names above `name`, in the order of their names.
     pub fn entries_after(&self, kind: Kind, name: &Name) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries[kind as usize].range::<_, Name>((Excluded(name), Unbounded)).map(|(_, entry)| entry)
+    }
+
+    /// The resources that are not the same in `other`, or in one of the two only. What they share costs little.
+    pub fn different(&self, other: &Self) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for (kind, (ours, theirs)) in Kind::ALL.into_iter().zip(self.entries.iter().zip(&other.entries)) {
+            let key = |name: &Name| Key::new(kind, name.clone());
+            keys.extend(ours.diff(theirs).filter_map(|item| match item {
+                DiffItem::Add(name, _) | DiffItem::Remove(name, _) => Some(key(name)),
+                DiffItem::Update { old: (name, before), new: (_, after) } => (before != after).then(|| key(name)),
+            }));
+        }
+        keys
     }
 
     /// How many resources of a kind there are.

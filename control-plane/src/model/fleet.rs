@@ -1,6 +1,6 @@
 //! A group of Envoys with one configuration.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{Name, service::Address};
 
@@ -15,6 +15,8 @@ pub struct Fleet {
     pub trusted_hops: u32,
     /// The limiter that its proxies ask; without one, no route on the fleet can be limited.
     pub rate_limiter: Option<RateLimiter>,
+    /// How a revision comes to its proxies; without it, to all at once.
+    pub rollout: Option<RolloutPolicy>,
 }
 
 /// Where a fleet's rate limiter is, and what a proxy does without its answer.
@@ -38,4 +40,47 @@ pub enum OnFailure {
     Allow,
     /// It is answered with 503.
     Deny,
+}
+
+/// How a revision comes to the proxies of a fleet: to a few first, and to all if nothing speaks against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutPolicy {
+    /// Who gets it first.
+    pub canaries: CanaryChoice,
+    /// How long they have it before the others get it, from when all of them have acknowledged it.
+    pub soak: Duration,
+    /// How long they may take to acknowledge it.
+    pub acknowledge_within: Duration,
+    /// What their error rate may become.
+    pub error_rate: Option<ErrorRateGate>,
+    /// What becomes of a revision that failed.
+    pub on_failure: OnRolloutFailure,
+}
+
+/// Which proxies are canaries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CanaryChoice {
+    /// So many in a hundred of those that are connected when a rollout begins, at least one.
+    Percent(u32),
+    /// Those with all of these labels.
+    Labels(BTreeMap<String, String>),
+}
+
+/// The share of requests through the canaries that may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorRateGate {
+    /// How many in a hundred more may fail than before.
+    pub margin_percent: u32,
+    /// With fewer requests than so many nothing is said.
+    pub min_requests: u64,
+}
+
+/// What becomes of a revision that failed with the canaries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRolloutFailure {
+    /// They are given back what they had before.
+    #[default]
+    Return,
+    /// They keep it, until somebody says what is to become of it.
+    Hold,
 }

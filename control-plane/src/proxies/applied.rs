@@ -1,6 +1,6 @@
 //! How far a revision has arrived, and the wait for it.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use chancery_proto::type_url::short_name;
 use chancery_xds::Rejection;
@@ -27,6 +27,10 @@ pub struct Applied {
     pub slowest_ms: f64,
     /// Whether the time was up before all had answered.
     pub timed_out: bool,
+    /// Fleets that get it in stages, canaries first: their proxies are not waited for. `GET /api/v1/rollouts/{fleet}` says how far
+    /// it has come.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub staged: Vec<String>,
 }
 
 /// One refusal.
@@ -47,12 +51,22 @@ pub struct Refusal {
 
 impl Proxies {
     /// Waits until every proxy and limiter that is connected to this replica and gets something new by what was committed
-    /// has answered, or until `deadline`.
-    pub async fn wait_applied(&self, committed: &Committed, deadline: Instant) -> Applied {
+    /// has answered, or until `deadline`; but for the fleets that are `staged`.
+    pub async fn wait_applied(
+        &self,
+        committed: &Committed,
+        staged: &BTreeMap<Name, u64>,
+        deadline: Instant,
+    ) -> Applied {
         let Committed { fleets, limiters, revision, published, .. } = committed;
-        let concerns = |fleet: &Option<Name>| fleet.as_ref().map_or(*limiters, |fleet| fleets.contains(fleet));
+        let (staged, fleets): (Vec<&Name>, Vec<&Name>) = fleets.iter().partition(|fleet| staged.contains_key(*fleet));
+        let concerns = |fleet: &Option<Name>| fleet.as_ref().map_or(*limiters, |fleet| fleets.contains(&fleet));
         let concerned = self.connections(|c| concerns(&c.proxy.fleet) && c.cache.head() >= sequence_of(*revision));
-        let mut applied = Applied { proxies: concerned.len(), ..Applied::default() };
+        let mut applied = Applied {
+            proxies: concerned.len(),
+            staged: staged.iter().map(ToString::to_string).collect(),
+            ..Applied::default()
+        };
         // All at once: the time of each is when it answered, and not when it was its turn to be asked.
         let mut waits: FuturesUnordered<_> = concerned
             .into_iter()

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     feed::Event,
     metrics as m,
-    publish::{Rejected, Shelf, revision_at},
+    publish::{CanaryRejection, Rejected, Rejections, Shelf, revision_at},
 };
 
 /// Hears what happens on the stream of one proxy. Whoever else is to hear of it gets a line in [`Observe::on`].
@@ -32,6 +32,8 @@ pub struct Judged {
     pub shelf: Arc<Shelf>,
     /// Told when something is quarantined, or is no more.
     pub changed: Arc<Notify>,
+    /// What hears of rejections, if it is a canary.
+    pub rejections: Option<Arc<Rejections>>,
 }
 
 impl Observer {
@@ -50,8 +52,20 @@ impl Judged {
             StreamEvent::Rejected(type_url, rejection, set) => self.take_back(proxy, type_url, rejection, set),
             StreamEvent::Sent(..) | StreamEvent::Settled(_) => false,
         };
-        if changed {
-            self.changed.notify_one();
+        match (&self.rejections, event) {
+            (Some(rejections), StreamEvent::Rejected(type_url, rejection, _)) => rejections.note(CanaryRejection {
+                proxy: proxy.id.clone(),
+                type_url: type_url.clone(),
+                resources: rejection.resources.clone(),
+                words: rejection.message.clone(),
+                at: SystemTime::now(),
+                sequence: rejection.response.sequence,
+            }),
+            (Some(rejections), StreamEvent::Settled(_)) => rejections.tell(),
+            // What canaries have rejected concerns nobody else.
+            (Some(_), _) => {}
+            (None, _) if changed => self.changed.notify_one(),
+            (None, _) => {}
         }
     }
 
@@ -76,6 +90,7 @@ impl Judged {
             r#type = short_name(type_url),
             resources = ?shown_names(&quarantined),
             reason = rejection.message,
+            canary = self.rejections.is_some(),
             "rejected configuration is taken back for the fleet"
         );
         true

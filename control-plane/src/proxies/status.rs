@@ -38,6 +38,9 @@ pub struct ProxyStatus {
     pub fleet: String,
     /// Whether it has a stream open.
     pub connected: bool,
+    /// Whether it is a canary: one of those who get a revision of their fleet first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
     /// The replica of the control plane that it is connected to, or was last.
     pub replica: String,
     /// Whether that replica has gone without a word, so that nobody knows whether the proxy is connected.
@@ -157,6 +160,7 @@ pub(super) fn connected(connection: &Connection, replica: &str, now: SystemTime)
         role: if connection.proxy.fleet.is_some() { Role::Proxy } else { Role::RateLimiter },
         fleet: connection.proxy.fleet().to_owned(),
         connected: true,
+        canary: connection.canary,
         replica: replica.to_owned(),
         replica_lost: false,
         connected_since: connection.since.into(),

@@ -32,6 +32,9 @@ pub(super) fn connection(id: &str) -> Connection {
         protocol: Protocol::Delta,
         since: SystemTime::UNIX_EPOCH,
         cache: Arc::default(),
+        canary: false,
+        labels: Arc::default(),
+        ended: CancellationToken::new(),
         status: Arc::new(StreamStatus::default()),
     }
 }
@@ -106,7 +109,8 @@ async fn the_slowest_is_who_answered_last_whatever_the_order() {
         limiters: false,
         published: Instant::now(),
     };
-    let wait = proxies.wait_applied(&committed, committed.published + Duration::from_millis(400));
+    let staged = BTreeMap::new();
+    let wait = proxies.wait_applied(&committed, &staged, committed.published + Duration::from_millis(400));
     let answers = async {
         quick.on_settled(sequence_of(1));
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::{Fleet, Publisher};
+use super::{Fleet, Known, Publisher, Track};
 use crate::{
     model::{Catalog, Key, Kind, Name, Resource},
     translate::snapshot::{FleetChanges, ResourceId},
@@ -37,8 +37,9 @@ impl Registered {
         different
     }
 
-    fn added_to(&self, assignment: &Bytes, service: &Name) -> Bytes {
-        match self.encoded.get(service).filter(|_| self.taking.contains(service)) {
+    /// `taking` are the services that take registrations, if they are others than now.
+    fn added_to(&self, assignment: &Bytes, service: &Name, taking: Option<&HashSet<Name>>) -> Bytes {
+        match self.encoded.get(service).filter(|_| taking.unwrap_or(&self.taking).contains(service)) {
             Some(addition) => [assignment.as_ref(), addition].concat().into(),
             None => assignment.clone(),
         }
@@ -65,23 +66,20 @@ impl Publisher {
     pub fn publish_endpoints(&self, services: BTreeMap<Name, Bytes>) {
         let mut fleets = self.fleets.lock();
         let mut registered = self.registered.lock();
-        let mut different = BTreeSet::new();
+        let different: BTreeSet<Name> = services.keys().cloned().collect();
         for (service, addition) in services {
-            if registered.taking.contains(&service) {
-                different.insert(service.clone());
-            }
             match addition.is_empty() {
                 true => registered.encoded.remove(&service),
                 false => registered.encoded.insert(service, addition),
             };
         }
-        reassign(fleets.values_mut(), self.revision(), &different, &registered);
+        reassign(fleets.values_mut().flat_map(Fleet::tracks_mut), self.revision(), &different, &registered);
     }
 }
 
 /// Publishes the assignments of `services` anew, wherever there are any, as a step of `revision`.
 pub(super) fn reassign<'a>(
-    fleets: impl Iterator<Item = &'a mut Fleet>,
+    tracks: impl Iterator<Item = &'a mut Track>,
     revision: u64,
     services: &BTreeSet<Name>,
     registered: &Registered,
@@ -89,18 +87,18 @@ pub(super) fn reassign<'a>(
     if services.is_empty() {
         return;
     }
-    for fleet in fleets {
+    for track in tracks {
         let assignment =
-            |service: &Name| Some((ResourceId::Endpoints(service.clone()), fleet.assignments.get(service)?.clone()));
+            |service: &Name| Some((ResourceId::Endpoints(service.clone()), track.assignments.get(service)?.clone()));
         let put: BTreeMap<_, _> = services.iter().filter_map(assignment).collect();
         if !put.is_empty() {
             let changes = FleetChanges { put, ..FleetChanges::default() };
-            fleet.publish(revision, changes, true, registered);
+            track.publish(revision, changes, Known::Nothing, registered);
         }
     }
 }
 
-impl Fleet {
+impl Track {
     /// Notes the assignments in `changes`, and adds to them what is registered.
     pub(super) fn add_registered(&mut self, changes: &mut FleetChanges, registered: &Registered) {
         for id in &changes.removed {
@@ -110,7 +108,7 @@ impl Fleet {
         }
         for (id, bytes) in &mut changes.put {
             if let ResourceId::Endpoints(service) = id {
-                let whole = registered.added_to(bytes, service);
+                let whole = registered.added_to(bytes, service, self.taking.as_ref());
                 self.assignments.insert(service.clone(), std::mem::replace(bytes, whole));
             }
         }

@@ -1,4 +1,6 @@
 //! What fleets are not served because a proxy has rejected it: looked at over all of them.
+//!
+//! What canaries have rejected is theirs, and gone with the revision that is tried.
 
 use std::{sync::Arc, time::Instant};
 
@@ -31,13 +33,6 @@ impl RouteForm {
     /// What [`RouteForm::as_str`] calls so.
     pub fn called(name: &str) -> Option<Self> {
         [Self::ByHost, Self::Whole].into_iter().find(|form| form.as_str() == name)
-    }
-}
-
-impl Fleet {
-    fn shelves(&self) -> impl Iterator<Item = (RouteForm, &Arc<Shelf>)> {
-        let whole = self.whole.as_ref().map(|shelf| (RouteForm::Whole, shelf));
-        [(RouteForm::ByHost, &self.by_host)].into_iter().chain(whole)
     }
 }
 
@@ -75,14 +70,19 @@ impl Publisher {
 
     /// Lets every shelf go on; see [`Shelf::tick`].
     pub fn tick(&self, now: Instant) {
-        for (_, _, shelf) in self.shelves() {
+        let canaries: Vec<_> = {
+            let fleets = self.fleets.lock();
+            let staged = fleets.values().filter_map(|fleet| fleet.staged.as_ref());
+            staged.flat_map(|staged| staged.canary.shelves()).map(|(_, shelf)| shelf.clone()).collect()
+        };
+        for shelf in canaries.into_iter().chain(self.shelves().into_iter().map(|(_, _, shelf)| shelf)) {
             shelf.tick(now);
         }
     }
 
     fn shelf(&self, place: &Place) -> Option<Arc<Shelf>> {
         let fleets = self.fleets.lock();
-        let found = fleets.get(&place.fleet)?.shelves().find(|(form, _)| *form == place.form);
+        let found = fleets.get(&place.fleet)?.main.shelves().find(|(form, _)| *form == place.form);
         found.map(|(_, shelf)| shelf.clone())
     }
 
@@ -90,7 +90,7 @@ impl Publisher {
         let fleets = self.fleets.lock();
         let shelves = |(name, fleet): (&Name, &Fleet)| {
             let name = name.clone();
-            fleet.shelves().map(move |(form, shelf)| (name.clone(), form, shelf.clone())).collect::<Vec<_>>()
+            fleet.main.shelves().map(move |(form, shelf)| (name.clone(), form, shelf.clone())).collect::<Vec<_>>()
         };
         fleets.iter().flat_map(shelves).collect()
     }

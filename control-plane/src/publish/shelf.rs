@@ -59,7 +59,7 @@ pub struct Shelf {
 /// Type and name of a resource.
 pub type Id = (TypeUrl, Name);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     /// The last that was given to the cache.
     sequence: u64,
@@ -73,7 +73,7 @@ struct State {
 }
 
 /// What nobody has acknowledged yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Trial {
     /// What to go back to.
     good: Option<Resource>,
@@ -117,6 +117,12 @@ impl Shelf {
         other
     }
 
+    /// Another that begins as this one is, by itself.
+    pub fn fork(&self) -> Self {
+        let state = self.state.lock();
+        Self { cache: Arc::new(self.cache.fork()), state: Mutex::new(state.clone()), other: OnceLock::new() }
+    }
+
     /// Fills an empty shelf with what has been served before, at `sequence`.
     pub fn fill(&self, sequence: u64, update: Update) {
         let mut state = self.state.lock();
@@ -124,11 +130,12 @@ impl Shelf {
         self.cache.apply(sequence, update);
     }
 
-    /// Brings the cache to `revision`.
-    pub fn publish(&self, revision: u64, mut update: Update) {
+    /// Brings the cache to `revision`. What is `known` to be bad is quarantined at once.
+    pub fn publish(&self, revision: u64, mut update: Update, known: &BTreeMap<Id, Quarantined>) {
         let mut state = self.state.lock();
         let at = state.next(revision);
         let tables = self.cache.snapshot();
+        let bad = state.keep_out(known, &tables, &mut update);
         let set: HashSet<(&TypeUrl, &Name)> = update.upserts().iter().map(|(of, set)| (of, set.name())).collect();
         for id in update.removals().iter().filter(|(of, name)| !set.contains(&(of, name))) {
             state.trials.remove(id);
@@ -151,6 +158,10 @@ impl Shelf {
             if good.as_ref().map(Resource::version) != Some(resource.version()) {
                 state.trials.insert(id, Trial { good, at });
             }
+        }
+        for (id, quarantined) in bad {
+            state.trials.remove(&id);
+            state.quarantined.insert(id, quarantined);
         }
         state.hold_on(&mut update);
         state.let_go(&mut update);
@@ -360,6 +371,29 @@ impl State {
             }
         }
         update.upsert(type_url.clone(), good.clone());
+    }
+
+    /// Sets the last good version in place of what is `known` to be bad. Returns what that is.
+    fn keep_out(
+        &mut self,
+        known: &BTreeMap<Id, Quarantined>,
+        tables: &Tables,
+        update: &mut Update,
+    ) -> Vec<(Id, Quarantined)> {
+        let mut bad = Vec::new();
+        update.retain_upserts(|(type_url, resource)| {
+            let id = (type_url.clone(), resource.name().clone());
+            let found = known.get(&id).filter(|known| known.rejected.version() == resource.version());
+            bad.extend(found.map(|found| (id, found.clone())));
+            found.is_none()
+        });
+        for ((type_url, name), quarantined) in &bad {
+            match &quarantined.good {
+                Some(good) => self.bring_back(tables, type_url, good, update),
+                None => update.remove(type_url.clone(), name.clone()),
+            }
+        }
+        bad
     }
 
     /// What last good versions that are served name is not removed.

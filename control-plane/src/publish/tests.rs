@@ -1,9 +1,13 @@
 //! The caches, over edits.
 
-use chancery_proto::envoy::route::{RouteConfiguration, VirtualHost};
+use chancery_proto::{
+    Message as _,
+    envoy::route::{RouteConfiguration, VirtualHost},
+};
 use chancery_xds::cache::Tables;
 
 use super::*;
+use crate::{model::route::HostPattern, translate::snapshot::ResourceId};
 
 const WHOLE: &str = "chancery.whole.web";
 
@@ -42,7 +46,7 @@ impl Desk {
     }
 
     fn tables(&self, form: RouteForm) -> Arc<Tables> {
-        self.publisher.serve(&name("edge"), form).unwrap().cache.snapshot()
+        self.publisher.serve_anybody(&name("edge"), form).unwrap().cache.snapshot()
     }
 
     /// The hosts in a route configuration, with their first domain; none if there is no such configuration.

@@ -34,7 +34,7 @@ impl Bench {
     }
 
     fn shelf(&self) -> Arc<Shelf> {
-        self.publisher.serve(&"edge".parse().unwrap(), RouteForm::ByHost).unwrap().shelf.unwrap()
+        self.publisher.serve_anybody(&"edge".parse().unwrap(), RouteForm::ByHost).unwrap().shelf.unwrap()
     }
 
     fn names(&self) -> Vec<Name> {

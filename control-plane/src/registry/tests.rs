@@ -61,7 +61,7 @@ impl Scene {
 
     /// The last parts of the addresses that a proxy of the fleet is sent.
     fn endpoints(&self, form: RouteForm) -> Vec<u8> {
-        let served = self.publisher.serve(&"edge".parse().unwrap(), form).unwrap();
+        let served = self.publisher.serve_anybody(&"edge".parse().unwrap(), form).unwrap();
         let tables = served.cache.snapshot();
         let resource = tables.table(type_url::ENDPOINT).resource("checkout").unwrap();
         let assignment: ClusterLoadAssignment = any::unpack(&Any::decode(resource.any_bytes()).unwrap()).unwrap();
@@ -72,7 +72,7 @@ impl Scene {
 
     /// The sequence and how many of each type there are, except endpoints.
     fn versions(&self) -> Vec<String> {
-        let served = self.publisher.serve(&"edge".parse().unwrap(), RouteForm::ByHost).unwrap();
+        let served = self.publisher.serve_anybody(&"edge".parse().unwrap(), RouteForm::ByHost).unwrap();
         let tables = served.cache.snapshot();
         let types = [type_url::CLUSTER, type_url::LISTENER, type_url::ROUTE, type_url::VIRTUAL_HOST];
         let all = types.iter().flat_map(|type_url| tables.table(type_url).changes_since(0).unwrap());

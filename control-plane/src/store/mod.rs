@@ -15,6 +15,7 @@ mod failure;
 mod postgres;
 mod proxies;
 mod quarantine;
+mod rollouts;
 mod rows;
 mod schema;
 mod sqlite;
@@ -28,6 +29,7 @@ pub use endpoints::{EndpointStore, LeaseAction, LeaseWrite, Leased, REMOVED_FOR,
 
 pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
 pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};
+pub use rollouts::{RolloutRecord, RolloutRecords};
 
 /// Opens the store at `url` and brings its schema up to date.
 ///

@@ -22,6 +22,7 @@ pub(super) fn postgres() -> Migrator {
         (2, "proxies", include_str!("../../migrations/postgres/0002_proxies.sql")),
         (3, "quarantine", include_str!("../../migrations/postgres/0003_quarantine.sql")),
         (4, "endpoints", include_str!("../../migrations/postgres/0004_endpoints.sql")),
+        (5, "rollouts", include_str!("../../migrations/postgres/0005_rollouts.sql")),
     ])
 }
 
@@ -32,6 +33,7 @@ pub(super) fn sqlite() -> Migrator {
         (2, "proxies", include_str!("../../migrations/sqlite/0002_proxies.sql")),
         (3, "quarantine", include_str!("../../migrations/sqlite/0003_quarantine.sql")),
         (4, "endpoints", include_str!("../../migrations/sqlite/0004_endpoints.sql")),
+        (5, "rollouts", include_str!("../../migrations/sqlite/0005_rollouts.sql")),
     ])
 }
 

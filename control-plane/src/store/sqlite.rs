@@ -13,6 +13,7 @@
 mod endpoints;
 mod proxies;
 mod quarantine;
+mod rollouts;
 
 use std::{fs::OpenOptions, io, path::Path, time::Duration};
 
@@ -89,6 +90,7 @@ pub(super) struct SqliteStore {
     readers: SqlitePool,
     wakeups: watch::Sender<()>,
     endpoint_wakeups: watch::Sender<()>,
+    rollout_wakeups: watch::Sender<()>,
 }
 
 impl SqliteStore {
@@ -105,7 +107,8 @@ impl SqliteStore {
         .await?;
         migrate(&writer).await?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { writer, readers, wakeups: watch::Sender::new(()), endpoint_wakeups: watch::Sender::new(()) })
+        let [wakeups, endpoint_wakeups, rollout_wakeups] = std::array::from_fn(|_| watch::Sender::new(()));
+        Ok(Self { writer, readers, wakeups, endpoint_wakeups, rollout_wakeups })
     }
 }
 

@@ -44,7 +44,13 @@ pub(crate) fn name(text: &str) -> Name {
 }
 
 pub(crate) fn fleet(text: &str) -> Fleet {
-    Fleet { name: name(text), default_timeout: Duration::from_secs(15), trusted_hops: 0, rate_limiter: None }
+    Fleet {
+        name: name(text),
+        default_timeout: Duration::from_secs(15),
+        trusted_hops: 0,
+        rate_limiter: None,
+        rollout: None,
+    }
 }
 
 /// A limit of one request per second for everyone together.

@@ -134,7 +134,13 @@ fn secrets(tls: &TlsFiles) -> Vec<Secret> {
 }
 
 fn fleet() -> Fleet {
-    Fleet { name: name("edge"), default_timeout: Duration::from_secs(15), trusted_hops: 0, rate_limiter: None }
+    Fleet {
+        name: name("edge"),
+        default_timeout: Duration::from_secs(15),
+        trusted_hops: 0,
+        rate_limiter: None,
+        rollout: None,
+    }
 }
 
 #[test]
@@ -186,6 +192,7 @@ fn every_bootstrap() {
                 ca_file: certificate_file.clone(),
                 certificate_file: certificate_file.clone(),
                 private_key_file: private_key_file.clone(),
+                labels: [("track".to_owned(), "canary".to_owned())].into(),
                 admin: Some("127.0.0.1:9901".parse().expect("an address")),
                 protocol,
                 max_connections: DEFAULT_MAX_CONNECTIONS,

@@ -22,8 +22,8 @@ use crate::{
     model::{Name, endpoint::EndpointId},
     store::{
         self, EndpointStore, FoundProxy, HistoryQuery, LeaseWrite, Leased, Loaded, ProxyRecord, ProxyRecords,
-        QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, Store,
-        StoreError, Write,
+        QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, RolloutRecord,
+        RolloutRecords, Store, StoreError, Write,
     },
 };
 
@@ -89,6 +89,22 @@ impl Store for Fragile {
     }
     async fn close(&self) {
         self.store.close().await;
+    }
+}
+
+#[async_trait]
+impl RolloutRecords for Fragile {
+    async fn rollouts(&self) -> Result<Vec<RolloutRecord>, StoreError> {
+        self.here()?.rollouts().await
+    }
+    async fn move_rollout(&self, record: RolloutRecord) -> Result<bool, StoreError> {
+        self.here()?.move_rollout(record).await
+    }
+    async fn forget_rollout(&self, fleet: &str) -> Result<(), StoreError> {
+        self.here()?.forget_rollout(fleet).await
+    }
+    fn rollout_wakeups(&self) -> watch::Receiver<()> {
+        self.store.rollout_wakeups()
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     publish::Publisher,
     registry::Registry,
     replica::Replica,
+    rollout::Stages,
     store::{self, Store},
 };
 
@@ -30,6 +31,10 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     let publisher = Arc::new(Publisher::new());
     let feed = Arc::new(Feed::new("run".to_owned(), &CancellationToken::new()));
     let replica = Arc::new(Replica::load(store.clone(), publisher.clone(), feed.clone()).await.unwrap());
+    let proxies = Arc::new(Proxies::new("here".to_owned(), feed.clone()));
+    let loads = Arc::new(Loads::new(Duration::from_secs(10)));
+    let stages = Stages::load(replica.clone(), publisher.clone(), proxies.clone(), loads.clone(), feed.clone());
+    let stages = Arc::new(stages.await.unwrap());
     let (registry, batches) = Registry::load(store, publisher.clone()).await.unwrap();
     let registry = Arc::new(registry);
     tokio::spawn(batches.run(registry.clone(), CancellationToken::new()));
@@ -37,9 +42,10 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         publisher,
         commit: Commit::new(replica.clone(), TaskTracker::new()),
         replica,
-        proxies: Arc::new(Proxies::new("here".to_owned(), feed.clone())),
+        proxies,
         feed,
-        loads: Arc::new(Loads::new(Duration::from_secs(10))),
+        loads,
+        stages,
         registry,
         admin_token: Arc::new(admin_token()),
     }

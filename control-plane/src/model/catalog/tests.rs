@@ -38,7 +38,13 @@ pub(in crate::model) fn fleet(text: &str) -> Resource {
 }
 
 fn plain_fleet(text: &str) -> Fleet {
-    Fleet { name: name(text), default_timeout: Duration::from_secs(15), trusted_hops: 0, rate_limiter: None }
+    Fleet {
+        name: name(text),
+        default_timeout: Duration::from_secs(15),
+        trusted_hops: 0,
+        rate_limiter: None,
+        rollout: None,
+    }
 }
 
 pub(in crate::model) fn fleet_with_limiter(text: &str) -> Resource {

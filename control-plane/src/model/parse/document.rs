@@ -40,7 +40,8 @@ pub fn parse_document(value: &Value, place: &str, problems: &mut Problems) -> Op
     Some(Document { kind, name: name?, team: team.flatten(), labels, spec })
 }
 
-fn check_labels(labels: &BTreeMap<String, String>, problems: &mut Problems) {
+/// Names and values of labels.
+pub(super) fn check_labels(labels: &BTreeMap<String, String>, problems: &mut Problems) {
     if labels.len() > MAX_LABELS {
         problems.report(format!("must have at most {MAX_LABELS} entries, not {}", labels.len()));
         return;

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{host, text};
+use super::{host, rollout, text};
 use crate::model::{
     Name,
     fleet::{Fleet, OnFailure, RateLimiter},
@@ -21,7 +21,7 @@ const DEFAULT_LIMITER_TIMEOUT: Duration = Duration::from_millis(20);
 const MAX_LIMITER_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn fleet(name: Name, spec: &FleetSpec, problems: &mut Problems) -> Option<Fleet> {
-    let FleetSpec { defaults, trusted_hops, rate_limiter: limiter } = spec;
+    let FleetSpec { defaults, trusted_hops, rate_limiter: limiter, rollout } = spec;
     let default_timeout = match defaults.as_ref().and_then(|defaults| defaults.timeout.as_ref()) {
         None => Some(DEFAULT_TIMEOUT),
         Some(timeout) => problems.at("defaults").at("timeout").ok(text::duration(timeout, text::DAY)),
@@ -30,11 +30,16 @@ pub(super) fn fleet(name: Name, spec: &FleetSpec, problems: &mut Problems) -> Op
         None => Some(None),
         Some(spec) => rate_limiter(spec, &mut problems.at("rateLimiter")).map(Some),
     };
+    let rollout = match rollout {
+        None => Some(None),
+        Some(spec) => rollout::policy(spec, &mut problems.at("rollout")).map(Some),
+    };
     Some(Fleet {
         name,
         default_timeout: default_timeout?,
         trusted_hops: trusted_hops.unwrap_or(0),
         rate_limiter: rate_limiter?,
+        rollout: rollout?,
     })
 }
 

@@ -15,6 +15,7 @@ mod listener;
 mod path;
 mod rate_limit;
 mod registration;
+mod rollout;
 mod route;
 mod rule;
 mod service;

@@ -1,5 +1,7 @@
 //! A fleet as it is written.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -16,6 +18,70 @@ pub struct FleetSpec {
     pub trusted_hops: Option<u32>,
     /// The rate limiter that its proxies ask; without one, no route on the fleet can name limits.
     pub rate_limiter: Option<RateLimiterSpec>,
+    /// How a revision comes to its proxies: to a few first, and to all if nothing speaks against it. Without it, to all at once.
+    pub rollout: Option<RolloutSpec>,
+}
+
+/// How a revision comes to the proxies of a fleet. One at a time: revisions that come while one is tried wait, and are tried
+/// together as the next.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RolloutSpec {
+    /// Who gets it first.
+    pub canary: CanarySpec,
+    /// How long the canaries have it before all others get it, from when all of them have acknowledged it, 1s to 24h; 30s if
+    /// it is not given.
+    pub soak: Option<DurationText>,
+    /// How long the canaries may take to acknowledge it, 1s to 1h; 60s if it is not given. A canary that goes away may take as
+    /// long to come back.
+    pub acknowledge_within: Option<DurationText>,
+    /// What must hold besides: that all canaries acknowledge it always must.
+    pub gates: Option<RolloutGatesSpec>,
+    /// What becomes of a revision that failed.
+    #[schema(default = "return")]
+    pub on_failure: Option<OnRolloutFailureSpec>,
+}
+
+/// Which proxies are canaries: exactly one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CanarySpec {
+    /// So many in a hundred of those that are connected when a rollout begins, at least one.
+    #[schema(minimum = 1, maximum = 100)]
+    pub percent: Option<u32>,
+    /// Those whose labels have all of these: the texts under `labels` in the metadata of their node.
+    #[schema(examples(json!({ "track": "canary" })))]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// What must hold for a revision to go from the canaries to all.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RolloutGatesSpec {
+    /// The share of requests through the canaries that fail, by their load reports.
+    pub error_rate: Option<ErrorRateGateSpec>,
+}
+
+/// The share of requests through the canaries that may fail.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErrorRateGateSpec {
+    /// How many in a hundred more may fail than before.
+    #[schema(minimum = 0, maximum = 100, default = 1)]
+    pub margin_percent: Option<u32>,
+    /// With fewer requests than so many nothing is said.
+    #[schema(minimum = 1, maximum = 1_000_000_000, default = 100)]
+    pub min_requests: Option<u64>,
+}
+
+/// What becomes of a revision that failed with the canaries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRolloutFailureSpec {
+    /// They are given back what they had before.
+    Return,
+    /// They keep it, until somebody says what is to become of it.
+    Hold,
 }
 
 /// Where a rate limiter is, and what a proxy does without its answer.

@@ -18,7 +18,10 @@ mod shape;
 
 pub use envelope::Envelope;
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
-pub use fleet::{FleetDefaultsSpec, FleetSpec, OnFailureSpec, RateLimiterSpec};
+pub use fleet::{
+    CanarySpec, ErrorRateGateSpec, FleetDefaultsSpec, FleetSpec, OnFailureSpec, OnRolloutFailureSpec, RateLimiterSpec,
+    RolloutGatesSpec, RolloutSpec,
+};
 pub use listener::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec};
 pub use rate_limit::{
     AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,

@@ -24,7 +24,7 @@ impl Bench {
                 None => update.remove(*type_url, *name),
             }
         }
-        self.shelf.publish(revision, update);
+        self.shelf.publish(revision, update, &BTreeMap::new());
     }
 
     fn set(&self, revision: u64, names: &[&str], body: &str) {
@@ -243,7 +243,7 @@ fn a_verdict_counts_for_the_other_shelf_of_the_fleet() {
         update.upsert(ROUTES, Resource::new(ROUTES, "a", body.as_bytes()));
         update
     });
-    one.publish(1, both("1"));
+    one.publish(1, both("1"), &BTreeMap::new());
     let other = one.beside(both("1"));
     let (now, set) = (Instant::now(), texts(&["a"]));
     let ack = |shelf: &Shelf| shelf.acknowledged(&ROUTES.into(), shelf.cache().head(), &set, now);
@@ -253,8 +253,8 @@ fn a_verdict_counts_for_the_other_shelf_of_the_fleet() {
     };
     let served = |shelf: &Shelf| shelf.cache().snapshot().table(ROUTES).resource("a").map(Resource::version);
     let publish = |revision, body: &str| {
-        one.publish(revision, both(body));
-        other.publish(revision, both(body));
+        one.publish(revision, both(body), &BTreeMap::new());
+        other.publish(revision, both(body), &BTreeMap::new());
     };
     ack(&other);
     assert_eq!(nack(&one), texts(&[]), "it is good on both");
@@ -278,7 +278,7 @@ fn what_is_on_trial_is_so_on_a_shelf_that_comes_later() {
         update.upsert(ROUTES, Resource::new(ROUTES, "b", b.as_bytes()));
         update
     };
-    one.publish(1, update("in one form"));
+    one.publish(1, update("in one form"), &BTreeMap::new());
     let other = one.beside(update("in another"));
     let (type_url, set) = (&ROUTES.into(), texts(&["a", "b"]));
     let sequence = other.cache().head();

@@ -14,6 +14,7 @@ pub mod basic;
 pub mod leases;
 pub mod proxies;
 pub mod quarantine;
+pub mod rollouts;
 pub mod shared;
 
 use std::sync::Arc;
@@ -69,6 +70,7 @@ macro_rules! basic_conformance_tests {
             what_is_quarantined_is_kept_as_it_is,
             a_resource_is_quarantined_in_one_version,
         );
+        conformance_tests!($fresh, rollouts: a_rollout_is_moved_on_from_where_it_is);
         conformance_tests!($fresh, leases:
             what_is_registered_is_read_back,
             changes_of_endpoints_are_numbered_and_renewals_are_not,

@@ -1,4 +1,4 @@
-//! Hears of other processes' revisions, and of every process's changes of endpoints: `LISTEN`, on a connection of its own.
+//! Hears of other processes' revisions, and of every process's changes of endpoints and rollouts: `LISTEN`, on a connection of its own.
 //!
 //! A notification only wakes; what happened is read from the tables. So losing one costs the time
 //! until the next wake-up or poll, never a change, and every new connection begins with a wake-up
@@ -30,6 +30,9 @@ const REVISIONS: &str = "chancery_revision";
 /// What batches of leases notify.
 const ENDPOINTS: &str = "chancery_endpoints";
 
+/// What rollouts notify.
+const ROLLOUTS: &str = "chancery_rollouts";
+
 /// After how long without a notification to ask whether the server is there.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -42,9 +45,11 @@ pub(super) struct Wake {
     pub(super) revisions: watch::Sender<()>,
     /// Those who wait for changes of endpoints.
     pub(super) endpoints: watch::Sender<()>,
+    /// Those who wait for rollouts.
+    pub(super) rollouts: watch::Sender<()>,
 }
 
-/// Wakes for every revision above `committed`, for every change of endpoints, and after every connect. Never returns.
+/// Wakes for every revision above `committed`, for every change of endpoints or of a rollout, and after every connect. Never returns.
 pub(super) async fn listen(options: PgConnectOptions, committed: Arc<AtomicU64>, wake: Wake) {
     let mut attempt = 0;
     loop {
@@ -54,6 +59,7 @@ pub(super) async fn listen(options: PgConnectOptions, committed: Arc<AtomicU64>,
                 tracing::debug!("listening for revisions of other control planes");
                 wake.revisions.send_replace(());
                 wake.endpoints.send_replace(());
+                wake.rollouts.send_replace(());
                 relay(&mut listener, &committed, &wake).await
             }
             Err(error) => error,
@@ -81,7 +87,7 @@ async fn subscribe(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error
             .await?;
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
-        listener.listen_all([REVISIONS, ENDPOINTS]).await?;
+        listener.listen_all([REVISIONS, ENDPOINTS, ROLLOUTS]).await?;
         Ok(listener)
     };
     timeout(ANSWER_WITHIN, connected).await.unwrap_or_else(|_| Err(silent()))
@@ -91,13 +97,12 @@ async fn subscribe(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error
 async fn relay(listener: &mut PgListener, committed: &AtomicU64, wake: &Wake) -> sqlx::Error {
     loop {
         match timeout(QUIET, listener.try_recv()).await {
-            Ok(Ok(Some(notification))) => {
-                if notification.channel() == ENDPOINTS {
-                    wake.endpoints.send_replace(());
-                } else if !is_ours(&notification, committed) {
-                    wake.revisions.send_replace(());
-                }
-            }
+            Ok(Ok(Some(notification))) => match notification.channel() {
+                ENDPOINTS => wake.endpoints.send_replace(()),
+                ROLLOUTS => wake.rollouts.send_replace(()),
+                _ if is_ours(&notification, committed) => {}
+                _ => wake.revisions.send_replace(()),
+            },
             Ok(Ok(None)) => return std::io::Error::from(std::io::ErrorKind::ConnectionReset).into(),
             Ok(Err(error)) => return error,
             Err(_) => match timeout(ANSWER_WITHIN, sqlx::raw_sql("SELECT 1").execute(&mut *listener)).await {

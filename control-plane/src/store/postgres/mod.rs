@@ -21,6 +21,7 @@ mod lease;
 mod listen;
 mod proxies;
 mod quarantine;
+mod rollouts;
 mod sql;
 
 use std::{
@@ -61,6 +62,7 @@ pub(super) struct PostgresStore {
     committed: Arc<AtomicU64>,
     wakeups: watch::Sender<()>,
     endpoint_wakeups: watch::Sender<()>,
+    rollout_wakeups: watch::Sender<()>,
     /// Ends with the store.
     listener: AbortOnDropHandle<()>,
 }
@@ -82,9 +84,14 @@ impl PostgresStore {
         let committed = Arc::new(AtomicU64::new(0));
         let wakeups = watch::Sender::new(());
         let endpoint_wakeups = watch::Sender::new(());
-        let wake = listen::Wake { revisions: wakeups.clone(), endpoints: endpoint_wakeups.clone() };
+        let rollout_wakeups = watch::Sender::new(());
+        let wake = listen::Wake {
+            revisions: wakeups.clone(),
+            endpoints: endpoint_wakeups.clone(),
+            rollouts: rollout_wakeups.clone(),
+        };
         let listener = AbortOnDropHandle::new(tokio::spawn(listen::listen(options, Arc::clone(&committed), wake)));
-        Ok(Self { pool, turn: Arc::default(), committed, wakeups, endpoint_wakeups, listener })
+        Ok(Self { pool, turn: Arc::default(), committed, wakeups, endpoint_wakeups, rollout_wakeups, listener })
     }
 
     async fn change_rows(

@@ -68,6 +68,19 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<Name>) {
     }
 }
 
+/// The domain of `fleet` while some of its proxies are at `ahead` and the others at `behind`: what either of them asks about, and where
+/// both ask, as it is behind.
+pub fn on_the_way(behind: &Catalog, ahead: &Catalog, fleet: &Name) -> Option<Bytes> {
+    let (behind, ahead) = (domain(behind, fleet), domain(ahead, fleet));
+    let Some(mut both) = behind else { return ahead.map(|ahead| ahead.encode_to_vec().into()) };
+    for rule in ahead.into_iter().flat_map(|ahead| ahead.rules) {
+        if both.rules.iter().all(|known| known.name != rule.name) {
+            both.rules.push(rule);
+        }
+    }
+    Some(both.encode_to_vec().into())
+}
+
 fn encoded(catalog: &Catalog, fleet: &Name) -> Option<Bytes> {
     domain(catalog, fleet).map(|domain| domain.encode_to_vec().into())
 }

@@ -23,7 +23,7 @@ use chancery_proto::{any, envoy::hcm::HttpFilter, google::protobuf::Any};
 
 pub use chancery_proto::chancery::LIMIT_KEY;
 pub use config::{LeftOut, Reason, config};
-pub use domain::{all, changes, domain};
+pub use domain::{all, changes, domain, on_the_way};
 pub use limiter::{CA_SECRET, CLUSTER, IDENTITY_SECRET, cluster};
 
 use crate::model::{

@@ -332,6 +332,7 @@ fn make(edit: Edit, resources: &mut Resources) {
                 default_timeout: std::time::Duration::from_secs(timeout),
                 trusted_hops: hops,
                 rate_limiter: None,
+                rollout: None,
             };
             put(resources, Resource::Fleet(Arc::new(fleet)));
         }
