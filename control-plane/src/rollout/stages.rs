@@ -113,12 +113,12 @@ impl Stages {
         let rows = table::read(&**this.replica.store()).await?;
         let current = this.replica.current();
         let mut fleets = this.fleets.lock().await;
-        for name in this.publisher.staged().into_keys() {
+        for (name, since) in this.publisher.staged() {
             let rollout = rows.get(&name).map_or_else(|| Rollout::new(current.revision), |row| row.rollout.clone());
             let main = this.loaded(&name, rollout.main(), &current).await?;
             let canary = this.loaded(&name, rollout.canary(), &current).await?;
             this.publisher.fill(&name, main.revision, Target::full(&main.catalog, &name));
-            let mut place = Place::at(main);
+            let mut place = Place::at(main, since);
             this.move_to(&name, &mut place, Part::Canary, canary);
             this.tell_limiters(&name, &mut place);
             if let Some(policy) = this.policy(&name) {
@@ -218,30 +218,44 @@ impl Stages {
             self.replica.store().forget_rollout(fleet.as_str()).await?;
             fleets.remove(&fleet);
         }
+        // What stops one of them stops no other.
+        let mut stopped = Ok(());
         for (fleet, since) in staged {
-            let place = match fleets.remove(&fleet) {
-                Some(place) => place,
-                None => Place::at(self.position(since, &[]).await?),
-            };
-            let place = fleets.entry(fleet.clone()).or_insert(place);
-            match self.policy(&fleet) {
-                None => self.unstage(&fleet, place).await?,
-                Some(policy) => {
-                    let row = match rows.remove(&fleet) {
-                        Some(row) => Some(row),
-                        None => self.write(&fleet, 0, Rollout::new(since)).await?,
-                    };
-                    if let Some(row) = row {
-                        self.step_one(&fleet, place, row, &policy).await?;
-                    }
-                }
-            }
+            let row = rows.remove(&fleet);
+            stopped = stopped.and(self.step_one(&mut fleets, fleet, since, row).await);
         }
-        Ok(())
+        stopped
+    }
+
+    async fn step_one(
+        &self,
+        fleets: &mut BTreeMap<Name, Place>,
+        fleet: Name,
+        since: u64,
+        row: Option<Row>,
+    ) -> Result<(), ReplicaError> {
+        let is_new = fleets.get(&fleet).is_none_or(|place| place.since != since);
+        if is_new {
+            fleets.insert(fleet.clone(), Place::at(self.position(since, &[]).await?, since));
+        }
+        let Some(place) = fleets.get_mut(&fleet) else { return Ok(()) };
+        let Some(policy) = self.policy(&fleet) else { return self.unstage(&fleet, place).await };
+        let row = match row {
+            // From the last time that its revisions came in stages.
+            Some(row) if is_new && row.rollout.main() < since => {
+                self.write(&fleet, row.step, Rollout::new(since)).await?
+            }
+            None => self.write(&fleet, 0, Rollout::new(place.main.revision)).await?,
+            row => row,
+        };
+        match row {
+            Some(row) => self.move_on(&fleet, place, row, &policy).await,
+            None => Ok(()),
+        }
     }
 
     /// Moves one fleet on as far as it goes now.
-    async fn step_one(
+    async fn move_on(
         &self,
         fleet: &Name,
         place: &mut Place,

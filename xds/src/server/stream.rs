@@ -161,7 +161,7 @@ impl Ends {
     async fn ended(&self) -> Status {
         tokio::select! {
             () = self.shutdown.cancelled() => shutting_down(),
-            () = self.fleet.cancelled() => Status::unavailable("the fleet is no longer served"),
+            () = self.fleet.cancelled() => Status::unavailable("no longer served from here; open another"),
             () = self.connection.cancelled() => Status::unavailable("the connection is old; open another"),
         }
     }

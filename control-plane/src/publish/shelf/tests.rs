@@ -339,3 +339,30 @@ fn a_cluster_that_a_last_good_version_needs_is_not_removed_later_either() {
     bench.ack(&["a"]);
     assert_eq!(bench.served(CLUSTERS), Vec::<String>::new());
 }
+
+#[test]
+fn another_that_begins_as_this_one_is_goes_its_own_way_and_can_be_told_what_is_bad() {
+    let bench = Bench::new();
+    bench.set(1, &["a", "b", "c"], "1");
+    bench.ack(&["a", "b", "c"]);
+    bench.set(2, &["a"], "bad");
+    bench.publish(2, &[(ROUTES, "new", Some("bad"))]);
+    bench.nack(&["a"], &["a"]);
+    bench.nack(&["new"], &["new"]);
+    let fork = Bench { shelf: bench.shelf.fork(), now: bench.now };
+    assert_eq!((fork.served(ROUTES), fork.quarantined()), (bench.served(ROUTES), bench.quarantined()));
+    fork.set(3, &["a", "b"], "2");
+    fork.publish(3, &[(ROUTES, "new", Some("2"))]);
+    assert_eq!(fork.served(ROUTES), ["a=2", "b=2", "c=1", "new=2"]);
+    assert_eq!(bench.served(ROUTES), ["a=1", "b=1", "c=1"]);
+    // Back to where it came from.
+    let mut update = Update::default();
+    for (name, body) in [("a", "bad"), ("b", "1"), ("new", "bad")] {
+        update.upsert(ROUTES, Resource::new(ROUTES, name, body.as_bytes()));
+    }
+    fork.shelf.publish(2, update, &bench.shelf.quarantined());
+    assert_eq!((fork.served(ROUTES), fork.quarantined()), (bench.served(ROUTES), bench.quarantined()));
+    assert!(fork.nack(&["a"], &["a"]).is_empty(), "what is good is not on trial");
+    fork.set(4, &["a"], "3");
+    assert_eq!(fork.quarantined(), ["new"]);
+}

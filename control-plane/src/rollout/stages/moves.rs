@@ -29,6 +29,8 @@ const STRAYS_END_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where a fleet is, here.
 pub(super) struct Place {
+    /// The revision after which its revisions began to come in stages, or this process.
+    pub(super) since: u64,
     pub(super) main: Position,
     pub(super) canary: Position,
     /// What limiters were told last of its limits.
@@ -158,8 +160,9 @@ impl Stages {
 }
 
 impl Place {
-    pub(super) fn at(position: Position) -> Self {
+    pub(super) fn at(position: Position, since: u64) -> Self {
         Self {
+            since,
             main: position.clone(),
             canary: position,
             domain: None,

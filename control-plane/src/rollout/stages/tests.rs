@@ -323,3 +323,36 @@ async fn a_fleet_that_is_gone_is_forgotten() {
     bench.step().await;
     assert_eq!(desk.store.rollouts().await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn who_is_behind_takes_nothing_back_when_a_policy_goes_and_comes() {
+    let mut desk = Desk::new(by_label("return")).await;
+    let (one, two) = (desk.bench("one").await, desk.bench("two").await);
+    one.step().await;
+    two.step().await;
+    let (here, there) = (one.connect("a", "stable"), two.connect("b", "stable"));
+    desk.answers("second").await;
+    one.step().await;
+    one.stages.decide(&name("edge"), Decision::Promote, "ada").await.unwrap();
+    two.step().await;
+    assert_eq!((here.body(), there.body()), ("second".to_owned(), "second".to_owned()));
+    desk.put(json!({ "kind": "Fleet", "name": "edge", "spec": {} })).await;
+    one.step().await;
+    assert_eq!(desk.store.rollouts().await.unwrap(), []);
+    two.stages.step().await.unwrap();
+    assert_eq!(there.body(), "second", "it has not heard of the policy's end, and has nothing to go by");
+    desk.answers("third").await;
+    one.step().await;
+    two.stages.step().await.unwrap();
+    assert_eq!(desk.store.rollouts().await.unwrap().len(), 1);
+    desk.put(json!({ "kind": "Fleet", "name": "edge", "spec": { "rollout": by_label("return") } })).await;
+    one.step().await;
+    assert_eq!(here.body(), "third", "what was written down by who was behind says nothing of now");
+    two.step().await;
+    assert_eq!(there.body(), "third");
+    desk.answers("fourth").await;
+    one.step().await;
+    two.step().await;
+    assert_eq!((here.body(), there.body()), ("third".to_owned(), "third".to_owned()));
+    assert_eq!(two.connect("c", "canary").body(), "fourth");
+}
