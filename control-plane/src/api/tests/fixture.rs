@@ -35,7 +35,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     tokio::spawn(batches.run(registry.clone(), CancellationToken::new()));
     Api {
         publisher,
-        commit: Commit::new(replica.clone(), TaskTracker::new()),
+        commit: Commit::new(replica.clone(), None, TaskTracker::new()),
         replica,
         proxies: Arc::new(Proxies::new("here".to_owned(), feed.clone())),
         feed,
