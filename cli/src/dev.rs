@@ -141,7 +141,7 @@ impl Dev {
         for (name, port) in [("demo-a", ports.upstreams[0]), ("demo-b", ports.upstreams[1])] {
             upstreams.push(Upstream::start(name, port).await?);
         }
-        let control_plane = ControlPlane::start(&folder, &ports, &identity.server).await?;
+        let control_plane = ControlPlane::start(&folder, &ports, &identity.server, binary.as_deref()).await?;
         let api = Client::new(&format!("http://{}", ports.api), control_plane.admin_token())?;
         let demo = seed::seed(&api, &ports, &folder.join("demo")).await.context("cannot write the demo resources")?;
         // After the demo, so that its limits are in force when this returns.

@@ -23,13 +23,14 @@ mod search;
 mod words;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use chancery_proto::type_url;
 use chancery_runtime::telemetry::chain;
+use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::timeout_at};
 
@@ -105,38 +106,41 @@ impl SecondVerdict {
     /// # Errors
     /// All that is refused, or that it is not known in time.
     pub async fn hear(&self, hearing: &mut Hearing, questions: &[Question]) -> Result<(), Unheard> {
+        // Fleets that share what changed share the question.
+        let open: BTreeMap<Fingerprint, &Question> = questions
+            .iter()
+            .filter(|question| !question.is_empty())
+            .map(|question| (fingerprint(&question.whole()), question))
+            .filter(|(of, _)| !hearing.taken.contains(of))
+            .collect();
+        let judged = open.values().map(|question| self.judge(question, hearing.until));
+        let judged = try_join_all(judged).await?;
         let mut problems = Problems::default();
-        for question in questions.iter().filter(|question| !question.is_empty()) {
-            let whole = question.whole();
-            let of = fingerprint(&whole);
-            if hearing.taken.contains(&of) {
-                continue;
+        for ((of, question), culprits) in open.into_iter().zip(judged) {
+            if culprits.is_empty() {
+                hearing.taken.insert(of);
             }
-            match self.ask(&whole, of, hearing.until).await? {
-                Verdict::Taken => {
-                    hearing.taken.insert(of);
-                }
-                Verdict::Refused(refusal) | Verdict::Crashed(refusal) => {
-                    let names: Vec<&str> = question.parts().iter().map(|part| part.name.as_str()).collect();
-                    let found = self.search(question, Search::new(&names, refusal), hearing.until).await;
-                    if found.is_empty() {
-                        hearing.taken.insert(of);
-                    }
-                    found.iter().for_each(|culprits| report(question, culprits, &mut problems));
-                }
-            }
+            culprits.iter().for_each(|culprits| report(question, culprits, &mut problems));
         }
         if problems.is_empty() { Ok(()) } else { Err(Unheard::Refused(problems.into_sorted_vec())) }
+    }
+
+    /// What of the question is refused.
+    async fn judge(&self, question: &Question, until: Instant) -> Result<Vec<Culprits>, NoVerdict> {
+        match self.ask(&question.whole(), until).await? {
+            Verdict::Taken => Ok(Vec::new()),
+            Verdict::Refused(refusal) | Verdict::Crashed(refusal) => {
+                let names: Vec<&str> = question.parts().iter().map(|part| part.name.as_str()).collect();
+                Ok(self.search(question, Search::new(&names, refusal), until).await)
+            }
+        }
     }
 
     /// Finds what is refused, as far as the time reaches.
     async fn search(&self, question: &Question, mut search: Search<'_>, until: Instant) -> Vec<Culprits> {
         while let Some(halves) = search.next() {
-            let ask = async |half: &Vec<usize>| {
-                let bootstrap = question.bootstrap(half.iter().copied());
-                self.ask(&bootstrap, fingerprint(&bootstrap), until).await
-            };
-            match tokio::try_join!(ask(&halves[0]), ask(&halves[1])) {
+            let [one, other] = halves.each_ref().map(|half| question.bootstrap(half.iter().copied()));
+            match tokio::try_join!(self.ask(&one, until), self.ask(&other, until)) {
                 Ok((one, other)) => search.hear(halves, [one.refusal(), other.refusal()]),
                 // That it is refused is known.
                 Err(NoVerdict::TooSlow | NoVerdict::Overtaken) => break,
@@ -145,7 +149,8 @@ impl SecondVerdict {
         search.into_found()
     }
 
-    async fn ask(&self, bootstrap: &[u8], of: Fingerprint, until: Instant) -> Result<Verdict, NoVerdict> {
+    async fn ask(&self, bootstrap: &[u8], until: Instant) -> Result<Verdict, NoVerdict> {
+        let of = fingerprint(bootstrap);
         let remembered = self.remembered.lock().recall(&of);
         if let Some(verdict) = remembered {
             count("remembered");

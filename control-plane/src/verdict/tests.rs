@@ -84,6 +84,9 @@ async fn who_is_refused_is_named_and_the_same_is_asked_once() {
     let runs = script.runs();
     assert_eq!(problems(&envoy, &["one", "two"]).await, [""; 0]);
     assert_eq!((runs, script.runs()), (1, 1), "the second time it is remembered");
+    let fleets = [about(&["shared"]), about(&["shared"])].concat();
+    envoy.hear(&mut Hearing::begin(), &fleets).await.unwrap();
+    assert_eq!(script.runs(), 2, "what fleets share is asked once");
     let said = |name: &str| format!("Service/{name}: spec: makes a cluster {name} that Envoy refuses: it is bad");
     let many = ["a", "bad-1", "b", "c", "d", "e", "bad-2", "f"];
     assert_eq!(problems(&envoy, &many).await, [said("bad-1"), said("bad-2")]);
