@@ -126,7 +126,7 @@ impl Look {
         self.never |= way.iter().any(hidden);
         let (last, before) = way.split_last()?;
         let is = |known: &&str| known.strip_prefix(last.of).and_then(|rest| rest.strip_prefix('.')) == Some(last.field);
-        if LOGS.iter().any(|known| is(known)) {
+        if LOGS.iter().any(&is) {
             return Some(NOWHERE.into());
         }
         if last.of == "envoy.config.core.v3.DataSource"
@@ -138,7 +138,7 @@ impl Look {
                 return Some(stand_in.file.into());
             }
         }
-        self.never |= !text.is_empty() && ON_THE_PROXY.iter().any(|known| is(known));
+        self.never |= !text.is_empty() && ON_THE_PROXY.iter().any(is);
         if last.of == "envoy.config.core.v3.SocketAddress" && last.field == "address" {
             let in_cache = |step: &Step| step.of.ends_with(".DnsCacheConfig");
             let text = std::str::from_utf8(text).ok()?;

@@ -20,4 +20,4 @@ mod wire;
 
 pub use check::check;
 pub use findings::Violation;
-pub use replace::{Step, replace};
+pub use replace::{Step, With, replace};

@@ -21,6 +21,9 @@ pub struct Step {
     pub field: &'static str,
 }
 
+/// What is put in place of a text or bytes, if anything is.
+pub type With<'a> = &'a mut dyn FnMut(&[Step], &[u8]) -> Option<Vec<u8>>;
+
 /// The message of the type that `type_url` names, with what `with` gives for a text or bytes in place of it.
 ///
 /// `with` is shown every field that holds either and is there, in whatever message or `Any` inside, with the way to it, outermost
@@ -28,18 +31,14 @@ pub struct Step {
 ///
 /// # Errors
 /// What is no message of its type, holds one of an unknown type, or is nested too deeply.
-pub fn replace(
-    type_url: &str,
-    message: &[u8],
-    with: &mut dyn FnMut(&[Step], &[u8]) -> Option<Vec<u8>>,
-) -> Result<Vec<u8>, Unreadable> {
+pub fn replace(type_url: &str, message: &[u8], with: With<'_>) -> Result<Vec<u8>, Unreadable> {
     let of = Type::of_url(type_url).ok_or(Unreadable)?;
     Replace { way: Vec::new(), with }.message(of, message)
 }
 
 struct Replace<'a> {
     way: Vec<Step>,
-    with: &'a mut dyn FnMut(&[Step], &[u8]) -> Option<Vec<u8>>,
+    with: With<'a>,
 }
 
 impl Replace<'_> {
