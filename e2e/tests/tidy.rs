@@ -54,6 +54,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("control-plane/src/model", &["Instant", "SystemTime"]),
     ("control-plane/src/translate", &["Instant", "SystemTime"]),
     ("control-plane/src/verdict/harmless.rs", &["Instant", "SystemTime"]),
+    ("control-plane/src/verdict/pieces.rs", &["Instant", "SystemTime"]),
     ("control-plane/src/verdict/question.rs", &["Instant", "SystemTime"]),
     ("control-plane/src/verdict/search.rs", &["Instant", "SystemTime"]),
     ("control-plane/src/verdict/words.rs", &["Instant", "SystemTime"]),

@@ -76,7 +76,12 @@ async fn what_only_envoy_knows_is_refused_and_named_and_not_stored() -> Result<(
     apply(&scene.api, "?dryRun=true", &good).await?;
     let asked = scene.control_plane.metric("chancery_validation_duration_seconds_count").await?;
     scene.api.apply_and_wait(&good).await?;
-    assert_eq!(fetch(raw, get(HOST, "/")).await?.text(), "good");
+    until("the listener answers", PATIENCE, async || {
+        let response = fetch(raw, get(HOST, "/")).await?;
+        ensure!(response.text() == "good", "{} {}", response.status, response.text());
+        Ok(())
+    })
+    .await?;
     let again = scene.control_plane.metric("chancery_validation_duration_seconds_count").await?;
     assert!(asked > 0.0, "it is counted");
     assert_eq!(asked, again, "what a dry run was told is remembered");

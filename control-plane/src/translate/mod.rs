@@ -23,4 +23,4 @@ pub mod snapshot;
 pub(crate) mod value;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

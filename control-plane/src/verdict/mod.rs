@@ -17,6 +17,7 @@
 
 mod harmless;
 mod memory;
+mod pieces;
 mod program;
 mod question;
 mod search;

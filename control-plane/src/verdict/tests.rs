@@ -5,8 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    model::{Catalog, Key, Kind, Name},
-    translate::snapshot::ResourceId,
+    model::{Catalog, Key, Kind},
+    translate::{snapshot::ResourceId, testing::name as named},
 };
 
 /// A stand-in for Envoy: a shell script, which is told the file with the question as `$file`.
@@ -44,10 +44,6 @@ impl Script {
         names.sort();
         names
     }
-}
-
-fn named(text: &str) -> Name {
-    text.parse().unwrap()
 }
 
 /// About new clusters of these names.

@@ -1,30 +1,20 @@
-use std::sync::Arc;
-
-use chancery_proto::envoy::bootstrap::Bootstrap;
+use chancery_proto::{Message as _, envoy::bootstrap::Bootstrap};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use super::*;
 use crate::{
     model::{Document, Entry, Problems, parse},
-    translate::snapshot::changes,
+    translate::{
+        snapshot::changes,
+        testing::{self, name as named},
+    },
 };
-
-fn named(text: &str) -> Name {
-    text.parse().unwrap()
-}
 
 fn entry(kind: Kind, name: &str, spec: Value) -> Entry {
     let document = Document { kind, name: named(name), team: None, labels: BTreeMap::new(), spec };
     let mut problems = Problems::default();
     let resource = parse(&document, &mut problems).unwrap_or_else(|| panic!("{:?}", problems.into_vec()));
-    Entry {
-        document: Arc::new(document),
-        resource,
-        revision: 1,
-        updated_at: OffsetDateTime::UNIX_EPOCH,
-        updated_by: "test".into(),
-    }
+    testing::entry(document, resource)
 }
 
 /// Two fleets that use one service, and on the first a listener with these hosts, each by a route of its name.
