@@ -89,6 +89,9 @@ pub struct DevArgs {
     /// Envoy's binary [default: `envoy` on PATH, or .dev/envoy/bin/envoy here or above this program]
     #[arg(long, value_name = "FILE", env = "CHANCERY_ENVOY")]
     pub envoy: Option<PathBuf>,
+    /// Ask Envoy about every change before it is stored, which takes a tenth of a second
+    #[arg(long, conflicts_with = "no_envoy")]
+    pub validate: bool,
 }
 
 /// Runs until SIGINT or SIGTERM. Wants a runtime of several threads: it carries traffic.
@@ -141,7 +144,8 @@ impl Dev {
         for (name, port) in [("demo-a", ports.upstreams[0]), ("demo-b", ports.upstreams[1])] {
             upstreams.push(Upstream::start(name, port).await?);
         }
-        let control_plane = ControlPlane::start(&folder, &ports, &identity.server).await?;
+        let asked = binary.as_deref().filter(|_| args.validate);
+        let control_plane = ControlPlane::start(&folder, &ports, &identity.server, asked).await?;
         let api = Client::new(&format!("http://{}", ports.api), control_plane.admin_token())?;
         let demo = seed::seed(&api, &ports, &folder.join("demo")).await.context("cannot write the demo resources")?;
         // After the demo, so that its limits are in force when this returns.

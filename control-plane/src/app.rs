@@ -37,6 +37,7 @@ use crate::{
     rollout::Stages,
     services::Services,
     store::{self, Store, StoreError},
+    verdict::SecondVerdict,
 };
 
 /// How long the parts get to end once a stop was asked for.
@@ -78,6 +79,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         .with_context(|| format!("cannot create the data folder {}", settings.data_dir.display()))?;
     let admin_token = AdminToken::load_or_create(&settings.admin_token_path(), &mut rand::rng())?;
     let tls = ServerTls::load(settings.tls_files())?;
+    let envoy = match settings.envoy_validate.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => Some(Arc::new(SecondVerdict::by(path, settings.data_dir.join("envoy-validate")).await?)),
+        None => None,
+    };
 
     let readiness = Readiness::new();
     let loaded = readiness.condition("catalog loaded");
@@ -114,7 +119,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let registry = Arc::new(registry);
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
-    let commit = Commit::new(replica.clone(), commits.clone());
+    let commit = Commit::new(replica.clone(), envoy, commits.clone());
 
     let stop = shutdown.token();
     let quarantine = shutdown.spawn("quarantine", quarantine::run(keeper, stop.clone()));

@@ -25,7 +25,7 @@ pub const DEFAULT_MAX_CONNECTIONS: u64 = 50_000;
 
 /// Ten times Envoy's default. The model estimates the size of a pattern and refuses it at that default, so that any
 /// Envoy takes it; one that Envoy counts differently must still not cost a whole route configuration.
-const REGEX_PROGRAM_SIZE: u32 = 10 * re2::MAX_PROGRAM_SIZE;
+pub(crate) const REGEX_PROGRAM_SIZE: u32 = 10 * re2::MAX_PROGRAM_SIZE;
 
 /// Which form of xDS the proxy speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

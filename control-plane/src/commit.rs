@@ -3,12 +3,17 @@
 //! Everything is decided under the writers' lock of the store, on a catalog that is current at that
 //! moment, so two replicas cannot commit what contradicts. What the catalog or the translation refuses
 //! never reaches the store, and neither does what Envoy would refuse of the translation. The result of the check is what is
-//! published: nothing is computed twice.
+//! published.
 //!
-//! Invariant: a change set is one revision or none.
+//! A real Envoy, where there is one to ask ([`SecondVerdict`]), takes its time, so it is asked before anybody's turn begins, on the
+//! catalog known then. In its turn the change is committed if what it puts has been judged, byte by byte. If another change came
+//! between and made it different, the turn is given back and Envoy is asked again.
+//!
+//! Invariants: a change set is one revision or none; no turn waits for Envoy.
+
+mod parsed;
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,16 +22,21 @@ use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
+use self::parsed::{Parsed, Stamp, now, parse_edits};
 use crate::{
-    model::{Catalog, Document, Entry, Key, Name, Problem, Problems, Resource, parse},
+    model::{Catalog, Document, Entry, Key, Name, Problem},
     publish::Changes,
     replica::{Current, Prepared, Replica, ReplicaError},
     store::{NewChange, NewRevision, StoreError},
     translate::constraints,
+    verdict::{Hearing, NoVerdict, Question, SecondVerdict, Unheard},
 };
 
 /// How long a commit may take, waiting for its turn included.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How often a change is judged anew because others changed what it belongs to.
+const HEARINGS: usize = 4;
 
 /// Changes to be made together.
 #[derive(Clone, Debug)]
@@ -141,6 +151,9 @@ pub enum CommitError {
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Envoy has not said whether it would take it.
+    #[error(transparent)]
+    NoVerdict(#[from] NoVerdict),
     /// This replica is not current and cannot become so.
     #[error("this replica cannot follow the store")]
     Behind(#[source] ReplicaError),
@@ -155,18 +168,28 @@ impl From<ReplicaError> for CommitError {
     }
 }
 
+impl From<Unheard> for CommitError {
+    fn from(unheard: Unheard) -> Self {
+        match unheard {
+            Unheard::Refused(problems) => CommitError::Problems(problems),
+            Unheard::NoVerdict(error) => CommitError::NoVerdict(error),
+        }
+    }
+}
+
 /// Commits change sets, one at a time. Cloning shares it.
 #[derive(Clone)]
 pub struct Commit {
     replica: Arc<Replica>,
     turn: Arc<Mutex<()>>,
     tasks: TaskTracker,
+    envoy: Option<Arc<SecondVerdict>>,
 }
 
 impl Commit {
-    /// Commits to the store behind `replica`; commits in flight are tasks of `tasks`.
-    pub fn new(replica: Arc<Replica>, tasks: TaskTracker) -> Self {
-        Self { replica, turn: Arc::default(), tasks }
+    /// Commits to the store behind `replica` what `envoy`, if there is one, takes; commits in flight are tasks of `tasks`.
+    pub fn new(replica: Arc<Replica>, envoy: Option<Arc<SecondVerdict>>, tasks: TaskTracker) -> Self {
+        Self { replica, turn: Arc::default(), tasks, envoy }
     }
 
     /// The catalog as it is.
@@ -180,10 +203,9 @@ impl Commit {
     pub async fn commit(&self, set: ChangeSet) -> Result<Committed, CommitError> {
         let edits = parse_edits(&set, &self.replica.current())?;
         if set.dry_run {
-            let current = self.replica.current();
-            let checked = check(&current, &set, edits)?;
-            translate(&current, &checked)?;
-            return Ok(checked.committed);
+            let decided = self.decide(&self.replica.current(), &set, edits)?;
+            self.hear(&mut Hearing::begin(), &decided.questions).await?;
+            return Ok(decided.checked.committed);
         }
         let this = self.clone();
         let work = self.tasks.spawn(async move { this.commit_parsed(set, edits).await });
@@ -197,111 +219,81 @@ impl Commit {
     }
 
     async fn commit_parsed(&self, set: ChangeSet, edits: Vec<Parsed>) -> Result<Committed, CommitError> {
+        let mut hearing = Hearing::begin();
+        if self.envoy.is_some() {
+            // What is wrong is told of the newest catalog, below.
+            let ahead = self.decide(&self.replica.current(), &set, edits.clone());
+            self.hear(&mut hearing, ahead.as_ref().map_or(&[], |decided| &decided.questions)).await?;
+        }
+        for _ in 0..HEARINGS {
+            match self.take_turn(&set, edits.clone(), &hearing).await? {
+                Turn::Committed(committed) => return Ok(committed),
+                Turn::GivenBack(questions) => self.hear(&mut hearing, &questions).await?,
+            }
+        }
+        Err(CommitError::NoVerdict(NoVerdict::Overtaken))
+    }
+
+    async fn hear(&self, hearing: &mut Hearing, questions: &[Question]) -> Result<(), CommitError> {
+        match &self.envoy {
+            Some(envoy) => Ok(envoy.hear(hearing, questions).await?),
+            None => Ok(()),
+        }
+    }
+
+    async fn take_turn(&self, set: &ChangeSet, edits: Vec<Parsed>, hearing: &Hearing) -> Result<Turn, CommitError> {
         let _turn = self.turn.lock().await;
         let mut write = self.replica.store().begin().await?;
         let current = self.replica.catch_up_with(&mut *write).await?;
-        let checked = check(&current, &set, edits)?;
+        let Decided { checked, changes, questions } = self.decide(&current, set, edits)?;
         if checked.committed.changed.is_empty() {
-            return Ok(checked.committed);
+            return Ok(Turn::Committed(checked.committed));
         }
-        let changes = translate(&current, &checked)?;
+        if !hearing.covers(&questions) {
+            return Ok(Turn::GivenBack(questions));
+        }
         let Checked { mut committed, next, new_changes, at } = checked;
         committed.fleets = changes.fleets.keys().cloned().collect();
         committed.limiters = !changes.domains.is_empty();
-        let revision = NewRevision { author: set.author, message: set.message, at, changes: new_changes };
+        let revision =
+            NewRevision { author: set.author.clone(), message: set.message.clone(), at, changes: new_changes };
         let summary = write.commit(revision).await?.summary;
         let revision = summary.number;
         committed.revision = revision;
         tracing::info!(revision, changed = committed.changed.len(), fleets = ?committed.fleets, "committed");
         committed.published = Instant::now();
         self.replica.advance(Prepared { revision, catalog: next, changes }, &summary).await;
-        Ok(committed)
+        Ok(Turn::Committed(committed))
     }
-}
 
-enum Parsed {
-    Put { document: Arc<Document>, resource: Resource, expect: Expect },
-    Delete { key: Key, expect: Expect },
-}
-
-impl Parsed {
-    fn key(&self) -> Key {
-        match self {
-            Parsed::Put { document, .. } => document.key(),
-            Parsed::Delete { key, .. } => key.clone(),
+    /// What `edits` mean for everybody, if they may be made and pass the first verdict, and what Envoy is to be asked about them.
+    fn decide(&self, current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Decided, CommitError> {
+        let checked = check(current, set, edits)?;
+        let keys: Vec<Key> = checked.committed.changed.iter().map(|changed| changed.key.clone()).collect();
+        let changes = Changes::between(&current.catalog, &checked.next, &keys);
+        let refused = constraints::refused(&checked.next, &changes.fleets);
+        if !refused.is_empty() {
+            return Err(CommitError::Problems(refused));
         }
-    }
-
-    fn expect(&self) -> Expect {
-        match self {
-            Parsed::Put { expect, .. } | Parsed::Delete { expect, .. } => *expect,
-        }
-    }
-
-    fn into_change(self, stamp: &Stamp<'_>) -> (Key, Option<Entry>) {
-        match self {
-            Parsed::Put { document, resource, .. } => {
-                let key = document.key();
-                let (revision, updated_at, updated_by) = (stamp.revision, stamp.at, stamp.author.to_owned());
-                (key, Some(Entry { document, resource, revision, updated_at, updated_by }))
-            }
-            Parsed::Delete { key, .. } => (key, None),
-        }
+        let asked = changes.fleets.iter().filter(|_| self.envoy.is_some());
+        let questions =
+            asked.map(|(fleet, changes)| Question::about(&checked.next, fleet, &changes.put, &keys)).collect();
+        Ok(Decided { checked, changes, questions })
     }
 }
 
-/// Parses every edit, or says all that is wrong with the change: in the documents that cannot be read, and, as far as it
-/// can be told without them, in the rest.
-fn parse_edits(set: &ChangeSet, current: &Current) -> Result<Vec<Parsed>, CommitError> {
-    let mut problems = Problems::default();
-    let mut parsed: Vec<Parsed> = Vec::with_capacity(set.edits.len());
-    let mut unread: Vec<&Document> = Vec::new();
-    let mut seen = BTreeSet::new();
-    for edit in &set.edits {
-        let key = match edit {
-            Edit::Put { document, expect } => {
-                match parse(document, &mut problems) {
-                    Some(resource) => {
-                        let document = Arc::new(document.clone());
-                        parsed.push(Parsed::Put { document, resource, expect: *expect });
-                    }
-                    None => unread.push(document),
-                }
-                document.key()
-            }
-            Edit::Delete { key, expect } => {
-                parsed.push(Parsed::Delete { key: key.clone(), expect: *expect });
-                key.clone()
-            }
-        };
-        if !seen.insert(key.clone()) {
-            problems.about(key.to_string()).report("stands twice in one change");
-        }
-    }
-    if problems.is_empty() {
-        return Ok(parsed);
-    }
-    let mut found = problems.into_vec();
-    if seen.len() == set.edits.len() {
-        let stamp = Stamp { revision: current.revision + 1, at: now(), author: &set.author };
-        let changes = parsed.into_iter().map(|edit| edit.into_change(&stamp)).collect();
-        found.extend(current.catalog.problems_beside(changes, &unread));
-    }
-    found.sort();
-    Err(CommitError::Problems(found))
+/// What became of a turn.
+enum Turn {
+    Committed(Committed),
+    /// Nothing was written: this is not judged yet.
+    GivenBack(Vec<Question>),
 }
 
-/// What a revision says of itself.
-struct Stamp<'a> {
-    revision: u64,
-    at: OffsetDateTime,
-    author: &'a str,
-}
-
-/// The time, as exact as stores keep it.
-fn now() -> OffsetDateTime {
-    let now = OffsetDateTime::now_utc();
-    now.replace_microsecond(now.microsecond()).unwrap_or(now)
+/// A change that may be made.
+struct Decided {
+    checked: Checked,
+    changes: Changes,
+    questions: Vec<Question>,
 }
 
 struct Checked {
@@ -361,14 +353,6 @@ fn check(current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Check
         new_changes,
         at: stamp.at,
     })
-}
-
-/// What a change that was found consistent means for everybody, if Envoy would take it.
-fn translate(current: &Current, checked: &Checked) -> Result<Changes, CommitError> {
-    let keys: Vec<Key> = checked.committed.changed.iter().map(|changed| changed.key.clone()).collect();
-    let changes = Changes::between(&current.catalog, &checked.next, &keys);
-    let refused = constraints::refused(&checked.next, &changes.fleets);
-    if refused.is_empty() { Ok(changes) } else { Err(CommitError::Problems(refused)) }
 }
 
 fn expectation(key: &Key, expect: Expect, before: Option<&Arc<Entry>>, head: u64) -> Result<(), CommitError> {

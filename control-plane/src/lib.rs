@@ -27,3 +27,4 @@ pub mod services;
 pub mod settings;
 pub mod store;
 pub mod translate;
+pub mod verdict;

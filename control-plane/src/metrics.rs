@@ -18,6 +18,12 @@ pub const ROLLOUTS: &str = "chancery_rollouts_total";
 /// Gauge: resources that fleets are not served because a proxy rejected them.
 pub const QUARANTINE: &str = "chancery_quarantine";
 
+/// Counter: questions to a validating Envoy, by `outcome`: `taken`, `refused`, `crashed`, `undecided` (it misses what only proxies
+/// have), `remembered` (it had answered before), `too_slow`, `failed` (the program itself is at fault).
+pub const VALIDATIONS: &str = "chancery_validations_total";
+/// Histogram: how long a validating Envoy runs, in seconds.
+pub const VALIDATION_DURATION: &str = "chancery_validation_duration_seconds";
+
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
     metrics::describe_gauge!(REVISION, "Revision of the configuration that this replica serves");
@@ -28,5 +34,7 @@ pub fn describe() {
     metrics::describe_counter!(QUARANTINED, "Resources taken back for a fleet because a proxy rejected them");
     metrics::describe_counter!(ROLLOUTS, "Rollouts that ended, by outcome");
     metrics::describe_gauge!(QUARANTINE, "Resources that fleets are not served because a proxy rejected them");
+    metrics::describe_counter!(VALIDATIONS, "Questions to a validating Envoy, by outcome");
+    metrics::describe_histogram!(VALIDATION_DURATION, metrics::Unit::Seconds, "Time a validating Envoy runs");
     chancery_xds::metrics::describe();
 }

@@ -74,6 +74,8 @@ pub struct Settings {
     /// How often each proxy reports the load of its services.
     #[serde(with = "humantime_serde")]
     pub load_report_interval: Duration,
+    /// An Envoy that is asked about every change before it is stored; not set: none is.
+    pub envoy_validate: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -94,6 +96,7 @@ impl Default for Settings {
             max_new_streams: NEW_STREAMS,
             replica_name: String::new(),
             load_report_interval: Duration::from_secs(10),
+            envoy_validate: None,
         }
     }
 }
@@ -211,6 +214,9 @@ pub struct Flags {
     /// How often each proxy reports the load of its services, 1s to 1m [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub load_report_interval: Option<String>,
+    /// Envoy's binary, to ask it about every change before it is stored [default: none is asked]
+    #[arg(long, value_name = "FILE")]
+    pub envoy_validate: Option<PathBuf>,
 
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_CONFIG")]

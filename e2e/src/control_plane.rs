@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     api::Api,
     certificates::Authority,
+    client::{fetch, get},
     process::{Process, own_program},
     wait::PATIENCE,
 };
@@ -123,6 +124,13 @@ impl ControlPlane {
     /// Its log, of all its lives.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// A metric by its name, with its labels if it has some; 0 if it was never counted.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let text = fetch(self.admin, get("admin", "/metrics")).await?.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(Ok(0.0), |value| value.parse().with_context(|| format!("{name} is no number: {value}")))
     }
 
     /// Its process id.

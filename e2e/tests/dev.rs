@@ -15,10 +15,12 @@ use chancery_e2e::{
     client::{Response, fetch, get},
     document::{resource, route_saying},
     process::{Process, own_program},
+    raw,
     redis::Redis,
     required,
     wait::until,
 };
+use http::Method;
 use serde_json::{Value, json};
 
 /// Time for a first start: certificates, database, Envoy.
@@ -230,6 +232,21 @@ async fn the_limit_of_the_demo_refuses_and_can_be_edited() -> Result<()> {
     let (admitted, refusal) = dev.until_refused(50).await?;
     assert!(admitted <= 2, "{admitted} admitted by a limit of 2");
     assert!(refusal.header("x-ratelimit-limit").starts_with('2'), "{:?}", refusal.headers);
+    dev.interrupt().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_envoy_can_be_asked_about_every_change() -> Result<()> {
+    if required::envoy().is_none() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let dev = Dev::start(folder.path(), free_offset()?, &["--validate"]).await?;
+    let twice = ["one", "other"].map(|name| raw::host(name, &raw::saying("twice")));
+    let bad = raw::patch("bad", json!({ "resource": raw::routes("raw", &twice) }));
+    let answer = dev.api()?.json(Method::POST, "/api/v1/envoy-patches?dryRun=true", Some(&bad)).await?;
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    assert!(answer.text().contains("that Envoy refuses: Only a single wildcard domain"), "{}", answer.text());
     dev.interrupt().await
 }
 

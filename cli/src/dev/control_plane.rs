@@ -1,5 +1,7 @@
 //! The control plane inside this process. The only file that knows how one is started.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, anyhow};
 use chancery_control_plane::{
     app::{self, Running, Settings},
@@ -17,8 +19,13 @@ pub(super) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts it on the data folder; returns once it serves.
-    pub(super) async fn start(folder: &Folder, ports: &Ports, server: &IdentityFiles) -> Result<Self> {
+    /// Starts it on the data folder; returns once it serves. `envoy`, if there is one, is asked about every change.
+    pub(super) async fn start(
+        folder: &Folder,
+        ports: &Ports,
+        server: &IdentityFiles,
+        envoy: Option<&Path>,
+    ) -> Result<Self> {
         let settings = Settings {
             data_dir: folder.path().to_owned(),
             api_addr: ports.api,
@@ -27,6 +34,7 @@ impl ControlPlane {
             tls_cert: server.certificate.clone(),
             tls_key: server.private_key.clone(),
             client_ca: server.ca.clone(),
+            envoy_validate: envoy.map(Path::to_owned),
             ..Settings::default()
         };
         let token_file = settings.admin_token_path();

@@ -16,6 +16,7 @@ use crate::{
     model::{Entry, Key, Problem},
     replica::ReplicaError,
     store::StoreError,
+    verdict::NoVerdict,
 };
 
 /// Seconds after which a caller may try again.
@@ -62,6 +63,8 @@ pub(super) enum ApiError {
     Store(#[source] StoreError),
     #[error("this replica is behind")]
     Behind(#[source] ReplicaError),
+    #[error(transparent)]
+    NoVerdict(NoVerdict),
     #[error("{0} failed")]
     Internal(&'static str, #[source] Box<dyn Error + Send + Sync>),
 }
@@ -74,6 +77,7 @@ impl From<CommitError> for ApiError {
             CommitError::NotFound(key) => Self::NotFound(key.to_string()),
             CommitError::Exists(key) => Self::Exists(key),
             CommitError::Store(error) => Self::Store(error),
+            CommitError::NoVerdict(error) => Self::NoVerdict(error),
             CommitError::Behind(error) => Self::Behind(error),
         }
     }
@@ -111,6 +115,7 @@ impl ApiError {
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
             Self::Behind(_) => (StatusCode::SERVICE_UNAVAILABLE, "replica-behind"),
+            Self::NoVerdict(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-verdict"),
             Self::Store(_) | Self::Internal(..) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }

@@ -98,7 +98,6 @@ impl Place {
 
 /// The resource that can be mended.
 fn blame(catalog: &Catalog, fleet: &Name, id: &ResourceId, bytes: &[u8], violation: &Violation) -> (Key, Place) {
-    let own = |kind, name: &Name, path| (Key::new(kind, name.clone()), Place::new(path, violation));
     // What is translated was accepted before anybody patched it; of several patches, the one that reaches the place.
     let patches = catalog.patches_of_resource(fleet, &id.resource()).filter_map(|name| catalog.envoy_patch(name));
     let mut patches: Vec<&EnvoyPatch> = patches.map(AsRef::as_ref).collect();
@@ -109,17 +108,26 @@ fn blame(catalog: &Catalog, fleet: &Name, id: &ResourceId, bytes: &[u8], violati
     if let Some(patch) = patches.last() {
         return (Key::new(Kind::EnvoyPatch, patch.name.clone()), Place::of(patch, violation));
     }
+    if let ResourceId::VirtualHost(..) = id
+        && let Some((route, index)) = rule(bytes, violation)
+    {
+        return (Key::new(Kind::Route, route), Place::new(&format!("spec.rules[{index}]"), violation));
+    }
+    let (origin, path) = origin(fleet, id);
+    (origin, Place::new(path, violation))
+}
+
+/// The resource that what `fleet` gets as `id` is made from, patches aside, and where in it.
+pub(crate) fn origin(fleet: &Name, id: &ResourceId) -> (Key, &'static str) {
+    let own = |kind, name: &Name, path| (Key::new(kind, name.clone()), path);
     match id {
         ResourceId::RateLimiter => own(Kind::Fleet, fleet, "spec.rateLimiter"),
         ResourceId::Cluster(name) => own(Kind::Service, name, "spec"),
         ResourceId::Endpoints(name) => own(Kind::Service, name, "spec.endpoints"),
-        ResourceId::Listener(name) | ResourceId::RouteConfiguration(name) | ResourceId::WholeRoutes(name) => {
-            own(Kind::Listener, name, "spec")
-        }
-        ResourceId::VirtualHost(listener, _) => match rule(bytes, violation) {
-            Some((route, index)) => own(Kind::Route, &route, &format!("spec.rules[{index}]")),
-            None => own(Kind::Listener, listener, "spec"),
-        },
+        ResourceId::Listener(name)
+        | ResourceId::RouteConfiguration(name)
+        | ResourceId::WholeRoutes(name)
+        | ResourceId::VirtualHost(name, _) => own(Kind::Listener, name, "spec"),
         ResourceId::Added(_) => own(Kind::Fleet, fleet, "spec"),
     }
 }

@@ -123,7 +123,7 @@ pub(super) fn connection_manager(listener: &Name, routes: String, fleet: &Fleet)
 }
 
 /// The last filter of every chain: it does what the routes say.
-fn router() -> HttpFilter {
+pub(crate) fn router() -> HttpFilter {
     HttpFilter {
         name: "envoy.filters.http.router".to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(any::pack_typed(&Router::default()))),

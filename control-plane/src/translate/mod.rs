@@ -20,7 +20,7 @@ pub mod listener;
 pub mod rate_limit;
 pub mod route;
 pub mod snapshot;
-mod value;
+pub(crate) mod value;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -89,7 +89,7 @@ impl ResourceId {
     }
 
     /// As a patch names it.
-    pub(super) fn resource(&self) -> EnvoyResource {
+    pub(crate) fn resource(&self) -> EnvoyResource {
         match self {
             Self::RateLimiter => EnvoyResource::Cluster(rate_limit::CLUSTER.to_owned()),
             Self::Cluster(name) => EnvoyResource::Cluster(name.to_string()),
@@ -174,6 +174,11 @@ pub fn full(catalog: &Catalog) -> BTreeMap<Name, FleetChanges> {
         changes
     };
     catalog.fleets().map(|fleet| (fleet.name.clone(), created(fleet))).collect()
+}
+
+/// The resource `id` of `fleet`, if the fleet gets it.
+pub fn one(catalog: &Catalog, fleet: &Name, id: &ResourceId) -> Option<Bytes> {
+    Source::of(id, catalog, fleet).map(|source| source.encode(&mut Vec::new()))
 }
 
 /// What the changes to the resources `changed`, which lead from `before` to `after`, mean for each fleet.

@@ -1,9 +1,11 @@
 //! Small model values, and messages as readable text, for the tests of the translations.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
 
 use crate::model::{
-    Name,
+    Document, Entry, Name, Resource,
     fleet::Fleet,
     listener::{Listener, ListenerProtocol, RouteDelivery},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, RateLimit, WhenRedisIsDown},
@@ -41,6 +43,17 @@ pub(crate) fn snapshot(message: &impl Debug) -> String {
 
 pub(crate) fn name(text: &str) -> Name {
     text.parse().expect("a valid name")
+}
+
+/// As the store has it.
+pub(crate) fn entry(document: Document, resource: Resource) -> Entry {
+    Entry {
+        document: Arc::new(document),
+        resource,
+        revision: 1,
+        updated_at: OffsetDateTime::UNIX_EPOCH,
+        updated_by: "test".into(),
+    }
 }
 
 pub(crate) fn fleet(text: &str) -> Fleet {

@@ -45,7 +45,7 @@ pub(super) fn ads() -> ConfigSource {
 }
 
 /// A TCP address; `host` is an IP address, or a name where Envoy resolves names.
-pub(super) fn socket_address(host: String, port: u16) -> Address {
+pub(crate) fn socket_address(host: String, port: u16) -> Address {
     Address {
         address: Some(address::Address::SocketAddress(SocketAddress {
             address: host,

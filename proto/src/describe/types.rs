@@ -114,6 +114,11 @@ impl Type {
         (0..TABLE.len()).filter_map(|index| Some(TABLE.entry(index)?.0))
     }
 
+    /// The names of its fields that hold a text.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().filter(|field| field.kind == Kind::String).map(|field| field.name.as_str())
+    }
+
     fn at(index: usize) -> Option<&'static Self> {
         let unpack = || {
             let (name, described) = TABLE.entry(index)?;

@@ -40,7 +40,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     tokio::spawn(batches.run(registry.clone(), CancellationToken::new()));
     Api {
         publisher,
-        commit: Commit::new(replica.clone(), TaskTracker::new()),
+        commit: Commit::new(replica.clone(), None, TaskTracker::new()),
         replica,
         proxies,
         feed,

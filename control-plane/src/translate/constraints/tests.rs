@@ -11,26 +11,15 @@ use chancery_proto::{
     },
 };
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use super::*;
 use crate::{
     model::{Document, Entry, Resource, parse, route::HostPattern},
     translate::{
         snapshot,
-        testing::{fleet, http_listener, name, respond, route, rule, service},
+        testing::{entry, fleet, http_listener, name, respond, route, rule, service},
     },
 };
-
-fn entry(document: Document, resource: Resource) -> Entry {
-    Entry {
-        document: Arc::new(document),
-        resource,
-        revision: 1,
-        updated_at: OffsetDateTime::UNIX_EPOCH,
-        updated_by: "test".into(),
-    }
-}
 
 /// A fleet with a listener, a service and a route, and these patches.
 fn catalog(patches: &[(&str, Value)]) -> Catalog {
