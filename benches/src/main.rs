@@ -6,7 +6,6 @@ mod config_push;
 mod machine;
 mod ratelimit;
 mod report;
-mod usage;
 mod xds_fleet;
 
 use std::path::PathBuf;

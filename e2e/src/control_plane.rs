@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     api::Api,
     certificates::Authority,
+    client::{fetch, get},
     process::{Process, own_program},
     wait::PATIENCE,
 };
@@ -118,6 +119,19 @@ impl ControlPlane {
     /// A caller of its API, as administrator.
     pub fn caller(&self) -> Api {
         Api::new(self.api, ADMIN_TOKEN)
+    }
+
+    /// A metric, as the sum over its labels; 0 if nothing was counted yet.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let metrics = fetch(self.admin, get("admin", "/metrics")).await?.text();
+        let of_name = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            if !rest.starts_with(['{', ' ']) {
+                return None;
+            }
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        };
+        Ok(metrics.lines().filter_map(of_name).sum())
     }
 
     /// Its log, of all its lives.
