@@ -141,7 +141,7 @@ impl Admit for FleetAdmission {
             refuse(&refused, peer, Some(hello.node), "stream refused")
         })?;
         let proxy = Arc::new(ProxyId { fleet, id });
-        let judged = served.shelf.map(|shelf| Judged { shelf, changed: self.publisher.quarantine_changed() });
+        let judged = served.shelf.map(|shelf| Judged::new(shelf, self.publisher.quarantine_changed()));
         let observer = Observer::new(proxy.clone(), self.proxies.clone(), judged);
         let status = Arc::new(StreamStatus::observed(Box::new(observer)));
         let guard = self.proxies.connect(Connection {
