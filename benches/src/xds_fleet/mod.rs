@@ -189,7 +189,7 @@ async fn measure(
 
 /// Lets this process and those it starts open so many files.
 #[expect(unsafe_code, reason = "std has no limits of resources")]
-fn allow_files(wanted: usize) -> Result<()> {
+pub(crate) fn allow_files(wanted: usize) -> Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls only read or write the struct that they are given.
     let done = unsafe {

@@ -67,6 +67,26 @@ impl Fault {
         Self::Liar,
     ];
 
+    /// How many clients do it at the same time, where nobody has a reason for another number.
+    pub fn clients(self) -> usize {
+        match self {
+            Self::SlowReader | Self::Deaf => 20,
+            Self::Reconnects | Self::Refused => 8,
+            Self::Liar => 4,
+            Self::Nacks | Self::NackLoop => 3,
+            Self::Stampede => 1,
+        }
+    }
+
+    /// How many identities they act under: a proxy that comes too often is put off, and not every one is to be.
+    pub fn identities(self) -> usize {
+        match self {
+            Self::Reconnects => 1000,
+            Self::Liar => 100,
+            _ => self.clients(),
+        }
+    }
+
     /// Whether a client does it until it is dropped: its rounds come by themselves, or there is but one.
     fn is_endless(self) -> bool {
         matches!(self, Self::SlowReader | Self::Deaf | Self::Nacks | Self::NackLoop)
@@ -115,15 +135,19 @@ impl Culprits {
         }))
     }
 
-    /// Lets `clients` of them misbehave towards the server at `xds`.
-    pub fn start(self: &Arc<Self>, fault: Fault, clients: usize, xds: SocketAddr) -> Misbehaving {
-        let (mut tasks, record) = (JoinSet::new(), Arc::<Record>::default());
+    /// Lets them misbehave towards the server at `xds`, each at most once in `pause`.
+    pub fn start(self: &Arc<Self>, fault: Fault, pause: Option<Duration>, xds: SocketAddr) -> Misbehaving {
+        let (mut tasks, record, clients) = (JoinSet::new(), Arc::<Record>::default(), fault.clients());
         for client in 0..clients {
             let (culprits, record) = (self.clone(), record.clone());
             tasks.spawn(async move {
                 // Each goes through identities of its own.
                 let mut number = client % culprits.own.len();
+                let mut ticks = pause.map(tokio::time::interval);
                 loop {
+                    if let Some(ticks) = &mut ticks {
+                        ticks.tick().await;
+                    }
                     let round = culprits.round(fault, number, xds, &record);
                     let done = if fault.is_endless() { Ok(round.await) } else { timeout(ROUND, round).await };
                     let done = done.with_context(|| format!("a round takes longer than {ROUND:?}")).flatten();

@@ -39,6 +39,7 @@ pub struct Stage {
     api: Api,
     fleet: Arc<Fleet>,
     proxies: usize,
+    fault: Fault,
     culprits: Arc<Culprits>,
     edits: u64,
     script: Script,
@@ -48,8 +49,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// So many proxies that behave, `services` with as many routes, and `culprits` identities to misbehave under.
-    pub async fn set(proxies: usize, services: usize, culprits: usize) -> Result<Self> {
+    /// So many proxies that behave, `services` with as many routes, and those who are to misbehave by `fault`.
+    pub async fn set(proxies: usize, services: usize, fault: Fault) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path(), "authority")?;
         let control_plane = ControlPlane::start_alone(folder.path(), &authority).await?;
@@ -58,17 +59,17 @@ impl Stage {
         api.put(&edited(0)).await?;
         let fleet = Arc::new(Fleet::new(&authority, proxies)?);
         let catalog = fleet.explore(control_plane.xds).await?;
-        let culprits = Culprits::new(folder.path(), &authority, culprits, &catalog)?;
+        let culprits = Culprits::new(folder.path(), &authority, fault.identities(), &catalog)?;
         let script = Script::cold(&catalog, Envelope::edit);
         let running = fleet.start_all(control_plane.xds, &script);
         fleet.tally.all_synced(proxies, SERVED).await?;
         let running = Some(running);
-        Ok(Self { control_plane, api, fleet, proxies, culprits, edits: 0, script, running, _folder: folder })
+        Ok(Self { control_plane, api, fleet, proxies, fault, culprits, edits: 0, script, running, _folder: folder })
     }
 
-    /// Lets `clients` misbehave, for as long as what is returned lives.
-    pub fn misbehave(&self, fault: Fault, clients: usize) -> Misbehaving {
-        self.culprits.start(fault, clients, self.control_plane.xds)
+    /// Lets clients misbehave, each at most once in `pause`, for as long as what is returned lives.
+    pub fn misbehave(&self, pause: Option<Duration>) -> Misbehaving {
+        self.culprits.start(self.fault, pause, self.control_plane.xds)
     }
 
     /// Makes an edit. Returns how long after that was begun each proxy that behaves had it, when all have it.
