@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     pin::pin,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -111,7 +112,7 @@ impl Culprits {
             served = served => served?,
             _ = driver.as_mut() => bail!("the server closed the connection"),
         }
-        let in_order = record.rounds.load(std::sync::atomic::Ordering::Relaxed) % 2 == 0;
+        let in_order = record.rounds.load(Ordering::Relaxed).is_multiple_of(2);
         if in_order {
             // It ends when nothing is left that could be said on it.
             timeout(PARTING, driver).await.context("the connection does not end")??;
@@ -142,7 +143,7 @@ impl Culprits {
             ensure!(code == Code::PermissionDenied, "as {} of {} it got {code:?}", claim.id, claim.cluster);
             Ok(())
         };
-        match record.rounds.load(std::sync::atomic::Ordering::Relaxed) % 5 {
+        match record.rounds.load(Ordering::Relaxed) % 5 {
             0 => denied(self.connect(number, xds, WINDOW).await?, claim(&me, "another")).await,
             1 => denied(self.connect(number, xds, WINDOW).await?, claim("another", "edge")).await,
             2 => {
