@@ -17,6 +17,7 @@ use chancery_e2e::{
     document::{resource, service},
     envoy::Envoy,
     scene::Scene,
+    usage,
     wait::{PATIENCE, until},
 };
 use clap::Args;
@@ -26,7 +27,6 @@ use serde_json::{Value, json};
 use crate::{
     machine::Machine,
     report::{Samples, milliseconds, publish, table},
-    usage,
 };
 
 /// How many resources go into one write while a catalog is set up.

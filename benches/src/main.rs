@@ -6,7 +6,7 @@ mod config_push;
 mod machine;
 mod ratelimit;
 mod report;
-mod usage;
+mod xds_faults;
 mod xds_fleet;
 
 use std::path::PathBuf;
@@ -34,6 +34,8 @@ enum Part {
     Ratelimit(ratelimit::Options),
     /// Thousands of scripted proxies on one control plane, beside go-control-plane
     XdsFleet(xds_fleet::Options),
+    /// How much later proxies have an edit while other clients misbehave, and what that leaves in memory
+    XdsFaults(xds_faults::Options),
     /// A server that `ratelimit` compares ours with
     Serve(ratelimit::Peer),
     /// The load of `ratelimit`, as it starts it itself
@@ -50,10 +52,12 @@ fn main() -> Result<()> {
         Part::All => with_runtime(async {
             config_push::run(&config_push::Options::default(), &out).await?;
             ratelimit::run(&ratelimit::Options::default(), &out).await?;
-            xds_fleet::run(&xds_fleet::Options::default(), &out).await
+            xds_fleet::run(&xds_fleet::Options::default(), &out).await?;
+            xds_faults::run(&xds_faults::Options::default(), &out).await
         }),
         Part::ConfigPush(options) => with_runtime(config_push::run(&options, &out)),
         Part::XdsFleet(options) => with_runtime(xds_fleet::run(&options, &out)),
+        Part::XdsFaults(options) => with_runtime(xds_faults::run(&options, &out)),
         Part::Ratelimit(options) => with_runtime(ratelimit::run(&options, &out)),
     }
 }

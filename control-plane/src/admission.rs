@@ -5,6 +5,8 @@
 //! all fleets and nothing else, a proxy none of them, an operator nothing. Every refusal is one log line that says who, from
 //! where and why; the client is told no more than that its claim is wrong.
 
+mod pace;
+
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::SystemTime};
 
 use chancery_proto::{
@@ -13,10 +15,10 @@ use chancery_proto::{
 };
 use chancery_runtime::{telemetry, tls::PeerInfo};
 use chancery_xds::{Admission, Admit, Hello, Protocol, StreamStatus};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use self::pace::{Pace, TooSoon};
 use crate::{
     identity::spiffe::{Identity, LimiterIdentity, ProxyIdentity},
     model::Name,
@@ -29,9 +31,7 @@ pub struct FleetAdmission {
     publisher: Arc<Publisher>,
     proxies: Arc<Proxies>,
     trust_domain: String,
-    /// How fast streams are taken on. After a restart a whole fleet comes at once, and each costs a first
-    /// response with everything in it.
-    rate: DefaultDirectRateLimiter,
+    pace: Pace,
 }
 
 /// Why a stream is refused.
@@ -55,13 +55,24 @@ enum Refused {
     NoProxy,
     #[error("too many streams are opened at once; try again")]
     TooMany,
+    #[error("this client opens too many streams; try again")]
+    TooOften,
+}
+
+impl From<TooSoon> for Refused {
+    fn from(too_soon: TooSoon) -> Self {
+        match too_soon {
+            TooSoon::All => Self::TooMany,
+            TooSoon::Client => Self::TooOften,
+        }
+    }
 }
 
 impl FleetAdmission {
     /// Admits proxies and limiters of `trust_domain` to the caches of `publisher`, at most `per_second` of them, and registers
     /// them in `proxies`.
     pub fn new(publisher: Arc<Publisher>, proxies: Arc<Proxies>, trust_domain: String, per_second: NonZeroU32) -> Self {
-        Self { publisher, proxies, trust_domain, rate: RateLimiter::direct(Quota::per_second(per_second)) }
+        Self { publisher, proxies, trust_domain, pace: Pace::new(per_second) }
     }
 
     /// Who calls, by the certificate; the node, if there is one, must agree with it.
@@ -115,19 +126,18 @@ impl FleetAdmission {
         hello: &Hello<'_>,
         labels: &BTreeMap<String, String>,
     ) -> Result<(Option<Name>, Name, Served), Refused> {
-        let take_place = || self.rate.check().map_err(|_| Refused::TooMany);
         match identity {
             Identity::Proxy(ProxyIdentity { fleet, id, .. }) => {
                 let unknown = || Refused::UnknownFleet(fleet.to_string());
                 self.publisher.has(&fleet).then_some(()).ok_or_else(unknown)?;
-                take_place()?;
+                self.pace.take_place(&(Some(fleet.clone()), id.clone()))?;
                 let who = Who { id: &id, labels };
                 let form = route_form(hello.protocol, hello.node);
                 let served = self.publisher.serve(&fleet, form, &who).ok_or_else(unknown)?;
                 Ok((Some(fleet), id, served))
             }
             Identity::Limiter(LimiterIdentity { id, .. }) => {
-                take_place()?;
+                self.pace.take_place(&(None, id.clone()))?;
                 let is_ours = !hello.node.cluster.is_empty();
                 Ok((None, id, if is_ours { self.publisher.serve_limiter() } else { self.publisher.serve_peer() }))
             }
@@ -144,9 +154,10 @@ impl Admit for FleetAdmission {
         let admitted =
             self.identify(peer, Some(hello.node)).and_then(|identity| self.served(identity, &hello, &labels));
         let (fleet, id, served) = admitted.map_err(|refused| {
-            if matches!(refused, Refused::TooMany) {
+            if matches!(refused, Refused::TooMany | Refused::TooOften) {
                 // It tries again, and thousands may.
-                tracing::debug!(?address, proxy = hello.node.id, fleet = hello.node.cluster, "stream put off");
+                let (proxy, fleet, error) = (&hello.node.id, &hello.node.cluster, telemetry::chain(&refused));
+                tracing::debug!(?address, proxy, fleet, error, "stream put off");
                 return Status::resource_exhausted(refused.to_string());
             }
             refuse(&refused, peer, Some(hello.node), "stream refused")
@@ -154,7 +165,7 @@ impl Admit for FleetAdmission {
         let proxy = Arc::new(ProxyId { fleet, id });
         let canary = served.rejections.is_some();
         let (changed, rejections) = (self.publisher.quarantine_changed(), served.rejections);
-        let judged = served.shelf.map(|shelf| Judged { shelf, changed, rejections });
+        let judged = served.shelf.map(|shelf| Judged::new(shelf, changed, rejections));
         let observer = Observer::new(proxy.clone(), self.proxies.clone(), judged);
         let status = Arc::new(StreamStatus::observed(Box::new(observer)));
         let guard = self.proxies.connect(Connection {

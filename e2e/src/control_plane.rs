@@ -121,16 +121,22 @@ impl ControlPlane {
         Api::new(self.api, ADMIN_TOKEN)
     }
 
+    /// A metric by its name, as the sum over its labels if none are given; 0 if nothing was counted yet.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let metrics = fetch(self.admin, get("admin", "/metrics")).await?.text();
+        let of_name = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            if !rest.starts_with(['{', ' ']) {
+                return None;
+            }
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        };
+        Ok(metrics.lines().filter_map(of_name).sum())
+    }
+
     /// Its log, of all its lives.
     pub fn log(&self) -> String {
         self.process.log()
-    }
-
-    /// A metric by its name, with its labels if it has some; 0 if it was never counted.
-    pub async fn metric(&self, name: &str) -> Result<f64> {
-        let text = fetch(self.admin, get("admin", "/metrics")).await?.text();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(Ok(0.0), |value| value.parse().with_context(|| format!("{name} is no number: {value}")))
     }
 
     /// Its process id.

@@ -68,6 +68,8 @@ pub(crate) struct SessionRules {
     pub(crate) patience: Duration,
     /// How many types may be asked for.
     pub(crate) max_types: usize,
+    /// How many names may be asked for, of all types together.
+    pub(crate) max_names: usize,
     /// Whether it serves all types; where it serves one, there is nothing to wait for.
     pub(crate) aggregated: bool,
 }
@@ -92,10 +94,14 @@ pub(crate) struct Turn<R> {
     pub(crate) kept_back: Option<u64>,
 }
 
-/// The stream asks for more types than it may.
+/// The stream asks for more than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many resource types on one stream")]
-pub(crate) struct TooManyTypes;
+pub(crate) enum TooMany {
+    #[error("too many resource types on one stream")]
+    Types,
+    #[error("too many resource names on one stream")]
+    Names,
+}
 
 impl<S: Subscription> Session<S> {
     pub(crate) fn new(rules: SessionRules, opened: Instant) -> Self {
@@ -108,10 +114,10 @@ impl<S: Subscription> Session<S> {
         type_url: &TypeUrl,
         request: S::Request,
         newest: &Tables,
-    ) -> Result<Verdict, TooManyTypes> {
+    ) -> Result<Verdict, TooMany> {
         let at = match self.position(type_url) {
             Some(at) => at,
-            None if self.types.len() >= self.rules.max_types => return Err(TooManyTypes),
+            None if self.types.len() >= self.rules.max_types => return Err(TooMany::Types),
             None => {
                 let at = self.types.partition_point(|typed| order::rank(&typed.type_url) <= order::rank(type_url));
                 let subscription = S::new(rules(type_url));
@@ -121,7 +127,9 @@ impl<S: Subscription> Session<S> {
         };
         let ordered = self.pinned.as_deref().unwrap_or(newest);
         let tables = View { ordered, newest }.of(type_url);
-        Ok(self.types[at].subscription.on_request(request, tables.table(type_url), tables.head()))
+        let verdict = self.types[at].subscription.on_request(request, tables.table(type_url), tables.head());
+        let names: usize = self.types.iter().map(|typed| typed.subscription.progress().names_asked_for()).sum();
+        if names > self.rules.max_names { Err(TooMany::Names) } else { Ok(verdict) }
     }
 
     /// Lets go of the state that the stream was working through: what is sent next is the newest, however long it

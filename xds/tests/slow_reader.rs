@@ -3,10 +3,11 @@
 #[path = "stream/support.rs"]
 mod support;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use chancery_xds::StreamSettings;
 use support::{Served, until, version};
+use tonic::Code;
 
 const T: &str = "type.example/T";
 const CHANGES: usize = 1000;
@@ -54,6 +55,25 @@ async fn an_incremental_client_that_does_not_read() {
         responses += 1;
         assert!(responses < 10, "they were queued");
     }
+}
+
+/// What it asks for is remembered, and there would be no end of that.
+#[tokio::test]
+async fn a_client_that_does_not_read_and_asks_for_more_and_more() {
+    let served = Served::start(StreamSettings { max_names: 20_000, ..impatient() }).await;
+    let client = served.delta().await;
+    let asks = async {
+        for round in 0.. {
+            let names: Vec<String> = (0..1000).map(|name| format!("{round}-{name}")).collect();
+            client.subscribe(T, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        }
+    };
+    // Whoever does not read is not told that the stream has ended, and what it says then goes nowhere.
+    tokio::select! {
+        () = asks => {}
+        () = until("the stream ends", || served.desk.statuses.lock().len() > served.desk.open.load(Ordering::SeqCst)) => {}
+    }
+    assert_eq!(client.end().await.code(), Code::ResourceExhausted);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use chancery_e2e::usage;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,6 @@ use super::{
     frames::Inbox,
     requests::{Cursor, Keys, Requests},
 };
-use crate::usage;
 
 /// How requests are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]

@@ -25,6 +25,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use chancery_e2e::usage;
 use clap::{Args, ValueEnum as _};
 
 use self::{
@@ -35,7 +36,7 @@ use self::{
     results::{Measured, Report, Round, Summary},
     subject::{LOAD_CORE, Server, Subject, on_core},
 };
-use crate::{machine::Machine, report::publish, usage};
+use crate::{machine::Machine, report::publish};
 
 pub(crate) use self::{
     load::run as load,

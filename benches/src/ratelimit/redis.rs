@@ -3,10 +3,9 @@
 use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use chancery_e2e::redis::Redis as Process;
+use chancery_e2e::{redis::Redis as Process, usage};
 
 use super::subject::LOAD_CORE;
-use crate::usage;
 
 /// Commands that run others: with one of them, what it runs is not counted as well.
 const SCRIPTS: [&str; 6] = ["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"];

@@ -8,9 +8,7 @@
 //! and all they ask for; changes of one endpoint, one after the other; then the server is killed and the fleet comes
 //! back, once with nothing and once saying what it holds.
 
-mod proxies;
 mod results;
-mod script;
 mod subject;
 
 use std::{
@@ -21,19 +19,23 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use chancery_e2e::certificates::Authority;
+use chancery_e2e::{
+    certificates::Authority,
+    scripted::{
+        Fleet,
+        script::{Catalog, Envelope, Script},
+    },
+    usage,
+};
 use clap::Args;
 
 use self::{
-    proxies::Fleet,
     results::{Measured, Report},
-    script::{Catalog, Script},
     subject::{CHANGED, PeerCommand, Server, Subject, peer_program},
 };
 use crate::{
     machine::Machine,
     report::{Samples, milliseconds, publish},
-    usage,
 };
 
 /// A fleet that is not served by then has failed.
@@ -126,7 +128,7 @@ async fn measure(
     let deliveries = changes * count;
     let mut ports = 9_000..;
     let mut next_port = || ports.next().unwrap_or(9_000);
-    let cold = Script::cold(catalog);
+    let cold = Script::cold(catalog, Envelope::endpoints);
 
     tokio::time::sleep(QUIET).await;
     let before = usage::memory(server.pid())?;
@@ -142,7 +144,7 @@ async fn measure(
     let cpu = usage::cpu(server.pid())?;
     let mut reach = Samples::default();
     for _ in 0..changes {
-        round.tally.begin_change();
+        round.tally.begin_change(0);
         server.edit(next_port()).await?;
         round.tally.change_reached(count, LOST).await?.into_iter().for_each(|time| reach.push(time));
     }
@@ -187,7 +189,7 @@ async fn measure(
 
 /// Lets this process and those it starts open so many files.
 #[expect(unsafe_code, reason = "std has no limits of resources")]
-fn allow_files(wanted: usize) -> Result<()> {
+pub(crate) fn allow_files(wanted: usize) -> Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls only read or write the struct that they are given.
     let done = unsafe {

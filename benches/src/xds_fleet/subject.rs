@@ -13,14 +13,12 @@ use chancery_e2e::{
     certificates::Authority,
     client::{fetch, request},
     control_plane::ControlPlane,
-    document::{fleet, listener, route_to, service},
+    document::service,
     process::Process,
+    scripted::fill,
 };
 use http::Method;
 use serde::Serialize;
-
-/// How many resources go into one write while the catalog is set up.
-const BATCH: usize = 500;
 
 /// How long the peer may take to start.
 const START: Duration = Duration::from_secs(60);
@@ -78,17 +76,7 @@ impl Server {
     /// Ours, with a catalog of so many services and routes on one listener.
     pub(super) async fn ours(folder: &Path, authority: &Authority, services: usize, routes: usize) -> Result<Self> {
         let control_plane = ControlPlane::start_alone(folder, authority).await?;
-        let api = control_plane.caller();
-        api.apply(&[fleet("edge"), listener("web", "edge", 10_000)]).await?;
-        let names: Vec<String> = (0..services).map(|number| format!("s{number}")).collect();
-        let services = names.iter().map(|name| service(name, &[endpoint(8080)]));
-        let route = |number: usize| {
-            route_to(&format!("r{number}"), &format!("r{number}.example.com"), &names[number % names.len()])
-        };
-        let all: Vec<_> = services.chain((0..routes).map(route)).collect();
-        for batch in all.chunks(BATCH) {
-            api.apply(batch).await?;
-        }
+        fill(&control_plane.caller(), services, routes).await?;
         Ok(Self::Ours(control_plane))
     }
 

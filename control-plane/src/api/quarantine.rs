@@ -103,7 +103,7 @@ fn quarantined(api: &Api, params: QuarantineParams) -> Result<Vec<(Place, Quaran
 }
 
 fn view((place, quarantined): (Place, Quarantined)) -> QuarantineView {
-    let Quarantined { rejected, good, cause: Cause { proxy, words, at, revision } } = quarantined;
+    let Quarantined { rejected, good, cause: Cause { proxy, words, at, revision }, served: _ } = quarantined;
     QuarantineView {
         fleet: place.fleet.to_string(),
         resource_type: short_name(&place.id.0).to_owned(),

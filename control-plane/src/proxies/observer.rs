@@ -1,12 +1,14 @@
 //! What a stream tells of itself, handed on to all who are to know.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use chancery_proto::type_url::short_name;
 use chancery_xds::{Name, Observe, Rejection, Stamp, StreamEvent, TypeUrl};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
@@ -27,13 +29,19 @@ pub struct Observer {
 }
 
 /// What a proxy's verdicts are about.
+///
+/// Who has rejected what others have taken, or what was there before, has nothing to be given back, and may be about to reject
+/// whatever comes: the next rejections of that type are not *believed*, until it acknowledges something. Else one such proxy,
+/// quicker than the others, would keep every edit from the fleet.
 pub struct Judged {
     /// What it is served from.
-    pub shelf: Arc<Shelf>,
+    shelf: Arc<Shelf>,
     /// Told when something is quarantined, or is no more.
-    pub changed: Arc<Notify>,
+    changed: Arc<Notify>,
+    /// The types of which rejections are not believed.
+    doubted: Mutex<HashSet<TypeUrl>>,
     /// What hears of rejections, if it is a canary.
-    pub rejections: Option<Arc<Rejections>>,
+    rejections: Option<Arc<Rejections>>,
 }
 
 impl Observer {
@@ -44,9 +52,16 @@ impl Observer {
 }
 
 impl Judged {
+    /// Verdicts on what is in `shelf`; `changed` is told when something is quarantined, or is no more, and `rejections` of every
+    /// rejection, if the proxy is a canary.
+    pub fn new(shelf: Arc<Shelf>, changed: Arc<Notify>, rejections: Option<Arc<Rejections>>) -> Self {
+        Self { shelf, changed, doubted: Mutex::default(), rejections }
+    }
+
     fn hear(&self, proxy: &ProxyId, event: StreamEvent<'_>) {
         let changed = match event {
             StreamEvent::Acknowledged(type_url, stamp, set) => {
+                self.doubted.lock().remove(type_url);
                 self.shelf.acknowledged(type_url, stamp.sequence, set, Instant::now())
             }
             StreamEvent::Rejected(type_url, rejection, set) => self.take_back(proxy, type_url, rejection, set),
@@ -70,6 +85,9 @@ impl Judged {
     }
 
     fn take_back(&self, proxy: &ProxyId, type_url: &TypeUrl, rejection: &Rejection, set: &[Name]) -> bool {
+        if self.doubted.lock().contains(type_url) {
+            return false;
+        }
         let rejected = Rejected {
             type_url,
             sequence: rejection.response.sequence,
@@ -81,6 +99,9 @@ impl Judged {
         };
         let quarantined = self.shelf.rejected(&rejected, Instant::now());
         if quarantined.is_empty() {
+            if self.shelf.is_good(&rejected) {
+                self.doubted.lock().insert(type_url.clone());
+            }
             return false;
         }
         metrics::counter!(m::QUARANTINED).increment(quarantined.len() as u64);
@@ -145,6 +166,87 @@ impl Proxies {
             StreamEvent::Settled(sequence) => {
                 self.feed.tell(|| Event::Settled { proxy: id(), fleet: fleet(), revision: revision_at(sequence) });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chancery_proto::type_url;
+    use chancery_xds::{Resource, Update};
+
+    use super::{super::tests::register_of, *};
+
+    /// A shelf with one route, and proxies that judge it.
+    struct Court {
+        shelf: Arc<Shelf>,
+        route: TypeUrl,
+    }
+
+    impl Court {
+        fn proxy(&self, id: &str) -> Observer {
+            let proxy = ProxyId { fleet: Some("edge".parse().unwrap()), id: id.parse().unwrap() };
+            let judged = Judged::new(self.shelf.clone(), Arc::default(), None);
+            Observer::new(Arc::new(proxy), register_of("here"), Some(judged))
+        }
+
+        fn publish(&self, revision: u64) {
+            let mut update = Update::default();
+            let body = revision.to_string();
+            update.upsert(type_url::ROUTE, Resource::new(type_url::ROUTE, "web", body.as_bytes()));
+            self.shelf.publish(revision, update, &std::collections::BTreeMap::new());
+        }
+
+        fn stamp(&self) -> Stamp {
+            let (version, nonce, sequence) = (String::new(), String::new(), self.shelf.cache().head());
+            Stamp { version, nonce, sequence, at: SystemTime::now(), after: std::time::Duration::ZERO }
+        }
+
+        fn take(&self, by: &Observer) {
+            by.on(StreamEvent::Acknowledged(&self.route, &self.stamp(), &["web".into()]));
+        }
+
+        fn reject(&self, by: &Observer) {
+            let (message, resources) = ("bad".to_owned(), vec!["web".into()]);
+            let rejection = Rejection { response: self.stamp(), message, resources };
+            by.on(StreamEvent::Rejected(&self.route, &rejection, &["web".into()]));
+        }
+
+        fn is_quarantined(&self) -> bool {
+            !self.shelf.quarantined().is_empty()
+        }
+    }
+
+    #[test]
+    fn who_rejects_what_others_have_taken_is_not_believed_until_it_takes_something() {
+        let court = Court { shelf: Arc::new(Shelf::new()), route: type_url::ROUTE.into() };
+        let (one, odd) = (court.proxy("one"), court.proxy("odd"));
+        court.publish(1);
+        court.take(&one);
+        court.reject(&odd);
+        court.publish(2);
+        court.reject(&odd);
+        assert!(!court.is_quarantined(), "it was quicker than the others, and rejects everything");
+        court.reject(&one);
+        assert!(court.is_quarantined(), "the others are believed");
+        court.take(&odd);
+        court.publish(3);
+        court.reject(&odd);
+        assert!(court.is_quarantined(), "it has taken what is good");
+    }
+
+    #[test]
+    fn who_rejects_what_is_bad_is_believed_the_next_time_as_well() {
+        let court = Court { shelf: Arc::new(Shelf::new()), route: type_url::ROUTE.into() };
+        let (one, other) = (court.proxy("one"), court.proxy("other"));
+        court.publish(1);
+        court.take(&one);
+        for revision in [2, 3] {
+            court.publish(revision);
+            let sent = court.shelf.cache().head();
+            court.reject(&one);
+            assert_eq!((court.is_quarantined(), court.shelf.cache().head()), (true, sent + 1));
+            court.reject(&other);
         }
     }
 }

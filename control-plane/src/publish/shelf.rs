@@ -4,7 +4,8 @@
 //! *quarantined*: the fleet is served the last good version again (nothing, if there was none) until a revision sets or removes
 //! it. All else keeps flowing.
 //!
-//! - What somebody has acknowledged is not taken back: one odd proxy takes nothing away from the others.
+//! - What somebody has acknowledged is not taken back: one odd proxy takes nothing away from the others. Nor does it by being
+//!   quicker than they: what they had been sent and acknowledge after its rejection is served again.
 //! - A proxy may reject a response whose culprit its words do not name, and Envoy may have stopped taking the response at the
 //!   culprit. So all of it that was on trial is taken back, and offered again one by one; what was in it besides is sent again.
 //! - A fleet has a second shelf, if it has proxies that take their routes in another form. A verdict on what is the same on both
@@ -173,16 +174,19 @@ impl Shelf {
         let (mut good, mut ended) = (Vec::new(), false);
         {
             let mut state = self.state.lock();
-            if state.trials.is_empty() {
+            if state.trials.is_empty() && state.quarantined.is_empty() {
                 return false;
             }
-            let tables = self.cache.snapshot();
             for name in set {
                 let id = (type_url.clone(), name.clone());
-                if state.trials.get(&id).is_none_or(|trial| trial.at > sequence) {
+                if state.quarantined.get(&id).is_some_and(|quarantined| quarantined.served.contains(&sequence)) {
+                    // This crossed the rejection of another on the wire.
+                    ended |= self.set_on_trial(&mut state, &id);
+                } else if state.trials.get(&id).is_none_or(|trial| trial.at > sequence) {
                     continue;
                 }
-                ended |= self.is_good(&mut state, &id, now);
+                ended |= self.pass(&mut state, &id, now);
+                let tables = self.cache.snapshot();
                 good.extend(tables.table(type_url).resource(name).map(|resource| (id, resource.version())));
             }
             self.let_go(&mut state);
@@ -190,7 +194,7 @@ impl Shelf {
         if let Some(other) = self.other() {
             let mut state = other.state.lock();
             for (id, version) in good {
-                ended |= other.is_good_as(&mut state, &id, version, now);
+                ended |= other.pass_as(&mut state, &id, version, now);
             }
             other.let_go(&mut state);
         }
@@ -202,7 +206,7 @@ impl Shelf {
     }
 
     /// Somebody has acknowledged what is on trial. Returns whether that ended a quarantine.
-    fn is_good(&self, state: &mut State, id: &Id, now: Instant) -> bool {
+    fn pass(&self, state: &mut State, id: &Id, now: Instant) -> bool {
         state.trials.remove(id);
         let ended = state.alone.take_if(|(alone, _)| alone == id).is_some();
         if ended {
@@ -212,7 +216,7 @@ impl Shelf {
     }
 
     /// Somebody has acknowledged this version, as it was on the fleet's other shelf.
-    fn is_good_as(&self, state: &mut State, id: &Id, version: Version, now: Instant) -> bool {
+    fn pass_as(&self, state: &mut State, id: &Id, version: Version, now: Instant) -> bool {
         if state.quarantined.get(id).is_some_and(|quarantined| quarantined.rejected.version() == version) {
             self.set_on_trial(state, id);
             state.trials.remove(id);
@@ -220,14 +224,14 @@ impl Shelf {
         }
         let tables = self.cache.snapshot();
         let same = tables.table(&id.0).resource(&id.1).is_some_and(|resource| resource.version() == version);
-        same && self.is_good(state, id, now)
+        same && self.pass(state, id, now)
     }
 
     /// A proxy has rejected a response. Returns the names that are quarantined for it.
     pub fn rejected(&self, rejected: &Rejected<'_>, now: Instant) -> Vec<Name> {
         let found = self.take_back(rejected, now);
         if let Some(other) = self.other() {
-            for (id, Quarantined { rejected, good, cause }) in found.clone() {
+            for (id, Quarantined { rejected, good, cause, .. }) in found.clone() {
                 other.quarantine(id, &rejected.version().to_string(), good, cause);
             }
         }
@@ -235,14 +239,12 @@ impl Shelf {
     }
 
     fn take_back(&self, rejected: &Rejected<'_>, now: Instant) -> Vec<(Id, Quarantined)> {
-        let Rejected { type_url, sequence, set, blamed, proxy, words, at } = *rejected;
+        let Rejected { type_url, sequence, set, blamed: _, proxy, words, at } = *rejected;
         let mut state = self.state.lock();
         let on_trial = |state: &State, name: &Name| {
             state.trials.get(&(type_url.clone(), name.clone())).is_some_and(|trial| trial.at <= sequence)
         };
-        let suspects: Vec<&Name> = set.iter().filter(|name| on_trial(&state, name)).collect();
-        let named: Vec<&Name> = suspects.iter().copied().filter(|name| blamed.contains(name)).collect();
-        let culprits = if named.is_empty() { suspects } else { named };
+        let culprits = rejected.culprits(|name| on_trial(&state, name));
         let (mut update, tables) = (Update::default(), self.cache.snapshot());
         let mut quarantined = Vec::new();
         for name in culprits {
@@ -258,7 +260,8 @@ impl Shelf {
                 None => update.remove(type_url.clone(), name.clone()),
             }
             let cause = Cause { proxy: proxy.to_owned(), words: words.to_owned(), at, revision: revision_at(trial.at) };
-            let what = Quarantined { rejected: resource.clone(), good: trial.good, cause };
+            let served = trial.at..state.sequence + 1;
+            let what = Quarantined { rejected: resource.clone(), good: trial.good, cause, served };
             state.quarantined.insert(id.clone(), what.clone());
             quarantined.push((id, what));
         }
@@ -278,6 +281,18 @@ impl Shelf {
         self.cache.apply(step, update);
         self.offer(&mut state, now);
         quarantined
+    }
+
+    /// Whether all that was rejected is good: it is served, and neither on trial nor quarantined.
+    pub fn is_good(&self, rejected: &Rejected<'_>) -> bool {
+        let (state, tables) = (self.state.lock(), self.cache.snapshot());
+        let good = |name: &Name| {
+            let id = (rejected.type_url.clone(), name.clone());
+            let served = tables.table(rejected.type_url).resource(name).is_some();
+            served && !state.trials.contains_key(&id) && !state.quarantined.contains_key(&id)
+        };
+        let culprits = rejected.culprits(|_| true);
+        !culprits.is_empty() && culprits.into_iter().all(good)
     }
 
     /// Goes on to the next suspect if nobody says anything of the last. Returns whether a quarantine ended.
@@ -302,14 +317,15 @@ impl Shelf {
         let tables = self.cache.snapshot();
         let current = tables.table(&id.0).resource(&id.1).filter(|current| current.version().to_string() == version);
         let Some(rejected) = current.cloned() else { return false };
-        state.trials.remove(&id);
+        let trial = state.trials.remove(&id);
         let mut update = Update::default();
         match &good {
             Some(good) => state.bring_back(&tables, &id.0, good, &mut update),
             None => update.remove(id.0.clone(), id.1.clone()),
         }
-        state.quarantined.insert(id, Quarantined { rejected, good, cause });
         let step = state.step();
+        let served = trial.map_or(step, |trial| trial.at)..step;
+        state.quarantined.insert(id, Quarantined { rejected, good, cause, served });
         self.cache.apply(step, update);
         true
     }

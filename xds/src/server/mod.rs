@@ -82,6 +82,9 @@ pub struct StreamSettings {
     pub order_timeout: Duration,
     /// How many types one stream may subscribe to.
     pub max_types: usize,
+    /// How many names one stream may subscribe to, of all types together: what it asks for is remembered, be there such
+    /// resources or not.
+    pub max_names: usize,
     /// The largest request, in bytes.
     pub max_request_bytes: usize,
 }
@@ -92,6 +95,8 @@ impl Default for StreamSettings {
             hello_timeout: Duration::from_secs(10),
             order_timeout: Duration::from_secs(5),
             max_types: 32,
+            // Endpoints, routes and virtual hosts of 100,000 services.
+            max_names: 300_000,
             // 100,000 initial resource versions, with room.
             max_request_bytes: 32 << 20,
         }

@@ -191,6 +191,7 @@ where
         let rules = SessionRules {
             patience: context.settings.order_timeout,
             max_types: context.settings.max_types,
+            max_names: context.settings.max_names,
             aggregated: context.only.is_none(),
         };
         Self {

@@ -20,11 +20,11 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn session<S: Subscription>(now: Instant) -> Session<S> {
-    Session::new(SessionRules { patience: PATIENCE, max_types: 8, aggregated: true }, now)
+    Session::new(SessionRules { patience: PATIENCE, max_types: 8, max_names: 100, aggregated: true }, now)
 }
 
 /// Asks as an incremental client, for everything.
-fn ask(session: &mut Session<Delta>, cache: &Cache, type_url: &str) -> Result<Verdict, TooManyTypes> {
+fn ask(session: &mut Session<Delta>, cache: &Cache, type_url: &str) -> Result<Verdict, TooMany> {
     let request = DeltaDiscoveryRequest { resource_names_subscribe: vec!["*".into()], ..Default::default() };
     session.on_request(&type_url.into(), request, &cache.snapshot())
 }
@@ -56,8 +56,26 @@ fn more_types_than_may_be_are_refused() {
     for i in 0..8 {
         ask(&mut session, &cache, &format!("type.example/{i}")).unwrap();
     }
-    assert_eq!(ask(&mut session, &cache, "type.example/8"), Err(TooManyTypes));
+    assert_eq!(ask(&mut session, &cache, "type.example/8"), Err(TooMany::Types));
     assert!(ask(&mut session, &cache, "type.example/0").is_ok());
+}
+
+#[test]
+fn more_names_than_may_be_are_refused() {
+    let cache = Cache::new();
+    let mut session = session::<Delta>(Instant::now());
+    let mut change = |type_url: &str, asked: std::ops::Range<usize>, done_with: std::ops::Range<usize>| {
+        let names = |range: std::ops::Range<usize>| range.map(|name| name.to_string()).collect();
+        let (resource_names_subscribe, resource_names_unsubscribe) = (names(asked), names(done_with));
+        let request =
+            DeltaDiscoveryRequest { resource_names_subscribe, resource_names_unsubscribe, ..Default::default() };
+        session.on_request(&type_url.into(), request, &cache.snapshot()).map(|_| ())
+    };
+    assert_eq!(change(type_url::ENDPOINT, 0..60, 0..0), Ok(()));
+    assert_eq!(change(type_url::ENDPOINT, 0..60, 0..0), Ok(()), "the same again");
+    assert_eq!(change(type_url::ROUTE, 0..40, 0..0), Ok(()));
+    assert_eq!(change(type_url::ENDPOINT, 60..70, 0..10), Ok(()), "one for the other");
+    assert_eq!(change(type_url::SECRET, 0..1, 0..0), Err(TooMany::Names));
 }
 
 #[test]

@@ -250,6 +250,11 @@ impl Progress {
         kept_back.chain(self.refused.oldest()).min().map_or(u64::MAX, |oldest| oldest.saturating_sub(1))
     }
 
+    /// How many names the client has asked for.
+    pub fn names_asked_for(&self) -> usize {
+        self.interest.names.len()
+    }
+
     /// Whether the client had resources of this type from an earlier stream.
     pub fn is_returning(&self) -> bool {
         self.returning

@@ -11,7 +11,13 @@ const LONG: StreamSettings = settings(Duration::from_secs(600));
 const SHORT: StreamSettings = settings(Duration::from_millis(50));
 
 const fn settings(order_timeout: Duration) -> StreamSettings {
-    StreamSettings { hello_timeout: Duration::from_secs(10), order_timeout, max_types: 32, max_request_bytes: 1 << 20 }
+    StreamSettings {
+        hello_timeout: Duration::from_secs(10),
+        order_timeout,
+        max_types: 32,
+        max_names: 1000,
+        max_request_bytes: 1 << 20,
+    }
 }
 
 /// A service with its endpoints, and a route to it.

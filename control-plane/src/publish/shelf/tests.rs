@@ -111,6 +111,32 @@ fn what_somebody_has_acknowledged_stays() {
     assert_eq!(bench.served(ROUTES), ["a=2"]);
 }
 
+/// The proxy that rejects everything was quicker.
+#[test]
+fn what_somebody_acknowledges_after_it_was_rejected_is_served_again() {
+    let bench = Bench::new();
+    bench.set(1, &["a", "b"], "1");
+    bench.ack(&["a", "b"]);
+    let before = bench.shelf.cache().head();
+    bench.set(2, &["a", "b"], "2");
+    let sent = bench.shelf.cache().head();
+    let ack_at = |sequence| bench.shelf.acknowledged(&ROUTES.into(), sequence, &texts(&["a", "b"]), bench.now);
+    assert_eq!(bench.nack(&["a", "b"], &["a"]), texts(&["a"]));
+    assert!(!ack_at(before) && bench.quarantined() == ["a"], "that was the version before");
+    assert!(!ack_at(bench.shelf.cache().head()) && bench.quarantined() == ["a"], "that is the one before as well");
+    assert!(ack_at(sent));
+    assert_eq!((bench.served(ROUTES), bench.quarantined()), (vec!["a=2".into(), "b=2".into()], vec![]));
+    assert_eq!(bench.nack(&["a", "b"], &["a"]), texts(&[]), "it is good");
+
+    // The same for suspects, of which one is offered alone meanwhile.
+    bench.set(3, &["a", "b"], "3");
+    let sent = bench.shelf.cache().head();
+    bench.nack(&["a", "b"], &[]);
+    assert_eq!(bench.served(ROUTES), ["a=3", "b=2"]);
+    assert!(ack_at(sent));
+    assert_eq!((bench.served(ROUTES), bench.quarantined()), (vec!["a=3".into(), "b=3".into()], vec![]));
+}
+
 #[test]
 fn the_verdict_on_an_older_version_says_nothing() {
     let bench = Bench::new();

@@ -1,6 +1,6 @@
 //! What a proxy says against a resource, and what becomes of that.
 
-use std::time::SystemTime;
+use std::{ops::Range, time::SystemTime};
 
 use chancery_xds::{Name, Resource, TypeUrl};
 
@@ -13,6 +13,8 @@ pub struct Quarantined {
     pub good: Option<Resource>,
     /// Who rejected it, and why.
     pub cause: Cause,
+    /// The sequences of the cache at which it was served before that: who acknowledges one of these has taken it.
+    pub served: Range<u64>,
 }
 
 /// A rejection.
@@ -45,4 +47,13 @@ pub struct Rejected<'r> {
     pub words: &'r str,
     /// When it said them.
     pub at: SystemTime,
+}
+
+impl<'r> Rejected<'r> {
+    /// What it was rejected for: of those that may be suspected, those that are blamed, or all.
+    pub(super) fn culprits(&self, may_be: impl Fn(&Name) -> bool) -> Vec<&'r Name> {
+        let suspects: Vec<&Name> = self.set.iter().filter(|name| may_be(name)).collect();
+        let named: Vec<&Name> = suspects.iter().copied().filter(|name| self.blamed.contains(name)).collect();
+        if named.is_empty() { suspects } else { named }
+    }
 }

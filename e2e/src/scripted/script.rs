@@ -14,48 +14,76 @@ use chancery_proto::{
         discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
         types::SemanticVersion,
     },
+    google::rpc,
     type_url,
 };
 
 /// In the order in which Envoy asks for them.
-pub(super) const TYPES: [&str; 5] =
+pub const TYPES: [&str; 5] =
     [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE, type_url::VIRTUAL_HOST];
+
+/// What stands before the number of an edit.
+const EDIT: &str = "edit-";
 
 /// A flag and a length.
 const HEADER: usize = 5;
 
 /// A response without its content.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Envelope {
+pub struct Envelope {
+    /// Each resource, encoded.
     #[prost(bytes = "bytes", repeated, tag = "2")]
-    pub(super) resources: Vec<Bytes>,
+    pub resources: Vec<Bytes>,
+    /// The type of them all.
     #[prost(string, tag = "4")]
-    pub(super) type_url: String,
+    pub type_url: String,
+    /// What an answer has to carry.
     #[prost(string, tag = "5")]
-    pub(super) nonce: String,
+    pub nonce: String,
+}
+
+/// The text of an edit, in a resource that it sets; numbers have six digits.
+pub fn edit_text(number: u64) -> String {
+    format!("{EDIT}{number:06}")
+}
+
+impl Envelope {
+    /// The number of the edit that this response brings, by its text.
+    pub fn edit(&self) -> Option<u64> {
+        let digits = self.resources.iter().find_map(|resource| {
+            let at = resource.windows(EDIT.len()).position(|part| part == EDIT.as_bytes())?;
+            resource.get(at + EDIT.len()..)?.get(..6)
+        });
+        std::str::from_utf8(digits?).ok()?.parse().ok()
+    }
+
+    /// 0 for any response with endpoints, where no other edit is made than of endpoints.
+    pub fn endpoints(&self) -> Option<u64> {
+        (self.type_url == type_url::ENDPOINT && !self.resources.is_empty()).then_some(0)
+    }
 }
 
 /// All that a fleet is served, as one proxy was given it.
 #[derive(Debug, Default)]
-pub(super) struct Catalog {
+pub struct Catalog {
     /// By type, in the order of [`TYPES`].
     by_type: [DeltaDiscoveryResponse; TYPES.len()],
 }
 
 impl Catalog {
     /// Adds what a response holds.
-    pub(super) fn add(&mut self, at: usize, response: DeltaDiscoveryResponse) {
+    pub fn add(&mut self, at: usize, response: DeltaDiscoveryResponse) {
         self.by_type[at].resources.extend(response.resources);
         TYPES[at].clone_into(&mut self.by_type[at].type_url);
     }
 
     /// How many resources there are of each type.
-    pub(super) fn counts(&self) -> [usize; TYPES.len()] {
+    pub fn counts(&self) -> [usize; TYPES.len()] {
         std::array::from_fn(|at| self.by_type[at].resources.len())
     }
 
     /// The names that are to be asked for of the type after this one.
-    pub(super) fn referred(&self, at: usize) -> Vec<String> {
+    pub fn referred(&self, at: usize) -> Vec<String> {
         match TYPES[at] {
             // Every service here is served its endpoints, under its cluster's name.
             type_url::CLUSTER => self.by_type[at].resources.iter().map(|one| one.name.clone()).collect(),
@@ -66,7 +94,7 @@ impl Catalog {
     }
 
     /// As the peer reads it: responses, each with its length before it.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for response in &self.by_type {
             let message = response.encode_to_vec();
@@ -79,23 +107,25 @@ impl Catalog {
 
 /// The first requests of a proxy, one per type.
 #[derive(Clone, Debug)]
-pub(super) struct Script {
+pub struct Script {
     /// Messages without a node.
     requests: [Bytes; TYPES.len()],
     /// How many resources answer each.
-    pub(super) counts: [usize; TYPES.len()],
+    pub counts: [usize; TYPES.len()],
     /// Whether it says what it holds: then it asks for everything at once.
-    pub(super) returning: bool,
+    pub returning: bool,
+    /// Which edit a response brings, to a proxy that has all it asked for.
+    pub sign: fn(&Envelope) -> Option<u64>,
 }
 
 impl Script {
     /// Of a proxy that holds nothing.
-    pub(super) fn cold(catalog: &Catalog) -> Self {
-        Self::new(catalog, |_| BTreeMap::new(), false)
+    pub fn cold(catalog: &Catalog, sign: fn(&Envelope) -> Option<u64>) -> Self {
+        Self::new(catalog, |_| BTreeMap::new(), false, sign)
     }
 
-    /// Of one that holds everything, but of endpoints of `stale` another version.
-    pub(super) fn returning(catalog: &Catalog, stale: &str) -> Self {
+    /// Of one that holds everything, but of endpoints of `stale` another version; edits are of endpoints.
+    pub fn returning(catalog: &Catalog, stale: &str) -> Self {
         let versions = |at: usize| {
             let resources = catalog.by_type[at].resources.iter();
             let version = |name: &str, version: &str| {
@@ -104,10 +134,15 @@ impl Script {
             };
             resources.map(|one| (one.name.clone(), version(&one.name, &one.version))).collect()
         };
-        Self::new(catalog, versions, true)
+        Self::new(catalog, versions, true, Envelope::endpoints)
     }
 
-    fn new(catalog: &Catalog, versions: impl Fn(usize) -> BTreeMap<String, String>, returning: bool) -> Self {
+    fn new(
+        catalog: &Catalog,
+        versions: impl Fn(usize) -> BTreeMap<String, String>,
+        returning: bool,
+        sign: fn(&Envelope) -> Option<u64>,
+    ) -> Self {
         let requests = std::array::from_fn(|at| {
             let by_name = matches!(TYPES[at], type_url::ENDPOINT | type_url::ROUTE);
             let names = catalog.by_type[at].resources.iter().filter(|_| by_name).map(|one| one.name.clone());
@@ -119,11 +154,11 @@ impl Script {
             };
             request.encode_to_vec().into()
         });
-        Self { requests, counts: catalog.counts(), returning }
+        Self { requests, counts: catalog.counts(), returning, sign }
     }
 
     /// The request for a type, as gRPC frames it; the first on a stream says who asks.
-    pub(super) fn request(&self, at: usize, node: Option<&Node>) -> Bytes {
+    pub fn request(&self, at: usize, node: Option<&Node>) -> Bytes {
         // Messages one after the other are one message with the fields of both.
         let node = node.map(|node| DeltaDiscoveryRequest { node: Some(node.clone()), ..Default::default() });
         let node = node.map(|request| request.encode_to_vec()).unwrap_or_default();
@@ -132,7 +167,7 @@ impl Script {
 }
 
 /// An Envoy of fleet `edge`.
-pub(super) fn node(id: &str) -> Node {
+pub fn node(id: &str) -> Node {
     let version = SemanticVersion { major_number: 1, minor_number: 40, patch: 0 };
     let build = BuildVersion { version: Some(version), metadata: None };
     Node {
@@ -145,23 +180,33 @@ pub(super) fn node(id: &str) -> Node {
 }
 
 /// An acknowledgement.
-pub(super) fn acknowledge(envelope: &Envelope) -> Bytes {
-    let request = DeltaDiscoveryRequest {
-        type_url: envelope.type_url.clone(),
-        response_nonce: envelope.nonce.clone(),
-        ..DeltaDiscoveryRequest::default()
-    };
-    frame(&[&request.encode_to_vec()])
+pub fn acknowledge(envelope: &Envelope) -> Bytes {
+    framed(&answer(envelope))
+}
+
+/// A rejection, with these words.
+pub fn reject(envelope: &Envelope, words: &str) -> DeltaDiscoveryRequest {
+    let error_detail = Some(rpc::Status { message: words.to_owned(), ..rpc::Status::default() });
+    DeltaDiscoveryRequest { error_detail, ..answer(envelope) }
+}
+
+fn answer(envelope: &Envelope) -> DeltaDiscoveryRequest {
+    let (type_url, response_nonce) = (envelope.type_url.clone(), envelope.nonce.clone());
+    DeltaDiscoveryRequest { type_url, response_nonce, ..DeltaDiscoveryRequest::default() }
 }
 
 /// The first request of the scout, which does not know yet what there is.
-pub(super) fn ask(at: usize, names: Vec<String>, node: Option<Node>) -> Bytes {
-    let request = DeltaDiscoveryRequest {
+pub fn ask(at: usize, names: Vec<String>, node: Option<Node>) -> Bytes {
+    framed(&DeltaDiscoveryRequest {
         node,
         type_url: TYPES[at].into(),
         resource_names_subscribe: names,
         ..DeltaDiscoveryRequest::default()
-    };
+    })
+}
+
+/// A request, as gRPC frames it.
+pub fn framed(request: &DeltaDiscoveryRequest) -> Bytes {
     frame(&[&request.encode_to_vec()])
 }
 
@@ -175,7 +220,7 @@ fn frame(parts: &[&[u8]]) -> Bytes {
 }
 
 /// Takes the next message out of what has arrived.
-pub(super) fn take_message(inbox: &mut BytesMut) -> Result<Option<Bytes>> {
+pub fn take_message(inbox: &mut BytesMut) -> Result<Option<Bytes>> {
     let Some(mut header) = inbox.get(..HEADER) else { return Ok(None) };
     ensure!(header.get_u8() == 0, "a compressed response, which nobody asked for");
     let len = header.get_u32() as usize;
@@ -191,7 +236,7 @@ pub(super) fn take_message(inbox: &mut BytesMut) -> Result<Option<Bytes>> {
 }
 
 /// The place of a type in [`TYPES`].
-pub(super) fn place(type_url: &str) -> Result<usize> {
+pub fn place(type_url: &str) -> Result<usize> {
     match TYPES.iter().position(|one| *one == type_url) {
         Some(at) => Ok(at),
         None => bail!("a response of type {type_url:?}"),
@@ -199,7 +244,7 @@ pub(super) fn place(type_url: &str) -> Result<usize> {
 }
 
 /// A response with its content.
-pub(super) fn read(message: Bytes) -> Result<DeltaDiscoveryResponse> {
+pub fn read(message: Bytes) -> Result<DeltaDiscoveryResponse> {
     DeltaDiscoveryResponse::decode(message).context("a response that is none")
 }
 
@@ -226,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_first_request_names_the_proxy_and_a_later_one_its_endpoints() {
-        let script = Script::cold(&catalog());
+        let script = Script::cold(&catalog(), Envelope::endpoints);
         let first = parse(&script.request(0, Some(&node("p"))));
         assert_eq!((first.node.unwrap().id, first.type_url), ("p".into(), type_url::CLUSTER.into()));
         assert!(first.resource_names_subscribe.is_empty(), "clusters are asked for with the wildcard");
@@ -240,6 +285,15 @@ mod tests {
         let versions = |at| parse(&script.request(at, None)).initial_resource_versions;
         let wanted = |a: &str| [("a".to_owned(), a.to_owned()), ("b".to_owned(), "1".to_owned())].into();
         assert_eq!((versions(0), versions(1)), (wanted("1"), wanted("stale")));
+    }
+
+    #[test]
+    fn an_edit_is_known_by_its_text() {
+        let resource = |text: &str| Resource { version: text.into(), ..Resource::default() }.encode_to_vec().into();
+        let resources = ["", "edit-", "an edit-000017 it is"].map(resource).into();
+        assert_eq!(Envelope { resources, ..Envelope::default() }.edit(), None, "one that is cut off is none");
+        let resources = ["", &edit_text(17)].map(resource).into();
+        assert_eq!(Envelope { resources, ..Envelope::default() }.edit(), Some(17));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 const TICKS: u64 = 100;
 
 /// CPU time of all threads of a process, user and system, to 10 ms.
-pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+pub fn cpu(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("no such process, or no Linux")?;
     // The name in brackets may hold anything; fields are counted after it. utime and stime are the 14th and 15th.
     let (_, fields) = stat.rsplit_once(") ").context("/proc/PID/stat without a name")?;
@@ -17,7 +17,7 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
 }
 
 /// Resident memory of a process, in bytes.
-pub(crate) fn memory(pid: u32) -> Result<u64> {
+pub fn memory(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
