@@ -76,6 +76,8 @@ pub struct ClusterSettings {
     pub max_pending: u32,
     /// How many retries there may be.
     pub retry_budget: policy::retry_budget::Settings,
+    /// When a second request is sent beside a slow one; `None`: never.
+    pub hedge: Option<policy::hedge::Settings>,
     /// When an endpoint is left out.
     pub endpoints: policy::endpoints::Settings,
 }
@@ -109,6 +111,7 @@ impl Default for ClusterSettings {
             max_requests: 1024,
             max_pending: 1024,
             retry_budget: policy::retry_budget::Settings::default(),
+            hedge: None,
             endpoints: policy::endpoints::Settings::default(),
         }
     }

@@ -1,7 +1,7 @@
 //! What Envoy has no field for: `metadata.filter_metadata["chancery.sidecar"]` of a cluster, which Envoy passes over.
 //!
 //! All of it is optional: `{ breaker: { consecutiveFailures, openFor, openForMost, probeTimeout, minSuccessRate } | false,
-//! maxOutPercent, retryBudget: { ttl, ratio, perSecond } }`. Times are strings of seconds (`1.5s`), as protobuf's JSON has them.
+//! maxOutPercent, retryBudget: { ttl, ratio, perSecond }, hedge: { quantile, samples, least } | true | false }`. Times are strings of seconds (`1.5s`), as protobuf's JSON has them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use chancery_proto::google::protobuf::{Struct, Value, value::Kind};
 use super::Problems;
 use crate::{
     config::snapshot::ClusterSettings,
-    policy::{breaker, failure_accrual::SuccessRate},
+    policy::{breaker, failure_accrual::SuccessRate, hedge},
 };
 
 /// The key of the metadata.
@@ -81,6 +81,17 @@ pub(super) fn read(problems: &mut Problems, settings: &mut ClusterSettings, own:
             Taken::Yes
         }
         ("retryBudget", _) => Taken::Wrong("an object"),
+        ("hedge", Some(Kind::BoolValue(asked))) => {
+            settings.hedge = asked.then(hedge::Settings::default);
+            Taken::Yes
+        }
+        ("hedge", Some(Kind::StructValue(object))) => {
+            let mut hedge = hedge::Settings::default();
+            read_hedge(problems, At::new(path.to_owned(), object), &mut hedge);
+            settings.hedge = Some(hedge);
+            Taken::Yes
+        }
+        ("hedge", _) => Taken::Wrong("an object, true or false"),
         _ => Taken::Unknown,
     });
 }
@@ -97,6 +108,15 @@ fn read_breaker(problems: &mut Problems, object: At<'_>, breaker: &mut breaker::
         "openFor" => set(kind, "a duration above zero", time, |open| breaker.backoff.least = open),
         "openForMost" => set(kind, "a duration above zero", time, |open| breaker.backoff.most = open),
         "probeTimeout" => set(kind, "a duration above zero", time, |probe| breaker.probe = probe),
+        _ => Taken::Unknown,
+    });
+}
+
+fn read_hedge(problems: &mut Problems, object: At<'_>, hedge: &mut hedge::Settings) {
+    object.each(problems, |_, name, _, kind| match name {
+        "quantile" => set(kind, "a number above 0 and below 1", within, |quantile| hedge.quantile = quantile),
+        "samples" => set(kind, "a whole number", whole, |samples| hedge.samples = samples),
+        "least" => set(kind, "a duration above zero", time, |least| hedge.least = least),
         _ => Taken::Unknown,
     });
 }
@@ -129,6 +149,10 @@ fn whole(kind: &Kind) -> Option<u32> {
 
 fn share(kind: &Kind) -> Option<f64> {
     number(kind).filter(|number| (0.0..=1.0).contains(number))
+}
+
+fn within(kind: &Kind) -> Option<f64> {
+    number(kind).filter(|number| *number > 0.0 && *number < 1.0)
 }
 
 fn time(kind: &Kind) -> Option<Duration> {

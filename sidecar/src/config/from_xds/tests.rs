@@ -58,6 +58,7 @@ fn a_cluster_says_how_it_is_spoken_to() {
         "metadata": { "filter_metadata": { "chancery.sidecar": {
             "breaker": { "consecutiveFailures": 4, "openFor": "0.5s", "probeTimeout": "2s" },
             "retryBudget": { "ttl": "5s", "perSecond": 3 },
+            "hedge": { "quantile": 0.9, "least": "0.002s" },
         } } },
     }))
     .unwrap();
@@ -73,6 +74,8 @@ fn a_cluster_says_how_it_is_spoken_to() {
     assert_eq!(settings.endpoints.max_ejection_percent, 40);
     let breaker = settings.endpoints.breaker.unwrap();
     assert_eq!((breaker.accrual.consecutive, breaker.backoff.least), (Some(4), Duration::from_millis(500)));
+    let hedge = settings.hedge.unwrap();
+    assert_eq!((hedge.quantile, hedge.samples, hedge.least), (0.9, 100, Duration::from_millis(2)));
 }
 
 #[test]
@@ -84,13 +87,14 @@ fn everything_wrong_with_a_cluster_is_told_at_once() {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         } },
         "metadata": { "filter_metadata": { "chancery.sidecar": {
-            "breaker": { "openFor": "soon" }, "retryBudget": 7, "unknown": 1,
+            "breaker": { "openFor": "soon" }, "hedge": { "quantile": 1 }, "retryBudget": 7, "unknown": 1,
         } } },
     }));
     let own = "metadata.filter_metadata[chancery.sidecar]";
     let wanted = [
         "transport_socket".to_owned(),
         format!("{own}.breaker.openFor"),
+        format!("{own}.hedge.quantile"),
         format!("{own}.retryBudget"),
         format!("{own}.unknown"),
         "type".to_owned(),
