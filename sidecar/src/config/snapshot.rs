@@ -80,6 +80,8 @@ pub struct ClusterSettings {
     pub hedge: Option<policy::hedge::Settings>,
     /// When an endpoint is left out.
     pub endpoints: policy::endpoints::Settings,
+    /// How the sidecar in front of it finds how many requests to let in at once; `None`: as it does by itself.
+    pub adaptive_concurrency: Option<policy::concurrency::Settings>,
 }
 
 /// How an endpoint proves who it is.
@@ -113,6 +115,7 @@ impl Default for ClusterSettings {
             retry_budget: policy::retry_budget::Settings::default(),
             hedge: None,
             endpoints: policy::endpoints::Settings::default(),
+            adaptive_concurrency: None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What Envoy has no field for: `metadata.filter_metadata["chancery.sidecar"]` of a cluster, which Envoy passes over.
 //!
 //! All of it is optional: `{ breaker: { consecutiveFailures, openFor, openForMost, probeTimeout, minSuccessRate } | false,
-//! maxOutPercent, retryBudget: { ttl, ratio, perSecond }, hedge: { quantile, samples, least } | true | false }`. Times are strings of seconds (`1.5s`), as protobuf's JSON has them.
+//! maxOutPercent, retryBudget: { ttl, ratio, perSecond }, hedge: { quantile, samples, least } | true | false,
+//! adaptiveConcurrency: { algorithm: "gradient" | "aimd", least, most } }`. Times are strings of seconds (`1.5s`), as protobuf's
+//! JSON has them. The last of these is for the sidecar in front of the cluster, not for those that call it.
 
 use std::time::Duration;
 
@@ -10,7 +12,12 @@ use chancery_proto::google::protobuf::{Struct, Value, value::Kind};
 use super::Problems;
 use crate::{
     config::snapshot::ClusterSettings,
-    policy::{breaker, failure_accrual::SuccessRate, hedge},
+    policy::{
+        breaker,
+        concurrency::{self, Aimd, Gradient2},
+        failure_accrual::SuccessRate,
+        hedge,
+    },
 };
 
 /// The key of the metadata.
@@ -92,6 +99,12 @@ pub(super) fn read(problems: &mut Problems, settings: &mut ClusterSettings, own:
             Taken::Yes
         }
         ("hedge", _) => Taken::Wrong("an object, true or false"),
+        ("adaptiveConcurrency", Some(Kind::StructValue(object))) => {
+            let read = read_concurrency(problems, At::new(path.to_owned(), object));
+            settings.adaptive_concurrency = Some(read);
+            Taken::Yes
+        }
+        ("adaptiveConcurrency", _) => Taken::Wrong("an object"),
         _ => Taken::Unknown,
     });
 }
@@ -119,6 +132,30 @@ fn read_hedge(problems: &mut Problems, object: At<'_>, hedge: &mut hedge::Settin
         "least" => set(kind, "a duration above zero", time, |least| hedge.least = least),
         _ => Taken::Unknown,
     });
+}
+
+fn read_concurrency(problems: &mut Problems, object: At<'_>) -> concurrency::Settings {
+    let path = object.path.clone();
+    let Gradient2 { mut least, mut most, .. } = Gradient2::default();
+    let mut is_gradient = true;
+    object.each(problems, |_, name, _, kind| match (name, kind) {
+        ("algorithm", Some(Kind::StringValue(name))) if name == "gradient" || name == "aimd" => {
+            is_gradient = name == "gradient";
+            Taken::Yes
+        }
+        ("algorithm", _) => Taken::Wrong("gradient or aimd"),
+        ("least", kind) => set(kind, "a whole number", whole, |number| least = number),
+        ("most", kind) => set(kind, "a whole number", whole, |number| most = number),
+        _ => Taken::Unknown,
+    });
+    if most < least {
+        problems.add(format!("{path}.most"), format!("must not be below least, which is {least}"));
+    }
+    if is_gradient {
+        concurrency::Settings::Gradient2(Gradient2 { least, most, ..Gradient2::default() })
+    } else {
+        concurrency::Settings::Aimd(Aimd { least, most, ..Aimd::default() })
+    }
 }
 
 fn set<T>(
