@@ -30,7 +30,8 @@ const END: Duration = Duration::from_secs(15);
 /// Ports that `dev` uses without an offset.
 const PORTS: [u16; 12] = [8080, 18000, 9900, 8081, 6070, 10000, 9901, 10081, 10082, 15006, 15001, 15020];
 
-/// The proxies of the demo's fleet.
+/// Who takes its configuration over xDS.
+const LIMITER: &str = "dev";
 const ENVOY: &str = "dev-1";
 const SIDECAR: &str = "dev-sidecar";
 
@@ -209,7 +210,7 @@ async fn the_sidecar_stands_before_the_demo_and_beside_it() -> Result<()> {
     }
     let folder = tempfile::tempdir()?;
     let dev = Dev::start(folder.path(), free_offset()?, &[]).await?;
-    assert_eq!(dev.well().await?, [ENVOY, SIDECAR]);
+    assert_eq!(dev.well().await?, [LIMITER, ENVOY, SIDECAR]);
     let sidecar = dev.address("sidecarAdmin")?;
     let endpoints = &dev.api()?.read("/api/v1/services/demo-a").await?["spec"]["endpoints"];
     assert_eq!(endpoints[0]["port"], dev.address("sidecarInbound")?.port(), "Envoy routes through it");
@@ -329,6 +330,9 @@ async fn the_demo_of_an_older_version_gets_the_limiter_and_keeps_its_edits() -> 
     let mut fleet = api.read("/api/v1/fleets/edge").await?;
     fleet["spec"] = json!({ "trustedHops": 1 });
     api.put(&fleet).await?;
+    let mut demo_a = api.read("/api/v1/services/demo-a").await?;
+    demo_a["spec"]["endpoints"][0]["port"] = 10081.into();
+    api.put(&demo_a).await?;
     dev.interrupt().await?;
     fs::remove_file(folder.path().join("data/demo"))?;
 
@@ -344,6 +348,8 @@ async fn the_demo_of_an_older_version_gets_the_limiter_and_keeps_its_edits() -> 
     let upgraded = route["spec"]["rules"].as_array().context("the demo has rules")?;
     assert_eq!(upgraded[0]["match"]["path"]["exact"], LIMITED);
     assert_eq!(upgraded[1..], rules[..]);
+    let demo_a = api.read("/api/v1/services/demo-a").await?;
+    assert_eq!(demo_a["spec"]["endpoints"][0]["port"], dev.address("sidecarInbound")?.port());
     until("the limit is in force", END, async || {
         let limits = dev.limits().await?;
         ensure!(limits == [(RULE.to_owned(), 5)], "{limits:?}");
@@ -377,7 +383,7 @@ async fn two_run_side_by_side() -> Result<()> {
     let limited = fetch(second.address("envoyListener")?, get("localhost", LIMITED)).await?;
     assert_eq!(limited.status, 200, "one's clients are counted by the other");
     first.interrupt().await?;
-    assert_eq!(second.well().await?, [ENVOY, SIDECAR]);
+    assert_eq!(second.well().await?, [LIMITER, ENVOY, SIDECAR]);
     second.interrupt().await
 }
 
@@ -387,7 +393,7 @@ async fn without_envoy_everything_else_is_there() -> Result<()> {
     let dev = Dev::start(folder.path(), free_offset()?, &["--no-envoy"]).await?;
     assert!(dev.api()?.read("/api/v1/fleets").await?["items"].as_array().is_some_and(|items| !items.is_empty()));
     assert!(dev.facts["envoyListener"].is_null(), "{}", dev.facts);
-    assert_eq!(dev.well().await?, [SIDECAR]);
+    assert_eq!(dev.well().await?, [LIMITER, SIDECAR]);
     let answer = fetch(dev.address("sidecarOutbound")?, get("localhost", "/any/path")).await?;
     assert!(answer.text().starts_with("demo-"), "{} {}", answer.status, answer.text());
     dev.interrupt().await
