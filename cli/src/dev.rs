@@ -1,8 +1,8 @@
 //! `chancery dev`: everything on this machine, to try and to test against.
 //!
-//! The control plane, the rate limiter and two demo upstreams run in this process; Envoy is a child.
-//! All of it goes the way a user's own things go: Envoy and the limiter have certificates of the
-//! development CA and take their configuration over xDS, Envoy starts with a generated bootstrap, the
+//! The control plane, the rate limiter, two demo upstreams and a sidecar in front of the first run in this process; Envoy
+//! is a child. All of it goes the way a user's own things go: Envoy, sidecar and limiter have certificates of the
+//! development CA and take their configuration over xDS, Envoy and sidecar start with a generated bootstrap, the
 //! demo resources arrive through the API with the admin's token.
 //!
 //! What it keeps lies in one data folder, locked while it runs. `dev.json` in there says what is
@@ -14,15 +14,18 @@ mod envoy;
 mod facts;
 mod folder;
 mod http;
+mod part;
 mod ports;
 mod process;
 mod rate_limiter;
 mod seed;
+mod sidecar;
 mod upgrade;
 mod upstream;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -45,6 +48,7 @@ use self::{
     folder::Folder,
     ports::Ports,
     rate_limiter::RateLimiter,
+    sidecar::Sidecar,
     upstream::Upstream,
 };
 use crate::client::Client;
@@ -55,9 +59,10 @@ pub const CA_DIR: &str = "ca";
 /// The data folder unless another one is named.
 pub const DEFAULT_DATA_DIR: &str = "./.chancery";
 
-/// The proxy that is started.
+/// The proxies that are started.
 const FLEET: &str = "edge";
 const PROXY: &str = "dev-1";
+const SIDECAR: &str = "dev-sidecar";
 
 /// The rate limiter that is started.
 const RATE_LIMITER: &str = "dev";
@@ -69,9 +74,9 @@ const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 const ENVOY_READY: Duration = Duration::from_secs(30);
 
 /// How long all parts together may take to end.
-const DRAIN: Duration = Duration::from_secs(8);
+const DRAIN: Duration = Duration::from_secs(10);
 
-/// Runs everything on this machine: control plane, rate limiter, Envoy, demo services
+/// Runs everything on this machine: control plane, rate limiter, Envoy, sidecar, demo services
 #[derive(Clone, Debug, Args)]
 pub struct DevArgs {
     /// Folder for the database, the development CA, the admin token and dev.json
@@ -129,6 +134,7 @@ struct Dev {
     upstreams: Vec<Upstream>,
     control_plane: ControlPlane,
     rate_limiter: RateLimiter,
+    sidecar: Sidecar,
     envoy: Option<Envoy>,
 }
 
@@ -145,16 +151,21 @@ impl Dev {
             upstreams.push(Upstream::start(name, port).await?);
         }
         let asked = binary.as_deref().filter(|_| args.validate);
-        let control_plane = ControlPlane::start(&folder, &ports, &identity.server, asked).await?;
-        let api = Client::new(&format!("http://{}", ports.api), control_plane.admin_token())?;
+        let (control_plane, admin_token) = control_plane::start(&folder, &ports, &identity.server, asked).await?;
+        let api = Client::new(&format!("http://{}", ports.api), &admin_token)?;
         let demo = seed::seed(&api, &ports, &folder.join("demo")).await.context("cannot write the demo resources")?;
-        // After the demo, so that its limits are in force when this returns.
-        let rate_limiter = RateLimiter::start(&ports, &identity.rate_limiter, args.redis.clone()).await?;
+        let bootstrap = bootstrap(SIDECAR, &ports, &identity.sidecar, None)?;
+        let bootstrap = write(folder.join("sidecar.json"), &bootstrap)?;
+        // After the demo, so that its limits and routes are in force when this returns.
+        let (rate_limiter, sidecar) = tokio::try_join!(
+            rate_limiter::start(&ports, &identity.rate_limiter, args.redis.clone()),
+            sidecar::start(&ports, bootstrap),
+        )?;
 
         let mut facts = Facts {
             ready: true,
             api_url: format!("http://{}", ports.api),
-            admin_token: control_plane.admin_token().clone(),
+            admin_token,
             admin_url: format!("http://{}", ports.admin),
             xds_address: ports.xds,
             ca_file: identity.proxy.ca.clone(),
@@ -167,6 +178,9 @@ impl Dev {
             envoy_version: None,
             rate_limiter_grpc: ports.limiter_grpc,
             rate_limiter_http: ports.limiter_http,
+            sidecar_inbound: ports.sidecar_inbound,
+            sidecar_outbound: ports.sidecar_outbound,
+            sidecar_admin: ports.sidecar_admin,
             upstreams: ports.upstreams.to_vec(),
             pids: [("chancery".to_owned(), std::process::id())].into(),
         };
@@ -189,7 +203,7 @@ impl Dev {
                 Some(envoy)
             }
         };
-        Ok(Self { folder, facts, upstreams, control_plane, rate_limiter, envoy })
+        Ok(Self { folder, facts, upstreams, control_plane, rate_limiter, sidecar, envoy })
     }
 
     /// Says that everything is up: to programs by file and stdout, to people in words.
@@ -217,6 +231,7 @@ impl Dev {
             let pid = tokio::select! {
                 lost = self.control_plane.lost() => return lost,
                 lost = self.rate_limiter.lost() => return lost,
+                lost = self.sidecar.lost() => return lost,
                 pid = restarted => pid,
             };
             self.facts.pids.insert("envoy".to_owned(), pid);
@@ -228,16 +243,16 @@ impl Dev {
 
     /// Ends everything, Envoy first: its clients get answers as long as there is somebody to answer.
     async fn stop(self) -> Result<()> {
-        let Self { folder, facts: _, upstreams, control_plane, rate_limiter, envoy } = self;
+        let Self { folder, facts: _, upstreams, control_plane, rate_limiter, sidecar, envoy } = self;
         folder.remove_dev_json();
         if let Some(envoy) = envoy {
             envoy.stop().await;
         }
-        let limited = rate_limiter.stop().await;
+        let (limited, passed) = tokio::join!(rate_limiter.stop(), sidecar.stop());
         let stopped = control_plane.stop().await;
         drop(upstreams);
         drop(folder);
-        limited.and(stopped)
+        limited.and(passed).and(stopped)
     }
 }
 
@@ -246,6 +261,7 @@ struct Identity {
     server: issue::IdentityFiles,
     rate_limiter: issue::IdentityFiles,
     proxy: issue::IdentityFiles,
+    sidecar: issue::IdentityFiles,
 }
 
 impl Identity {
@@ -256,36 +272,46 @@ impl Identity {
         let loopback = [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
         let server = authority.issue_server(&localhost, &loopback, CERTIFICATE_LIFE, now)?;
         let limiter = authority.issue_limiter(&name(RATE_LIMITER)?, &localhost, &loopback, CERTIFICATE_LIFE, now)?;
-        let proxy = authority.issue_proxy(&name(FLEET)?, &name(PROXY)?, CERTIFICATE_LIFE, now)?;
+        let proxy = |id| anyhow::Ok(authority.issue_proxy(&name(FLEET)?, &name(id)?, CERTIFICATE_LIFE, now)?);
         Ok(Self {
             server: issue::write(&folder.join("tls"), &server)?,
             rate_limiter: issue::write(&folder.join("rate-limiter"), &limiter)?,
-            proxy: issue::write(&folder.join("proxy"), &proxy)?,
+            proxy: issue::write(&folder.join("proxy"), &proxy(PROXY)?)?,
+            sidecar: issue::write(&folder.join("sidecar"), &proxy(SIDECAR)?)?,
         })
     }
 }
 
 fn launch(binary: PathBuf, folder: &Folder, ports: &Ports, identity: &Identity) -> Result<Launch> {
+    let bootstrap = bootstrap(PROXY, ports, &identity.proxy, Some(ports.envoy_admin))?;
+    let config = write(folder.join("envoy.json"), &bootstrap)?;
+    Ok(Launch { binary, config, log: folder.join("envoy.log") })
+}
+
+/// What a proxy of the fleet starts with.
+fn bootstrap(id: &str, ports: &Ports, files: &issue::IdentityFiles, admin: Option<SocketAddr>) -> Result<Bootstrap> {
     let text = |path: &Path| path.display().to_string();
-    let bootstrap = Bootstrap {
+    Ok(Bootstrap {
         fleet: name(FLEET)?,
-        id: name(PROXY)?,
+        id: name(id)?,
         xds_host: ports.xds.ip().to_string(),
         xds_port: ports.xds.port(),
         server_name: None,
-        ca_file: text(&identity.proxy.ca),
-        certificate_file: text(&identity.proxy.certificate),
-        private_key_file: text(&identity.proxy.private_key),
+        ca_file: text(&files.ca),
+        certificate_file: text(&files.certificate),
+        private_key_file: text(&files.private_key),
         labels: std::collections::BTreeMap::new(),
-        admin: Some(ports.envoy_admin),
+        admin,
         protocol: Protocol::Delta,
         max_connections: DEFAULT_MAX_CONNECTIONS,
         max_heap_bytes: None,
-    };
-    let config = folder.join("envoy.json");
+    })
+}
+
+fn write(path: PathBuf, bootstrap: &Bootstrap) -> Result<PathBuf> {
     let contents = serde_json::to_vec_pretty(&bootstrap.to_json())?;
-    std::fs::write(&config, contents).with_context(|| format!("cannot write {}", config.display()))?;
-    Ok(Launch { binary, config, log: folder.join("envoy.log") })
+    std::fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 /// How the user called this program, with what its other commands need to find this data folder.

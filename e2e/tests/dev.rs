@@ -30,7 +30,12 @@ const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(15);
 
 /// Ports that `dev` uses without an offset.
-const PORTS: [u16; 9] = [8080, 18000, 9900, 8081, 6070, 10000, 9901, 10081, 10082];
+const PORTS: [u16; 12] = [8080, 18000, 9900, 8081, 6070, 10000, 9901, 10081, 10082, 15006, 15001, 15020];
+
+/// Who takes its configuration over xDS.
+const LIMITER: &str = "dev";
+const ENVOY: &str = "dev-1";
+const SIDECAR: &str = "dev-sidecar";
 
 /// The path of the demo that has a limit, the limit, and how it appears among the rules in force.
 const LIMITED: &str = "/limited";
@@ -72,6 +77,14 @@ impl Dev {
 
     fn api(&self) -> Result<Api> {
         Ok(Api::new(self.address("apiUrl")?, self.text("adminToken")?))
+    }
+
+    /// Who is connected and has refused nothing.
+    async fn well(&self) -> Result<Vec<String>> {
+        let proxies = self.api()?.read("/api/v1/proxies").await?;
+        let proxies = proxies["items"].as_array().context("not a list of proxies")?.iter();
+        let well = proxies.filter(|proxy| proxy["connected"] == true && proxy["lastRejection"].is_null());
+        well.map(|proxy| Ok(proxy["id"].as_str().context("a proxy without id")?.to_owned())).collect()
     }
 
     /// The limits in force, by their names.
@@ -156,7 +169,8 @@ async fn the_first_five_minutes() -> Result<()> {
     assert_eq!((dev.text("fleet")?, dev.text("proxyId")?), ("edge", "dev-1"));
     assert!(dev.text("envoyVersion")?.contains("1.40"));
     let limiter = [("rateLimiterGrpc", 8081), ("rateLimiterHttp", 6070)];
-    for (field, port) in limiter {
+    let sidecar = [("sidecarInbound", 15006), ("sidecarOutbound", 15001), ("sidecarAdmin", 15020)];
+    for (field, port) in limiter.into_iter().chain(sidecar) {
         assert_eq!(dev.address(field)?.port(), port + offset, "{field}");
     }
     for file in ["caFile", "clientCertFile", "clientKeyFile"] {
@@ -189,6 +203,45 @@ async fn the_first_five_minutes() -> Result<()> {
     })
     .await?;
     again.interrupt().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sidecar_stands_before_the_demo_and_beside_it() -> Result<()> {
+    if required::envoy().is_none() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let dev = Dev::start(folder.path(), free_offset()?, &[]).await?;
+    assert_eq!(dev.well().await?, [LIMITER, ENVOY, SIDECAR]);
+    let sidecar = dev.address("sidecarAdmin")?;
+    let endpoints = &dev.api()?.read("/api/v1/services/demo-a").await?["spec"]["endpoints"];
+    assert_eq!(endpoints[0]["port"], dev.address("sidecarInbound")?.port(), "Envoy routes through it");
+
+    // What reaches demo-a over Envoy has passed the sidecar, which counts it.
+    let taken = async || -> Result<f64> {
+        let metrics = fetch(sidecar, get("sidecar", "/metrics")).await?.text();
+        let counted = |line: &str| line.starts_with("chancery_sidecar_requests_total{") && line.contains("inbound");
+        let counts = metrics.lines().filter(|line| counted(line)).filter_map(|line| line.rsplit_once(' '));
+        Ok(counts.filter_map(|(_, count)| count.parse::<f64>().ok()).sum())
+    };
+    let before = taken().await?;
+    let mut by_demo_a = 0.0;
+    for _ in 0..20 {
+        let answer = fetch(dev.address("envoyListener")?, get("localhost", "/any/path")).await?;
+        assert_eq!(answer.status, 200);
+        by_demo_a += f64::from(u8::from(answer.text().starts_with("demo-a")));
+    }
+    assert!(by_demo_a > 0.0);
+    assert_eq!(taken().await? - before, by_demo_a);
+
+    // The application's own calls go out by the routes of the fleet, as edited.
+    let outbound = dev.address("sidecarOutbound")?;
+    let answer = fetch(outbound, get("demo.example.com", "/hello")).await?;
+    assert!(answer.status == 200 && answer.text().ends_with("as Chancery told it\n"), "{}", answer.text());
+    assert!(fetch(outbound, get(&outbound.to_string(), "/a")).await?.text().starts_with("demo-"));
+    dev.api()?.put_and_wait(&route_saying("mine", "mine.example.com", "my own")).await?;
+    assert_eq!(fetch(outbound, get("mine.example.com", "/")).await?.text(), "my own");
+    dev.interrupt().await
 }
 
 /// The limit of the demo, of so many requests a minute: none comes back while a test looks.
@@ -294,6 +347,9 @@ async fn the_demo_of_an_older_version_gets_the_limiter_and_keeps_its_edits() -> 
     let mut fleet = api.read("/api/v1/fleets/edge").await?;
     fleet["spec"] = json!({ "trustedHops": 1 });
     api.put(&fleet).await?;
+    let mut demo_a = api.read("/api/v1/services/demo-a").await?;
+    demo_a["spec"]["endpoints"][0]["port"] = 10081.into();
+    api.put(&demo_a).await?;
     dev.interrupt().await?;
     fs::remove_file(folder.path().join("data/demo"))?;
 
@@ -309,6 +365,8 @@ async fn the_demo_of_an_older_version_gets_the_limiter_and_keeps_its_edits() -> 
     let upgraded = route["spec"]["rules"].as_array().context("the demo has rules")?;
     assert_eq!(upgraded[0]["match"]["path"]["exact"], LIMITED);
     assert_eq!(upgraded[1..], rules[..]);
+    let demo_a = api.read("/api/v1/services/demo-a").await?;
+    assert_eq!(demo_a["spec"]["endpoints"][0]["port"], dev.address("sidecarInbound")?.port());
     until("the limit is in force", END, async || {
         let limits = dev.limits().await?;
         ensure!(limits == [(RULE.to_owned(), 5)], "{limits:?}");
@@ -342,7 +400,7 @@ async fn two_run_side_by_side() -> Result<()> {
     let limited = fetch(second.address("envoyListener")?, get("localhost", LIMITED)).await?;
     assert_eq!(limited.status, 200, "one's clients are counted by the other");
     first.interrupt().await?;
-    assert_eq!(second.api()?.read("/api/v1/proxies").await?["items"][0]["connected"], true);
+    assert_eq!(second.well().await?, [LIMITER, ENVOY, SIDECAR]);
     second.interrupt().await
 }
 
@@ -351,6 +409,10 @@ async fn without_envoy_everything_else_is_there() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let dev = Dev::start(folder.path(), free_offset()?, &["--no-envoy"]).await?;
     assert!(dev.api()?.read("/api/v1/fleets").await?["items"].as_array().is_some_and(|items| !items.is_empty()));
+    assert!(dev.facts["envoyListener"].is_null(), "{}", dev.facts);
+    assert_eq!(dev.well().await?, [LIMITER, SIDECAR]);
+    let answer = fetch(dev.address("sidecarOutbound")?, get("localhost", "/any/path")).await?;
+    assert!(answer.text().starts_with("demo-"), "{} {}", answer.status, answer.text());
     dev.interrupt().await
 }
 

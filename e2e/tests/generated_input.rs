@@ -77,6 +77,12 @@ fn a_service() -> impl Strategy<Value = Value> {
         1 => a_duration().prop_map(|time| json!({ "connectTimeout": time })),
         1 => a_duration().prop_map(|time| json!({ "healthCheck": { "path": "/healthz", "interval": time } })),
         1 => any::<u32>().prop_map(|limit| json!({ "breaker": { "maxRequests": limit, "maxPending": limit } })),
+        2 => (any::<u32>(), 0..120_u32, a_duration()).prop_map(|(number, percent, time)| json!({
+            "breaker": { "consecutiveFailures": number, "minSuccessPercent": percent, "probeTimeout": time, "openForMost": time },
+            "retryBudget": { "percent": percent, "ttl": time, "minPerSecond": number },
+            "hedging": { "percentile": percent, "minDelay": time },
+            "adaptiveConcurrency": { "min": percent, "max": 100 },
+        })),
         1 => any::<u32>().prop_map(|count| json!({ "outlierDetection": { "consecutive5xx": count } })),
         1 => prop_oneof![Just("http1"), Just("http2"), Just("http3")].prop_map(|name| json!({ "protocol": name })),
     ];

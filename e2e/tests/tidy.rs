@@ -21,7 +21,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rate-limiter", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
     ("rate-limiter/fuzz", &["chancery-rate-limiter"]),
     ("sidecar", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
-    ("cli", &["chancery-control-plane", "chancery-rate-limiter", "chancery-runtime"]),
+    ("cli", &["chancery-control-plane", "chancery-rate-limiter", "chancery-runtime", "chancery-sidecar"]),
     ("e2e", &["chancery-control-plane", "chancery-proto", "chancery-rate-limiter", "chancery-xds"]),
     ("benches", &["chancery-e2e", "chancery-proto", "chancery-rate-limiter"]),
 ];

@@ -7,6 +7,7 @@
 //! as ever, new ones too; when others have finished and the application has closed its connections, or time is up, the rest is closed.
 
 mod identity;
+mod inbound_limit;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,6 +25,7 @@ use serde::Serialize;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::inbound_limit::InboundLimit;
 pub use crate::settings::Settings;
 use crate::{
     admin::{self, Pages},
@@ -34,7 +36,7 @@ use crate::{
         snapshot::Target,
     },
     layer::Clock,
-    policy::concurrency::{self, Concurrency, Gradient2},
+    policy::concurrency::{self, Concurrency},
     proxy::{
         accept::{AcceptLimits, Open, Port},
         pool::PoolSettings,
@@ -96,14 +98,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         base: base.clone(),
         world: world.clone(),
         listener: Some(settings.listener.as_str()).filter(|name| !name.is_empty()).map(Into::into),
-        concurrency: limit(clock, concurrency::Settings::Fixed(settings.outbound_requests)),
+        concurrency: fixed(clock, settings.outbound_requests),
     });
-    let adaptive = concurrency::Settings::Gradient2(Gradient2::default());
-    let inbound_limit = match settings.inbound_requests {
-        0 => adaptive,
-        fixed => concurrency::Settings::Fixed(fixed),
-    };
-    let inbound = Inbound::new(inbound_settings(&settings), base.clone(), limit(clock, inbound_limit));
+    let inbound_limit = InboundLimit::new(settings.inbound_requests, &settings.service, clock);
+    let inbound = Inbound::new(inbound_settings(&settings), base.clone(), inbound_limit.concurrency());
     let inbound = Arc::new(inbound);
 
     let limits = AcceptLimits { connections: settings.max_connections, ..AcceptLimits::default() };
@@ -140,6 +138,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         ads,
         loaded,
         base: base.clone(),
+        inbound_limit,
         pages: Pages {
             admin: Admin { readiness, metrics: prometheus.clone(), stopping: drain },
             held,
@@ -208,8 +207,8 @@ fn inbound_settings(settings: &Settings) -> InboundSettings {
     }
 }
 
-fn limit(clock: Clock, settings: concurrency::Settings) -> Arc<Mutex<Concurrency>> {
-    Arc::new(Mutex::new(Concurrency::new(settings, clock.now())))
+fn fixed(clock: Clock, requests: u32) -> Arc<Mutex<Concurrency>> {
+    Arc::new(Mutex::new(Concurrency::new(concurrency::Settings::Fixed(requests), clock.now())))
 }
 
 async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -222,6 +221,7 @@ struct Control {
     ads: AdsSettings,
     loaded: Condition,
     base: Base,
+    inbound_limit: InboundLimit,
     pages: Pages,
     parts_ended: CancellationToken,
 }
@@ -236,11 +236,12 @@ impl Control {
     }
 
     async fn run(self, listener: std::net::TcpListener, shutdown: Shutdown) {
-        let Self { ads, loaded, base, pages, parts_ended } = self;
+        let Self { ads, loaded, base, inbound_limit, pages, parts_ended } = self;
         let (held, world) = (pages.held.clone(), pages.world.clone());
         let in_force = move |now: &Held| {
             held.store(now.clone().into());
             let next = world.load().next(now.snapshot().into(), &base);
+            inbound_limit.follow(&next.snapshot);
             world.store(next.into());
         };
         // Until the end: who drains may still be told of endpoints that come and go.

@@ -31,13 +31,15 @@ pub struct Settings {
     pub trust_domain: String,
     /// Who of it may call: paths of SPIFFE IDs, separated by commas, each perhaps ending in `*`; empty: all.
     pub allow: String,
+    /// Which service the application is, whose cluster says how many requests are let in at once; empty: none that is known.
+    pub service: String,
     /// By the routes of which listener requests go out; empty: of any.
     pub listener: String,
     /// Where the configuration in force is kept for a start without the control plane; empty: nowhere.
     pub saved_config: PathBuf,
     /// Requests a second that are let in; 0: any number.
     pub inbound_rate: u32,
-    /// Requests at once that are let in; 0: as many as the application takes without becoming slower.
+    /// Requests at once that are let in, whatever the service says; 0: as many as the application takes without becoming slower.
     pub inbound_requests: u32,
     /// Requests at once that go out.
     pub outbound_requests: u32,
@@ -59,6 +61,7 @@ impl Default for Settings {
             insecure: false,
             trust_domain: "chancery.local".to_owned(),
             allow: String::new(),
+            service: String::new(),
             listener: String::new(),
             saved_config: PathBuf::new(),
             inbound_rate: 0,
@@ -111,6 +114,9 @@ pub struct Flags {
     /// Who of it may call: paths of SPIFFE IDs, separated by commas, each perhaps ending in * [default: all]
     #[arg(long, value_name = "PATHS")]
     pub allow: Option<String>,
+    /// Which service the application is: its `adaptiveConcurrency` says how many requests are let in at once
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
     /// By the routes of which listener requests go out [default: of any]
     #[arg(long, value_name = "NAME")]
     pub listener: Option<String>,
@@ -120,7 +126,7 @@ pub struct Flags {
     /// Requests a second that are let in [default: any number]
     #[arg(long, value_name = "N")]
     pub inbound_rate: Option<u32>,
-    /// Requests at once that are let in [default: as many as the application takes without becoming slower]
+    /// Requests at once that are let in, whatever --service says [default: as many as the application takes without becoming slower]
     #[arg(long, value_name = "N")]
     pub inbound_requests: Option<u32>,
     /// Requests at once that go out [default: 10000]

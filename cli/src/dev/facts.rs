@@ -27,6 +27,9 @@ pub(super) struct Facts {
     pub(super) envoy_version: Option<String>,
     pub(super) rate_limiter_grpc: SocketAddr,
     pub(super) rate_limiter_http: SocketAddr,
+    pub(super) sidecar_inbound: SocketAddr,
+    pub(super) sidecar_outbound: SocketAddr,
+    pub(super) sidecar_admin: SocketAddr,
     pub(super) upstreams: Vec<SocketAddr>,
     pub(super) pids: BTreeMap<String, u32>,
 }
@@ -44,6 +47,9 @@ pub(super) struct Addresses {
     admin: String,
     rate_limiter_grpc: SocketAddr,
     rate_limiter_http: SocketAddr,
+    sidecar_inbound: SocketAddr,
+    sidecar_outbound: SocketAddr,
+    sidecar_admin: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     envoy: Option<SocketAddr>,
 }
@@ -65,6 +71,9 @@ impl Facts {
             admin: address(&self.admin_url),
             rate_limiter_grpc: self.rate_limiter_grpc,
             rate_limiter_http: self.rate_limiter_http,
+            sidecar_inbound: self.sidecar_inbound,
+            sidecar_outbound: self.sidecar_outbound,
+            sidecar_admin: self.sidecar_admin,
             envoy: self.envoy_listener,
         }
     }
@@ -87,6 +96,11 @@ impl Facts {
         let limits =
             format!("{} (mutual TLS), limits: http://{}/limits", self.rate_limiter_grpc, self.rate_limiter_http);
         line("rate limiter", limits);
+        let sidecar = format!(
+            "before demo-a: http://{}, for its own calls: http://{}, its pages: http://{}/clusters",
+            self.sidecar_inbound, self.sidecar_outbound, self.sidecar_admin
+        );
+        line("sidecar", sidecar);
         line("xDS", format!("{}  (mutual TLS)", self.xds_address));
         line("health", format!("{}/readyz, /metrics", self.admin_url));
         if let [a, b] = self.upstreams.as_slice() {
@@ -105,13 +119,15 @@ impl Facts {
     /// Commands to try.
     fn suggestions(&self, program: &str) -> Vec<String> {
         let routes = format!("{program} get routes");
+        let called =
+            format!("curl http://{}/any/path    # the same routes, as the sidecar takes them", self.sidecar_outbound);
         match self.envoy_listener {
             Some(listener) => {
                 let request = format!("curl http://{listener}/any/path    # nine of ten go to demo-a");
                 let limited = format!("curl -i http://{listener}/limited     # five times, then 429 for a while");
-                vec![request, limited, routes, format!("{program} proxies")]
+                vec![request, limited, called, routes, format!("{program} proxies")]
             }
-            None => vec![routes, format!("{program} describe route demo"), format!("{program} history")],
+            None => vec![called, routes, format!("{program} describe route demo"), format!("{program} history")],
         }
     }
 }
@@ -139,6 +155,9 @@ mod tests {
             envoy_version: Some("1.40.0".to_owned()),
             rate_limiter_grpc: "127.0.0.1:8081".parse().unwrap(),
             rate_limiter_http: "127.0.0.1:6070".parse().unwrap(),
+            sidecar_inbound: "127.0.0.1:15006".parse().unwrap(),
+            sidecar_outbound: "127.0.0.1:15001".parse().unwrap(),
+            sidecar_admin: "127.0.0.1:15020".parse().unwrap(),
             upstreams: vec!["127.0.0.1:10081".parse().unwrap(), "127.0.0.1:10082".parse().unwrap()],
             pids: [("envoy".to_owned(), 7)].into(),
         }
@@ -168,6 +187,9 @@ mod tests {
                 "envoyVersion": "1.40.0",
                 "rateLimiterGrpc": "127.0.0.1:8081",
                 "rateLimiterHttp": "127.0.0.1:6070",
+                "sidecarInbound": "127.0.0.1:15006",
+                "sidecarOutbound": "127.0.0.1:15001",
+                "sidecarAdmin": "127.0.0.1:15020",
                 "upstreams": ["127.0.0.1:10081", "127.0.0.1:10082"],
                 "pids": { "envoy": 7 },
             })
@@ -182,7 +204,9 @@ mod tests {
             line,
             concat!(
                 r#"{"api":"127.0.0.1:8080","xds":"127.0.0.1:18000","admin":"127.0.0.1:9900","#,
-                r#""rateLimiterGrpc":"127.0.0.1:8081","rateLimiterHttp":"127.0.0.1:6070","envoy":"127.0.0.1:10000"}"#
+                r#""rateLimiterGrpc":"127.0.0.1:8081","rateLimiterHttp":"127.0.0.1:6070","#,
+                r#""sidecarInbound":"127.0.0.1:15006","sidecarOutbound":"127.0.0.1:15001","sidecarAdmin":"127.0.0.1:15020","#,
+                r#""envoy":"127.0.0.1:10000"}"#
             )
         );
     }
@@ -195,11 +219,12 @@ mod tests {
             try_out.lines().filter_map(|line| line.strip_prefix("  ").map(str::to_owned)).collect::<Vec<_>>()
         };
         let with_envoy = commands(&facts());
-        assert_eq!(with_envoy.len(), 4);
+        assert_eq!(with_envoy.len(), 5);
         assert!(with_envoy[0].starts_with("curl http://127.0.0.1:10000/any/path"), "{with_envoy:?}");
         assert!(with_envoy[1].contains("http://127.0.0.1:10000/limited"), "{with_envoy:?}");
         let without = commands(&Facts { envoy_listener: None, ..facts() });
-        assert_eq!(without.len(), 3);
-        assert!(without.iter().all(|command| command.starts_with("target/debug/chancery ")), "{without:?}");
+        assert_eq!(without.len(), 4);
+        assert!(without[0].starts_with("curl http://127.0.0.1:15001/any/path"), "{without:?}");
+        assert!(without[1..].iter().all(|command| command.starts_with("target/debug/chancery ")), "{without:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use http::{StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
@@ -10,12 +10,16 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use tokio::time::Instant;
 
 /// How long one request may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The largest answer that is read.
 const MAX_BODY: usize = 8 << 20;
+
+/// How long to wait between two looks at whether a server is ready.
+const POLL: Duration = Duration::from_millis(20);
 
 /// One server.
 pub(super) struct Http {
@@ -44,5 +48,21 @@ impl Http {
             .context("no answer in time")
             .flatten()
             .with_context(|| url.clone())
+    }
+
+    /// Waits until it says at `/readyz` that it is ready; `what` it is, as messages call it.
+    pub(super) async fn until_ready(&self, what: &str, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            let last = match self.get("/readyz").await {
+                Ok((StatusCode::OK, _)) => return Ok(()),
+                Ok((_, missing)) => String::from_utf8_lossy(&missing).trim().to_owned(),
+                Err(error) => format!("{error:#}"),
+            };
+            if Instant::now() > deadline {
+                bail!("{what} is not ready after {within:?}: {last}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 }

@@ -19,6 +19,9 @@ pub(super) struct Ports {
     pub(super) limiter_grpc: SocketAddr,
     pub(super) limiter_http: SocketAddr,
     pub(super) upstreams: [SocketAddr; 2],
+    pub(super) sidecar_inbound: SocketAddr,
+    pub(super) sidecar_outbound: SocketAddr,
+    pub(super) sidecar_admin: SocketAddr,
     pub(super) listener: SocketAddr,
     pub(super) envoy_admin: SocketAddr,
 }
@@ -33,6 +36,9 @@ impl Ports {
             limiter_grpc: local(8081),
             limiter_http: local(6070),
             upstreams: [local(10081), local(10082)],
+            sidecar_inbound: local(15006),
+            sidecar_outbound: local(15001),
+            sidecar_admin: local(15020),
             listener: local(10000),
             envoy_admin: local(9901),
         }
@@ -70,6 +76,9 @@ impl Ports {
             (self.limiter_http, "the rate limiter's health and metrics"),
             (self.upstreams[0], "the upstream demo-a"),
             (self.upstreams[1], "the upstream demo-b"),
+            (self.sidecar_inbound, "the sidecar's way in"),
+            (self.sidecar_outbound, "the sidecar's way out"),
+            (self.sidecar_admin, "the sidecar's health and metrics"),
         ];
         if with_envoy {
             owners.push((self.listener, "Envoy's listener"));
@@ -104,6 +113,9 @@ mod tests {
         ports.limiter_grpc = free(());
         ports.limiter_http = free(());
         ports.upstreams = [free(()), free(())];
+        ports.sidecar_inbound = free(());
+        ports.sidecar_outbound = free(());
+        ports.sidecar_admin = free(());
         let error = ports.check_free(false).unwrap_err().to_string();
         assert!(error.contains(&format!("port {} for xDS", taken.port())), "{error}");
         assert!(error.contains("--port-offset "), "{error}");

@@ -25,6 +25,9 @@ pub(super) const LABEL: (&str, &str) = ("created-by", "chancery-dev");
 pub(super) const LIMIT: &str = "demo-per-client";
 pub(super) const LIMITED_PATH: &str = "/limited";
 
+/// The service that the sidecar stands in front of.
+pub(super) const BEHIND_SIDECAR: &str = "demo-a";
+
 /// How long a request waits for the limiter: an unoptimized build answers its first question only after a handshake.
 const LIMITER_TIMEOUT: &str = "250ms";
 
@@ -86,7 +89,7 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
         let endpoint = json!({ "address": address.ip().to_string(), "port": address.port() });
         document("Service", name, json!({ "endpoints": [endpoint], "connectTimeout": "1s" }))
     };
-    let [a, b] = ports.upstreams;
+    let [_, b] = ports.upstreams;
     [
         document(
             "Fleet",
@@ -103,7 +106,7 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
                 "protocol": "http",
             }),
         ),
-        service("demo-a", a),
+        service(BEHIND_SIDECAR, ports.sidecar_inbound),
         service("demo-b", b),
         document(
             "RateLimit",

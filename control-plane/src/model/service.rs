@@ -21,8 +21,14 @@ pub struct Service {
     pub load_balancing: LoadBalancing,
     /// Active health checks, none by default.
     pub health_check: Option<HealthCheck>,
-    /// Circuit breaker limits; `None` leaves a limit at Envoy's default.
+    /// When requests, and single endpoints, are left alone.
     pub breaker: Breaker,
+    /// How many retries there may be; `None` leaves that to `breaker.max_retries`.
+    pub retry_budget: Option<RetryBudget>,
+    /// When a second request is sent beside a slow one, never by default.
+    pub hedging: Option<Hedging>,
+    /// How a sidecar in front of the service finds how many requests it takes at once.
+    pub adaptive_concurrency: Option<AdaptiveConcurrency>,
     /// Passive health checks, none by default.
     pub outlier_detection: Option<OutlierDetection>,
 }
@@ -89,7 +95,8 @@ pub struct HealthCheck {
     pub healthy_after: u32,
 }
 
-/// Limits on what one proxy has open to the service.
+/// Limits on what one proxy has open to the service, and when it leaves a single endpoint alone; `None` leaves a value at the
+/// proxy's default. Envoy has the limits, but no breaker of single endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Breaker {
     /// Connections.
@@ -100,6 +107,60 @@ pub struct Breaker {
     pub max_pending: Option<u32>,
     /// Retries in flight.
     pub max_retries: Option<u32>,
+    /// Failures in a row that open the breaker of an endpoint; 0: any number.
+    pub consecutive_failures: Option<u32>,
+    /// The share of good answers below which it opens, 0 to 100; 0: any share.
+    pub min_success_percent: Option<u32>,
+    /// How long it is open the first time; doubled each time.
+    pub open_for: Option<Duration>,
+    /// How long it is open at most.
+    pub open_for_most: Option<Duration>,
+    /// How long the request may take that then probes the endpoint.
+    pub probe_timeout: Option<Duration>,
+    /// Share of endpoints that may be left alone, for whatever reason, 0 to 100.
+    pub max_out_percent: Option<u32>,
+}
+
+/// How many retries requests may cause; `None` leaves a value at the proxy's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Retries for each hundred requests, 0 to 100.
+    pub percent: Option<u32>,
+    /// For how long a request counts.
+    pub ttl: Option<Duration>,
+    /// Retries each second that there may always be. Envoy has no such field.
+    pub min_per_second: Option<u32>,
+}
+
+/// When a second request is sent beside a slow one; `None` leaves a value at the sidecar's default. Envoy has no such thing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hedging {
+    /// After the time in which this share of requests is answered, 1 to 99.
+    pub percentile: Option<u32>,
+    /// Answers to know before the first.
+    pub min_samples: Option<u32>,
+    /// After this time at the soonest.
+    pub min_delay: Option<Duration>,
+}
+
+/// How many requests are let in at once; `None` leaves a bound at the sidecar's default. Envoy has no such thing for one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdaptiveConcurrency {
+    /// How the number is found.
+    pub algorithm: ConcurrencyAlgorithm,
+    /// It is never less, and at least 1.
+    pub min: Option<u32>,
+    /// It is never more.
+    pub max: Option<u32>,
+}
+
+/// How it is found how many requests a service takes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConcurrencyAlgorithm {
+    /// By the ratio of the usual latency to the recent one.
+    Gradient,
+    /// One more while all is well, a tenth less after a drop.
+    Aimd,
 }
 
 /// When an endpoint is ejected for what it answered; `None` leaves a value at Envoy's default.

@@ -4,8 +4,12 @@
 //! so what changes often must not be in here. Endpoints are not ([`endpoint`]), unless the
 //! proxy resolves one of them: Envoy takes the endpoints of a DNS cluster only inline.
 //!
+//! What Envoy has no field for is in the metadata ([`sidecar`]), so that one service means the same at every proxy.
+//!
 //! Values that the language of the users does not have follow Envoy's advice for edge proxies, or
 //! are explained where they stand.
+
+mod sidecar;
 
 use std::time::Duration;
 
@@ -14,7 +18,7 @@ use chancery_proto::{
     envoy::{
         cluster::{
             CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlierDetection, UpstreamConnectionOptions,
-            circuit_breakers::Thresholds,
+            circuit_breakers::{Thresholds, thresholds::RetryBudget as EnvoyRetryBudget},
             cluster::{
                 ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
             },
@@ -32,15 +36,18 @@ use chancery_proto::{
                 ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
             },
         },
-        types::CodecClientType,
+        types::{CodecClientType, Percent},
     },
 };
 
+pub use self::sidecar::encode_cluster;
 use super::{
     endpoint,
     value::{ads, duration, flag, number},
 };
-use crate::model::service::{Breaker, HealthCheck, LoadBalancing, OutlierDetection, Service, ServiceProtocol};
+use crate::model::service::{
+    Breaker, HealthCheck, LoadBalancing, OutlierDetection, RetryBudget, Service, ServiceProtocol,
+};
 
 /// Under this key Envoy looks for the HTTP options of a cluster.
 pub(super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -72,7 +79,7 @@ pub fn cluster(service: &Service) -> Cluster {
             any::pack_typed(&http_options(service.protocol)),
         ))
         .collect(),
-        circuit_breakers: circuit_breakers(&service.breaker),
+        circuit_breakers: circuit_breakers(&service.breaker, service.retry_budget.as_ref()),
         outlier_detection: service.outlier_detection.as_ref().map(outlier_detection),
         health_checks: service.health_check.iter().map(|check| health_check(check, service)).collect(),
         // Whoever takes an endpoint out of a service wants no more requests there, healthy or not.
@@ -83,6 +90,7 @@ pub fn cluster(service: &Service) -> Cluster {
             ignore_new_hosts_until_first_hc: service.health_check.is_some(),
             ..CommonLbConfig::default()
         }),
+        metadata: sidecar::metadata(service),
         // Finds endpoints that vanished without closing (also HTTP/1.1 ones, which have no ping).
         upstream_connection_options: Some(UpstreamConnectionOptions {
             tcp_keepalive: Some(TcpKeepalive {
@@ -155,19 +163,30 @@ pub(super) fn http_options(protocol: ServiceProtocol) -> HttpProtocolOptions {
     }
 }
 
-fn circuit_breakers(breaker: &Breaker) -> Option<CircuitBreakers> {
-    if *breaker == Breaker::default() {
-        return None;
-    }
-    let Breaker { max_connections, max_requests, max_pending, max_retries } = breaker;
+fn circuit_breakers(breaker: &Breaker, budget: Option<&RetryBudget>) -> Option<CircuitBreakers> {
+    // The rest is of single endpoints, of which Envoy has no breakers.
+    let Breaker { max_connections, max_requests, max_pending, max_retries, .. } = breaker;
     let thresholds = Thresholds {
         max_connections: max_connections.map(number),
         max_requests: max_requests.map(number),
         max_pending_requests: max_pending.map(number),
         max_retries: max_retries.map(number),
+        retry_budget: budget.map(retry_budget),
         ..Thresholds::default()
     };
-    Some(CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() })
+    (thresholds != Thresholds::default())
+        .then(|| CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() })
+}
+
+/// There even if it is empty: Envoy then has a budget, with its defaults.
+fn retry_budget(budget: &RetryBudget) -> EnvoyRetryBudget {
+    // Envoy's own least number is of retries at a time, which no number per second is.
+    let RetryBudget { percent, ttl, min_per_second: _ } = budget;
+    EnvoyRetryBudget {
+        budget_percent: percent.map(|percent| Percent { value: percent.into() }),
+        budget_interval: ttl.map(duration),
+        ..EnvoyRetryBudget::default()
+    }
 }
 
 fn outlier_detection(detection: &OutlierDetection) -> EnvoyOutlierDetection {
@@ -217,7 +236,7 @@ mod tests {
     use super::*;
     use crate::{
         model::service::{Address, Endpoint},
-        translate::testing::{ip, service, snapshot},
+        translate::testing::{ip, service, snapshot, with_every_policy},
     };
 
     #[test]
@@ -249,6 +268,7 @@ mod tests {
                 max_requests: Some(1000),
                 max_pending: Some(200),
                 max_retries: Some(20),
+                ..Breaker::default()
             },
             outlier_detection: Some(OutlierDetection {
                 consecutive_5xx: Some(5),
@@ -260,6 +280,20 @@ mod tests {
             ..service("checkout")
         };
         insta::assert_snapshot!(snapshot(&cluster(&checkout)));
+    }
+
+    #[test]
+    fn a_retry_budget_is_a_threshold_even_if_it_is_empty() {
+        let thresholds = |service: &Service| cluster(service).circuit_breakers.map(|breakers| breakers.thresholds);
+        let budget = |service: &Service| thresholds(service).unwrap()[0].retry_budget.unwrap();
+        let full = with_every_policy("checkout");
+        assert_eq!(budget(&full).budget_percent, Some(Percent { value: 30.0 }));
+        assert_eq!(budget(&full).budget_interval, Some(duration(Duration::from_secs(5))));
+        let empty = Service { retry_budget: Some(RetryBudget::default()), ..service("checkout") };
+        assert_eq!(budget(&empty), EnvoyRetryBudget::default());
+        assert_eq!(thresholds(&service("checkout")), None);
+        let single = Breaker { consecutive_failures: Some(3), ..Breaker::default() };
+        assert_eq!(thresholds(&Service { breaker: single, ..service("checkout") }), None);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! here. A test runs a real Envoy over a catalog that uses every feature at once. Raw patches ([`envoy_patch`]) are the
 //! exception: what they make is held to Envoy's own constraints ([`constraints`]) before it is stored.
 //!
-//! Same input, same bytes: whatever has no order in the model is sorted before it is encoded, and no
-//! message holds a map with more than one entry. The version of a resource is a hash of its
+//! Same input, same bytes: whatever has no order in the model is sorted before it is encoded, and a
+//! message that holds a map with more than one entry is written by a function of its own, in order. The version of a resource is a hash of its
 //! bytes, so an order that wavers would push what has not changed.
 //!
 //! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`], [`rate_limit`]); [`snapshot`]

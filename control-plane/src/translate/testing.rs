@@ -10,7 +10,10 @@ use crate::model::{
     listener::{Listener, ListenerProtocol, RouteDelivery},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, RateLimit, WhenRedisIsDown},
     route::{Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Route, Rule, Target},
-    service::{Address, Breaker, Endpoint, LoadBalancing, Service, ServiceProtocol},
+    service::{
+        AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, Hedging, LoadBalancing, RetryBudget,
+        Service, ServiceProtocol,
+    },
 };
 
 /// A message as text, without the fields that are not set.
@@ -106,7 +109,41 @@ pub(crate) fn service(text: &str) -> Service {
         load_balancing: LoadBalancing::RoundRobin,
         health_check: None,
         breaker: Breaker::default(),
+        retry_budget: None,
+        hedging: None,
+        adaptive_concurrency: None,
         outlier_detection: None,
+    }
+}
+
+/// One that says everything that is for sidecars alone, or not for Envoy alone.
+pub(crate) fn with_every_policy(text: &str) -> Service {
+    Service {
+        breaker: Breaker {
+            consecutive_failures: Some(3),
+            min_success_percent: Some(50),
+            open_for: Some(Duration::from_millis(250)),
+            open_for_most: Some(Duration::from_secs(90)),
+            probe_timeout: Some(Duration::from_millis(1500)),
+            max_out_percent: Some(40),
+            ..Breaker::default()
+        },
+        retry_budget: Some(RetryBudget {
+            percent: Some(30),
+            ttl: Some(Duration::from_secs(5)),
+            min_per_second: Some(4),
+        }),
+        hedging: Some(Hedging {
+            percentile: Some(90),
+            min_samples: Some(50),
+            min_delay: Some(Duration::from_millis(2)),
+        }),
+        adaptive_concurrency: Some(AdaptiveConcurrency {
+            algorithm: ConcurrencyAlgorithm::Aimd,
+            min: Some(5),
+            max: Some(50),
+        }),
+        ..service(text)
     }
 }
 

@@ -14,7 +14,10 @@ use chancery_control_plane::model::{
         Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, NamedMatch, PathMatch, Redirect,
         Respond, Retry, RetryCondition, Route, Rule, Target, ValueMatch,
     },
-    service::{Address, Breaker, Endpoint, HealthCheck, LoadBalancing, OutlierDetection, Service, ServiceProtocol},
+    service::{
+        AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HealthCheck, Hedging, LoadBalancing,
+        OutlierDetection, RetryBudget, Service, ServiceProtocol,
+    },
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -31,6 +34,9 @@ pub(crate) fn service(text: &str) -> Service {
         load_balancing: LoadBalancing::RoundRobin,
         health_check: None,
         breaker: Breaker::default(),
+        retry_budget: None,
+        hedging: None,
+        adaptive_concurrency: None,
         outlier_detection: None,
     }
 }
@@ -59,7 +65,28 @@ pub(crate) fn every_service() -> Vec<Service> {
             max_requests: Some(u32::MAX),
             max_pending: Some(1),
             max_retries: Some(1),
+            consecutive_failures: Some(100_000),
+            min_success_percent: Some(100),
+            open_for: Some(Duration::from_millis(1)),
+            open_for_most: Some(Duration::from_secs(3600)),
+            probe_timeout: Some(Duration::from_millis(1)),
+            max_out_percent: Some(0),
         },
+        retry_budget: Some(RetryBudget {
+            percent: Some(100),
+            ttl: Some(Duration::from_secs(3600)),
+            min_per_second: Some(0),
+        }),
+        hedging: Some(Hedging {
+            percentile: Some(99),
+            min_samples: Some(1000),
+            min_delay: Some(Duration::from_secs(60)),
+        }),
+        adaptive_concurrency: Some(AdaptiveConcurrency {
+            algorithm: ConcurrencyAlgorithm::Gradient,
+            min: Some(1),
+            max: Some(1_000_000),
+        }),
         outlier_detection: Some(OutlierDetection {
             consecutive_5xx: Some(1),
             consecutive_gateway_failures: Some(1),
@@ -76,6 +103,15 @@ pub(crate) fn every_service() -> Vec<Service> {
         Service { name: name("mixed"), ..mixed },
         Service { endpoints: vec![resolved("localhost")], ..service("resolved") },
         Service { outlier_detection: Some(OutlierDetection::default()), ..service("passive") },
+        Service {
+            retry_budget: Some(RetryBudget {
+                percent: Some(0),
+                ttl: Some(Duration::from_millis(1)),
+                ..RetryBudget::default()
+            }),
+            hedging: Some(Hedging::default()),
+            ..service("sparse")
+        },
         full,
     ]
 }

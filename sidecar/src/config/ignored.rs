@@ -80,6 +80,7 @@ const HONOURED: &[(&str, &[&str])] = &[
             "circuit_breakers.thresholds.max_pending_requests",
             "circuit_breakers.thresholds.max_requests",
             "circuit_breakers.thresholds.retry_budget.budget_percent",
+            "circuit_breakers.thresholds.retry_budget.budget_interval",
             "outlier_detection.consecutive_5xx",
             "outlier_detection.consecutive_gateway_failure",
             "outlier_detection.interval",

@@ -76,8 +76,12 @@ pub struct ClusterSettings {
     pub max_pending: u32,
     /// How many retries there may be.
     pub retry_budget: policy::retry_budget::Settings,
+    /// When a second request is sent beside a slow one; `None`: never.
+    pub hedge: Option<policy::hedge::Settings>,
     /// When an endpoint is left out.
     pub endpoints: policy::endpoints::Settings,
+    /// How the sidecar in front of it finds how many requests to let in at once; `None`: as it does by itself.
+    pub adaptive_concurrency: Option<policy::concurrency::Settings>,
 }
 
 /// How an endpoint proves who it is.
@@ -109,7 +113,9 @@ impl Default for ClusterSettings {
             max_requests: 1024,
             max_pending: 1024,
             retry_budget: policy::retry_budget::Settings::default(),
+            hedge: None,
             endpoints: policy::endpoints::Settings::default(),
+            adaptive_concurrency: None,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Sends a second request beside one that takes longer than nearly all others of its route; the first good answer counts.
 //!
 //! Goes inside [`retry`](super::retry), whose kept body it needs: a hedge is sent only when the client has sent its whole body. The tries
-//! share the list of endpoints that were tried, so a hedge goes to another one.
+//! share the list of endpoints that were tried, so a hedge goes to another one. Whichever is not needed any more is dropped,
+//! and gives back what it held; that is no failure of its endpoint.
 
 use std::{
     sync::Arc,
@@ -22,6 +23,9 @@ use crate::policy::{
     hedge::{Latencies, Settings},
     retry_budget::RetryBudget,
 };
+
+/// Second requests, by what came of them: the first good answer, or not, or no budget for it.
+pub(crate) const HEDGES: &str = "chancery_sidecar_hedges_total";
 
 /// Hedges.
 #[derive(Clone, Debug)]
@@ -105,20 +109,34 @@ impl HedgeLayer {
         let beside = kept.beside();
         let now = self.clock.now();
         let hedge = self.settings.may_hedge(repeatable, beside.is_some(), &mut self.budget.lock(), now);
+        if beside.is_some() && !hedge {
+            count("unpaid");
+        }
         let Some(body) = beside.filter(|_| hedge) else { return first.await };
         let second = inner.oneshot(Request::from_parts(parts, body));
         tokio::pin!(second);
         // Of two that are not good, the one that came first is as good as the other.
-        tokio::select! {
+        let (won, result) = tokio::select! {
             biased;
-            result = &mut first => if is_good(&result) { result } else { better(second.await, result) },
-            result = &mut second => if is_good(&result) { result } else { better(first.await, result) },
-        }
+            result = &mut first => if is_good(&result) { (false, result) } else { better(true, second.await, result) },
+            result = &mut second => if is_good(&result) { (true, result) } else { better(false, first.await, result) },
+        };
+        count(if won { "won" } else { "lost" });
+        result
     }
 }
 
-fn better<R>(later: Result<Response<R>, Failed>, earlier: Result<Response<R>, Failed>) -> Result<Response<R>, Failed> {
-    if is_good(&later) { later } else { earlier }
+/// The later one if it is good; beside it, whether what is taken is the hedge's answer.
+fn better<R>(
+    later_is_hedge: bool,
+    later: Result<Response<R>, Failed>,
+    earlier: Result<Response<R>, Failed>,
+) -> (bool, Result<Response<R>, Failed>) {
+    if is_good(&later) { (later_is_hedge, later) } else { (!later_is_hedge, earlier) }
+}
+
+fn count(result: &'static str) {
+    metrics::counter!(HEDGES, "result" => result).increment(1);
 }
 
 fn is_good<R>(result: &Result<Response<R>, Failed>) -> bool {

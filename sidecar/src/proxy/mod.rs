@@ -3,6 +3,7 @@
 //! - [`accept`]: a port: connections with their limits, TLS, HTTP/1.1 or HTTP/2, and an orderly end.
 //! - [`stack`]: everything that a request passes, in order.
 //! - [`route`], [`balance`], [`pool`]: which cluster, which endpoint, which connection.
+//! - [`hedging`]: how long requests of a route take, for those that are hedged.
 //! - [`world`]: what the configuration of the moment has become: clusters with their endpoints, connections and records.
 //! - [`message`], [`body`], [`failure`]: what is done about HTTP itself, and what is answered when there is no answer.
 //! - [`tunnel`]: bytes that are not HTTP any more.
@@ -12,6 +13,7 @@ pub mod balance;
 pub mod body;
 pub mod connect;
 pub mod failure;
+pub mod hedging;
 pub mod message;
 pub mod pool;
 pub mod route;

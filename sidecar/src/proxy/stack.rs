@@ -26,6 +26,7 @@ pub fn describe_metrics() {
     metrics::describe_counter!(REQUESTS, "Requests answered, by direction and class of status");
     metrics::describe_histogram!(DURATIONS, "Time to the head of the answer");
     metrics::describe_counter!(REFUSALS, "Answers that the sidecar made up, by direction and reason");
+    metrics::describe_counter!(crate::layer::hedge::HEDGES, "Second requests beside slow ones, by what came of them");
 }
 
 /// The answer, whatever comes of it; counted.

@@ -1,7 +1,7 @@
 //! What the configuration of the moment has become: clusters with their endpoints, connections and records.
 //!
 //! A world is made of a snapshot and of the world before: an endpoint that stays in its cluster keeps its breaker, its
-//! average, and, if they are still made in the same way, its connections; a cluster keeps its budget. It is
+//! average, and, if they are still made in the same way, its connections; a cluster keeps its budget and what it knows of how long requests take. It is
 //! swapped in whole; requests that have begun go on in the one that they began in.
 
 use std::{
@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     connect::{Connector, Identity},
+    hedging::Hedging,
     pool::{Pool, PoolSettings},
 };
 use crate::{
@@ -69,6 +70,8 @@ pub struct Upstream {
     pub budget: Arc<Mutex<RetryBudget>>,
     /// How many requests may be under way, and wait; survives changes of other things.
     pub queue: Arc<Queue>,
+    /// How long requests take, of each route; survives changes.
+    pub hedging: Arc<Hedging>,
 }
 
 /// An endpoint in a cluster.
@@ -162,6 +165,7 @@ impl Upstream {
             Some(before) => before.queue.clone(),
             None => Arc::new(Queue::new(limits)),
         };
+        let hedging = before.map_or_else(Arc::default, |before| before.hedging.clone());
         let known: BTreeMap<&Target, &Member> =
             before.iter().flat_map(|before| &before.members).map(|member| (&member.at, member)).collect();
         // Those who go first, so that the share of those who may be out is taken of those who are there.
@@ -185,7 +189,7 @@ impl Upstream {
         let hosts = with_spec
             .map(|(member, spec)| Host { id: member.id, weight: spec.weight, healthy: spec.healthy })
             .collect();
-        Self { members, hosts, endpoints, budget, queue, cluster }
+        Self { members, hosts, endpoints, budget, queue, hedging, cluster }
     }
 }
 

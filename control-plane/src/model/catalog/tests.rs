@@ -110,6 +110,9 @@ pub(in crate::model) fn service(text: &str) -> Resource {
         load_balancing: LoadBalancing::RoundRobin,
         health_check: None,
         breaker: Breaker::default(),
+        retry_budget: None,
+        hedging: None,
+        adaptive_concurrency: None,
         outlier_detection: None,
     }))
 }

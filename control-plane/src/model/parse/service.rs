@@ -1,5 +1,7 @@
 //! What a service's spec means.
 
+mod policy;
+
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::{host, path, text};
@@ -7,11 +9,8 @@ use crate::model::{
     Name,
     endpoint::RegisteredEndpoint,
     problem::{Problems, Quoted},
-    service::{Address, Breaker, Endpoint, HealthCheck, LoadBalancing, OutlierDetection, Service, ServiceProtocol},
-    wire::{
-        BreakerSpec, DurationText, EndpointSpec, HealthCheckSpec, LoadBalancingSpec, OutlierDetectionSpec,
-        ServiceProtocolSpec, ServiceSpec,
-    },
+    service::{Address, Breaker, Endpoint, HealthCheck, LoadBalancing, Service, ServiceProtocol},
+    wire::{DurationText, EndpointSpec, HealthCheckSpec, LoadBalancingSpec, ServiceProtocolSpec, ServiceSpec},
 };
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +28,10 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         connect_timeout,
         load_balancing,
         health_check: check,
-        breaker: limits,
+        breaker,
+        retry_budget: budget,
+        hedging,
+        adaptive_concurrency: adaptive,
         outlier_detection: outliers,
     } = spec;
     let registered = registered.unwrap_or(false);
@@ -51,7 +53,15 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         Some(timeout) => problems.at("connectTimeout").ok(text::duration(timeout, MAX_CONNECT_TIMEOUT)),
     };
     let check = check.as_ref().map(|check| health_check(check, &mut problems.at("healthCheck")));
-    let outliers = outliers.as_ref().map(|spec| outlier_detection(spec, &mut problems.at("outlierDetection")));
+    let breaker = breaker.as_ref().map_or(Some(Breaker::default()), |breaker| {
+        policy::breaker(breaker, budget.is_some(), &mut problems.at("breaker"))
+    });
+    let budget = budget.as_ref().map(|budget| policy::retry_budget(budget, &mut problems.at("retryBudget")));
+    let hedging = hedging.as_ref().map(|hedging| policy::hedging(hedging, &mut problems.at("hedging")));
+    let adaptive = adaptive
+        .as_ref()
+        .map(|adaptive| policy::adaptive_concurrency(adaptive, &mut problems.at("adaptiveConcurrency")));
+    let outliers = outliers.as_ref().map(|spec| policy::outlier_detection(spec, &mut problems.at("outlierDetection")));
     Some(Service {
         name,
         endpoints: endpoints?,
@@ -66,7 +76,10 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
             Some(LoadBalancingSpec::LeastRequest) => LoadBalancing::LeastRequest,
         },
         health_check: all(check)?,
-        breaker: limits.as_ref().map(breaker).unwrap_or_default(),
+        breaker: breaker?,
+        retry_budget: all(budget)?,
+        hedging: all(hedging)?,
+        adaptive_concurrency: adaptive,
         outlier_detection: all(outliers)?,
     })
 }
@@ -141,28 +154,4 @@ fn or_default(given: Option<&DurationText>, default: Duration, problems: &mut Pr
         None => Some(default),
         Some(given) => problems.ok(text::duration(given, text::HOUR)),
     }
-}
-
-fn breaker(spec: &BreakerSpec) -> Breaker {
-    let BreakerSpec { max_connections, max_requests, max_pending, max_retries } = *spec;
-    Breaker { max_connections, max_requests, max_pending, max_retries }
-}
-
-fn outlier_detection(spec: &OutlierDetectionSpec, problems: &mut Problems) -> Option<OutlierDetection> {
-    let OutlierDetectionSpec {
-        consecutive_5xx,
-        consecutive_gateway_failures,
-        interval,
-        eject_for,
-        max_ejected_percent,
-    } = spec;
-    let interval = interval.as_ref().map(|given| problems.at("interval").ok(text::duration(given, text::HOUR)));
-    let eject_for = eject_for.as_ref().map(|given| problems.at("ejectFor").ok(text::duration(given, text::DAY)));
-    Some(OutlierDetection {
-        consecutive_5xx: *consecutive_5xx,
-        consecutive_gateway_failures: *consecutive_gateway_failures,
-        interval: all(interval)?,
-        eject_for: all(eject_for)?,
-        max_ejected_percent: *max_ejected_percent,
-    })
 }

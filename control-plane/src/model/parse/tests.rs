@@ -11,7 +11,7 @@ use crate::model::{
     listener::ListenerProtocol,
     rate_limit::{Absent, Algorithm, Hits, KeyPart, Limit, Mode, WhenRedisIsDown},
     route::{Action, HostPattern, PathMatch, ValueMatch},
-    service::Address,
+    service::{AdaptiveConcurrency, Address, ConcurrencyAlgorithm, Hedging, RetryBudget},
 };
 
 fn yaml(text: &str) -> Value {
@@ -152,6 +152,33 @@ spec:
 
     let Resource::Service(zero) = good("{kind: Service, name: zero, spec: {endpoints: []}}") else { panic!() };
     assert_eq!((zero.endpoints.len(), zero.connect_timeout), (0, Duration::from_secs(5)));
+}
+
+#[test]
+fn a_service_says_what_it_wants_of_both_planes_once() {
+    let Resource::Service(service) = good(
+        "
+kind: Service
+name: checkout
+spec:
+  endpoints: []
+  breaker: { consecutiveFailures: 0, minSuccessPercent: 90, openFor: 60s, probeTimeout: 2s, maxOutPercent: 50 }
+  retryBudget: { percent: 10, ttl: 5s, minPerSecond: 3 }
+  hedging: {}
+  adaptiveConcurrency: { algorithm: aimd, max: 20 }
+",
+    ) else {
+        panic!()
+    };
+    let breaker = &service.breaker;
+    assert_eq!((breaker.consecutive_failures, breaker.min_success_percent), (Some(0), Some(90)));
+    assert_eq!((breaker.open_for, breaker.open_for_most), (Some(Duration::from_secs(60)), None));
+    assert_eq!((breaker.probe_timeout, breaker.max_out_percent), (Some(Duration::from_secs(2)), Some(50)));
+    let budget = RetryBudget { percent: Some(10), ttl: Some(Duration::from_secs(5)), min_per_second: Some(3) };
+    assert_eq!(service.retry_budget, Some(budget));
+    assert_eq!(service.hedging, Some(Hedging::default()));
+    let adaptive = AdaptiveConcurrency { algorithm: ConcurrencyAlgorithm::Aimd, min: None, max: Some(20) };
+    assert_eq!(service.adaptive_concurrency, Some(adaptive));
 }
 
 #[test]

@@ -36,8 +36,8 @@ pub use route::{
 pub use scalar::{DurationText, NameText};
 pub use schema::schema;
 pub use service::{
-    BreakerSpec, EndpointSpec, HealthCheckSpec, LoadBalancingSpec, OutlierDetectionSpec, ServiceProtocolSpec,
-    ServiceSpec,
+    AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, HealthCheckSpec, HedgingSpec,
+    LoadBalancingSpec, OutlierDetectionSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
 

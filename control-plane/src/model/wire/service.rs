@@ -24,8 +24,17 @@ pub struct ServiceSpec {
     pub load_balancing: Option<LoadBalancingSpec>,
     /// Active health checks; none if it is not given.
     pub health_check: Option<HealthCheckSpec>,
-    /// Limits on what one proxy has open to the service; Envoy's defaults where one is not given.
+    /// Limits on what one proxy has open to the service, and when it leaves a single endpoint alone; the proxy's defaults
+    /// where a value is not given.
     pub breaker: Option<BreakerSpec>,
+    /// How many retries all requests together may cause. If it is not given: `breaker.maxRetries` at Envoys, the defaults
+    /// below at sidecars.
+    pub retry_budget: Option<RetryBudgetSpec>,
+    /// When a second request is sent beside a slow one; never if it is not given. Sidecars do that; Envoy does not.
+    pub hedging: Option<HedgingSpec>,
+    /// How the sidecar in front of the service (`--service`) finds how many requests to let in at once. Envoy's own filter
+    /// counts all requests of a listener together, whatever service they are for, and is not used.
+    pub adaptive_concurrency: Option<AdaptiveConcurrencySpec>,
     /// When an endpoint is left out for what it answered; never if it is not given.
     pub outlier_detection: Option<OutlierDetectionSpec>,
 }
@@ -89,7 +98,8 @@ pub struct HealthCheckSpec {
     pub healthy_after: Option<u32>,
 }
 
-/// Limits on what one proxy has open to the service.
+/// Limits on what one proxy has open to the service; and, at sidecars, the breaker of each endpoint, which Envoy does not
+/// have (its `outlierDetection` is what comes closest, and holds at both).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BreakerSpec {
@@ -102,9 +112,78 @@ pub struct BreakerSpec {
     /// Requests that wait for a connection.
     #[schema(minimum = 1, maximum = 1000000)]
     pub max_pending: Option<u32>,
-    /// Retries in flight.
+    /// Retries in flight, at Envoys; not beside `retryBudget`.
     #[schema(maximum = 1000000)]
     pub max_retries: Option<u32>,
+    /// At sidecars: after how many failures in a row an endpoint is left alone, 0 for any number; 7 if it is not given.
+    #[schema(maximum = 100000)]
+    pub consecutive_failures: Option<u32>,
+    /// At sidecars: below which share of good answers in ten seconds an endpoint is left alone, in percent, 0 for any share;
+    /// 80 if it is not given.
+    #[schema(maximum = 100)]
+    pub min_success_percent: Option<u32>,
+    /// At sidecars: how long an endpoint is left alone the first time, doubled each time, 1ms to 1h; 1s if it is not given.
+    pub open_for: Option<DurationText>,
+    /// At sidecars: how long it is left alone at most, 1ms to 1h; 60s if it is not given.
+    pub open_for_most: Option<DurationText>,
+    /// At sidecars: how long the request may take that then probes the endpoint, 1ms to 1h; 10s if it is not given.
+    pub probe_timeout: Option<DurationText>,
+    /// At sidecars: the share of endpoints that may be left alone at a time, for whatever reason, in percent; that of
+    /// `outlierDetection`, or 10, if it is not given.
+    #[schema(maximum = 100)]
+    pub max_out_percent: Option<u32>,
+}
+
+/// How many retries all requests of one proxy to the service together may cause.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetryBudgetSpec {
+    /// Retries for each hundred requests. At Envoys this bounds the retries under way at the same time.
+    #[schema(maximum = 100, default = 20)]
+    pub percent: Option<u32>,
+    /// For how long a request counts, 1ms to 1h. If it is not given: 10s at sidecars, and as long as it is under way at Envoys.
+    pub ttl: Option<DurationText>,
+    /// At sidecars: retries each second that there may always be; 10 if it is not given. Envoys always allow three at a time.
+    #[schema(maximum = 1000000)]
+    pub min_per_second: Option<u32>,
+}
+
+/// When a second request is sent beside one that is slow. Only what may be repeated is, and the retry budget pays for it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HedgingSpec {
+    /// After the time in which this share of the requests of the route is answered, in percent.
+    #[schema(minimum = 1, maximum = 99, default = 95)]
+    pub percentile: Option<u32>,
+    /// How many answers of the route have to be known before the first.
+    #[schema(minimum = 1, maximum = 1000, default = 100)]
+    pub min_samples: Option<u32>,
+    /// After this time at the soonest, 1ms to 1m; 1ms if it is not given.
+    pub min_delay: Option<DurationText>,
+}
+
+/// How many requests are let in at once: as many as the service takes without becoming slower.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdaptiveConcurrencySpec {
+    /// How the number is found; `gradient` if it is not given.
+    pub algorithm: Option<ConcurrencyAlgorithmSpec>,
+    /// It is never less.
+    #[schema(minimum = 1, maximum = 1000000, default = 20)]
+    pub min: Option<u32>,
+    /// It is never more.
+    #[schema(minimum = 1, maximum = 1000000, default = 200)]
+    pub max: Option<u32>,
+}
+
+/// How it is found how many requests a service takes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConcurrencyAlgorithmSpec {
+    /// By the ratio of the usual latency to the recent one.
+    Gradient,
+    /// One more while all is well, a tenth less when requests were dropped or took longer than 5s.
+    Aimd,
 }
 
 /// When an endpoint is left out for what it answered; Envoy's default where a value is not given.

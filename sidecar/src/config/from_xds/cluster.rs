@@ -141,6 +141,12 @@ fn limits(problems: &mut Problems, path: &str, settings: &mut ClusterSettings, t
     set(&mut settings.max_requests, &thresholds.max_requests);
     set(&mut settings.max_pending, &thresholds.max_pending_requests);
     let Some(budget) = &thresholds.retry_budget else { return };
+    let interval_path = format!("{path}.retry_budget.budget_interval");
+    let interval = value::duration_at(problems, &interval_path, budget.budget_interval.as_ref());
+    // Zero is the default of Envoy, which then counts what is under way.
+    if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
+        settings.retry_budget.ttl = interval;
+    }
     if let Some(percent) = &budget.budget_percent {
         if percent.value.is_finite() && (0.0..=100.0).contains(&percent.value) {
             settings.retry_budget.ratio = percent.value / 100.0;

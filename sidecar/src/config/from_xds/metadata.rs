@@ -1,7 +1,9 @@
 //! What Envoy has no field for: `metadata.filter_metadata["chancery.sidecar"]` of a cluster, which Envoy passes over.
 //!
 //! All of it is optional: `{ breaker: { consecutiveFailures, openFor, openForMost, probeTimeout, minSuccessRate } | false,
-//! maxOutPercent, retryBudget: { ttl, ratio, perSecond } }`. Times are strings of seconds (`1.5s`), as protobuf's JSON has them.
+//! maxOutPercent, retryBudget: { ttl, ratio, perSecond }, hedge: { quantile, samples, least } | true | false,
+//! adaptiveConcurrency: { algorithm: "gradient" | "aimd", least, most } }`. Times are strings of seconds (`1.5s`), as protobuf's
+//! JSON has them. The last of these is for the sidecar in front of the cluster, not for those that call it.
 
 use std::time::Duration;
 
@@ -10,7 +12,12 @@ use chancery_proto::google::protobuf::{Struct, Value, value::Kind};
 use super::Problems;
 use crate::{
     config::snapshot::ClusterSettings,
-    policy::{breaker, failure_accrual::SuccessRate},
+    policy::{
+        breaker,
+        concurrency::{self, Aimd, Gradient2},
+        failure_accrual::SuccessRate,
+        hedge,
+    },
 };
 
 /// The key of the metadata.
@@ -81,6 +88,23 @@ pub(super) fn read(problems: &mut Problems, settings: &mut ClusterSettings, own:
             Taken::Yes
         }
         ("retryBudget", _) => Taken::Wrong("an object"),
+        ("hedge", Some(Kind::BoolValue(asked))) => {
+            settings.hedge = asked.then(hedge::Settings::default);
+            Taken::Yes
+        }
+        ("hedge", Some(Kind::StructValue(object))) => {
+            let mut hedge = hedge::Settings::default();
+            read_hedge(problems, At::new(path.to_owned(), object), &mut hedge);
+            settings.hedge = Some(hedge);
+            Taken::Yes
+        }
+        ("hedge", _) => Taken::Wrong("an object, true or false"),
+        ("adaptiveConcurrency", Some(Kind::StructValue(object))) => {
+            let read = read_concurrency(problems, At::new(path.to_owned(), object));
+            settings.adaptive_concurrency = Some(read);
+            Taken::Yes
+        }
+        ("adaptiveConcurrency", _) => Taken::Wrong("an object"),
         _ => Taken::Unknown,
     });
 }
@@ -99,6 +123,39 @@ fn read_breaker(problems: &mut Problems, object: At<'_>, breaker: &mut breaker::
         "probeTimeout" => set(kind, "a duration above zero", time, |probe| breaker.probe = probe),
         _ => Taken::Unknown,
     });
+}
+
+fn read_hedge(problems: &mut Problems, object: At<'_>, hedge: &mut hedge::Settings) {
+    object.each(problems, |_, name, _, kind| match name {
+        "quantile" => set(kind, "a number above 0 and below 1", within, |quantile| hedge.quantile = quantile),
+        "samples" => set(kind, "a whole number", whole, |samples| hedge.samples = samples),
+        "least" => set(kind, "a duration above zero", time, |least| hedge.least = least),
+        _ => Taken::Unknown,
+    });
+}
+
+fn read_concurrency(problems: &mut Problems, object: At<'_>) -> concurrency::Settings {
+    let path = object.path.clone();
+    let Gradient2 { mut least, mut most, .. } = Gradient2::default();
+    let mut is_gradient = true;
+    object.each(problems, |_, name, _, kind| match (name, kind) {
+        ("algorithm", Some(Kind::StringValue(name))) if name == "gradient" || name == "aimd" => {
+            is_gradient = name == "gradient";
+            Taken::Yes
+        }
+        ("algorithm", _) => Taken::Wrong("gradient or aimd"),
+        ("least", kind) => set(kind, "a whole number", whole, |number| least = number),
+        ("most", kind) => set(kind, "a whole number", whole, |number| most = number),
+        _ => Taken::Unknown,
+    });
+    if most < least {
+        problems.add(format!("{path}.most"), format!("must not be below least, which is {least}"));
+    }
+    if is_gradient {
+        concurrency::Settings::Gradient2(Gradient2 { least, most, ..Gradient2::default() })
+    } else {
+        concurrency::Settings::Aimd(Aimd { least, most, ..Aimd::default() })
+    }
 }
 
 fn set<T>(
@@ -129,6 +186,10 @@ fn whole(kind: &Kind) -> Option<u32> {
 
 fn share(kind: &Kind) -> Option<f64> {
     number(kind).filter(|number| (0.0..=1.0).contains(number))
+}
+
+fn within(kind: &Kind) -> Option<f64> {
+    number(kind).filter(|number| *number > 0.0 && *number < 1.0)
 }
 
 fn time(kind: &Kind) -> Option<Duration> {

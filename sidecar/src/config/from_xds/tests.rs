@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     config::{routes::Action, snapshot::Protocol},
-    policy::retry::Conditions,
+    policy::{
+        concurrency::{self, Aimd, Gradient2},
+        retry::Conditions,
+    },
 };
 
 #[expect(clippy::needless_pass_by_value, reason = "callers write json!(…) in place")]
@@ -46,7 +49,7 @@ fn a_cluster_says_how_it_is_spoken_to() {
         "connect_timeout": "0.250s",
         "circuit_breakers": { "thresholds": [
             { "max_requests": 10, "max_pending_requests": 5, "max_connections": 3,
-              "retry_budget": { "budget_percent": { "value": 30 } } },
+              "retry_budget": { "budget_percent": { "value": 30 }, "budget_interval": "5s" } },
             { "priority": "HIGH", "max_requests": 99 },
         ] },
         "outlier_detection": { "consecutive_5xx": 3, "base_ejection_time": "5s", "max_ejection_percent": 40 },
@@ -57,7 +60,9 @@ fn a_cluster_says_how_it_is_spoken_to() {
         } },
         "metadata": { "filter_metadata": { "chancery.sidecar": {
             "breaker": { "consecutiveFailures": 4, "openFor": "0.5s", "probeTimeout": "2s" },
-            "retryBudget": { "ttl": "5s", "perSecond": 3 },
+            "retryBudget": { "perSecond": 3 },
+            "hedge": { "quantile": 0.9, "least": "0.002s" },
+            "adaptiveConcurrency": { "algorithm": "aimd", "least": 4, "most": 40 },
         } } },
     }))
     .unwrap();
@@ -73,6 +78,29 @@ fn a_cluster_says_how_it_is_spoken_to() {
     assert_eq!(settings.endpoints.max_ejection_percent, 40);
     let breaker = settings.endpoints.breaker.unwrap();
     assert_eq!((breaker.accrual.consecutive, breaker.backoff.least), (Some(4), Duration::from_millis(500)));
+    let hedge = settings.hedge.unwrap();
+    assert_eq!((hedge.quantile, hedge.samples, hedge.least), (0.9, 100, Duration::from_millis(2)));
+    let aimd = Aimd { least: 4, most: 40, ..Aimd::default() };
+    assert_eq!(settings.adaptive_concurrency, Some(concurrency::Settings::Aimd(aimd)));
+}
+
+#[test]
+fn metadata_have_the_last_word_and_need_not_say_everything() {
+    let read = read_cluster(json!({
+        "name": "shop",
+        "type": "EDS",
+        "circuit_breakers": { "thresholds": [{ "retry_budget": { "budget_interval": "0s" } }] },
+        "metadata": { "filter_metadata": { "chancery.sidecar": {
+            "retryBudget": { "ttl": "7s", "ratio": 0.5 },
+            "adaptiveConcurrency": {},
+        } } },
+    }));
+    let settings = read.unwrap().settings;
+    assert_eq!((settings.retry_budget.ttl, settings.retry_budget.ratio), (Duration::from_secs(7), 0.5));
+    let usual = concurrency::Settings::Gradient2(Gradient2::default());
+    assert_eq!(settings.adaptive_concurrency, Some(usual));
+    let silent = read_cluster(json!({ "name": "shop", "type": "EDS" })).unwrap().settings;
+    assert_eq!((silent.adaptive_concurrency, silent.retry_budget.ttl), (None, Duration::from_secs(10)));
 }
 
 #[test]
@@ -84,13 +112,17 @@ fn everything_wrong_with_a_cluster_is_told_at_once() {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         } },
         "metadata": { "filter_metadata": { "chancery.sidecar": {
-            "breaker": { "openFor": "soon" }, "retryBudget": 7, "unknown": 1,
+            "breaker": { "openFor": "soon" }, "hedge": { "quantile": 1 }, "retryBudget": 7, "unknown": 1,
+            "adaptiveConcurrency": { "algorithm": "vegas", "most": 10 },
         } } },
     }));
     let own = "metadata.filter_metadata[chancery.sidecar]";
     let wanted = [
         "transport_socket".to_owned(),
+        format!("{own}.adaptiveConcurrency.algorithm"),
+        format!("{own}.adaptiveConcurrency.most"),
         format!("{own}.breaker.openFor"),
+        format!("{own}.hedge.quantile"),
         format!("{own}.retryBudget"),
         format!("{own}.unknown"),
         "type".to_owned(),

@@ -11,8 +11,11 @@ use tower::{ServiceBuilder, ServiceExt as _};
 use super::{answered, is_grpc, upgrade};
 use crate::{
     config::routes::{self, Action, Forward},
-    layer::{Clock, concurrency::ConcurrencyLayer, deadline::DeadlineLayer, queue::QueueLayer, retry::RetryLayer},
-    policy::concurrency::Concurrency,
+    layer::{
+        Clock, concurrency::ConcurrencyLayer, deadline::DeadlineLayer, hedge::HedgeLayer, queue::QueueLayer,
+        retry::RetryLayer,
+    },
+    policy::{concurrency::Concurrency, retry::RetryPolicy},
     proxy::{
         balance::Balance,
         body::{self, Body, boxed},
@@ -79,33 +82,48 @@ impl Outbound {
             tunnel.finish(&mut response, &self.base.tasks);
             return Ok(response);
         }
+        let hedge = self.hedge(way, forward, upstream);
         let mut response = match &forward.retry {
-            Some(policy) => self.with_retries(request, forward, policy.clone().into(), upstream).await?,
-            None => self.once(request, forward, upstream).await?,
+            None if hedge.is_none() => self.once(request, forward, upstream).await?,
+            // Who hedges keeps the body and pays from the budget, too, and may have asked for no retries at all.
+            policy => self.repeated(request, forward, policy.clone().unwrap_or_default(), hedge, upstream).await?,
         };
         message::strip(response.headers_mut());
         Ok(response)
     }
 
+    /// How requests of this way are hedged, if its cluster asks for it.
+    fn hedge(&self, way: &Way, forward: &Forward, upstream: &Arc<Upstream>) -> Option<HedgeLayer> {
+        Some(HedgeLayer {
+            clock: self.clock(),
+            settings: upstream.cluster.settings.hedge?,
+            repeatable: forward.retry.as_ref().is_some_and(|policy| policy.repeatable),
+            latencies: upstream.hedging.of(&way.route.name),
+            budget: upstream.budget.clone(),
+        })
+    }
+
     /// The stack, from the outside in.
-    async fn with_retries(
+    async fn repeated(
         &self,
         request: Request<Incoming>,
         forward: &Forward,
-        policy: Arc<crate::policy::retry::RetryPolicy>,
+        policy: RetryPolicy,
+        hedge: Option<HedgeLayer>,
         upstream: &Arc<Upstream>,
     ) -> Result<Response<Body>, Failure> {
-        let clock = self.clock();
+        let (clock, policy) = (self.clock(), Arc::new(policy));
         let stack = ServiceBuilder::new()
             .layer(DeadlineLayer { clock, route: forward.timeout })
             .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
             .layer(RetryLayer { clock, policy, retriable_headers: None, budget: upstream.budget.clone() })
+            .option_layer(hedge)
             .layer(QueueLayer { queue: upstream.queue.clone() })
             .service(Balance { upstream: upstream.clone() });
         Ok(stack.oneshot(request).await?.map(boxed))
     }
 
-    /// The same without retries, and so without a copy of the body.
+    /// The same without retries and hedges, and so without a copy of the body.
     async fn once(
         &self,
         request: Request<Incoming>,

@@ -1,5 +1,6 @@
 //! The whole way of a request, with real servers and clients on the loopback interface.
 
+mod hedge;
 mod hostile;
 mod inbound;
 mod outbound;
