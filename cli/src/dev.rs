@@ -19,7 +19,6 @@ mod process;
 mod rate_limiter;
 mod seed;
 mod upgrade;
-mod upstream;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -45,9 +44,8 @@ use self::{
     folder::Folder,
     ports::Ports,
     rate_limiter::RateLimiter,
-    upstream::Upstream,
 };
-use crate::client::Client;
+use crate::{client::Client, demo::Upstream};
 
 /// The folder of the development CA within the data folder.
 pub const CA_DIR: &str = "ca";
