@@ -39,8 +39,8 @@ impl Door {
         Self { address, tls: None }
     }
 
-    /// Over TLS, as `identity`, to whoever is there: what is tried here is the server.
-    pub fn tls(address: SocketAddr, identity: &Identity, protocol: &str) -> Result<Self> {
+    /// Over TLS, as `identity`, asking for `protocol`, to whoever is there: what is tried here is the server.
+    pub fn tls(address: SocketAddr, identity: &Identity, protocol: Option<&str>) -> Result<Self> {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let anybody = Anybody(provider.signature_verification_algorithms);
         let mut config = ClientConfig::builder_with_provider(provider.into())
@@ -51,7 +51,7 @@ impl Door {
                 vec![CertificateDer::from_pem_file(&identity.certificate)?],
                 PrivateKeyDer::from_pem_file(&identity.key)?,
             )?;
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        config.alpn_protocols = protocol.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(Self { address, tls: Some(config.into()) })
     }
 

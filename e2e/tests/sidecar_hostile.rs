@@ -195,8 +195,8 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, &'static [Said])> {
     // PROTOCOL_ERROR is right wherever a more precise code is.
     const SIZE_ERROR: &[Said] = &[Said::GoAway(SIZE), Said::GoAway(PROTOCOL)];
     const COMPRESSION_ERROR: &[Said] = &[Said::GoAway(COMPRESSION), Said::GoAway(PROTOCOL)];
-    // What is optional to refuse (RFC 9113, 5.3.2), or stays where it is.
-    const PASSED_OVER: &[Said] = &[Said::Nothing, Said::Response(200)];
+    // Pseudo-header fields go no further than this server.
+    const PASSED_OVER: &[Said] = &[Said::Response(200)];
     let get = |fields: &[(&str, &str)]| frame(kind::HEADERS, WHOLE | END, 1, &block("GET", HOST, fields));
     let raw = |fields: &[(&str, &str)]| {
         let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value)).collect();
@@ -226,7 +226,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, &'static [Said])> {
             PROTOCOL_ERROR,
         ),
         ("padding longer than its frame", frame(kind::HEADERS, WHOLE | END | 8, 1, &[200, 1, 2]), PROTOCOL_ERROR),
-        ("a stream that depends on itself", frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 1, 0]), PASSED_OVER),
+        ("a stream that depends on itself", frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 1, 0]), MALFORMED),
         ("RST_STREAM of an idle stream", frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), PROTOCOL_ERROR),
         ("RST_STREAM of a wrong size", [get(&[]), frame(kind::RST_STREAM, 0, 1, &[0; 3])].concat(), SIZE_ERROR),
         ("a promise", frame(kind::PUSH_PROMISE, WHOLE, 1, &[0, 0, 0, 2]), PROTOCOL_ERROR),
@@ -468,7 +468,7 @@ async fn over_mtls_it_is_the_same() -> Result<()> {
     let scene = Scene::start(&[]).await?;
     let inbound = scene.sidecar.sidecar.inbound;
     let caller = scene.sidecar.authority.proxy("edge", "caller")?;
-    let (http1, http2) = (Door::tls(inbound, &caller, "http/1.1")?, Door::tls(inbound, &caller, "h2")?);
+    let (http1, http2) = (Door::tls(inbound, &caller, None)?, Door::tls(inbound, &caller, Some("h2"))?);
     let good = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
     let is_well = async || {
         let answer = http1.says(good.as_bytes()).await?;
