@@ -11,14 +11,16 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use chancery_e2e::faults::{Fault, Misbehaving, stage::Stage};
+use chancery_e2e::{
+    faults::{Fault, Misbehaving, stage::Stage},
+    process::allow_files,
+};
 use clap::Args;
 use serde::Serialize;
 
 use crate::{
     machine::Machine,
     report::{Samples, milliseconds, publish, table},
-    xds_fleet::allow_files,
 };
 
 /// Longer than the server takes to find out that a socket is not read.

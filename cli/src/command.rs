@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    bootstrap, cert, dev, endpoints, events, failure::Failure, fleet, history, limits, load, proxy_config, quarantine,
-    resources, rollout,
+    bootstrap, cert, demo, dev, endpoints, events, failure::Failure, fleet, history, limits, load, proxy_config,
+    quarantine, resources, rollout,
 };
 
 const EXIT_CODES: &str = "\
@@ -31,6 +31,8 @@ pub struct Cli {
 enum Command {
     /// Run everything on this machine: control plane, rate limiter, Envoy, demo services
     Dev(dev::DevArgs),
+    /// Run a demo service, which can be made to fail
+    DemoUpstream(demo::DemoUpstreamArgs),
     /// Check files and say what would change
     Plan(resources::PlanArgs),
     /// Make what files say, all of it or nothing, as one revision
@@ -71,7 +73,7 @@ enum Command {
 pub fn run(cli: Cli) -> ExitCode {
     // Servers use every core; what only asks one needs no threads.
     let mut builder = match cli.command {
-        Command::Dev(_) => Builder::new_multi_thread(),
+        Command::Dev(_) | Command::DemoUpstream(_) => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
     let runtime = match builder.enable_all().build() {
@@ -87,6 +89,7 @@ pub fn run(cli: Cli) -> ExitCode {
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Dev(args) => Ok(dev::run(args).await?),
+        Command::DemoUpstream(args) => demo::run(args).await,
         Command::Plan(args) => resources::plan(args).await,
         Command::Apply(args) => resources::apply(args).await,
         Command::Get(args) => resources::get(args).await,
@@ -148,6 +151,7 @@ mod tests {
             "chancery proxy-config edge-1 --diff",
             "chancery events --fleet edge --proxy edge-1 -o json",
             "chancery dev --port-offset 100 --no-envoy",
+            "chancery demo-upstream --addr 127.0.0.1:0 --control-addr 127.0.0.1:0 --chaos faults.json",
             "chancery dev --redis redis://127.0.0.1:6379/1",
             "chancery cert issue --fleet edge --id edge-1 --out dir",
             "chancery endpoints list checkout",
@@ -187,6 +191,7 @@ mod tests {
             "chancery endpoints register checkout --address ::1 --port 80 --ttl 11m",
             "chancery endpoints deregister checkout a/b",
             "chancery limits",
+            "chancery demo-upstream",
             "chancery limits check per-client",
             "chancery limits check per-client x --fleet edge",
             "chancery bootstrap --fleet edge --id ../x",

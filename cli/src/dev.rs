@@ -21,7 +21,6 @@ mod rate_limiter;
 mod seed;
 mod sidecar;
 mod upgrade;
-mod upstream;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -49,9 +48,8 @@ use self::{
     ports::Ports,
     rate_limiter::RateLimiter,
     sidecar::Sidecar,
-    upstream::Upstream,
 };
-use crate::client::Client;
+use crate::{client::Client, demo::Upstream};
 
 /// The folder of the development CA within the data folder.
 pub const CA_DIR: &str = "ca";

@@ -9,6 +9,7 @@ pub mod cert;
 mod client;
 mod command;
 mod connection;
+mod demo;
 pub mod dev;
 mod endpoints;
 mod events;

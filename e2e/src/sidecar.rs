@@ -115,6 +115,11 @@ impl Sidecar {
         .await
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Its log, of all its lives.
     pub fn log(&self) -> String {
         self.process.log()

@@ -104,7 +104,11 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let inbound = Inbound::new(inbound_settings(&settings), base.clone(), inbound_limit.concurrency());
     let inbound = Arc::new(inbound);
 
-    let limits = AcceptLimits { connections: settings.max_connections, ..AcceptLimits::default() };
+    let limits = AcceptLimits {
+        connections: settings.max_connections,
+        stall: Duration::from_secs(u64::from(settings.stall_seconds.get())),
+        ..AcceptLimits::default()
+    };
     let outbound_port = Port::new(listen(settings.outbound_addr, "--outbound-addr").await?, None, limits);
     let inbound_listener = listen(settings.inbound_addr, "--inbound-addr").await?;
     let inbound_port = Port::new(inbound_listener, server_tls.clone(), limits);

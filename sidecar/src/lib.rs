@@ -14,3 +14,6 @@ pub mod layer;
 pub mod policy;
 pub mod proxy;
 pub mod settings;
+
+#[cfg(test)]
+mod tests;

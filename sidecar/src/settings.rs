@@ -45,6 +45,8 @@ pub struct Settings {
     pub outbound_requests: u32,
     /// Connections at once, of each of the two ports.
     pub max_connections: usize,
+    /// How long a caller may neither go on with what it sends nor take what it asked for.
+    pub stall_seconds: NonZeroU32,
     /// How long requests may take to end once a stop was asked for.
     pub drain_seconds: u64,
 }
@@ -68,6 +70,7 @@ impl Default for Settings {
             inbound_requests: 0,
             outbound_requests: 10_000,
             max_connections: 10_000,
+            stall_seconds: NonZeroU32::MIN.saturating_add(299),
             drain_seconds: 25,
         }
     }
@@ -135,6 +138,9 @@ pub struct Flags {
     /// Connections at once, of each port [default: 10000]
     #[arg(long, value_name = "N")]
     pub max_connections: Option<usize>,
+    /// How long a caller may neither go on with what it sends nor take what it asked for [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub stall_seconds: Option<NonZeroU32>,
     /// How long requests may take to end once a stop was asked for [default: 25]
     #[arg(long, value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,

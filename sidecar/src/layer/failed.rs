@@ -60,6 +60,7 @@ impl Failed {
         match self {
             Self::Upstream { fault: Fault::TryTimeout, .. } | Self::Deadline => http::StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream { fault: Fault::Malformed, .. } => http::StatusCode::BAD_GATEWAY,
+            Self::Upstream { fault: Fault::Cancelled, .. } => http::StatusCode::BAD_REQUEST,
             Self::Upstream { .. } | Self::Overloaded(_) | Self::NoEndpoint => http::StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -74,7 +75,7 @@ fn describe(fault: Fault) -> &'static str {
         Fault::Malformed => "the endpoint's response is no HTTP",
         Fault::TryTimeout => "the endpoint did not answer in time",
         Fault::LocalOverload => "no room for the request",
-        Fault::Cancelled => "the request was cancelled",
+        Fault::Cancelled => "the request did not come to its end",
     }
 }
 

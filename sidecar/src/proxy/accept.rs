@@ -4,10 +4,19 @@
 //! handshakes, heads, streams, and the time until a request is there. The end has two steps: first connections are
 //! asked to finish (`GOAWAY`, `connection: close`), new ones included; then those that have not are closed.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use chancery_runtime::tls::{PeerInfo, ServerTls, handshake};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -18,11 +27,15 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
-use super::body::Body;
+use super::{body::Body, stall::Deliveries};
+
+/// Answers that callers did not take.
+const STALLED: &str = "chancery_sidecar_stalled_total";
 
 /// How long to wait when the system cannot give another connection (out of file descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -44,6 +57,8 @@ pub struct AcceptLimits {
     pub first_request: Duration,
     /// How long the head of a later one may, the time before its first byte included: so long may HTTP/1.1 lie idle.
     pub idle: Duration,
+    /// How long a caller may neither go on with what it sends nor take what it asked for.
+    pub stall: Duration,
     /// Bytes of a head (HTTP/1.1), or of the headers (HTTP/2).
     pub head_bytes: usize,
     /// Headers of a request (HTTP/1.1).
@@ -59,6 +74,7 @@ impl Default for AcceptLimits {
             handshake: Duration::from_secs(10),
             first_request: Duration::from_secs(10),
             idle: Duration::from_secs(60),
+            stall: Duration::from_secs(300),
             head_bytes: 64 * 1024,
             headers: 100,
             streams: 250,
@@ -212,12 +228,17 @@ impl One {
         S::Future: Send,
     {
         let (begun, mut first) = watch::channel(false);
-        let service = tower::service_fn(move |request| {
+        let deliveries = Deliveries::new(self.limits.stall);
+        let (looked_after, one_at_a_time) = (deliveries.clone(), Arc::new(AtomicBool::new(false)));
+        let http1 = one_at_a_time.clone();
+        let service = tower::service_fn(move |mut request: Request<Incoming>| {
             begun.send_if_modified(|begun| !std::mem::replace(begun, true));
-            let mut service = service.clone();
+            http1.store(request.version() < Version::HTTP_2, Relaxed);
+            request.extensions_mut().insert(looked_after.patience());
+            let (mut service, looked_after) = (service.clone(), looked_after.clone());
             async move {
                 std::future::poll_fn(|context| service.poll_ready(context)).await?;
-                service.call(request).await
+                Ok::<_, Infallible>(service.call(request).await?.map(|body| looked_after.look_after(body)))
             }
         });
         let builder = builder(&self.limits);
@@ -227,6 +248,9 @@ impl One {
         let late = tokio::time::sleep(self.limits.first_request);
         tokio::pin!(late);
         let (mut finishing, mut has_begun) = (false, false);
+        // Often enough that nobody stalls for much longer than it may.
+        let mut looks = tokio::time::interval((self.limits.stall / 4).max(Duration::from_millis(1)));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -240,6 +264,14 @@ impl One {
                     connection.as_mut().graceful_shutdown();
                 }
                 _ = first.wait_for(|begun| *begun), if !has_begun => has_begun = true,
+                _ = looks.tick() => {
+                    let stalled = deliveries.sweep();
+                    metrics::counter!(STALLED).increment(stalled as u64);
+                    // Nothing else is under way on it.
+                    if stalled > 0 && one_at_a_time.load(Relaxed) {
+                        return;
+                    }
+                }
                 // Neither a preface nor a head came: nobody else watches over the first bytes.
                 () = late.as_mut(), if !has_begun => {
                     metrics::counter!("chancery_sidecar_slow_connections_total").increment(1);

@@ -88,6 +88,7 @@ impl Failure {
             Self::Failed(failed) => match failed.status() {
                 StatusCode::GATEWAY_TIMEOUT => "4",
                 StatusCode::BAD_GATEWAY => "13",
+                StatusCode::BAD_REQUEST => "1",
                 _ => "14",
             },
         }
@@ -110,8 +111,8 @@ impl Failure {
             *response.status_mut() = self.status();
             let plain = HeaderValue::from_static("text/plain; charset=utf-8");
             response.headers_mut().insert(header::CONTENT_TYPE, plain);
-            if matches!(self, Self::BadRequest(_)) {
-                // Whoever frames one request in an unclear way is not asked for another on this connection.
+            if self.status() == StatusCode::BAD_REQUEST {
+                // Whoever frames one request in an unclear way, or does not end it, is not asked for another on this connection.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             response

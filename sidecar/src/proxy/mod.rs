@@ -6,6 +6,7 @@
 //! - [`hedging`]: how long requests of a route take, for those that are hedged.
 //! - [`world`]: what the configuration of the moment has become: clusters with their endpoints, connections and records.
 //! - [`message`], [`body`], [`failure`]: what is done about HTTP itself, and what is answered when there is no answer.
+//! - [`stall`]: callers that begin something and do not go on.
 //! - [`tunnel`]: bytes that are not HTTP any more.
 
 pub mod accept;
@@ -18,6 +19,7 @@ pub mod message;
 pub mod pool;
 pub mod route;
 pub mod stack;
+pub mod stall;
 pub mod tunnel;
 pub mod world;
 

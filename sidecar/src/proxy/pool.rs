@@ -22,6 +22,7 @@ use self::{http1::Http1, http2::Http2};
 use super::{
     body::{Body, BoxError},
     connect::{Connector, Stream},
+    stall,
 };
 use crate::{config::snapshot::Protocol, layer::Failed, policy::classify::Fault};
 
@@ -77,7 +78,16 @@ impl Pool {
     ///
     /// # Errors
     /// There is no response.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Failed> {
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failed> {
+        let patience = request.extensions().get().copied();
+        let (head, body) = request.into_parts();
+        let (body, arrival) = stall::arriving(body, patience);
+        let sent = self.send_arriving(Request::from_parts(head, body)).await;
+        arrival.answered();
+        sent.map_err(|failed| arrival.judge(failed))
+    }
+
+    async fn send_arriving(&self, mut request: Request<Body>) -> Result<Response<Body>, Failed> {
         for _ in 0..MOST_DEAD {
             let sent = match &self.kind {
                 Kind::Http1(pool) => pool.send(&self.shared, request).await?,

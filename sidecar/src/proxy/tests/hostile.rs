@@ -2,10 +2,20 @@
 
 use std::time::Duration;
 
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use super::support::{Backend, DEADLINE, Sidecar, cluster, raw, route_to, snapshot};
-use crate::{config::snapshot::ClusterSettings, proxy::accept::AcceptLimits};
+use crate::{
+    config::{
+        routes::Action,
+        snapshot::{ClusterSettings, Protocol},
+    },
+    proxy::accept::AcceptLimits,
+};
 
 async fn sidecar(backend: &Backend, limits: AcceptLimits) -> Sidecar {
     let at = cluster("c", &[backend.address], ClusterSettings::default());
@@ -102,4 +112,81 @@ async fn an_end_lets_requests_finish() {
     for answer in [first.await.unwrap(), second] {
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer}");
     }
+}
+
+/// So much that no socket takes it all at once.
+const LARGE: usize = 32 << 20;
+
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let wait = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+#[tokio::test]
+async fn who_breaks_off_its_request_harms_no_endpoint() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let (one, two) = (Backend::reading().await, Backend::reading().await);
+        let settings = ClusterSettings { protocol, ..ClusterSettings::default() };
+        let at = cluster("c", &[one.address, two.address], settings);
+        let sidecar = Sidecar::start(snapshot(at, route_to("c", None))).await;
+        for _ in 0..40 {
+            let start = "POST / HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n";
+            let answer = raw(sidecar.address, &format!("{start}3\r\nabc\r\nno size\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("connection: close"), "{answer}");
+            assert!(answer.contains("x-chancery-reason: cancelled"), "{answer}");
+        }
+        assert!(one.requests() + two.requests() > 0, "they were asked");
+        let counts = sidecar.outbound.world.load().upstreams["c"].endpoints.counts();
+        assert_eq!((counts.opened, counts.refused), (0, 0), "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_go_on_with_its_request_is_not_waited_for() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let backend = Backend::reading().await;
+        let at = cluster("c", &[backend.address], ClusterSettings { protocol, ..ClusterSettings::default() });
+        let mut route = route_to("c", None);
+        let Action::Forward(forward) = &mut route.action else { unreachable!() };
+        forward.timeout = None;
+        let limits = AcceptLimits { stall: Duration::from_millis(100), ..AcceptLimits::default() };
+        let sidecar = Sidecar::start_with(snapshot(at, route), limits).await;
+        let begun = "POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 10\r\n\r\nabc";
+        let answer = raw(sidecar.address, begun).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("reason: cancelled"), "{protocol:?}: {answer}");
+        assert_eq!(sidecar.outbound.concurrency.lock().in_flight(), 0);
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_take_its_answer_holds_nothing_for_long() {
+    let backend = Backend::start(async move |_| http::Response::new(crate::proxy::body::full(vec![b'x'; LARGE]))).await;
+    let limits = AcceptLimits { stall: Duration::from_millis(200), ..AcceptLimits::default() };
+    let sidecar = sidecar(&backend, limits).await;
+    let concurrency = sidecar.outbound.concurrency.clone();
+    // HTTP/1.1: nobody reads from the socket.
+    let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n").await.unwrap();
+    until("it is under way", || concurrency.lock().in_flight() == 1).await;
+    until("it holds nothing", || concurrency.lock().in_flight() == 0).await;
+    let mut rest = Vec::new();
+    let read = timeout(DEADLINE, stream.read_to_end(&mut rest)).await.expect("it is closed");
+    assert!(read.is_err() || rest.len() < LARGE);
+    // HTTP/2: there is no window for the answer; another stream of the connection goes on.
+    let stream = TcpStream::connect(sidecar.address).await.unwrap();
+    let (mut sender, connection) =
+        h2::client::Builder::new().initial_window_size(0).handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = || http::Request::get("http://shop/").body(()).unwrap();
+    let (stalled, _) = sender.send_request(request(), true).unwrap();
+    let mut body = timeout(DEADLINE, stalled).await.unwrap().unwrap().into_body();
+    until("it holds nothing", || concurrency.lock().in_flight() == 0).await;
+    body.flow_control().release_capacity(0).unwrap();
+    let (next, _) = sender.send_request(request(), true).unwrap();
+    assert_eq!(timeout(DEADLINE, next).await.unwrap().unwrap().status(), 200);
+    driver.abort();
 }

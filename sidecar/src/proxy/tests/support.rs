@@ -93,6 +93,16 @@ impl Backend {
         Self::start(move |_| async move { Response::new(crate::proxy::body::full(text)) }).await
     }
 
+    /// Answers when it has read all of a request.
+    pub(super) async fn reading() -> Self {
+        Self::start(move |request: Request<Incoming>| async move {
+            // Half a request gets half an answer.
+            drop(request.into_body().collect().await);
+            Response::new(crate::proxy::body::full("ok"))
+        })
+        .await
+    }
+
     /// Answers everything with this status.
     pub(super) async fn failing(status: u16) -> Self {
         Self::start(move |_| async move {
