@@ -4,7 +4,7 @@
 //! so what changes often must not be in here. Endpoints are not ([`endpoint`]), unless the
 //! proxy resolves one of them: Envoy takes the endpoints of a DNS cluster only inline.
 //!
-//! What Envoy has no field for is in the metadata ([`sidecar`]), so that one service means the same at every proxy.
+//! What Envoy has no field for is in the metadata (`sidecar`), so that one service means the same at every proxy.
 //!
 //! Values that the language of the users does not have follow Envoy's advice for edge proxies, or
 //! are explained where they stand.
