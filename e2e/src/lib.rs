@@ -20,6 +20,7 @@ pub mod limited;
 pub mod limiter;
 pub mod link;
 pub mod load;
+pub mod malformed;
 pub mod peer;
 pub mod port;
 pub mod postgres;
