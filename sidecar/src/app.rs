@@ -6,8 +6,6 @@
 //! The end: not ready; others are asked to finish (`GOAWAY`, `connection: close`) while the application's own calls go on
 //! as ever, new ones too; when others have finished and the application has closed its connections, or time is up, the rest is closed.
 
-mod identity;
-
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
@@ -87,7 +85,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     stack::describe_metrics();
     let bootstrap = bootstrap(&settings)?;
     let server_tls = server_tls(&settings, &bootstrap)?;
-    let identity = bootstrap.tls.clone().filter(|tls| tls.identity.is_some()).map(identity::of);
+    let identity = bootstrap.own().map(Arc::new);
 
     let clock = Clock::start();
     let base = Base { clock, identity, tasks: TaskTracker::new() };
@@ -194,7 +192,7 @@ fn server_tls(settings: &Settings, bootstrap: &Bootstrap) -> anyhow::Result<Opti
     let Some(tls) = &bootstrap.tls else { return Ok(None) };
     let (certificate, private_key) = tls.identity.clone().context("the bootstrap file names no certificate")?;
     let files = ServerTlsFiles { certificate, private_key, client_ca: tls.ca.clone() };
-    Ok(Some(ServerTls::load(files)?))
+    Ok(Some(ServerTls::offering(files, &[b"h2", b"http/1.1"])?))
 }
 
 fn inbound_settings(settings: &Settings) -> InboundSettings {

@@ -166,7 +166,14 @@ impl Sidecar {
     }
 
     pub(super) async fn start_with(snapshot: Snapshot, limits: AcceptLimits) -> Self {
-        let base = base();
+        Self::serve(snapshot, limits, base()).await
+    }
+
+    pub(super) async fn start_as(snapshot: Snapshot, base: Base) -> Self {
+        Self::serve(snapshot, AcceptLimits::default(), base).await
+    }
+
+    async fn serve(snapshot: Snapshot, limits: AcceptLimits, base: Base) -> Self {
         let world = World::default().next(snapshot.into(), &base);
         let concurrency = Concurrency::new(concurrency::Settings::Fixed(1000), base.clock.now());
         let outbound = Arc::new(Outbound {
