@@ -19,10 +19,13 @@ use chancery_runtime::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use crate::settings::Settings;
+pub use crate::settings::{InboundProtocol, Settings};
 use crate::{
     admin::{self, Pages},
     config::{
@@ -34,7 +37,7 @@ use crate::{
     layer::Clock,
     policy::concurrency::{self, Concurrency, Gradient2},
     proxy::{
-        accept::{AcceptLimits, Open, Port},
+        accept::{AcceptLimits, Carries, Opaque, Open, Port},
         pool::PoolSettings,
         stack::{self, Inbound, InboundSettings, Outbound},
         world::{Base, World},
@@ -44,7 +47,7 @@ use crate::{
 /// How often idle connections are looked for, and gauges are set.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long the application must have no connection before it is taken to be done.
+/// How long nobody must have a connection to a port before it is taken to be done with.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// How long the very last answers get.
@@ -107,7 +110,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let limits = AcceptLimits { connections: settings.max_connections, ..AcceptLimits::default() };
     let outbound_port = Port::new(listen(settings.outbound_addr, "--outbound-addr").await?, None, limits);
     let inbound_listener = listen(settings.inbound_addr, "--inbound-addr").await?;
-    let inbound_port = Port::new(inbound_listener, server_tls.clone(), limits);
+    let carries = carries(&settings, &inbound);
+    let inbound_port = Port::new(inbound_listener, server_tls.clone(), limits).carrying(carries);
     let admin_listener = std::net::TcpListener::bind(settings.admin_addr).with_context(|| {
         format!("cannot listen on {}; choose another address with --admin-addr", settings.admin_addr)
     })?;
@@ -206,6 +210,17 @@ fn inbound_settings(settings: &Settings) -> InboundSettings {
     }
 }
 
+/// What comes in beside HTTP.
+fn carries(settings: &Settings, inbound: &Arc<Inbound>) -> Carries {
+    let inbound = inbound.clone();
+    let opaque: Opaque = Arc::new(move |peer| inbound.tunnel(peer));
+    match settings.inbound_protocol {
+        InboundProtocol::Http => Carries::Http,
+        InboundProtocol::Tcp => Carries::All(opaque),
+        InboundProtocol::Detect => Carries::Detected(opaque),
+    }
+}
+
 fn limit(clock: Clock, settings: concurrency::Settings) -> Arc<Mutex<Concurrency>> {
     Arc::new(Mutex::new(Concurrency::new(settings, clock.now())))
 }
@@ -269,6 +284,16 @@ impl End {
         // The port's end is the end of its connections.
         let _ = self.open.wait_for(|open| *open == 0).await;
     }
+
+    /// Waits until no connection has been open for a moment: between two of them, the next one is not to be refused.
+    async fn quiet(&mut self) {
+        loop {
+            self.closed().await;
+            if timeout(QUIET, self.open.wait_for(|open| *open > 0)).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// The end of everything, in order.
@@ -290,23 +315,14 @@ impl Ends {
         self.inbound.finish.cancel();
         stop.cancelled().await;
         let deadline = Instant::now() + self.within;
-        let in_time = tokio::time::timeout_at(deadline, self.inbound.closed()).await.is_ok();
+        let in_time = timeout_at(deadline, self.inbound.quiet()).await.is_ok();
         self.inbound.close.cancel();
-        let quiet = async {
-            loop {
-                self.outbound.closed().await;
-                tokio::time::sleep(QUIET).await;
-                if *self.outbound.open.borrow() == 0 {
-                    return;
-                }
-            }
-        };
-        let quiet = tokio::time::timeout_at(deadline, quiet).await.is_ok();
+        let quiet = timeout_at(deadline, self.outbound.quiet()).await.is_ok();
         if !(in_time && quiet) {
             tracing::warn!(within = ?self.within, "connections are closed that have not ended in time");
         }
         self.outbound.finish.cancel();
-        let _ = tokio::time::timeout(LAST, self.outbound.closed()).await;
+        let _ = timeout(LAST, self.outbound.closed()).await;
         self.outbound.close.cancel();
         self.parts_ended.cancel();
     }

@@ -1,6 +1,7 @@
 //! The whole way of a request, with real servers and clients on the loopback interface.
 
 mod authority;
+mod carried;
 mod hedge;
 mod hostile;
 mod inbound;

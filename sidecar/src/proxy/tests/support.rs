@@ -251,6 +251,13 @@ impl Client {
         Answer::of(timeout(DEADLINE, exchange).await.unwrap()).await
     }
 
+    /// Waits until the other side has closed it.
+    pub(super) async fn closed(&mut self) {
+        while !self.sender.is_closed() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub(super) async fn get(&mut self, path: &str) -> Answer {
         self.send(request("GET", path, "")).await
     }
