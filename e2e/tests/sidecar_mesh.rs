@@ -1,5 +1,5 @@
-//! From one sidecar to another over mTLS, under a real control plane: each proves who it is, and what they prove it with is
-//! replaced while requests go on.
+//! From one sidecar to another over mTLS, under a real control plane: each proves who it is; and requests go on while what they
+//! prove it with is replaced, while one of them ends, and while the control plane is away.
 
 use std::{fs, path::Path};
 
@@ -9,7 +9,7 @@ use chancery_e2e::{
     certificates::{Authority, proxy_uri},
     client::{fetch, get},
     control_plane::ControlPlane,
-    document::{fleet, listener, route_to, service},
+    document::{fleet, listener, route_to, service_with},
     load::Load,
     port::free_port,
     raw::{patch, typed},
@@ -21,21 +21,21 @@ use serde_json::{Value, json};
 
 const HOST: &str = "shop.example.com";
 
-/// The application calls out through `caller`, which reaches the service's `callee`.
+/// The application calls out through `caller`, which reaches the service through one of the others. Nothing is retried.
 struct Scene {
     caller: Sidecar,
-    callee: Sidecar,
+    callees: Vec<Sidecar>,
     api: Api,
     authority: Authority,
     _service: Upstream,
-    _control_plane: ControlPlane,
+    control_plane: ControlPlane,
     // Last, so that it outlives whoever has files in it.
     folder: tempfile::TempDir,
 }
 
 impl Scene {
-    /// `tls` is what the caller's cluster says of TLS.
-    async fn start(tls: impl Fn(&Authority) -> Value, secrets: &[Value]) -> Result<Self> {
+    /// `tls` is what the caller's cluster says of TLS, and `service` what the service says beside where it is.
+    async fn start(callees: &[&str], tls: impl Fn(&Authority) -> Value, service: Value) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path(), "authority")?;
         let shop = Upstream::start("shop").await?;
@@ -44,19 +44,24 @@ impl Scene {
         let app = shop.address.to_string();
         let xds = control_plane.xds;
         api.apply(&[fleet("edge"), listener("web", "edge", free_port())]).await?;
-        let callee = Sidecar::start(folder.path(), "callee", &authority, xds, &["--app-addr", &app]).await?;
-        let caller = Sidecar::start(folder.path(), "caller", &authority, xds, &[]).await?;
-        let scene = Self { caller, callee, api, authority, _service: shop, _control_plane: control_plane, folder };
-        let mut resources = vec![
-            service("shop", &[scene.callee.inbound]),
+        let start = async |name: &str, more: &[&str]| Sidecar::start(folder.path(), name, &authority, xds, more).await;
+        let caller = start("caller", &[]).await?;
+        let mut started = Vec::new();
+        for name in callees {
+            started.push(start(name, &["--app-addr", &app]).await?);
+        }
+        let at: Vec<_> = started.iter().map(|callee| callee.inbound).collect();
+        api.apply_and_wait(&[
+            service_with("shop", &at, service),
             route_to("shop", HOST, "shop"),
-            spoken_to(tls(&scene.authority)),
-        ];
-        resources.extend_from_slice(secrets);
-        scene.api.apply_and_wait(&resources).await?;
-        scene.caller.ready().await?;
-        scene.callee.ready().await?;
-        Ok(scene)
+            spoken_to(tls(&authority)),
+        ])
+        .await?;
+        caller.ready().await?;
+        for callee in &started {
+            callee.ready().await?;
+        }
+        Ok(Self { caller, callees: started, api, authority, _service: shop, control_plane, folder })
     }
 
     /// Whom the service sees calling, if the call arrives.
@@ -87,9 +92,19 @@ fn spoken_to(context: Value) -> Value {
     patch("mtls", json!({ "target": target, "merge": { "transport_socket": socket } }))
 }
 
-/// Only who is called so.
+/// Trusts the authority, in its file, and expects this peer.
+fn trusting(authority: &Authority, uri: &str) -> Value {
+    let trusted = json!({ "filename": authority.file() });
+    json!({ "validation_context": { "trusted_ca": trusted, "match_typed_subject_alt_names": named(uri) } })
+}
+
+/// Only who is called so; or whose name begins so, if it ends with a star.
 fn named(uri: &str) -> Value {
-    json!([{ "san_type": "URI", "matcher": { "exact": uri } }])
+    let matcher = match uri.strip_suffix('*') {
+        Some(beginning) => json!({ "prefix": beginning }),
+        None => json!({ "exact": uri }),
+    };
+    json!([{ "san_type": "URI", "matcher": matcher }])
 }
 
 fn sds(name: &str) -> Value {
@@ -114,12 +129,8 @@ fn identity(authority: &Authority, uri: &str) -> Result<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_are_who_their_bootstrap_files_say() -> Result<()> {
-    let trusting = |authority: &Authority, uri: &str| {
-        let trusted = json!({ "filename": authority.file() });
-        json!({ "validation_context": { "trusted_ca": trusted, "match_typed_subject_alt_names": named(uri) } })
-    };
     let callee = proxy_uri("edge", "callee");
-    let scene = Scene::start(|authority| trusting(authority, &callee), &[]).await?;
+    let scene = Scene::start(&["callee"], |authority| trusting(authority, &callee), json!({})).await?;
     ensure!(scene.seen().await? == proxy_uri("edge", "caller"));
 
     let load = Load::start(scene.caller.outbound, 4, || get(HOST, "/"));
@@ -129,7 +140,7 @@ async fn both_are_who_their_bootstrap_files_say() -> Result<()> {
         scene.authority.proxy("edge", id)?;
     }
     until("the callee has taken its new certificate", PATIENCE, async || {
-        let metrics = scene.callee.metrics().await?;
+        let metrics = scene.callees[0].metrics().await?;
         ensure!(metrics.contains("chancery_tls_reloads_total{result=\"loaded\"} "), "{metrics}");
         Ok(())
     })
@@ -160,7 +171,7 @@ async fn secrets_are_replaced_under_load_without_a_lost_request() -> Result<()> 
         })
     };
     // The cluster comes first, and waits for what it names.
-    let scene = Scene::start(context, &[]).await?;
+    let scene = Scene::start(&["callee"], context, json!({})).await?;
     let clusters = scene.caller.page("/clusters").await?;
     ensure!(!clusters["clusters"][0]["waitsForSecret"].is_null(), "{clusters:#}");
     let ca = |authority: &Authority| -> Result<Value> {
@@ -201,4 +212,58 @@ async fn secrets_are_replaced_under_load_without_a_lost_request() -> Result<()> 
     let answer = fetch(scene.caller.outbound, get(HOST, "/")).await?;
     ensure!(answer.status == 503, "{answer:?}");
     Ok(())
+}
+
+/// Of the fleet `edge`.
+fn any_callee(authority: &Authority) -> Value {
+    trusting(authority, &proxy_uri("edge", "callee-*"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_ends_loses_no_request() -> Result<()> {
+    for protocol in ["http1", "http2"] {
+        let mut scene = Scene::start(&["callee-1", "callee-2"], any_callee, json!({ "protocol": protocol })).await?;
+        let load = Load::start(scene.caller.outbound, 8, || get(HOST, "/"));
+        load.goes_on_for(300).await?;
+        let admin = scene.callees[0].admin;
+        scene.callees[0].ask_to_end()?;
+        until("it is not ready", PATIENCE, async || {
+            let answer = fetch(admin, get("admin", "/readyz")).await?;
+            ensure!(answer.status == 503, "{}", answer.status);
+            Ok(())
+        })
+        .await?;
+        // Nobody has taken notice yet: it is still sent requests, over new connections too.
+        load.goes_on_for(300).await?;
+        let left = service_with("shop", &[scene.callees[1].inbound], json!({ "protocol": protocol }));
+        scene.api.put(&left).await?;
+        scene.callees[0].ended().await?;
+        load.goes_on_for(300).await?;
+        let tally = load.stop().await?;
+        ensure!(tally.failed() == 0, "{protocol}: {tally}");
+        let log = scene.callees[0].log();
+        ensure!(!log.contains("have not ended in time"), "{log}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_go_on_while_the_control_plane_is_away_and_changes_when_it_is_back() -> Result<()> {
+    let mut scene = Scene::start(&["callee-1"], any_callee, json!({})).await?;
+    let load = Load::start(scene.caller.outbound, 4, || get(HOST, "/"));
+    load.goes_on_for(200).await?;
+    scene.control_plane.kill();
+    load.goes_on_for(500).await?;
+    scene.control_plane.start_again().await?;
+    load.goes_on_for(200).await?;
+    let tally = load.stop().await?;
+    ensure!(tally.failed() == 0, "{tally}");
+    let stranger = spoken_to(trusting(&scene.authority, &proxy_uri("edge", "other")));
+    scene.control_plane.caller().put(&stranger).await?;
+    until("the change has arrived", PATIENCE, async || {
+        let answer = fetch(scene.caller.outbound, get(HOST, "/")).await?;
+        ensure!(answer.status == 503, "{}", answer.status);
+        Ok(())
+    })
+    .await
 }
