@@ -54,7 +54,7 @@ impl Scene {
         api.apply_and_wait(&[
             service_with("shop", &at, service),
             route_to("shop", HOST, "shop"),
-            spoken_to(tls(&authority)),
+            spoken_to(&tls(&authority)),
         ])
         .await?;
         caller.ready().await?;
@@ -84,7 +84,7 @@ impl Scene {
 }
 
 /// TLS for the cluster of the service.
-fn spoken_to(context: Value) -> Value {
+fn spoken_to(context: &Value) -> Value {
     let context =
         typed("extensions.transport_sockets.tls.v3.UpstreamTlsContext", json!({ "common_tls_context": context }));
     let socket = json!({ "name": "envoy.transport_sockets.tls", "typed_config": context });
@@ -150,7 +150,7 @@ async fn both_are_who_their_bootstrap_files_say() -> Result<()> {
     ensure!(tally.failed() == 0, "{tally}");
 
     let other = proxy_uri("edge", "other");
-    scene.api.put_and_wait(&spoken_to(trusting(&scene.authority, &other))).await?;
+    scene.api.put_and_wait(&spoken_to(&trusting(&scene.authority, &other))).await?;
     let answer = fetch(scene.caller.outbound, get(HOST, "/")).await?;
     ensure!(answer.status == 503 && answer.header("x-chancery-reason") == "connect", "{answer:?}");
     Ok(())
@@ -258,7 +258,7 @@ async fn requests_go_on_while_the_control_plane_is_away_and_changes_when_it_is_b
     load.goes_on_for(200).await?;
     let tally = load.stop().await?;
     ensure!(tally.failed() == 0, "{tally}");
-    let stranger = spoken_to(trusting(&scene.authority, &proxy_uri("edge", "other")));
+    let stranger = spoken_to(&trusting(&scene.authority, &proxy_uri("edge", "other")));
     scene.control_plane.caller().put(&stranger).await?;
     until("the change has arrived", PATIENCE, async || {
         let answer = fetch(scene.caller.outbound, get(HOST, "/")).await?;

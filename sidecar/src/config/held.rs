@@ -97,7 +97,7 @@ impl Held {
         if let (Parsed::Cluster { warm, .. }, Some(Parsed::Cluster { newest, warm: before })) =
             (&mut loaded.parsed, self.parsed(kind, &name))
         {
-            *warm = Some(newest.clone()).filter(|newest| self.tls(newest).is_ok()).or_else(|| before.clone());
+            *warm = Some(newest.clone()).filter(|newest| !self.waits(newest)).or_else(|| before.clone());
         }
         self.resources.insert((kind, name), loaded);
     }
@@ -105,7 +105,7 @@ impl Held {
     /// Forgets what stayed in force for want of secrets that have come.
     fn settle(&mut self) {
         let waiting = self.resources.iter().filter_map(|(key, loaded)| match &loaded.parsed {
-            Parsed::Cluster { newest, warm: Some(_) } if self.tls(newest).is_ok() => Some(key.clone()),
+            Parsed::Cluster { newest, warm: Some(_) } if !self.waits(newest) => Some(key.clone()),
             _ => None,
         });
         for key in waiting.collect::<Vec<_>>() {
@@ -148,25 +148,26 @@ impl Held {
         snapshot
     }
 
-    /// As the newest says it, or the warm one while the newest waits for a secret. If both do, there is nobody to connect to.
+    /// As the newest says it, or the warm one while the newest waits for a secret. Who waits has nobody to connect to.
     fn cluster(&self, name: &Arc<str>, newest: &ClusterSpec, warm: Option<&Arc<ClusterSpec>>) -> Cluster {
-        let warm = warm.and_then(|warm| Some((&**warm, self.tls(warm).ok()?)));
-        let (spec, tls, endpoints) = match (self.tls(newest), warm) {
-            (Ok(tls), _) => (newest, tls, self.endpoints(&newest.endpoints)),
-            (Err(_), Some((warm, tls))) => (warm, tls, self.endpoints(&warm.endpoints)),
-            (Err(waiting), None) => (newest, Some(waiting), Vec::new()),
-        };
-        Cluster { name: name.clone(), endpoints, settings: ClusterSettings { tls, ..spec.settings.clone() } }
+        let spec = warm.filter(|_| self.waits(newest)).map_or(newest, |warm| warm);
+        let endpoints = if self.waits(spec) { Vec::new() } else { self.endpoints(&spec.endpoints) };
+        let settings = ClusterSettings { tls: self.tls(spec), ..spec.settings.clone() };
+        Cluster { name: name.clone(), endpoints, settings }
     }
 
-    /// TLS with what secrets hold; the error is what there is of it while one is missing.
-    fn tls(&self, spec: &ClusterSpec) -> Result<Option<UpstreamTls>, UpstreamTls> {
-        let Some(tls) = &spec.tls else { return Ok(None) };
-        let resolved = tls.resolve(|name| match self.parsed(type_url::SECRET, name) {
+    /// Whether it names a secret that has not come.
+    fn waits(&self, spec: &ClusterSpec) -> bool {
+        self.tls(spec).is_some_and(|tls| tls.waits_for.is_some())
+    }
+
+    /// TLS with what secrets hold.
+    fn tls(&self, spec: &ClusterSpec) -> Option<UpstreamTls> {
+        let tls = spec.tls.as_ref()?;
+        Some(tls.resolve(|name| match self.parsed(type_url::SECRET, name) {
             Some(Parsed::Secret(secret)) => Some(&**secret),
             _ => None,
-        });
-        if resolved.waits_for.is_some() { Err(resolved) } else { Ok(Some(resolved)) }
+        }))
     }
 
     fn endpoints(&self, discovery: &Discovery) -> Vec<EndpointSpec> {

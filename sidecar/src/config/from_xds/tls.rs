@@ -211,10 +211,10 @@ fn certificate(problems: &mut Problems, path: &str, certificate: &TlsCertificate
     let (chain, key) = (chain?, key?);
     let certificates = inline(problems, &chain_path, &chain, material::certificates);
     let private_key = inline(problems, &key_path, &key, material::private_key);
-    if let Some((certificates, private_key)) = certificates.zip(private_key) {
-        if let Err(error) = CertifiedKey::from_der(certificates, private_key, &aws_lc_rs::default_provider()) {
-            problems.add(path, format!("certificate and key cannot be used together: {error}"));
-        }
+    if let Some((certificates, private_key)) = certificates.zip(private_key)
+        && let Err(error) = CertifiedKey::from_der(certificates, private_key, &aws_lc_rs::default_provider())
+    {
+        problems.add(path, format!("certificate and key cannot be used together: {error}"));
     }
     Some(Certificate { chain, key })
 }

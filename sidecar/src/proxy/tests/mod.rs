@@ -9,3 +9,4 @@ mod outbound;
 mod pool;
 mod support;
 mod tls;
+mod trace;
