@@ -5,7 +5,7 @@
 //! handshakes, heads, streams, and the time until a request is there. The end has two steps: first connections are
 //! asked to finish (`GOAWAY`, `connection: close`), new ones included; then those that have not are closed.
 //!
-//! - [`connection`]: one connection, from its first byte to its last.
+//! - `connection`: one connection, from its first byte to its last.
 
 mod connection;
 

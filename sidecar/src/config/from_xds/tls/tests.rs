@@ -15,6 +15,7 @@ use crate::config::from_xds::{
 
 const AT: &str = "transport_socket.typed_config.common_tls_context";
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write json!(…) in place")]
 fn read(context: Value, has_identity: bool) -> Result<ClusterSpec, Vec<Problem>> {
     let config = json!({
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
