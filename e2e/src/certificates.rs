@@ -67,9 +67,16 @@ impl Authority {
         self.issue(&format!("limiter-{id}"), &params)
     }
 
-    /// For a proxy of a fleet.
+    /// For a proxy of a fleet, which is a server to other proxies too.
     pub fn proxy(&self, fleet: &str, id: &str) -> Result<Identity> {
-        self.issue(&format!("{fleet}-{id}"), &client(&proxy_uri(fleet, id))?)
+        self.mesh(&format!("{fleet}-{id}"), &proxy_uri(fleet, id))
+    }
+
+    /// For a client and server that is known by its SPIFFE ID alone.
+    pub fn mesh(&self, label: &str, uri: &str) -> Result<Identity> {
+        let mut params = client(uri)?;
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        self.issue(label, &params)
     }
 
     /// Many of a fleet at once, in memory and with one key for all: the certificates as DER, and the key as PKCS#8.

@@ -15,7 +15,7 @@ use axum::{
 };
 use chancery_proto::{
     describe::{json, types::Type},
-    type_url::short_name,
+    type_url::{self, short_name},
 };
 use chancery_runtime::admin::{self, Admin};
 use serde_json::{Value, json};
@@ -58,8 +58,7 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken)
 async fn config_dump(State(pages): State<Pages>) -> impl IntoResponse {
     let held = pages.held.load_full();
     let resources = held.resources().map(|(kind, name, loaded)| {
-        let mut content = Type::of_url(kind).and_then(|of| json::decode(of, &loaded.body).ok()).unwrap_or_default();
-        hide(&mut content);
+        let content = shown(kind, &loaded.body);
         json!({
             "type": short_name(kind),
             "name": &**name,
@@ -69,6 +68,16 @@ async fn config_dump(State(pages): State<Pages>) -> impl IntoResponse {
         })
     });
     Json(json!({ "resources": resources.collect::<Vec<_>>() }))
+}
+
+/// A message as JSON, but for what may hold a key; of a secret, nothing.
+fn shown(kind: &str, body: &[u8]) -> Value {
+    if kind == type_url::SECRET {
+        return "hidden".into();
+    }
+    let mut content = Type::of_url(kind).and_then(|of| json::decode(of, body).ok()).unwrap_or_default();
+    hide(&mut content);
+    content
 }
 
 /// Takes away what may hold a key.
@@ -108,6 +117,7 @@ async fn clusters(State(pages): State<Pages>) -> impl IntoResponse {
         });
         json!({
             "name": &*upstream.cluster.name,
+            "waitsForSecret": upstream.cluster.settings.tls.as_ref().and_then(|tls| tls.waits_for.as_deref()),
             "endpoints": endpoints.collect::<Vec<_>>(),
             "underWay": upstream.queue.under_way(),
             "waiting": upstream.queue.pending(),
@@ -123,6 +133,8 @@ async fn drain(State(pages): State<Pages>) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use chancery_proto::{Message as _, envoy::tls::Secret};
+
     use super::*;
 
     #[test]
@@ -130,5 +142,7 @@ mod tests {
         let mut value = json!({ "a": [{ "transport_socket": { "b": 1 } }], "private_key": "x", "c": "d" });
         hide(&mut value);
         assert_eq!(value, json!({ "a": [{ "transport_socket": "hidden" }], "private_key": "hidden", "c": "d" }));
+        let secret = Secret { name: "own".to_owned(), ..Secret::default() };
+        assert_eq!(shown(type_url::SECRET, &secret.encode_to_vec()), "hidden");
     }
 }

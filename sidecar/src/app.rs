@@ -6,7 +6,6 @@
 //! The end: not ready; others are asked to finish (`GOAWAY`, `connection: close`) while the application's own calls go on
 //! as ever, new ones too; when others have finished and the application has closed its connections, or time is up, the rest is closed.
 
-mod identity;
 mod inbound_limit;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -22,11 +21,14 @@ use chancery_runtime::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::inbound_limit::InboundLimit;
-pub use crate::settings::Settings;
+pub use crate::settings::{InboundProtocol, Settings};
 use crate::{
     admin::{self, Pages},
     config::{
@@ -38,7 +40,7 @@ use crate::{
     layer::Clock,
     policy::concurrency::{self, Concurrency},
     proxy::{
-        accept::{AcceptLimits, Open, Port},
+        accept::{AcceptLimits, Carries, Opaque, Open, Port},
         pool::PoolSettings,
         stack::{self, Inbound, InboundSettings, Outbound},
         world::{Base, World},
@@ -48,7 +50,7 @@ use crate::{
 /// How often idle connections are looked for, and gauges are set.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long the application must have no connection before it is taken to be done.
+/// How long nobody must have a connection to a port before it is taken to be done with.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// How long the very last answers get.
@@ -89,7 +91,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     stack::describe_metrics();
     let bootstrap = bootstrap(&settings)?;
     let server_tls = server_tls(&settings, &bootstrap)?;
-    let identity = bootstrap.tls.clone().filter(|tls| tls.identity.is_some()).map(identity::of);
+    let identity = bootstrap.own().map(Arc::new);
 
     let clock = Clock::start();
     let base = Base { clock, identity, tasks: TaskTracker::new() };
@@ -111,7 +113,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     };
     let outbound_port = Port::new(listen(settings.outbound_addr, "--outbound-addr").await?, None, limits);
     let inbound_listener = listen(settings.inbound_addr, "--inbound-addr").await?;
-    let inbound_port = Port::new(inbound_listener, server_tls.clone(), limits);
+    let carries = carries(&settings, &inbound);
+    let inbound_port = Port::new(inbound_listener, server_tls.clone(), limits).carrying(carries);
     let admin_listener = std::net::TcpListener::bind(settings.admin_addr).with_context(|| {
         format!("cannot listen on {}; choose another address with --admin-addr", settings.admin_addr)
     })?;
@@ -197,7 +200,7 @@ fn server_tls(settings: &Settings, bootstrap: &Bootstrap) -> anyhow::Result<Opti
     let Some(tls) = &bootstrap.tls else { return Ok(None) };
     let (certificate, private_key) = tls.identity.clone().context("the bootstrap file names no certificate")?;
     let files = ServerTlsFiles { certificate, private_key, client_ca: tls.ca.clone() };
-    Ok(Some(ServerTls::load(files)?))
+    Ok(Some(ServerTls::offering(files, &[b"h2", b"http/1.1"])?))
 }
 
 fn inbound_settings(settings: &Settings) -> InboundSettings {
@@ -208,6 +211,17 @@ fn inbound_settings(settings: &Settings) -> InboundSettings {
         anonymous: settings.insecure,
         requests_per_second: settings.inbound_rate(),
         pool: APPLICATION,
+    }
+}
+
+/// What comes in beside HTTP.
+fn carries(settings: &Settings, inbound: &Arc<Inbound>) -> Carries {
+    let inbound = inbound.clone();
+    let opaque: Opaque = Arc::new(move |peer| inbound.tunnel(peer));
+    match settings.inbound_protocol {
+        InboundProtocol::Http => Carries::Http,
+        InboundProtocol::Tcp => Carries::All(opaque),
+        InboundProtocol::Detect => Carries::Detected(opaque),
     }
 }
 
@@ -276,6 +290,16 @@ impl End {
         // The port's end is the end of its connections.
         let _ = self.open.wait_for(|open| *open == 0).await;
     }
+
+    /// Waits until no connection has been open for a moment: between two of them, the next one is not to be refused.
+    async fn quiet(&mut self) {
+        loop {
+            self.closed().await;
+            if timeout(QUIET, self.open.wait_for(|open| *open > 0)).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// The end of everything, in order.
@@ -297,23 +321,14 @@ impl Ends {
         self.inbound.finish.cancel();
         stop.cancelled().await;
         let deadline = Instant::now() + self.within;
-        let in_time = tokio::time::timeout_at(deadline, self.inbound.closed()).await.is_ok();
+        let in_time = timeout_at(deadline, self.inbound.quiet()).await.is_ok();
         self.inbound.close.cancel();
-        let quiet = async {
-            loop {
-                self.outbound.closed().await;
-                tokio::time::sleep(QUIET).await;
-                if *self.outbound.open.borrow() == 0 {
-                    return;
-                }
-            }
-        };
-        let quiet = tokio::time::timeout_at(deadline, quiet).await.is_ok();
+        let quiet = timeout_at(deadline, self.outbound.quiet()).await.is_ok();
         if !(in_time && quiet) {
             tracing::warn!(within = ?self.within, "connections are closed that have not ended in time");
         }
         self.outbound.finish.cancel();
-        let _ = tokio::time::timeout(LAST, self.outbound.closed()).await;
+        let _ = timeout(LAST, self.outbound.closed()).await;
         self.outbound.close.cancel();
         self.parts_ended.cancel();
     }

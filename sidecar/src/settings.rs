@@ -27,6 +27,8 @@ pub struct Settings {
     pub app_addr: SocketAddr,
     /// Take plaintext from others, whoever they are, and speak it with the control plane if the bootstrap file says so.
     pub insecure: bool,
+    /// What others may speak.
+    pub inbound_protocol: InboundProtocol,
     /// The trust domain of callers.
     pub trust_domain: String,
     /// Who of it may call: paths of SPIFFE IDs, separated by commas, each perhaps ending in `*`; empty: all.
@@ -51,6 +53,19 @@ pub struct Settings {
     pub drain_seconds: u64,
 }
 
+/// What others may speak with the application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum InboundProtocol {
+    /// HTTP/1.1 and HTTP/2.
+    #[default]
+    Http,
+    /// Anything: the bytes reach the application as they are.
+    Tcp,
+    /// HTTP, or what a caller's first bytes show to be something else.
+    Detect,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -61,6 +76,7 @@ impl Default for Settings {
             admin_addr: local(15020),
             app_addr: local(8080),
             insecure: false,
+            inbound_protocol: InboundProtocol::default(),
             trust_domain: "chancery.local".to_owned(),
             allow: String::new(),
             service: String::new(),
@@ -111,6 +127,9 @@ pub struct Flags {
     /// Take plaintext from others, whoever they are
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub insecure: Option<bool>,
+    /// What others may speak; `detect` looks at a caller's first bytes [default: http]
+    #[arg(long, value_name = "PROTOCOL")]
+    pub inbound_protocol: Option<InboundProtocol>,
     /// Trust domain of callers [default: chancery.local]
     #[arg(long, value_name = "DOMAIN")]
     pub trust_domain: Option<String>,
@@ -162,9 +181,12 @@ mod tests {
 
     #[test]
     fn flags_say_what_is_set() {
-        let flags = Flags::parse_from(["chancery-sidecar", "--insecure", "--allow", "fleet/edge/*, team/a ,"]);
+        let arguments =
+            ["chancery-sidecar", "--insecure", "--allow", "fleet/edge/*, team/a ,", "--inbound-protocol", "detect"];
+        let flags = Flags::parse_from(arguments);
         let settings: Settings = chancery_runtime::settings::load(&flags, [], None).unwrap();
         assert!(settings.insecure);
+        assert_eq!(settings.inbound_protocol, InboundProtocol::Detect);
         assert_eq!(settings.allowed(), ["fleet/edge/*", "team/a"]);
         assert!(chancery_runtime::settings::print(&settings).unwrap().contains("drain_seconds = 25"));
     }

@@ -226,7 +226,8 @@ impl Authority {
         &self.trust_domain
     }
 
-    /// A new key and client certificate for a proxy.
+    /// A new key and certificate for a proxy: a client of the control plane, of limiters and of other proxies, and a server to these.
+    /// It has no names but its SPIFFE ID, so nobody who asks for a name takes it for a control plane.
     ///
     /// # Errors
     /// The life is impossible, or signing failed.
@@ -238,7 +239,7 @@ impl Authority {
         now: OffsetDateTime,
     ) -> Result<Issued, AuthorityError> {
         let identity = ProxyIdentity { trust_domain: self.trust_domain.clone(), fleet: fleet.clone(), id: id.clone() };
-        self.issue(identity.to_string(), Vec::new(), &[Purpose::ClientAuth], life, now)
+        self.issue(identity.to_string(), Vec::new(), &[Purpose::ServerAuth, Purpose::ClientAuth], life, now)
     }
 
     /// A new key and server certificate for a control plane that is reached under these names and addresses.

@@ -188,6 +188,11 @@ impl TlsConnection {
     pub fn peer(&self) -> &PeerInfo {
         &self.peer
     }
+
+    /// The protocol that was agreed on in the handshake, if one was.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.stream.get_ref().1.alpn_protocol()
+    }
 }
 
 impl Connected for TlsConnection {

@@ -8,7 +8,7 @@
 //! - [`spiffe`]: who the other end is.
 //!
 //! One crypto provider, aws-lc-rs, is installed for the process; TLS 1.2 and 1.3 are spoken, with
-//! HTTP/2 by ALPN.
+//! HTTP/2 by ALPN, or what a server offers beside it.
 
 mod channel;
 mod client;

@@ -53,6 +53,8 @@ pub struct ServerTlsFiles {
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     files: Arc<ServerTlsFiles>,
+    /// What ALPN offers, the best first.
+    protocols: &'static [&'static [u8]],
     current: Arc<ArcSwap<ServerConfig>>,
     hasher: RandomState,
     /// What the files held when `current` was made of them.
@@ -68,15 +70,24 @@ struct Contents {
 }
 
 impl ServerTls {
-    /// Loads the files.
+    /// Loads the files, for a server of gRPC: HTTP/2 and nothing else.
     ///
     /// # Errors
     /// Names the file that cannot be used, and why.
     pub fn load(files: ServerTlsFiles) -> Result<Self, TlsError> {
+        Self::offering(files, &[ALPN])
+    }
+
+    /// Loads the files, for a server that speaks these protocols, the best first. A client that asks for others only is refused;
+    /// one that asks for none is not.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used, and why.
+    pub fn offering(files: ServerTlsFiles, protocols: &'static [&'static [u8]]) -> Result<Self, TlsError> {
         let hasher = RandomState::new();
         let contents = Contents::read(&files)?;
-        let current = Arc::new(ArcSwap::from_pointee(contents.parse(&files)?));
-        Ok(Self { loaded: hasher.hash_one(&contents), hasher, files: Arc::new(files), current })
+        let current = Arc::new(ArcSwap::from_pointee(contents.parse(&files, protocols)?));
+        Ok(Self { loaded: hasher.hash_one(&contents), hasher, files: Arc::new(files), protocols, current })
     }
 
     /// What the next handshake uses.
@@ -118,7 +129,7 @@ impl ServerTls {
         };
         let seen = Seen::Contents(self.hasher.hash_one(&contents));
         if seen != *before {
-            match contents.parse(&self.files) {
+            match contents.parse(&self.files, self.protocols) {
                 Ok(config) => {
                     self.current.store(Arc::new(config));
                     metrics::counter!("chancery_tls_reloads_total", "result" => "loaded").increment(1);
@@ -152,7 +163,7 @@ impl Contents {
         })
     }
 
-    fn parse(&self, from: &ServerTlsFiles) -> Result<ServerConfig, TlsError> {
+    fn parse(&self, from: &ServerTlsFiles, protocols: &[&[u8]]) -> Result<ServerConfig, TlsError> {
         install_crypto_provider();
         let chain = files::certificates(&from.certificate, &self.certificate)?;
         let key = files::private_key(&from.private_key, &self.private_key)?;
@@ -168,7 +179,7 @@ impl Contents {
                 private_key: from.private_key.clone(),
                 source,
             })?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)

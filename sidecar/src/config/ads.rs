@@ -1,12 +1,12 @@
 //! The subscription: one stream to the control plane, and what is in force in a file, for a start without it
 //! ([`chancery_runtime::saved`]).
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use chancery_proto::envoy::core::Node;
+use chancery_proto::{envoy::core::Node, type_url::short_name};
 use chancery_runtime::{admin::Condition, saved, tls};
 use chancery_xds::client::{self, Batch, BoxError, ClientSettings, Interest};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Uri};
 
@@ -14,6 +14,10 @@ use super::{
     bootstrap::Bootstrap,
     held::{Held, TYPES},
 };
+
+/// How long types are waited for of which the server says nothing, once it has spoken: there are servers that are silent about what
+/// they have none of.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// What is saved, as the log calls it.
 const SAVED: &str = "configuration";
@@ -31,8 +35,8 @@ pub struct AdsSettings {
 
 /// Stays subscribed until `stop`.
 ///
-/// `in_force` gets what is in force, whenever that changes: at once what was saved, if anything was. `ready` is met when there are
-/// clusters and listeners, of whatever origin, or word that there are none.
+/// `in_force` gets what is in force, whenever that changes: at once what was saved, if anything was. `ready` is met when something
+/// was saved, when the server has spoken of every type, or when it has spoken of some and been silent about the others for a while.
 pub async fn run<F>(settings: AdsSettings, mut in_force: F, ready: Condition, stop: CancellationToken)
 where
     F: FnMut(&Held) + Send,
@@ -53,26 +57,43 @@ where
     let client_settings = ClientSettings { held: held.versions(), ..ClientSettings::new(node, types) };
     let (to_save, changes) = watch::channel(Vec::new());
     let keep = saved.is_some();
-    let mut heard = TYPES.map(|_| false);
+    let (heard, hears) = watch::channel(TYPES.map(|_| false));
     let take = move |batch: &Batch| {
         let taken = held.take(batch);
         in_force(&held);
         if keep {
             to_save.send_replace(held.save());
         }
-        for (of, heard) in TYPES.iter().zip(&mut heard) {
-            *heard |= *batch.type_url == **of;
-        }
-        if heard.iter().all(|heard| *heard) {
-            ready.met();
-        }
+        heard.send_modify(|heard| {
+            TYPES.iter().zip(heard).for_each(|(of, heard)| *heard |= *batch.type_url == **of);
+        });
         taken
     };
     let bootstrap = Arc::new(bootstrap);
     let connect = || connect(bootstrap.clone());
     let receive = client::run(client_settings, connect, take, rand::random::<f64>, stop);
-    tokio::join!(receive, saved::keep(saved, SAVED, changes));
+    // What waits for words of the server ends with it.
+    tokio::join!(receive, saved::keep(saved, SAVED, changes), becomes_ready(hears, ready));
 }
+
+/// Meets `ready` when every type was heard of, or when one was and `SILENCE` has passed.
+async fn becomes_ready(mut heard: watch::Receiver<Heard>, ready: Condition) {
+    let waiting = async {
+        heard.wait_for(|heard| heard.contains(&true)).await?;
+        let _ = timeout(SILENCE, heard.wait_for(|heard| !heard.contains(&false))).await;
+        Ok::<_, watch::error::RecvError>(*heard.borrow())
+    };
+    // Nobody is left to speak.
+    let Ok(heard) = waiting.await else { return };
+    let silent: Vec<_> = TYPES.iter().zip(heard).filter(|(_, heard)| !heard).map(|(of, _)| short_name(of)).collect();
+    if !silent.is_empty() {
+        tracing::warn!(?silent, "the server says nothing of some types, which are taken to be empty");
+    }
+    ready.met();
+}
+
+/// Of which types the server has spoken, in the order of [`TYPES`].
+type Heard = [bool; TYPES.len()];
 
 async fn connect(bootstrap: Arc<Bootstrap>) -> Result<Channel, BoxError> {
     let Bootstrap { server, server_name, tls, .. } = &*bootstrap;
@@ -81,5 +102,42 @@ async fn connect(bootstrap: Arc<Bootstrap>) -> Result<Channel, BoxError> {
     match tls {
         Some(files) => tls::connect(endpoint, server, server_name.as_deref(), files).await,
         None => Ok(endpoint.connect().await?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chancery_runtime::admin::Readiness;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Whether it becomes ready when the server speaks of these types, one a second, and when.
+    async fn ready_after(spoken: &[usize]) -> Option<u64> {
+        let readiness = Readiness::new();
+        let (heard, hears) = watch::channel(TYPES.map(|_| false));
+        let (began, condition) = (Instant::now(), readiness.condition("configuration loaded"));
+        let speak = async {
+            for of in spoken {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                heard.send_modify(|heard| heard[*of] = true);
+            }
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        };
+        let ready = async {
+            becomes_ready(hears, condition).await;
+            began.elapsed().as_secs()
+        };
+        tokio::select! {
+            () = speak => { assert!(!readiness.is_ready()); None }
+            after = ready => { assert!(readiness.is_ready()); Some(after) }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_silent_about_a_type_is_not_waited_for_forever() {
+        assert_eq!(ready_after(&[0, 1, 2, 3, 4]).await, Some(5), "when the last is there");
+        assert_eq!(ready_after(&[1, 2]).await, Some(1 + SILENCE.as_secs()));
+        assert_eq!(ready_after(&[]).await, None, "there is no configuration at all");
     }
 }

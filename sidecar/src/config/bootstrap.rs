@@ -9,6 +9,8 @@ use chancery_runtime::tls::ClientTlsFiles;
 use http::uri::Authority;
 use serde_json::Value;
 
+use super::tls::{Certificate, Own, Pem};
+
 /// What a bootstrap file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bootstrap {
@@ -33,6 +35,16 @@ pub enum InvalidBootstrap {
     /// Fields that are missing or wrong, all of them.
     #[error("{}", .0.join("; "))]
     Fields(Vec<String>),
+}
+
+impl Bootstrap {
+    /// Who the sidecar is to others, if it has certificates.
+    pub fn own(&self) -> Option<Own> {
+        let ClientTlsFiles { ca, identity } = self.tls.clone()?;
+        let (chain, key) = identity?;
+        let certificate = Certificate { chain: Pem::File(chain), key: Pem::File(key) };
+        Some(Own { authorities: Pem::File(ca), certificate })
+    }
 }
 
 impl FromStr for Bootstrap {

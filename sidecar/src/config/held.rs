@@ -16,6 +16,7 @@ use chancery_proto::{
         endpoint::ClusterLoadAssignment,
         listener::Listener as ListenerMessage,
         route::RouteConfiguration,
+        tls::Secret as SecretMessage,
     },
     google::protobuf::Any,
     type_url,
@@ -23,14 +24,16 @@ use chancery_proto::{
 use chancery_xds::client::{Batch, Received, Refused};
 
 use super::{
-    from_xds::{self, ClusterSpec, Discovery, Problem, Routes},
+    from_xds::{self, ClusterSpec, Discovery, Problem, Routes, Secret},
     ignored::ignored,
     routes::RouteTable,
-    snapshot::{Cluster, EndpointSpec, Snapshot},
+    snapshot::{Cluster, ClusterSettings, EndpointSpec, Snapshot},
+    tls::UpstreamTls,
 };
 
 /// The types that are asked for, in the order in which Envoy wants them.
-pub const TYPES: [&str; 4] = [type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE];
+pub const TYPES: [&str; 5] =
+    [type_url::SECRET, type_url::CLUSTER, type_url::ENDPOINT, type_url::LISTENER, type_url::ROUTE];
 
 /// A resource that is in force.
 #[derive(Clone, Debug)]
@@ -46,10 +49,15 @@ pub struct Loaded {
 
 #[derive(Clone, Debug)]
 enum Parsed {
-    Cluster(Arc<ClusterSpec>),
+    Cluster {
+        newest: Arc<ClusterSpec>,
+        /// The one that stays in force while the newest waits for a secret.
+        warm: Option<Arc<ClusterSpec>>,
+    },
     Endpoints(Arc<[EndpointSpec]>),
     Listener(Routes),
     Routes(Arc<RouteTable>),
+    Secret(Arc<Secret>),
 }
 
 /// What is in force.
@@ -77,11 +85,34 @@ impl Held {
         let mut refused = Vec::new();
         for received in &batch.upserts {
             match self.load(kind, received) {
-                Ok(loaded) => _ = self.resources.insert((kind, received.name.clone()), loaded),
+                Ok(loaded) => self.insert(kind, received.name.clone(), loaded),
                 Err(problems) => refused.push(Refused { name: received.name.clone(), reason: told(&problems) }),
             }
         }
+        self.settle();
         if refused.is_empty() { Ok(()) } else { Err(refused) }
+    }
+
+    fn insert(&mut self, kind: &'static str, name: Arc<str>, mut loaded: Loaded) {
+        if let (Parsed::Cluster { warm, .. }, Some(Parsed::Cluster { newest, warm: before })) =
+            (&mut loaded.parsed, self.parsed(kind, &name))
+        {
+            *warm = Some(newest.clone()).filter(|newest| !self.waits(newest)).or_else(|| before.clone());
+        }
+        self.resources.insert((kind, name), loaded);
+    }
+
+    /// Forgets what stayed in force for want of secrets that have come.
+    fn settle(&mut self) {
+        let waiting = self.resources.iter().filter_map(|(key, loaded)| match &loaded.parsed {
+            Parsed::Cluster { newest, warm: Some(_) } if !self.waits(newest) => Some(key.clone()),
+            _ => None,
+        });
+        for key in waiting.collect::<Vec<_>>() {
+            if let Some(Loaded { parsed: Parsed::Cluster { warm, .. }, .. }) = self.resources.get_mut(&key) {
+                *warm = None;
+            }
+        }
     }
 
     fn load(&self, kind: &'static str, received: &Received) -> Result<Loaded, Vec<Problem>> {
@@ -89,11 +120,12 @@ impl Held {
         let parsed = match kind {
             type_url::CLUSTER => {
                 let spec = from_xds::cluster(&decode::<ClusterMessage>(body)?, self.has_identity)?;
-                Parsed::Cluster(Arc::new(spec))
+                Parsed::Cluster { newest: Arc::new(spec), warm: None }
             }
             type_url::ENDPOINT => {
                 Parsed::Endpoints(from_xds::endpoints(&decode::<ClusterLoadAssignment>(body)?)?.into())
             }
+            type_url::SECRET => Parsed::Secret(from_xds::secret(&decode::<SecretMessage>(body)?)?.into()),
             type_url::LISTENER => Parsed::Listener(from_xds::listener(&decode::<ListenerMessage>(body)?)?),
             _ => Parsed::Routes(from_xds::routes(&decode::<RouteConfiguration>(body)?)?.into()),
         };
@@ -105,16 +137,37 @@ impl Held {
         let mut snapshot = Snapshot::default();
         for ((_, name), loaded) in &self.resources {
             match &loaded.parsed {
-                Parsed::Cluster(spec) => {
-                    let endpoints = self.endpoints(&spec.endpoints);
-                    let cluster = Cluster { name: name.clone(), endpoints, settings: spec.settings.clone() };
+                Parsed::Cluster { newest, warm } => {
+                    let cluster = self.cluster(name, newest, warm.as_ref());
                     snapshot.clusters.insert(name.clone(), Arc::new(cluster));
                 }
                 Parsed::Listener(spec) => _ = snapshot.listeners.insert(name.clone(), self.listener(spec)),
-                Parsed::Endpoints(_) | Parsed::Routes(_) => {}
+                Parsed::Endpoints(_) | Parsed::Routes(_) | Parsed::Secret(_) => {}
             }
         }
         snapshot
+    }
+
+    /// As the newest says it, or the warm one while the newest waits for a secret. Who waits has nobody to connect to.
+    fn cluster(&self, name: &Arc<str>, newest: &ClusterSpec, warm: Option<&Arc<ClusterSpec>>) -> Cluster {
+        let spec = warm.filter(|_| self.waits(newest)).map_or(newest, |warm| warm);
+        let endpoints = if self.waits(spec) { Vec::new() } else { self.endpoints(&spec.endpoints) };
+        let settings = ClusterSettings { tls: self.tls(spec), ..spec.settings.clone() };
+        Cluster { name: name.clone(), endpoints, settings }
+    }
+
+    /// Whether it names a secret that has not come.
+    fn waits(&self, spec: &ClusterSpec) -> bool {
+        self.tls(spec).is_some_and(|tls| tls.waits_for.is_some())
+    }
+
+    /// TLS with what secrets hold.
+    fn tls(&self, spec: &ClusterSpec) -> Option<UpstreamTls> {
+        let tls = spec.tls.as_ref()?;
+        Some(tls.resolve(|name| match self.parsed(type_url::SECRET, name) {
+            Some(Parsed::Secret(secret)) => Some(&**secret),
+            _ => None,
+        }))
     }
 
     fn endpoints(&self, discovery: &Discovery) -> Vec<EndpointSpec> {
@@ -198,3 +251,6 @@ fn told(problems: &[Problem]) -> String {
     };
     problems.iter().map(one).collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,3 +14,4 @@ pub mod held;
 pub mod ignored;
 pub mod routes;
 pub mod snapshot;
+pub mod tls;

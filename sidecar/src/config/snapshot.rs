@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::routes::RouteTable;
+use super::{routes::RouteTable, tls::UpstreamTls};
 use crate::policy;
 
 /// The whole configuration.
@@ -62,7 +62,7 @@ impl std::fmt::Display for Target {
 pub struct ClusterSettings {
     /// What is spoken.
     pub protocol: Protocol,
-    /// Whether the endpoints are spoken to over mTLS, with the sidecar's own identity, and whom they must be.
+    /// Whether the endpoints are spoken to over mTLS, as whom, and whom they must be.
     pub tls: Option<UpstreamTls>,
     /// How long connecting may take, TLS included.
     pub connect_timeout: Duration,
@@ -82,13 +82,6 @@ pub struct ClusterSettings {
     pub endpoints: policy::endpoints::Settings,
     /// How the sidecar in front of it finds how many requests to let in at once; `None`: as it does by itself.
     pub adaptive_concurrency: Option<policy::concurrency::Settings>,
-}
-
-/// How an endpoint proves who it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamTls {
-    /// The name that is asked for, and that the certificate must have; the endpoint's address if there is none.
-    pub server_name: Option<Arc<str>>,
 }
 
 /// What is spoken with endpoints.

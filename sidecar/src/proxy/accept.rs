@@ -1,50 +1,31 @@
 //! A port: who may connect, how much one connection may ask for, and how it all ends.
 //!
-//! HTTP/1.1 or HTTP/2 is told apart by the first bytes. Everything a stranger can make long has a limit here: connections,
+//! HTTP/1.1 or HTTP/2 is told apart by the first bytes, and HTTP from other protocols, where these are
+//! [carried](Carries). Everything a stranger can make long has a limit here: connections,
 //! handshakes, heads, streams, and the time until a request is there. The end has two steps: first connections are
 //! asked to finish (`GOAWAY`, `connection: close`), new ones included; then those that have not are closed.
+//!
+//! - `connection`: one connection, from its first byte to its last.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+mod connection;
 
-use chancery_runtime::tls::{PeerInfo, ServerTls, handshake};
-use http::{Request, Response, Version};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use chancery_runtime::tls::{PeerInfo, ServerTls};
+use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-    service::TowerToHyperService,
-};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
-use super::{body::Body, stall::Deliveries};
-
-/// Answers that callers did not take.
-const STALLED: &str = "chancery_sidecar_stalled_total";
+use self::connection::{Closing, Connection};
+use super::{body::Body, connect::Connector};
 
 /// How long to wait when the system cannot give another connection (out of file descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-
-/// Flow control of an HTTP/2 stream and of its connection.
-const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
-
-/// HTTP/2 pings, and how long one may go unanswered.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
 /// What a port takes on.
 #[derive(Clone, Copy, Debug)]
@@ -88,12 +69,28 @@ pub struct Port {
     /// `None`: plaintext.
     tls: Option<ServerTls>,
     limits: AcceptLimits,
+    carries: Carries,
     open: watch::Sender<usize>,
     /// When connections are to finish.
     pub finish: CancellationToken,
     /// When they are closed.
     pub close: CancellationToken,
 }
+
+/// What a port carries beside HTTP.
+#[derive(Clone, Default)]
+pub enum Carries {
+    /// Nothing: what is no HTTP is refused.
+    #[default]
+    Http,
+    /// What a caller's first bytes show to be something else.
+    Detected(Opaque),
+    /// Everything, without a look at it.
+    All(Opaque),
+}
+
+/// Where bytes of a peer are carried; `None`: it may not send any.
+pub type Opaque = Arc<dyn Fn(&Peer) -> Option<Connector> + Send + Sync>;
 
 /// How many connections of a port are open.
 pub type Open = watch::Receiver<usize>;
@@ -111,7 +108,12 @@ impl Port {
     /// Serves `listener`, once it is told to.
     pub fn new(listener: TcpListener, tls: Option<ServerTls>, limits: AcceptLimits) -> Self {
         let (finish, close) = (CancellationToken::new(), CancellationToken::new());
-        Self { listener, tls, limits, open: watch::Sender::new(0), finish, close }
+        Self { listener, tls, limits, carries: Carries::Http, open: watch::Sender::new(0), finish, close }
+    }
+
+    /// The same, carrying other protocols than HTTP too.
+    pub fn carrying(self, carries: Carries) -> Self {
+        Self { carries, ..self }
     }
 
     /// Where it listens.
@@ -144,9 +146,10 @@ impl Port {
             };
             let Some((stream, address, place)) = accepted else { continue };
             self.open.send_modify(|open| *open += 1);
-            let one = One {
+            let one = Connection {
                 _open: Closing(self.open.clone()),
                 limits: self.limits,
+                carries: self.carries.clone(),
                 finish: self.finish.clone(),
                 close: self.close.clone(),
                 _place: place,
@@ -177,133 +180,6 @@ impl Port {
             }
         }
     }
-}
-
-/// Counts a connection as open while it exists.
-struct Closing(watch::Sender<usize>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.send_modify(|open| *open = open.saturating_sub(1));
-    }
-}
-
-/// One connection.
-struct One {
-    limits: AcceptLimits,
-    finish: CancellationToken,
-    close: CancellationToken,
-    _open: Closing,
-    _place: OwnedSemaphorePermit,
-}
-
-impl One {
-    async fn run<M, S>(self, stream: TcpStream, address: SocketAddr, tls: Option<ServerTls>, service: &M)
-    where
-        M: Fn(&Peer) -> S,
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send,
-    {
-        match tls {
-            None => {
-                if stream.set_nodelay(true).is_ok() {
-                    let service = service(&Peer { address, identity: None });
-                    self.serve(stream, service).await;
-                }
-            }
-            Some(tls) => {
-                // What is refused has been logged and counted.
-                if let Some(stream) = handshake(stream, address, &tls, self.limits.handshake).await {
-                    let service = service(&Peer { address, identity: Some(stream.peer().clone()) });
-                    self.serve(stream, service).await;
-                }
-            }
-        }
-    }
-
-    async fn serve<I, S>(self, stream: I, service: S)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send,
-    {
-        let (begun, mut first) = watch::channel(false);
-        let deliveries = Deliveries::new(self.limits.stall);
-        let (looked_after, one_at_a_time) = (deliveries.clone(), Arc::new(AtomicBool::new(false)));
-        let http1 = one_at_a_time.clone();
-        let service = tower::service_fn(move |mut request: Request<Incoming>| {
-            begun.send_if_modified(|begun| !std::mem::replace(begun, true));
-            http1.store(request.version() < Version::HTTP_2, Relaxed);
-            request.extensions_mut().insert(looked_after.patience());
-            let (mut service, looked_after) = (service.clone(), looked_after.clone());
-            async move {
-                std::future::poll_fn(|context| service.poll_ready(context)).await?;
-                Ok::<_, Infallible>(service.call(request).await?.map(|body| looked_after.look_after(body)))
-            }
-        });
-        let builder = builder(&self.limits);
-        let service = TowerToHyperService::new(service);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        let late = tokio::time::sleep(self.limits.first_request);
-        tokio::pin!(late);
-        let (mut finishing, mut has_begun) = (false, false);
-        // Often enough that nobody stalls for much longer than it may.
-        let mut looks = tokio::time::interval((self.limits.stall / 4).max(Duration::from_millis(1)));
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "connection of a caller ended");
-                    }
-                    return;
-                }
-                () = self.finish.cancelled(), if !finishing => {
-                    finishing = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                _ = first.wait_for(|begun| *begun), if !has_begun => has_begun = true,
-                _ = looks.tick() => {
-                    let stalled = deliveries.sweep();
-                    metrics::counter!(STALLED).increment(stalled as u64);
-                    // Nothing else is under way on it.
-                    if stalled > 0 && one_at_a_time.load(Relaxed) {
-                        return;
-                    }
-                }
-                // Neither a preface nor a head came: nobody else watches over the first bytes.
-                () = late.as_mut(), if !has_begun => {
-                    metrics::counter!("chancery_sidecar_slow_connections_total").increment(1);
-                    return;
-                }
-            }
-        }
-    }
-}
-
-fn builder(limits: &AcceptLimits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle)
-        .max_buf_size(limits.head_bytes.max(8 * 1024))
-        .max_headers(limits.headers)
-        .half_close(false)
-        .keep_alive(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1)
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(1024)
-        .keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1);
-    builder
 }
 
 fn concerns_one_connection(error: &io::Error) -> bool {

@@ -1,18 +1,21 @@
 //! The way of a request, in and out.
 //!
 //! - [`accept`]: a port: connections with their limits, TLS, HTTP/1.1 or HTTP/2, and an orderly end.
+//! - [`detect`]: whether HTTP is spoken at all.
 //! - [`stack`]: everything that a request passes, in order.
 //! - [`route`], [`balance`], [`pool`]: which cluster, which endpoint, which connection.
+//! - [`tls`]: who we are to endpoints, and who they have to be.
 //! - [`hedging`]: how long requests of a route take, for those that are hedged.
 //! - [`world`]: what the configuration of the moment has become: clusters with their endpoints, connections and records.
 //! - [`message`], [`body`], [`failure`]: what is done about HTTP itself, and what is answered when there is no answer.
 //! - [`stall`]: callers that begin something and do not go on.
-//! - [`tunnel`]: bytes that are not HTTP any more.
+//! - [`tunnel`]: bytes that are not HTTP, or not any more.
 
 pub mod accept;
 pub mod balance;
 pub mod body;
 pub mod connect;
+pub mod detect;
 pub mod failure;
 pub mod hedging;
 pub mod message;
@@ -20,6 +23,7 @@ pub mod pool;
 pub mod route;
 pub mod stack;
 pub mod stall;
+pub mod tls;
 pub mod tunnel;
 pub mod world;
 

@@ -6,6 +6,8 @@
 //! A connection that was idle may have been closed by the server at the very moment at which it is used. If nothing of the
 //! request was written, it goes to another connection, and nobody hears of it. If something was, only the retry policy may
 //! decide. The race is rare because connections that were idle for as long as the cluster allows are closed here first.
+//! An HTTP/2 server that ends says which requests it has not looked at: these go to another connection, too, as far as nothing of
+//! their bodies is gone.
 
 mod http1;
 mod http2;
@@ -145,15 +147,16 @@ impl Shared {
     }
 }
 
+/// Whether the server has ended the connection, and the last stream that it will look at is an earlier one.
+fn gone_away(error: &hyper::Error) -> bool {
+    source::<h2::Error>(error)
+        .is_some_and(|error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
+}
+
 /// What an error of hyper's means, for a request of which something was sent.
 fn failed(error: hyper::Error) -> Failed {
-    let http2 = source::<h2::Error>(&error);
-    let refused = http2.is_some_and(|error| {
-        let reason = error.reason();
-        reason == Some(h2::Reason::REFUSED_STREAM)
-            // The last stream that it will look at is an earlier one.
-            || (error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR))
-    });
+    let reset = source::<h2::Error>(&error).and_then(h2::Error::reason);
+    let refused = reset == Some(h2::Reason::REFUSED_STREAM) || gone_away(&error);
     let fault = match () {
         () if refused => Fault::RefusedStream,
         () if error.is_parse() => Fault::Malformed,

@@ -1,5 +1,5 @@
-//! Bytes that are not HTTP any more, after a request that changed the protocol of its connection. They are passed on both ways
-//! until both sides are done, or nothing has come for long.
+//! Bytes that are not HTTP: from the beginning, or after a request that changed the protocol of its connection. They are passed on
+//! both ways until both sides are done, or nothing has come for long.
 
 use std::{io, time::Duration};
 

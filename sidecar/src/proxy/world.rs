@@ -14,12 +14,16 @@ use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    connect::{Connector, Identity},
+    connect::Connector,
     hedging::Hedging,
     pool::{Pool, PoolSettings},
+    tls::Credentials,
 };
 use crate::{
-    config::snapshot::{Cluster, ClusterSettings, Protocol, Snapshot, Target, UpstreamTls},
+    config::{
+        snapshot::{Cluster, ClusterSettings, Protocol, Snapshot, Target},
+        tls::{Own, UpstreamTls},
+    },
     layer::{
         Clock,
         breaker::{Endpoints, Host},
@@ -42,7 +46,7 @@ pub struct Base {
     /// The time.
     pub clock: Clock,
     /// Who the sidecar is to endpoints, if it is anybody.
-    pub identity: Option<Identity>,
+    pub identity: Option<Arc<Own>>,
     /// Owns what drives connections.
     pub tasks: TaskTracker,
 }
@@ -107,8 +111,12 @@ impl ConnectionSettings {
         }
     }
 
-    fn pool(&self, at: &Target, base: &Base) -> Arc<Pool> {
-        let tls = self.tls.clone().map(|tls| (tls, base.identity.clone()));
+    fn credentials(&self, base: &Base) -> Option<Arc<Credentials>> {
+        let tls = self.tls.clone()?;
+        Some(Arc::new(Credentials::new(tls, base.identity.clone(), self.protocol)))
+    }
+
+    fn pool(&self, at: &Target, tls: Option<Arc<Credentials>>, base: &Base) -> Arc<Pool> {
         let connector = Connector { target: at.clone(), tls, protocol: self.protocol };
         Arc::new(Pool::new(connector, self.pool, base.tasks.clone()))
     }
@@ -174,13 +182,14 @@ impl Upstream {
             endpoints.remove(gone.id);
         }
         let made_by = ConnectionSettings::of(settings);
+        let tls = made_by.credentials(base);
         let member = |at: &Target| {
             let kept = known.get(at);
             let connections = kept.filter(|kept| kept.made_by == made_by);
             Member {
                 id: kept.map_or_else(|| endpoints.insert(), |kept| kept.id),
                 at: at.clone(),
-                pool: connections.map_or_else(|| made_by.pool(at, base), |kept| kept.pool.clone()),
+                pool: connections.map_or_else(|| made_by.pool(at, tls.clone(), base), |kept| kept.pool.clone()),
                 made_by: made_by.clone(),
             }
         };

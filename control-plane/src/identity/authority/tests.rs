@@ -86,6 +86,18 @@ async fn a_proxy_it_issued_is_accepted_and_known() {
     }
 }
 
+#[test]
+fn a_proxy_is_a_client_and_a_server_to_other_proxies() {
+    let dir = TempDir::new().unwrap();
+    let issued = authority(dir.path()).issue_proxy(&name("edge"), &name("edge-1"), DAY, now()).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(issued.certificate_pem.as_bytes()).unwrap();
+    let certificate = pem.parse_x509().unwrap();
+    let purposes = certificate.extended_key_usage().unwrap().unwrap().value;
+    assert!(purposes.client_auth && purposes.server_auth);
+    // No name but its SPIFFE ID: nobody takes it for a control plane.
+    assert_eq!(certificate.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 1);
+}
+
 #[tokio::test]
 async fn a_limiter_is_a_client_and_a_server() {
     let dir = TempDir::new().unwrap();

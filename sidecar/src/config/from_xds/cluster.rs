@@ -10,19 +10,18 @@ use chancery_proto::{
             circuit_breakers::Thresholds,
             cluster::{ClusterDiscoveryType, DiscoveryType},
         },
-        core::{RoutingPriority, TransportSocket, transport_socket::ConfigType},
+        core::RoutingPriority,
         http_options::{
             HttpProtocolOptions,
             http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig},
         },
-        tls::UpstreamTlsContext,
     },
     google::protobuf::{Any, UInt32Value},
 };
 
-use super::{Problem, Problems, endpoints::endpoints, metadata, value};
+use super::{Problem, Problems, endpoints::endpoints, metadata, tls, tls::TlsSpec, value};
 use crate::{
-    config::snapshot::{ClusterSettings, EndpointSpec, Protocol, UpstreamTls},
+    config::snapshot::{ClusterSettings, EndpointSpec, Protocol},
     policy::outlier,
 };
 
@@ -32,8 +31,10 @@ const DNS_CLUSTER: &str = "envoy.cluster.dns";
 /// What a cluster says of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterSpec {
-    /// What is spoken with it, and how.
+    /// What is spoken with it, and how; without TLS, which secrets may be missing for.
     pub settings: ClusterSettings,
+    /// Whether it is spoken to over TLS.
+    pub tls: Option<TlsSpec>,
     /// Where its endpoints are.
     pub endpoints: Discovery,
 }
@@ -67,7 +68,8 @@ pub fn cluster(cluster: &Cluster, has_identity: bool) -> Result<ClusterSpec, Vec
     if let Some(detection) = &cluster.outlier_detection {
         outliers(&mut problems, &mut settings, detection);
     }
-    settings.tls = cluster.transport_socket.as_ref().and_then(|socket| tls(&mut problems, socket, has_identity));
+    let socket = cluster.transport_socket.as_ref();
+    let tls = socket.and_then(|socket| tls::upstream(&mut problems, socket, has_identity));
     if !cluster.transport_socket_matches.is_empty() {
         problems.add("transport_socket_matches", "endpoints of one cluster are spoken to in one way");
     }
@@ -76,7 +78,7 @@ pub fn cluster(cluster: &Cluster, has_identity: bool) -> Result<ClusterSpec, Vec
         metadata::read(&mut problems, &mut settings, own);
     }
     let endpoints = discovery(&mut problems, cluster);
-    problems.none_or(ClusterSpec { settings, endpoints })
+    problems.none_or(ClusterSpec { settings, tls, endpoints })
 }
 
 fn discovery(problems: &mut Problems, cluster: &Cluster) -> Discovery {
@@ -192,28 +194,4 @@ fn outliers(problems: &mut Problems, settings: &mut ClusterSettings, detection: 
     if let Some(percent) = &detection.max_ejection_percent {
         settings.endpoints.max_ejection_percent = percent.value;
     }
-}
-
-fn tls(problems: &mut Problems, socket: &TransportSocket, has_identity: bool) -> Option<UpstreamTls> {
-    let path = "transport_socket.typed_config";
-    let Some(ConfigType::TypedConfig(config)) = &socket.config_type else {
-        if socket.name != "envoy.transport_sockets.raw_buffer" {
-            problems.add("transport_socket", "has no configuration");
-        }
-        return None;
-    };
-    if config.type_url.ends_with("raw_buffer.v3.RawBuffer") {
-        return None;
-    }
-    let context: UpstreamTlsContext = match any::unpack(config) {
-        Ok(context) => context,
-        Err(error) => {
-            problems.add(path, error.to_string());
-            return None;
-        }
-    };
-    if !has_identity {
-        problems.add("transport_socket", "the sidecar was started without certificates, and can speak no TLS");
-    }
-    Some(UpstreamTls { server_name: Some(context.sni).filter(|sni| !sni.is_empty()).map(Into::into) })
 }

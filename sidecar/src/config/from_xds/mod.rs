@@ -10,12 +10,14 @@ mod listener;
 mod matching;
 mod metadata;
 mod route;
+mod tls;
 mod value;
 
 pub use cluster::{ClusterSpec, Discovery, cluster};
 pub use endpoints::endpoints;
 pub use listener::{Routes, listener};
 pub use route::routes;
+pub use tls::{Secret, TlsSpec, secret};
 
 /// Something that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]

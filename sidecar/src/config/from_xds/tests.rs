@@ -20,7 +20,7 @@ use crate::{
 };
 
 #[expect(clippy::needless_pass_by_value, reason = "callers write json!(…) in place")]
-fn message<M: Message + Default>(url: &str, value: Value) -> M {
+pub(super) fn message<M: Message + Default>(url: &str, value: Value) -> M {
     let bytes = json::encode(Type::of_url(url).unwrap(), &value).unwrap();
     M::decode(bytes.as_slice()).unwrap()
 }
@@ -36,7 +36,7 @@ fn read_route(route: Value) -> Result<crate::config::routes::RouteTable, Vec<Pro
     routes(&message::<RouteConfiguration>(type_url::ROUTE, value))
 }
 
-fn paths<T>(read: Result<T, Vec<Problem>>) -> Vec<String> {
+pub(super) fn paths<T>(read: Result<T, Vec<Problem>>) -> Vec<String> {
     read.err().unwrap_or_default().into_iter().map(|problem| problem.path).collect()
 }
 

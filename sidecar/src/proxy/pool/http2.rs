@@ -8,10 +8,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{MAX_HEAD, Sent, Shared, no_connection, timer, unsent};
+use super::{MAX_HEAD, Sent, Shared, failed, gone_away, no_connection, timer};
 use crate::{
     layer::{Failed, held::Held},
-    proxy::body::{Body, boxed},
+    proxy::body::{Body, boxed, lend},
 };
 
 /// Pings tell when a connection is dead; the sum of both is how long that may take.
@@ -45,11 +45,31 @@ impl Http2 {
                 opened.map_err(no_connection)??
             }
         };
-        let response: Response<hyper::body::Incoming> = match current.sender.try_send_request(request).await {
+        let (head, body) = request.into_parts();
+        let (lent, loan) = lend(body);
+        let sent = current.sender.try_send_request(Request::from_parts(head.clone(), boxed(lent))).await;
+        let response: Response<hyper::body::Incoming> = match sent {
             Ok(response) => response,
-            Err(error) => return unsent(error),
+            Err(mut error) => {
+                // Not sent at all, or not looked at.
+                if error.take_message().is_some() || gone_away(error.error()) {
+                    self.leave(&current);
+                    if let Some(body) = loan.back() {
+                        return Ok(Sent::Not(Box::new(Request::from_parts(head, body))));
+                    }
+                }
+                return Err(failed(error.into_error()));
+            }
         };
         Ok(Sent::Response(response.map(|body| boxed(Held::new(body, current.uses)))))
+    }
+
+    /// Does not use this connection for others.
+    fn leave(&self, failed: &Current) {
+        let mut current = self.current.lock();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.uses, &failed.uses)) {
+            *current = None;
+        }
     }
 
     fn take(&self) -> Option<Current> {

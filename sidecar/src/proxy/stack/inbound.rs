@@ -87,6 +87,12 @@ impl Inbound {
         Caller { allowed, name: id.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) }
     }
 
+    /// Where bytes that are no HTTP go, if this peer may send any.
+    pub fn tunnel(&self, peer: &Peer) -> Option<Connector> {
+        let target = self.settings.application.clone();
+        self.caller(peer).allowed.then_some(Connector { target, tls: None, protocol: Protocol::Http1 })
+    }
+
     /// Answers a request.
     ///
     /// # Errors

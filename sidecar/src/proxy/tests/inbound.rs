@@ -8,7 +8,6 @@ use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use rustls::pki_types::ServerName;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -17,7 +16,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::support::{Answer, Backend, Client, DEADLINE, base, request};
+use super::{
+    authority::Authority,
+    support::{Answer, Backend, Client, DEADLINE, base, request},
+};
 use crate::{
     config::snapshot::Target,
     policy::concurrency::{self, Concurrency},
@@ -29,7 +31,7 @@ use crate::{
     },
 };
 
-fn settings(application: &Backend) -> InboundSettings {
+pub(super) fn settings(application: &Backend) -> InboundSettings {
     InboundSettings {
         application: Target::Address(application.address),
         trust_domain: "chancery.local".into(),
@@ -45,7 +47,11 @@ fn settings(application: &Backend) -> InboundSettings {
 }
 
 /// The way in, served on a port.
-async fn serve(settings: InboundSettings, at_once: u32, tls: Option<ServerTls>) -> (std::net::SocketAddr, JoinSet<()>) {
+pub(super) async fn serve(
+    settings: InboundSettings,
+    at_once: u32,
+    tls: Option<ServerTls>,
+) -> (std::net::SocketAddr, JoinSet<()>) {
     let base = base();
     let concurrency = Concurrency::new(concurrency::Settings::Fixed(at_once), base.clock.now());
     let inbound = Arc::new(Inbound::new(settings, base, Arc::new(Mutex::new(concurrency))));
@@ -59,7 +65,7 @@ async fn serve(settings: InboundSettings, at_once: u32, tls: Option<ServerTls>) 
     (address, serving)
 }
 
-async fn application() -> Backend {
+pub(super) async fn application() -> Backend {
     Backend::start(async move |request: http::Request<hyper::body::Incoming>| {
         let peer = request.headers().get(PEER).map_or("nobody", |peer| peer.to_str().unwrap());
         Response::new(body::full(format!("{:?} {peer}", request.version())))
@@ -104,24 +110,10 @@ async fn what_is_too_much_or_too_late_does_not_reach_the_application() {
 
 #[tokio::test]
 async fn only_those_who_may_call_reach_the_application() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let file = |name: &str| folder.path().join(name);
-    std::fs::write(file("ca.pem"), authority.pem()).unwrap();
-    let issue = |name: &str, uri: &str| {
-        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let key = KeyPair::generate().unwrap();
-        let files = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
-        std::fs::write(&files.0, params.signed_by(&key, &authority).unwrap().pem()).unwrap();
-        std::fs::write(&files.1, key.serialize_pem()).unwrap();
-        files
-    };
-    let (certificate, private_key) = issue("server", "spiffe://chancery.local/fleet/edge/proxy/server");
-    let tls = ServerTls::load(ServerTlsFiles { certificate, private_key, client_ca: file("ca.pem") }).unwrap();
+    let authority = Authority::new();
+    let (certificate, private_key) =
+        authority.issue("server", "spiffe://chancery.local/fleet/edge/proxy/server", &["localhost"]);
+    let tls = ServerTls::load(ServerTlsFiles { certificate, private_key, client_ca: authority.file() }).unwrap();
     let application = application().await;
     let (address, _serving) = serve(settings(&application), 10, Some(tls)).await;
     for (name, uri, status) in [
@@ -129,7 +121,7 @@ async fn only_those_who_may_call_reach_the_application() {
         ("other-fleet", "spiffe://chancery.local/fleet/core/proxy/a", 403),
         ("other-domain", "spiffe://elsewhere/fleet/edge/proxy/a", 403),
     ] {
-        let files = ClientTlsFiles { ca: file("ca.pem"), identity: Some(issue(name, uri)) };
+        let files = ClientTlsFiles { ca: authority.file(), identity: Some(authority.issue(name, uri, &[])) };
         let config = ClientTls::load(&files).unwrap().config();
         let stream = TcpStream::connect(address).await.unwrap();
         let server = ServerName::try_from("localhost").unwrap();

@@ -1,8 +1,12 @@
 //! The whole way of a request, with real servers and clients on the loopback interface.
 
+mod authority;
+mod carried;
 mod hedge;
 mod hostile;
 mod inbound;
 mod outbound;
 mod pool;
 mod support;
+mod tls;
+mod trace;

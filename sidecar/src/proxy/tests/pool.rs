@@ -9,8 +9,12 @@ use std::{
 
 use http::Response;
 use http_body_util::BodyExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinSet,
+};
 use tokio_util::task::TaskTracker;
 
 use super::support::{Backend, Client, Sidecar, cluster, request, route_to, snapshot};
@@ -111,4 +115,39 @@ async fn a_request_that_meets_a_dead_connection_goes_over_another() {
     // Neither the method nor the lack of a retry policy matters: nothing was sent.
     assert_eq!(pool.send(post()).await.unwrap().status(), 200);
     assert_eq!(streams.lock().len(), 2);
+}
+
+/// An HTTP/2 server that ends its first connection with the first request on it, which it has not looked at, and answers on the next.
+async fn ending_once() -> (SocketAddr, JoinSet<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let (mut first, _) = listener.accept().await.unwrap();
+        // SETTINGS, and word that those of the other side were read.
+        first.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0]).await.unwrap();
+        let mut heard = Vec::new();
+        // HEADERS that begin stream 1: its type, any flags, its number.
+        let is_request = |heard: &[u8]| heard.windows(6).any(|at| at[0] == 1 && at[2..] == [0, 0, 0, 1]);
+        while !is_request(&heard) {
+            first.read_buf(&mut heard).await.unwrap();
+        }
+        // GOAWAY: the last stream was 0, and nothing is wrong.
+        first.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        let (second, _) = listener.accept().await.unwrap();
+        let service =
+            hyper::service::service_fn(async |_| Ok::<_, std::convert::Infallible>(Response::new(body::full("ok"))));
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(second), service).await;
+    });
+    (address, serving)
+}
+
+#[tokio::test]
+async fn a_request_that_a_server_at_its_end_has_not_looked_at_goes_over_another_connection() {
+    let (address, _serving) = ending_once().await;
+    let settings = ClusterSettings { protocol: Protocol::Http2, ..ClusterSettings::default() };
+    let sidecar = Sidecar::start(snapshot(cluster("c", &[address], settings), route_to("c", None))).await;
+    let answer = Client::connect(sidecar.address).await.get("/").await;
+    assert_eq!((answer.status, &*answer.body), (200, &b"ok"[..]));
 }

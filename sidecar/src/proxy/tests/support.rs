@@ -176,7 +176,14 @@ impl Sidecar {
     }
 
     pub(super) async fn start_with(snapshot: Snapshot, limits: AcceptLimits) -> Self {
-        let base = base();
+        Self::serve(snapshot, limits, base()).await
+    }
+
+    pub(super) async fn start_as(snapshot: Snapshot, base: Base) -> Self {
+        Self::serve(snapshot, AcceptLimits::default(), base).await
+    }
+
+    async fn serve(snapshot: Snapshot, limits: AcceptLimits, base: Base) -> Self {
         let world = World::default().next(snapshot.into(), &base);
         let concurrency = Concurrency::new(concurrency::Settings::Fixed(1000), base.clock.now());
         let outbound = Arc::new(Outbound {
@@ -252,6 +259,13 @@ impl Client {
             self.sender.send_request(request).await.unwrap()
         };
         Answer::of(timeout(DEADLINE, exchange).await.unwrap()).await
+    }
+
+    /// Waits until the other side has closed it.
+    pub(super) async fn closed(&mut self) {
+        while !self.sender.is_closed() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(super) async fn get(&mut self, path: &str) -> Answer {
