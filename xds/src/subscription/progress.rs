@@ -250,6 +250,11 @@ impl Progress {
         kept_back.chain(self.refused.oldest()).min().map_or(u64::MAX, |oldest| oldest.saturating_sub(1))
     }
 
+    /// Whether the client asks for all that there is, and not by name only.
+    pub fn is_for_everything(&self) -> bool {
+        self.interest.is_wildcard()
+    }
+
     /// Whether the client had resources of this type from an earlier stream.
     pub fn is_returning(&self) -> bool {
         self.returning
