@@ -66,12 +66,7 @@ async fn serve_one(services: Services, connection: TlsConnection, age: Duration,
             ready(Ok::<_, Infallible>(services.call(request)))
         })
     };
-    let serving = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1)
-        .max_concurrent_streams(STREAMS)
-        .serve_connection(TokioIo::new(connection), service);
+    let serving = protocol(KEEPALIVE).serve_connection(TokioIo::new(connection), service);
     tokio::pin!(serving);
     tokio::select! {
         result = serving.as_mut() => return ended(result, &peer),
@@ -87,6 +82,17 @@ async fn serve_one(services: Services, connection: TlsConnection, age: Duration,
     }
 }
 
+/// HTTP/2 as it is spoken with everybody; `keepalive` is how often a peer is asked, and how long it has for the answer.
+fn protocol(keepalive: (Duration, Duration)) -> http2::Builder<TokioExecutor> {
+    let mut protocol = http2::Builder::new(TokioExecutor::new());
+    protocol
+        .timer(TokioTimer::new())
+        .keep_alive_interval(keepalive.0)
+        .keep_alive_timeout(keepalive.1)
+        .max_concurrent_streams(STREAMS);
+    protocol
+}
+
 fn ended(result: hyper::Result<()>, peer: &chancery_runtime::tls::PeerInfo) {
     if let Err(error) = result {
         let error = chancery_runtime::telemetry::chain(&error);
@@ -96,7 +102,28 @@ fn ended(result: hyper::Result<()>, peer: &chancery_runtime::tls::PeerInfo) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
+    use http::Response;
+    use tokio::io::{AsyncWriteExt as _, duplex};
+    use tonic::body::Body;
+
     use super::*;
+
+    /// Long enough for anything here.
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_peer_that_answers_no_ping_is_given_up() {
+        let (ours, mut peer) = duplex(1 << 16);
+        let service = service_fn(|_: Request<Incoming>| pending::<Result<Response<Body>, Infallible>>());
+        let keepalive = (Duration::from_millis(20), Duration::from_millis(20));
+        let serving = protocol(keepalive).serve_connection(TokioIo::new(ours), service);
+        // The preface and empty settings; then nothing any more.
+        peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let error = timeout(DEADLINE, serving).await.unwrap().unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+    }
 
     #[test]
     fn ages_differ_by_a_tenth_at_most() {

@@ -18,21 +18,26 @@ pub fn typed(name: &str, mut fields: Value) -> Value {
 
 /// A listener as only Envoy's own JSON can describe it; it takes `routes` over RDS, and says `server` of itself.
 pub fn listener(name: &str, port: u16, routes: &str, server: &str) -> Value {
-    let router =
-        json!({ "name": "router", "typed_config": typed("extensions.filters.http.router.v3.Router", json!({})) });
-    let manager = json!({
-        "stat_prefix": name,
-        "server_name": server,
-        "rds": { "route_config_name": routes, "config_source": { "ads": {}, "resource_api_version": "V3" } },
-        "http_filters": [router],
-    });
-    let manager = typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", manager);
+    let mut manager = manager(name, routes);
+    manager["server_name"] = server.into();
     let listener = json!({
         "name": name,
         "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
         "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }],
     });
     typed("config.listener.v3.Listener", listener)
+}
+
+/// A connection manager called `name` that takes `routes` over RDS and routes, and nothing else.
+pub fn manager(name: &str, routes: &str) -> Value {
+    let router =
+        json!({ "name": "router", "typed_config": typed("extensions.filters.http.router.v3.Router", json!({})) });
+    let manager = json!({
+        "stat_prefix": name,
+        "rds": { "route_config_name": routes, "config_source": { "ads": {}, "resource_api_version": "V3" } },
+        "http_filters": [router],
+    });
+    typed("extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", manager)
 }
 
 /// A RouteConfiguration of these virtual hosts.

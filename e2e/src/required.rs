@@ -42,9 +42,23 @@ pub fn envoy() -> Option<PathBuf> {
     let on_path = env::split_paths(&env::var_os("PATH").unwrap_or_default())
         .map(|folder| folder.join("envoy"))
         .find(|path| path.is_file());
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join(".dev/envoy/bin/envoy"));
-    let found = [named, on_path, own].into_iter().flatten().find(|path| is_wanted_envoy(path));
+    let found = [named, on_path, own("envoy/bin/envoy")].into_iter().flatten().find(|path| is_wanted_envoy(path));
     required("Envoy 1.40", found)
+}
+
+/// A Python that has gRPC (`grpcio`): in `.dev/grpc` of this repository, or on `PATH`.
+pub fn python_with_grpc() -> Option<PathBuf> {
+    let own = own("grpc/bin/python");
+    let found = own.into_iter().chain([PathBuf::from("python3")]).find(|python| {
+        let imports = Command::new(python).args(["-c", "import grpc"]).output();
+        imports.is_ok_and(|output| output.status.success())
+    });
+    required("Python with grpcio", found)
+}
+
+/// What `scripts/setup` put into `.dev`.
+fn own(path: &str) -> Option<PathBuf> {
+    Some(Path::new(env!("CARGO_MANIFEST_DIR")).parent()?.join(".dev").join(path))
 }
 
 fn is_wanted_envoy(path: &Path) -> bool {

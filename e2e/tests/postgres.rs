@@ -10,7 +10,7 @@ use chancery_control_plane::{
 };
 use chancery_e2e::{
     api::Api,
-    bootstrap::{Protocol, Proxy},
+    bootstrap::{Protocol, Proxy, XDS_CLUSTER},
     certificates::Authority,
     client::{Connection, get},
     control_plane::ControlPlane,
@@ -214,4 +214,32 @@ async fn without_its_database_the_control_plane_goes_on_except_for_writes() -> R
     })
     .await?;
     pair.both_serve(&host("shop"), "after").await
+}
+
+/// A control plane that answered before it has loaded would tell its proxies that they have nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_plane_that_has_not_loaded_yet_tells_its_proxies_nothing() -> Result<()> {
+    const TAKEN_AWAY: &str = "^(listener_manager\\.listener_removed|cluster_manager\\.cluster_removed)$";
+    let Some(mut pair) = Pair::start().await? else { return Ok(()) };
+    pair.left.api.put(&saying("shop", &["left"], "before")).await?;
+    pair.left.serves(&host("shop"), "before").await?;
+    let before = pair.left.envoy.stats(TAKEN_AWAY).await?;
+    ensure!(before.len() == 2, "{before:?}");
+
+    pair.left.control_plane.kill();
+    pair.postgres.stop(Stop::Fast).await?;
+    let Side { control_plane, envoy, .. } = &mut pair.left;
+    let [knocks, handshakes] =
+        ["upstream_cx_total", "ssl.handshake"].map(|stat| format!("cluster.{XDS_CLUSTER}.{stat}"));
+    let (knocked, shaken) = (envoy.stat(&knocks).await?, envoy.stat(&handshakes).await?);
+    tokio::try_join!(control_plane.start_again(), async {
+        envoy.wait_for_stat(&knocks, |now| now > knocked).await?;
+        assert_eq!(envoy.stat(&handshakes).await?, shaken, "it was let in");
+        pair.postgres.start_again().await
+    })?;
+    pair.left.api.put(&saying("news", &["left"], "after")).await?;
+    pair.left.serves(&host("news"), "after").await?;
+    pair.left.serves(&host("shop"), "before").await?;
+    assert_eq!(pair.left.envoy.stats(TAKEN_AWAY).await?, before);
+    Ok(())
 }

@@ -94,6 +94,7 @@ fn the_source_keeps_the_rules_of_the_house() {
         files_can_be_read_at_once(&repository),
         nothing_is_left_unfinished(&repository),
         links_lead_somewhere(&repository),
+        tests_that_are_named_exist(&repository),
     ]
     .concat();
     assert!(findings.is_empty(), "{} findings:\n  {}", findings.len(), findings.join("\n  "));
@@ -208,6 +209,19 @@ fn links_lead_somewhere(repository: &Repository) -> Vec<String> {
                 findings.push(format!("{}: link to {link}, which does not exist", file.path));
             } else if !anchor.is_empty() && path_has_no_heading(&repository.root.join(&target), anchor) {
                 findings.push(format!("{}: link to {link}, where no heading is called so", file.path));
+            }
+        }
+    }
+    findings
+}
+
+fn tests_that_are_named_exist(repository: &Repository) -> Vec<String> {
+    let mut findings = Vec::new();
+    for document in repository.files.iter().filter(|file| file.path.ends_with(".md")) {
+        for (path, test) in tests_named_in(&document.text) {
+            let file = repository.files.iter().find(|file| file.path == path);
+            if !file.is_some_and(|file| file.text.contains(&format!("fn {test}("))) {
+                findings.push(format!("{}: names {path}::{test}, which does not exist", document.path));
             }
         }
     }
@@ -335,6 +349,12 @@ fn links_of(markdown: &str) -> Vec<String> {
     targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).map(str::to_owned).collect()
 }
 
+/// The tests that a Markdown text names as `file.rs::test`.
+fn tests_named_in(markdown: &str) -> Vec<(&str, &str)> {
+    let code = markdown.split('`').skip(1).step_by(2);
+    code.filter_map(|code| code.split_once("::")).filter(|(path, _)| path.ends_with(".rs")).collect()
+}
+
 fn path_has_no_heading(file: &Path, anchor: &str) -> bool {
     let Ok(text) = fs::read_to_string(file) else { return true };
     !text.lines().filter(|line| line.starts_with('#')).any(|line| slug(line.trim_start_matches('#')) == anchor)
@@ -358,4 +378,10 @@ fn links_are_found_outside_code_only() {
     let text = "[a](docs/a.md#part) `[no](x)` [web](https://example.com)\n```\n[no](y)\n```\n[b](b.md)";
     assert_eq!(links_of(text), ["docs/a.md#part", "b.md"]);
     assert_eq!(slug(" Where do I change X? "), "where-do-i-change-x");
+}
+
+#[test]
+fn tests_are_found_by_file_and_name() {
+    let text = "| a `x` | `e2e/tests/a.rs::it_works`, `b.rs::so_does_it` | `model::Name` or `c.rs` |";
+    assert_eq!(tests_named_in(text), [("e2e/tests/a.rs", "it_works"), ("b.rs", "so_does_it")]);
 }

@@ -67,6 +67,8 @@
 //!   listener, route or virtual host that names a cluster which it rejected, and has no other of, is kept back until it
 //!   takes it. Neither ends with the order timeout, and neither holds up anything else. (A state-of-the-world response of
 //!   listeners has all of them, so there nothing is kept back.)
+//! - *A cluster that a client asked for by name* (gRPC does) stays until it gives up the name, or for as long as
+//!   [`StreamSettings::order_timeout`]: such a client acknowledges a route first, and then asks where it leads.
 //! - *No response without a change* or a question. A rejected resource is not sent again until it changes.
 //! - *Endpoints after every change of their cluster*, asked for or not: Envoy waits for them and does not ask.
 //!

@@ -16,6 +16,7 @@
 //! until the client takes the cluster, it is removed, or the reference is gone; names are found in the encoded message,
 //! as what it means is not known here. (In a full-state response nothing can be kept back: there it goes out.)
 //! A rejected change of a cluster that the client has keeps nothing back: the old one serves.
+//! A client that asks for clusters by name keeps one until it gives up the name, or patience ends.
 //! For what is removed a rejection is no answer: it waits until all that was rejected at or before its time
 //! is taken, however long that may be. A client that has rejected a route still needs the cluster of the old one.
 
@@ -321,6 +322,7 @@ impl<S: Subscription> Session<S> {
             None => (!self.may_yet_ask(other, view, now)).then_some(u64::MAX),
         });
         let removals = removals.try_fold(u64::MAX, |through, other| other.map(|other| through.min(other)));
+        let removals = removals.filter(|_| !self.knows_what_it_needs(typed));
         let gate = match (additions, removals) {
             (false, _) => Gate::Shut,
             (true, None) => Gate::Additions,
@@ -328,6 +330,15 @@ impl<S: Subscription> Session<S> {
         };
         let (_, taken) = self.removals_through(&typed.type_url, now);
         typed.held.relent(gate, now, self.rules.patience, taken)
+    }
+
+    /// Whether the client itself says when it needs a resource no more. One that asks for clusters by name (gRPC) reads
+    /// the names in its routes: it acknowledges these first, then asks for the new clusters and goes on with the old until
+    /// it has them, then gives up the names of the old.
+    fn knows_what_it_needs(&self, typed: &Typed<S>) -> bool {
+        self.rules.aggregated
+            && &*typed.type_url == type_url::CLUSTER
+            && !typed.subscription.progress().is_for_everything()
     }
 
     /// Whether the client has had another stream before this one.

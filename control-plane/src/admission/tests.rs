@@ -7,6 +7,7 @@ use chancery_proto::{
 };
 use rcgen::{CertificateParams, KeyPair, SanType};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use super::*;
 use crate::{
@@ -61,10 +62,13 @@ impl Desk {
     }
 
     fn admit(&self, certificate: &str, cluster: &str, id: &str) -> Result<Admission, String> {
+        self.answer(certificate, cluster, id).map_err(|status| status.message().to_owned())
+    }
+
+    fn answer(&self, certificate: &str, cluster: &str, id: &str) -> Result<Admission, Status> {
         let extensions = extensions(certificate);
         let node = Node { id: id.into(), cluster: cluster.into(), ..Node::default() };
-        let hello = Hello { node: &node, extensions: &extensions, protocol: Protocol::Delta };
-        self.admission.admit(hello).map_err(|status| status.message().to_owned())
+        self.admission.admit(Hello { node: &node, extensions: &extensions, protocol: Protocol::Delta })
     }
 
     fn limiter(&self) -> Admission {
@@ -132,9 +136,10 @@ fn who_comes_too_soon_is_asked_to_come_again() {
         desk.admit("spiffe://chancery.local/fleet/edge/proxy/edge-1", "edge", "edge-1").is_ok(),
         "a place was taken"
     );
-    let proxy = || desk.admit("spiffe://chancery.local/fleet/edge/proxy/edge-1", "edge", "edge-1");
-    let refused = (0..1_000).find_map(|_| proxy().err());
-    assert_eq!(refused.as_deref(), Some("too many streams are opened at once; try again"));
+    let proxy = || desk.answer("spiffe://chancery.local/fleet/edge/proxy/edge-1", "edge", "edge-1");
+    let refused = (0..1_000).find_map(|_| proxy().err()).unwrap();
+    let expected = (Code::ResourceExhausted, "too many streams are opened at once; try again");
+    assert_eq!((refused.code(), refused.message()), expected);
 }
 
 #[test]

@@ -255,6 +255,11 @@ impl Progress {
         self.interest.names.len()
     }
 
+    /// Whether the client asks for all that there is, and not by name only.
+    pub fn is_for_everything(&self) -> bool {
+        self.interest.is_wildcard()
+    }
+
     /// Whether the client had resources of this type from an earlier stream.
     pub fn is_returning(&self) -> bool {
         self.returning

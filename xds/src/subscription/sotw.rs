@@ -135,7 +135,12 @@ impl Sotw {
         let at = parse(held).and_then(|held| table.sequence_of(held)).filter(|_| progress.rules.full_state);
         progress.want_all(table, head, |name| at.map_or(Want::NEW, |at| Want::since(table, name, at)));
         for name in progress.interest.names.clone() {
-            progress.want(name, head, Want::ASKED);
+            let went = table.resource(&name).is_none() && table.removed(&name).is_some();
+            match known && went {
+                // It may have it, and need it until its routes have changed.
+                true => progress.doom(name, head),
+                false => progress.want(name, head, Want::ASKED),
+            }
         }
         let Some(at) = at else { return };
         // What it holds and was removed since goes when nothing refers to it any more.

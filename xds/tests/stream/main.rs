@@ -4,5 +4,6 @@ mod admission;
 mod client;
 mod exchange;
 mod order;
+mod rules;
 mod services;
 mod support;

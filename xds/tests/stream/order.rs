@@ -23,8 +23,12 @@ const fn settings(order_timeout: Duration) -> StreamSettings {
 /// A service with its endpoints, and a route to it.
 async fn serve(settings: StreamSettings) -> Served {
     let served = Served::start(settings).await;
-    served.apply(&[(CLUSTER, "a", "a1"), (ENDPOINT, "a", "ea1"), (LISTENER, "l", "l1"), (ROUTE, "l", "to a")], &[]);
+    fill(&served);
     served
+}
+
+fn fill(served: &Served) {
+    served.apply(&[(CLUSTER, "a", "a1"), (ENDPOINT, "a", "ea1"), (LISTENER, "l", "l1"), (ROUTE, "l", "to a")], &[]);
 }
 
 /// An incremental client that has all of it.
@@ -95,13 +99,7 @@ async fn a_full_state_swap_keeps_the_doomed_cluster_until_its_route_has_moved() 
     let endpoints = client.expect(ENDPOINT, &["ea1"]).await;
     client.ack(&endpoints, &["a"]).await;
     client.expect_nothing().await;
-    let asks = chancery_proto::envoy::discovery::DiscoveryRequest {
-        type_url: ENDPOINT.into(),
-        response_nonce: endpoints.nonce.clone(),
-        resource_names: crate::support::strings(&["a", "b"]),
-        ..Default::default()
-    };
-    client.send(asks).await;
+    client.subscribe(ENDPOINT, &endpoints.nonce, &["a", "b"]).await;
     let endpoints = client.next().await;
     assert!(endpoints.resources.iter().any(|any| any.value == b"eb1"));
     client.ack(&endpoints, &["a", "b"]).await;
@@ -113,6 +111,80 @@ async fn a_full_state_swap_keeps_the_doomed_cluster_until_its_route_has_moved() 
     let clusters = client.expect(CLUSTER, &["b1"]).await;
     client.ack(&clusters, &[]).await;
     until("settled", || served.status().settled() == sequence).await;
+}
+
+/// A client that asks for everything by name, as gRPC does, and has all of it.
+async fn by_name(served: &Served) -> crate::support::Sotw {
+    let mut client = served.sotw().await;
+    for (type_url, name, body) in
+        [(LISTENER, "l", "l1"), (ROUTE, "l", "to a"), (CLUSTER, "a", "a1"), (ENDPOINT, "a", "ea1")]
+    {
+        client.ask(type_url, &[name]).await;
+        let response = client.expect(type_url, &[body]).await;
+        client.ack(&response, &[name]).await;
+    }
+    client.expect_nothing().await;
+    client
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_asked_for_by_name_stays_until_the_name_is_given_up() {
+    let served = serve(LONG).await;
+    let mut client = by_name(&served).await;
+    let clusters_before = served.type_status(CLUSTER).sent.unwrap();
+    let sequence = swap(&served);
+    let routes = client.expect(ROUTE, &["to b"]).await;
+    client.ack(&routes, &["l"]).await;
+    // It learns only now that there is another cluster, and sends to the old one until it has that.
+    client.expect_nothing().await;
+    client.subscribe(CLUSTER, &clusters_before.nonce, &["a", "b"]).await;
+    let clusters = client.expect(CLUSTER, &["b1", "a1"]).await;
+    let endpoints = client.expect(ENDPOINT, &["ea1"]).await;
+    client.ack(&clusters, &["a", "b"]).await;
+    client.ack(&endpoints, &["a", "b"]).await;
+    let endpoints = client.next().await;
+    assert!(endpoints.resources.iter().any(|any| any.value == b"eb1"));
+    client.ack(&endpoints, &["a", "b"]).await;
+    client.expect_nothing().await;
+    assert!(served.status().settled() < sequence);
+    client.ack(&clusters, &["b"]).await;
+    client.ack(&endpoints, &["b"]).await;
+    client.expect_nothing().await;
+    until("settled", || served.status().settled() == sequence).await;
+}
+
+#[tokio::test]
+async fn a_cluster_whose_name_is_not_given_up_goes_when_the_patience_ends() {
+    let served = serve(SHORT).await;
+    let mut client = by_name(&served).await;
+    let sequence = swap(&served);
+    let routes = client.expect(ROUTE, &["to b"]).await;
+    client.ack(&routes, &["l"]).await;
+    let clusters = client.expect(CLUSTER, &[]).await;
+    client.ack(&clusters, &["a"]).await;
+    until("settled", || served.status().settled() == sequence).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_went_while_a_client_was_away_stays_until_the_name_is_given_up() {
+    let served = Served::start(LONG).await;
+    // What the client has is never all that there is.
+    served.set(CLUSTER, "z", "of no use to it");
+    fill(&served);
+    let client = by_name(&served).await;
+    let had = served.type_status(CLUSTER).sent.unwrap().version;
+    drop(client);
+    swap(&served);
+    let mut client = served.sotw().await;
+    client.ask_with(CLUSTER, &["a"], &had).await;
+    client.ask_with(ROUTE, &["l"], "any").await;
+    let clusters = client.expect(CLUSTER, &["a1"]).await;
+    client.ack(&clusters, &["a"]).await;
+    let routes = client.expect(ROUTE, &["to b"]).await;
+    client.ack(&routes, &["l"]).await;
+    client.expect_nothing().await;
+    client.ack(&clusters, &["b"]).await;
+    client.expect(CLUSTER, &["b1"]).await;
 }
 
 #[tokio::test]

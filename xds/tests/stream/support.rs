@@ -330,6 +330,17 @@ impl Sotw {
         self.send(request).await;
     }
 
+    /// Asks for these names from now on, after the response with this nonce.
+    pub(crate) async fn subscribe(&self, type_url: &str, nonce: &str, names: &[&str]) {
+        let request = DiscoveryRequest {
+            type_url: type_url.into(),
+            response_nonce: nonce.into(),
+            resource_names: strings(names),
+            ..DiscoveryRequest::default()
+        };
+        self.send(request).await;
+    }
+
     pub(crate) async fn ack(&self, response: &DiscoveryResponse, names: &[&str]) {
         self.answer(response, names, None).await;
     }
