@@ -1,7 +1,8 @@
-//! What a measurement was made on, without which its numbers mean nothing.
+//! What a measurement was made on, without which its numbers mean nothing; and what it may use of it.
 
 use std::{fs, path::Path, process::Command};
 
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 /// A description of this machine and of what was measured on it.
@@ -44,6 +45,26 @@ impl std::fmt::Display for Machine {
         }
         write!(f, "Chancery {revision}")
     }
+}
+
+/// Lets this process and those it starts open so many files.
+#[expect(unsafe_code, reason = "std has no limits of resources")]
+pub(crate) fn allow_files(wanted: usize) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls only read or write the struct that they are given.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    ensure!(done, "cannot raise the limit of open files: {}", std::io::Error::last_os_error());
+    let most = limit.rlim_max;
+    ensure!(
+        most >= wanted as u64,
+        "{wanted} open files are needed and {most} allowed: raise the hard limit (ulimit -Hn)"
+    );
+    Ok(())
 }
 
 fn memory() -> Option<String> {

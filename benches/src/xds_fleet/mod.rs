@@ -31,7 +31,7 @@ use self::{
     subject::{CHANGED, PeerCommand, Server, Subject, peer_program},
 };
 use crate::{
-    machine::Machine,
+    machine::{Machine, allow_files},
     report::{Samples, milliseconds, publish},
     usage,
 };
@@ -183,24 +183,4 @@ async fn measure(
         bytes,
         put_off,
     })
-}
-
-/// Lets this process and those it starts open so many files.
-#[expect(unsafe_code, reason = "std has no limits of resources")]
-fn allow_files(wanted: usize) -> Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls only read or write the struct that they are given.
-    let done = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
-        }
-    };
-    ensure!(done, "cannot raise the limit of open files: {}", std::io::Error::last_os_error());
-    let most = limit.rlim_max;
-    ensure!(
-        most >= wanted as u64,
-        "{wanted} open files are needed and {most} allowed: raise the hard limit (ulimit -Hn)"
-    );
-    Ok(())
 }
