@@ -1,4 +1,4 @@
-//! What a measurement was made on, without which its numbers mean nothing.
+//! What a measurement was made on, without which its numbers mean nothing; and what it may use of it.
 
 use std::{fs, path::Path, process::Command};
 

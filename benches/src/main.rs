@@ -2,10 +2,15 @@
 //!
 //! Each part prints a table and leaves it, with every sample as JSON, in `bench-results/`.
 
+mod aims;
 mod config_push;
+mod cores;
 mod machine;
+mod plot;
 mod ratelimit;
 mod report;
+mod sidecar;
+mod statistics;
 mod xds_faults;
 mod xds_fleet;
 
@@ -32,6 +37,8 @@ enum Part {
     ConfigPush(config_push::Options),
     /// Decisions per second, latency and cost of the rate limiter, beside a floor and its peers
     Ratelimit(ratelimit::Options),
+    /// What the sidecar adds to a request, beside no proxy, a bare hyper proxy and Envoy
+    Sidecar(sidecar::Options),
     /// Thousands of scripted proxies on one control plane, beside go-control-plane
     XdsFleet(xds_fleet::Options),
     /// How much later proxies have an edit while other clients misbehave, and what that leaves in memory
@@ -41,21 +48,30 @@ enum Part {
     /// The load of `ratelimit`, as it starts it itself
     #[command(hide = true)]
     Load { load: String },
+    /// The upstream of `sidecar`, or the bare proxy that it compares ours with
+    ServeHttp(sidecar::Server),
+    /// The load of `sidecar`, as it starts it itself
+    #[command(hide = true)]
+    LoadHttp { load: String },
 }
 
 fn main() -> Result<()> {
     let Arguments { part, out } = Arguments::parse();
     match part {
-        // These two are measured, or measure: they choose their own threads.
+        // These are measured, or measure: they choose their own threads.
         Part::Serve(options) => ratelimit::serve(&options),
         Part::Load { load } => ratelimit::load(&load),
+        Part::ServeHttp(options) => sidecar::serve(&options),
+        Part::LoadHttp { load } => sidecar::load(&load),
         Part::All => with_runtime(async {
             config_push::run(&config_push::Options::default(), &out).await?;
             ratelimit::run(&ratelimit::Options::default(), &out).await?;
+            sidecar::run(&sidecar::Options::default(), &out).await?;
             xds_fleet::run(&xds_fleet::Options::default(), &out).await?;
             xds_faults::run(&xds_faults::Options::default(), &out).await
         }),
         Part::ConfigPush(options) => with_runtime(config_push::run(&options, &out)),
+        Part::Sidecar(options) => with_runtime(sidecar::run(&options, &out)),
         Part::XdsFleet(options) => with_runtime(xds_fleet::run(&options, &out)),
         Part::XdsFaults(options) => with_runtime(xds_faults::run(&options, &out)),
         Part::Ratelimit(options) => with_runtime(ratelimit::run(&options, &out)),

@@ -46,6 +46,19 @@ pub(crate) fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
+/// A count to three digits at least, with commas.
+pub(crate) fn thousands(count: f64) -> String {
+    let digits = format!("{count:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A table in Markdown, its columns aligned so that it reads well on a terminal too.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -94,5 +107,10 @@ mod tests {
         let rows = [vec!["10".into(), "1.5".into()], vec!["5000".into(), "22".into()]];
         let wanted = "| routes | p50 |\n| -----: | --: |\n|     10 | 1.5 |\n|   5000 |  22 |\n";
         assert_eq!(table(&["routes", "p50"], &rows), wanted);
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!([999.4, 1_000.0, 188_765.0, 1_628_000.0].map(thousands), ["999", "1,000", "188,765", "1,628,000"]);
     }
 }

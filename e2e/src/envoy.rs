@@ -32,16 +32,22 @@ impl Envoy {
     /// its files there from those of others. Returns when the admin endpoint answers; configuration
     /// from elsewhere may still be on its way.
     pub async fn start(program: &Path, folder: &Path, name: &str, bootstrap: &Value) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["--concurrency", "2"]);
+        Self::launch(command, folder, name, bootstrap).await
+    }
+
+    /// The same by a `command` of the caller's, which says on how many threads, and perhaps on which core.
+    pub async fn launch(mut command: Command, folder: &Path, name: &str, bootstrap: &Value) -> Result<Self> {
         let config = folder.join(format!("{name}.json"));
         let admin_file = folder.join(format!("{name}.admin"));
         fs::write(&config, serde_json::to_vec_pretty(bootstrap)?)?;
         if admin_file.exists() {
             fs::remove_file(&admin_file)?;
         }
-        let mut command = Command::new(program);
         command
             .current_dir(folder)
-            .args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "info"])
+            .args(["--disable-hot-restart", "--log-level", "info"])
             .arg("--config-path")
             .arg(&config)
             .arg("--admin-address-path")

@@ -1,60 +1,19 @@
 //! What the limiter is to reach, beside what it reached: ratios within one run, which a quicker machine does not change.
 
-use std::fmt;
-
 use super::{
     case::Cores,
     load::Pace,
     results::{Measured, Report, Round, Summary},
     subject::Subject::{self, Envoyproxy, Exact, Floor, Leased, Memory},
 };
-use crate::report::{milliseconds, table};
-
-/// Something wanted, and what there is.
-struct Aim {
-    about: String,
-    case: &'static str,
-    wanted: Bound,
-    measured: f64,
-}
-
-/// In which direction.
-#[derive(Clone, Copy)]
-enum Bound {
-    Least(f64),
-    Most(f64),
-}
-
-impl Bound {
-    fn holds(self, measured: f64) -> bool {
-        match self {
-            Self::Least(least) => measured >= least,
-            Self::Most(most) => measured <= most,
-        }
-    }
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Least(least) => write!(f, "≥ {least}"),
-            Self::Most(most) => write!(f, "≤ {most}"),
-        }
-    }
-}
+use crate::{
+    aims::{Aim, Bound, judged},
+    report::milliseconds,
+};
 
 /// A table of all aims that this run can judge; what a server on Redis did without it is not among them.
 pub(super) fn judge(report: &Report) -> String {
-    let rows: Vec<Vec<String>> = report
-        .cases
-        .iter()
-        .flat_map(of)
-        .map(|Aim { about, case, wanted, measured }| {
-            let verdict = if wanted.holds(measured) { "met" } else { "missed" };
-            vec![about, case.to_owned(), wanted.to_string(), format!("{measured:.2}"), verdict.to_owned()]
-        })
-        .collect();
-    table(&["aim", "case", "wanted", "measured", "verdict"], &rows)
+    judged(report.cases.iter().flat_map(of))
 }
 
 fn of(summary: &Summary) -> Vec<Aim> {

@@ -23,6 +23,7 @@ use super::{
     frames::Inbox,
     requests::{Cursor, Keys, Requests},
 };
+use crate::statistics::{histogram, recorded};
 
 /// How requests are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
@@ -64,11 +65,6 @@ pub(super) struct Seen {
     pub(super) busy: f64,
     /// Latencies, as pairs of nanoseconds and how often.
     pub(super) latencies: Vec<(u64, u64)>,
-}
-
-/// From a microsecond to a minute, to a thousandth.
-pub(super) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1_000, 60_000_000_000, 3).unwrap_or_else(|_| unreachable!("the bounds are in order"))
 }
 
 /// When answers count.
@@ -134,7 +130,7 @@ fn exert(load: &Load) -> Result<Seen> {
         seen.answered += tally.seen.answered;
         latencies.add(&tally.latencies)?;
     }
-    seen.latencies = latencies.iter_recorded().map(|at| (at.value_iterated_to(), at.count_at_value())).collect();
+    seen.latencies = recorded(&latencies);
     Ok(seen)
 }
 

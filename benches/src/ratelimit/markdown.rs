@@ -6,7 +6,7 @@ use super::{
     aims,
     results::{Measured, Report, Summary},
 };
-use crate::report::{milliseconds, table};
+use crate::report::{milliseconds, table, thousands};
 
 const HEADER: [&str; 12] = [
     "server",
@@ -123,19 +123,6 @@ fn row(measured: &Measured) -> Vec<String> {
     ]
 }
 
-/// A count to three digits at least, with commas.
-fn thousands(count: f64) -> String {
-    let digits = format!("{count:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
@@ -204,10 +191,5 @@ mod tests {
         let text = write(&report);
         assert!(!text.contains("| met |") && !text.contains("| missed |"), "{text}");
         assert!(text.contains("were decided without Redis"), "{text}");
-    }
-
-    #[test]
-    fn thousands_are_set_apart() {
-        assert_eq!([999.4, 1_000.0, 188_765.0, 1_628_000.0].map(thousands), ["999", "1,000", "188,765", "1,628,000"]);
     }
 }

@@ -17,12 +17,7 @@ mod requests;
 mod results;
 mod subject;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use chancery_e2e::usage;
@@ -34,9 +29,13 @@ use self::{
     redis::Redis,
     requests::Keys,
     results::{Measured, Report, Round, Summary},
-    subject::{LOAD_CORE, Server, Subject, on_core},
+    subject::{Server, Subject},
 };
-use crate::{machine::Machine, report::publish};
+use crate::{
+    cores::{self, LOAD_CORE, NOT_PINNED, can_pin},
+    machine::Machine,
+    report::publish,
+};
 
 pub(crate) use self::{
     load::run as load,
@@ -113,8 +112,7 @@ impl Bench {
         let mut left_out = Vec::new();
         let pinned = can_pin();
         if !pinned {
-            left_out
-                .push("Cores of their own: there are no two, or no `taskset`. Everything shares what there is.".into());
+            left_out.push(NOT_PINNED.into());
         }
         let redis = match Redis::start(pinned, folder.path()).await {
             Ok(redis) => Some(redis),
@@ -247,22 +245,9 @@ impl Bench {
         Ok(seen)
     }
 
-    /// Runs the load in a process of its own. Nothing else happens here meanwhile, so this may block.
+    /// Runs the load in a process of its own.
     fn exert(&self, load: &Load, cores: Cores) -> Result<Seen> {
-        let program: PathBuf = env::current_exe()?;
         let pinned = self.pinned && cores == Cores::Apart;
-        let mut command = on_core(pinned.then_some(LOAD_CORE), &program);
-        command.arg("load").arg(serde_json::to_string(load)?).stdin(Stdio::null());
-        let output = command.output()?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        let reason = errors.lines().filter(|line| !line.is_empty()).take(4).collect::<Vec<_>>().join(" ");
-        ensure!(output.status.success(), "the load ended with {}: {reason}", output.status);
-        Ok(serde_json::from_slice(&output.stdout)?)
+        cores::exert("load", load, pinned.then_some(LOAD_CORE))
     }
-}
-
-fn can_pin() -> bool {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let taskset = on_core(Some(LOAD_CORE), Path::new("true")).status();
-    cores > 1 && taskset.is_ok_and(|status| status.success())
 }

@@ -1,103 +1,25 @@
-//! Latencies as curves: one SVG per case, one curve per server, both axes logarithmic.
-//!
-//! Percentiles are drawn by how rare they are (90 %, 99 %, 99.9 % at equal distances), which is where servers differ.
+//! Latencies of each case, as curves.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Result, anyhow};
-use hdrhistogram::Histogram;
-use plotters::prelude::*;
+use anyhow::Result;
+use plotters::style::RGBColor;
 
-use super::{
-    results::{Report, Summary},
-    subject::Subject,
-};
-
-const SIZE: (u32, u32) = (900, 520);
-
-/// So many points has a curve.
-const POINTS: u32 = 200;
+use super::{results::Report, subject::Subject};
+use crate::plot::{self, Curve};
 
 /// Draws every case into `folder`.
 pub(super) fn draw(report: &Report, folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder)?;
     for summary in &report.cases {
-        let path = folder.join(format!("ratelimit-{}.svg", summary.case.name));
-        draw_case(summary, &path).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))?;
+        let curves: Vec<Curve<'_>> = summary
+            .servers
+            .iter()
+            .map(|one| Curve { label: one.server.to_string(), colour: colour(one.server), latencies: &one.latencies })
+            .collect();
+        let name = summary.case.name;
+        plot::draw(folder, &format!("ratelimit-{name}"), &format!("{name}: latency by percentile"), &curves)?;
     }
     Ok(())
-}
-
-fn draw_case(summary: &Summary, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let curves: Vec<_> = summary.servers.iter().map(|one| (one.server, curve(&one.latencies))).collect();
-    let values = || curves.iter().flat_map(|(_, curve)| curve).map(|(_, ms)| *ms);
-    // A server that answered nothing has one point, at zero, which this axis has not.
-    let least = values().filter(|ms| *ms > 0.0).reduce(f64::min).unwrap_or(0.1);
-    let most = values().fold(least * 10.0, f64::max);
-    let rarest = curves.iter().flat_map(|(_, curve)| curve).map(|(rarity, _)| *rarity).fold(10.0, f64::max);
-    let mut chart = ChartBuilder::on(&root)
-        .caption(format!("{}: latency by percentile", summary.case.name), ("sans-serif", 20))
-        .margin(14)
-        .margin_right(40)
-        .x_label_area_size(46)
-        .y_label_area_size(62)
-        .build_cartesian_2d(
-            (1.0..rarest).log_scale().with_key_points(powers(rarest)),
-            (least * 0.8..most * 1.25).log_scale().with_key_points(steps(least * 0.8, most * 1.25)),
-        )?;
-    chart
-        .configure_mesh()
-        .x_desc("percentile")
-        .y_desc("milliseconds")
-        .x_label_formatter(&|rarity| percentile(*rarity))
-        .y_label_formatter(&|ms| format!("{}", (ms * 1e3).round() / 1e3))
-        .light_line_style(WHITE)
-        .draw()?;
-    for (server, curve) in curves {
-        let style = colour(server).stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(curve.into_iter().filter(|(_, ms)| *ms > 0.0), style))?
-            .label(server.to_string())
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    root.present()?;
-    Ok(())
-}
-
-/// How rare (1 is all, 10 the tenth that took longest, 100 the hundredth), and milliseconds; up to what samples can tell.
-#[expect(clippy::cast_precision_loss, reason = "a latency to draw")]
-fn curve(latencies: &Histogram<u64>) -> Vec<(f64, f64)> {
-    let end = (latencies.len().max(1) as f64).log10();
-    let at = |point| {
-        let rarity = 10f64.powf(end * f64::from(point) / f64::from(POINTS));
-        (rarity, latencies.value_at_quantile(1.0 - 1.0 / rarity) as f64 / 1e6)
-    };
-    (0..=POINTS).map(at).collect()
-}
-
-/// The powers of ten up to a bound.
-fn powers(most: f64) -> Vec<f64> {
-    (0..=9).map(|power| 10f64.powi(power)).take_while(|power| *power <= most).collect()
-}
-
-/// 1, 2 and 5 times each power of ten, within bounds.
-fn steps(least: f64, most: f64) -> Vec<f64> {
-    let powers = (-3..=5).flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(power)));
-    powers.filter(|step| (least..=most).contains(step)).collect()
-}
-
-fn percentile(rarity: f64) -> String {
-    let percent = 100.0 - 100.0 / rarity;
-    let text = format!("{percent:.5}");
-    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 fn colour(server: Subject) -> RGBColor {
@@ -108,15 +30,5 @@ fn colour(server: Subject) -> RGBColor {
         Subject::Exact => RGBColor(86, 180, 233),
         Subject::Limitador => RGBColor(230, 159, 0),
         Subject::Envoyproxy => RGBColor(213, 94, 0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rarity_is_told_as_a_percentile() {
-        assert_eq!([1.0, 10.0, 100.0, 10_000.0].map(percentile), ["0 %", "90 %", "99 %", "99.99 %"]);
     }
 }

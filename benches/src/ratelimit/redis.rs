@@ -1,11 +1,11 @@
 //! The Redis that servers count in: on the load's core, and asked what it was asked.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use chancery_e2e::{redis::Redis as Process, usage};
 
-use super::subject::LOAD_CORE;
+use crate::cores::{LOAD_CORE, move_to};
 
 /// Commands that run others: with one of them, what it runs is not counted as well.
 const SCRIPTS: [&str; 6] = ["eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"];
@@ -34,10 +34,7 @@ impl Redis {
     pub(super) async fn start(pinned: bool, folder: &Path) -> Result<Self> {
         let redis = Process::start(folder).await?.context("redis-server is not on this machine")?;
         if pinned {
-            let mut taskset = Command::new("taskset");
-            taskset.args(["--all-tasks", "--cpu-list", "--pid", LOAD_CORE, &redis.pid().to_string()]);
-            let output = taskset.output()?;
-            ensure!(output.status.success(), "cannot pin Redis: {}", String::from_utf8_lossy(&output.stderr));
+            move_to(LOAD_CORE, redis.pid())?;
         }
         Ok(Self(redis))
     }

@@ -5,8 +5,12 @@ use std::{collections::HashMap, time::Duration};
 use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
 
-use super::{case::Case, load::histogram, subject::Subject};
-use crate::{machine::Machine, report::milliseconds};
+use super::{case::Case, subject::Subject};
+use crate::{
+    machine::Machine,
+    report::milliseconds,
+    statistics::{histogram, median, restored},
+};
 
 /// So large a share of decisions without Redis is no matter.
 const TOLERATED: f64 = 0.001;
@@ -54,9 +58,7 @@ pub(super) struct Round {
 
 impl Round {
     fn histogram(&self) -> Histogram<u64> {
-        let mut latencies = histogram();
-        self.latencies.iter().for_each(|(value, count)| latencies.saturating_record_n(*value, *count));
-        latencies
+        restored(&self.latencies)
     }
 }
 
@@ -85,8 +87,8 @@ impl Measured {
             let _ = latencies.add(round);
         }
         let quantile = |share| {
-            let nanoseconds = each.iter().map(|round| round.value_at_quantile(share)).collect();
-            Duration::from_nanos(median(nanoseconds).unwrap_or(0))
+            let seconds = each.iter().map(|round| Duration::from_nanos(round.value_at_quantile(share)).as_secs_f64());
+            Duration::from_secs_f64(median(seconds.collect()).unwrap_or(0.0))
         };
         let [p50, p90, p99, p999, max] = [0.5, 0.9, 0.99, 0.999, 1.0].map(quantile);
         Self { server, rounds, of_floor: None, quantiles: Quantiles { p50, p90, p99, p999, max }, latencies }
@@ -94,7 +96,7 @@ impl Measured {
 
     /// The median of something over the rounds.
     pub(super) fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
-        median(self.rounds.iter().map(|round| Ordered(of(round))).collect()).map_or(f64::NAN, |middle| middle.0)
+        median(self.rounds.iter().map(of).collect()).unwrap_or(f64::NAN)
     }
 
     /// The same for what only some servers have.
@@ -154,9 +156,9 @@ impl Summary {
         for measured in &mut servers {
             let ratio = |round: &Round| {
                 let floor = floor.get(&round.number).filter(|floor| **floor > 0.0)?;
-                Some(Ordered(round.per_second / floor))
+                Some(round.per_second / floor)
             };
-            measured.of_floor = median(measured.rounds.iter().filter_map(ratio).collect()).map(|middle| middle.0);
+            measured.of_floor = median(measured.rounds.iter().filter_map(ratio).collect());
         }
         Self { case, servers, problems }
     }
@@ -164,42 +166,5 @@ impl Summary {
     /// What was measured of one server.
     pub(super) fn of(&self, server: Subject) -> Option<&Measured> {
         self.servers.iter().find(|measured| measured.server == server)
-    }
-}
-
-/// The one in the middle; of an even number the lower one of the two, so that it is one that was measured.
-fn median<T: Ord>(mut values: Vec<T>) -> Option<T> {
-    values.sort();
-    let middle = values.len().checked_sub(1)? / 2;
-    Some(values.swap_remove(middle))
-}
-
-/// A number that can be sorted.
-#[derive(PartialEq)]
-struct Ordered(f64);
-
-impl Eq for Ordered {}
-
-impl PartialOrd for Ordered {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Ordered {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_one_that_was_measured() {
-        assert_eq!(median(vec![9, 1, 5]), Some(5));
-        assert_eq!(median(vec![9, 1]), Some(1));
-        assert_eq!(median::<u8>(vec![]), None);
     }
 }

@@ -25,12 +25,7 @@ use super::{
     redis::Redis,
     requests::{DOMAIN, entry_key, request},
 };
-
-/// The core of servers where they have one of their own.
-const SERVER_CORE: &str = "0";
-
-/// The core of the load and Redis there.
-pub(super) const LOAD_CORE: &str = "1";
+use crate::cores::{SERVER_CORE, on_core};
 
 /// Ours counts here what it decided alone.
 const WITHOUT_REDIS: &str = "chancery_rate_limiter_without_redis_total";
@@ -147,14 +142,6 @@ impl Subject {
         }
         Ok(command)
     }
-}
-
-/// A program, on one core or wherever the system puts it.
-pub(super) fn on_core(core: Option<&str>, program: &Path) -> Command {
-    let Some(core) = core else { return Command::new(program) };
-    let mut command = Command::new("taskset");
-    command.args(["--cpu-list", core]).arg(program);
-    command
 }
 
 fn write_rules(folder: &Path, case: &Case, strict: bool) -> Result<PathBuf> {

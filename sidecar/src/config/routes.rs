@@ -257,10 +257,13 @@ impl RouteTable {
 
     /// The virtual host of `host`, as it stands in a request: with or without port, in any case.
     pub fn host(&self, host: &str) -> Option<&Arc<VirtualHost>> {
-        let lower = host.to_ascii_lowercase();
+        let lower = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(host.to_ascii_lowercase()),
+            false => Cow::Borrowed(host),
+        };
         let bare = without_port(&lower);
         // A domain may name a port; who asks for it with one gets that.
-        let exact = self.exact.get(lower.as_str()).or_else(|| self.exact.get(bare));
+        let exact = self.exact.get(&*lower).or_else(|| self.exact.get(bare));
         // The star stands for at least one character.
         let longer = |part: &str| bare.len() > part.len();
         exact

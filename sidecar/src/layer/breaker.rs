@@ -50,6 +50,8 @@ pub struct Endpoints {
 struct State {
     set: EndpointSet,
     loads: BTreeMap<EndpointId, Load>,
+    /// Room for those among whom is being chosen, so that no choice has to make it.
+    candidates: Vec<Candidate>,
 }
 
 #[derive(Debug)]
@@ -70,14 +72,28 @@ pub struct Host {
 }
 
 /// The endpoints that one request has been sent to. Travels in the extensions of its tries, which share it.
-#[derive(Clone, Debug, Default)]
-pub struct Tried(Arc<Mutex<Vec<EndpointId>>>);
+#[derive(Clone, Debug)]
+pub struct Tried(Option<Arc<Mutex<Vec<EndpointId>>>>);
+
+impl Tried {
+    /// Of a request that has one try only, so that nobody is to remember anything.
+    pub fn once() -> Self {
+        Self(None)
+    }
+}
+
+impl Default for Tried {
+    /// None yet.
+    fn default() -> Self {
+        Self(Some(Arc::default()))
+    }
+}
 
 impl Endpoints {
     /// Without endpoints.
     pub fn new(clock: Clock, settings: Settings) -> Arc<Self> {
         let set = EndpointSet::new(settings, clock.now());
-        Arc::new(Self { clock, state: Mutex::new(State { set, loads: BTreeMap::new() }) })
+        Arc::new(Self { clock, state: Mutex::new(State { set, loads: BTreeMap::new(), candidates: Vec::new() }) })
     }
 
     /// Takes new settings.
@@ -132,7 +148,8 @@ impl Endpoints {
     /// Chooses one of `hosts`, preferably one that has not been `tried`, for a try that ends with `deadline`. None if there are none.
     pub fn choose(self: &Arc<Self>, hosts: &[Host], tried: &Tried, deadline: Deadline) -> Option<Ticket> {
         let now = self.clock.now();
-        let tried = &mut *tried.0.lock();
+        let mut tried = tried.0.as_ref().map(|tried| tried.lock());
+        let before = tried.as_ref().map_or(&[][..], |tried| tried);
         let state = &mut *self.state.lock();
         if state.set.next_tick().is_some_and(|tick| tick <= now) {
             for (id, change) in state.set.tick(now, &mut chance) {
@@ -141,16 +158,22 @@ impl Endpoints {
                 }
             }
         }
-        let candidates: Vec<Candidate> = hosts.iter().map(|host| state.candidate(host, tried, now)).collect();
+        let mut candidates = std::mem::take(&mut state.candidates);
+        candidates.clear();
+        candidates.extend(hosts.iter().map(|host| state.candidate(host, before, now)));
         let cost =
             |index: usize| state.loads.get(&hosts[index].id).map_or(0.0, |load| load.average.cost(load.pending, now));
-        let choice = p2c::choose(&candidates, cost, [chance(), chance()])?;
+        let choice = p2c::choose(&candidates, cost, [chance(), chance()]);
+        state.candidates = candidates;
+        let choice = choice?;
         let id = hosts[choice.index].id;
         let admission = state.set.admit(id, choice.panic, now)?;
         if let Some(load) = state.loads.get_mut(&id) {
             load.pending += 1;
         }
-        tried.push(id);
+        if let Some(tried) = &mut tried {
+            tried.push(id);
+        }
         Some(Ticket {
             endpoints: Arc::clone(self),
             id,

@@ -46,7 +46,7 @@ where
         let upstream = self.upstream.clone();
         Box::pin(async move {
             let extensions = request.extensions();
-            let tried: Tried = extensions.get().cloned().unwrap_or_default();
+            let tried: Tried = extensions.get().cloned().unwrap_or_else(Tried::once);
             let deadline = extensions.get().copied().unwrap_or(Deadline::NEVER);
             let ticket = upstream.endpoints.choose(&upstream.hosts, &tried, deadline).ok_or(Failed::NoEndpoint)?;
             let member = upstream.members.iter().find(|member| member.id == ticket.endpoint());

@@ -98,8 +98,11 @@ pub fn address<B>(
         Protocol::Http1 => {
             *request.uri_mut() = Uri::from(path);
             *request.version_mut() = Version::HTTP_11;
-            let host = HeaderValue::try_from(authority.as_str()).map_err(|_| Failure::BadRequest("no valid host"))?;
-            request.headers_mut().insert(HOST, host);
+            if request.headers().get(HOST).is_none_or(|host| host != authority.as_str()) {
+                let host =
+                    HeaderValue::try_from(authority.as_str()).map_err(|_| Failure::BadRequest("no valid host"))?;
+                request.headers_mut().insert(HOST, host);
+            }
         }
         Protocol::Http2 => {
             let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority.clone()).path_and_query(path);
@@ -145,6 +148,16 @@ mod tests {
     fn the_target_counts_for_more_than_the_host() {
         let request = Request::builder().uri("http://a/").header("host", "b").body(()).unwrap();
         assert_eq!(authority(&request).unwrap(), "a");
+    }
+
+    #[test]
+    fn the_host_is_that_of_the_cluster_whatever_it_was() {
+        for asked in ["shop", "SHOP", "other"] {
+            let mut request = Request::builder().uri("/").header("host", asked).body(()).unwrap();
+            address(&mut request, Protocol::Http1, &Authority::from_static("shop"), PathAndQuery::from_static("/a"))
+                .unwrap();
+            assert_eq!((&request.headers()[HOST], request.uri().path()), (&HeaderValue::from_static("shop"), "/a"));
+        }
     }
 
     #[test]

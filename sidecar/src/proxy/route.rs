@@ -12,7 +12,7 @@ use super::{
     message,
     world::{Upstream, World},
 };
-use crate::config::routes::{Action, Asked, Forward, Route};
+use crate::config::routes::{Action, Asked, Forward, Rewrite, Route};
 
 /// What was decided about a request.
 pub struct Way {
@@ -56,12 +56,17 @@ pub fn choose<B>(world: &World, listener: Option<&str>, request: &Request<B>, ch
     };
     let name = forward.cluster(chance);
     let upstream = world.upstreams.get(name).ok_or_else(|| Failure::NoCluster(name.clone()))?.clone();
-    let rewritten = route.rewritten(&forward.rewrite, path);
-    let path = match query {
-        Some(query) => PathAndQuery::try_from(format!("{rewritten}?{query}")),
-        None => PathAndQuery::try_from(&*rewritten),
+    let path = match (&forward.rewrite, request.uri().path_and_query()) {
+        (Rewrite::None, Some(as_it_came)) => as_it_came.clone(),
+        (rewrite, _) => {
+            let rewritten = route.rewritten(rewrite, path);
+            let path = match query {
+                Some(query) => PathAndQuery::try_from(format!("{rewritten}?{query}")),
+                None => PathAndQuery::try_from(&*rewritten),
+            };
+            path.map_err(|_| Failure::BadRequest("the rewritten path is none"))?
+        }
     };
-    let path = path.map_err(|_| Failure::BadRequest("the rewritten path is none"))?;
     let named = forward.host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let authority = named.unwrap_or(authority);
     Ok(Way { upstream: Some(upstream), authority, path, route })

@@ -226,6 +226,8 @@ async fn another_host_is_tried_and_the_unhealthy_last() {
         assert_eq!(chosen.len(), 3);
         assert!(cluster.choose(&hosts, &tried, Deadline::NEVER).is_some(), "one that was tried, rather than none");
     }
+    let once = Tried::once();
+    assert!((0..4).all(|_| cluster.choose(&hosts, &once, Deadline::NEVER).is_some()));
     hosts[0].healthy = false;
     assert!((0..30).all(|_| ticket(&cluster, &hosts).endpoint() != hosts[0].id));
     hosts.iter_mut().for_each(|host| host.healthy = false);

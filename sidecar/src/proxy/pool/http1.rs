@@ -17,8 +17,8 @@ use crate::{
     proxy::body::{Body, End, OnEnd, Watched, boxed},
 };
 
-/// Headers of a response, at most.
-const MAX_HEADERS: usize = 128;
+/// Headers of a response, at most: as Envoy has it, and so many as hyper has room for without an allocation.
+const MAX_HEADERS: usize = 100;
 
 /// The connections.
 pub(super) struct Http1 {
@@ -63,7 +63,10 @@ impl Http1 {
         let permit = self.room.clone().acquire_owned().await;
         let permit = permit.map_err(no_connection)?;
         let mut sender = loop {
-            let Some(sender) = self.take(shared.settings.idle_timeout) else { break Self::open(shared).await? };
+            // In a box: few requests connect, and none of the others is to be as large as that takes.
+            let Some(sender) = self.take(shared.settings.idle_timeout) else {
+                break Box::pin(Self::open(shared)).await?;
+            };
             // Whatever has arrived on it meanwhile is read first, its end among it: once the request is written, nobody
             // can say any more whether the server has seen it.
             tokio::task::yield_now().await;

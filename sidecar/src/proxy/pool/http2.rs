@@ -41,7 +41,9 @@ impl Http2 {
         let mut current = match self.take() {
             Some(current) => current,
             None => {
-                let opened = tokio::time::timeout(shared.settings.connect_timeout, self.open(shared)).await;
+                // In a box: few requests connect, and none of the others is to be as large as that takes.
+                let opening = Box::pin(self.open(shared));
+                let opened = tokio::time::timeout(shared.settings.connect_timeout, opening).await;
                 opened.map_err(no_connection)??
             }
         };
