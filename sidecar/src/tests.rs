@@ -2,7 +2,7 @@
 //!
 //! Beside what is drawn at random, messages that are well-formed are damaged a little: they get further.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use chancery_proto::{
     describe::{json, types::Type},
@@ -44,6 +44,12 @@ fn encoded(url: &str, value: &Value) -> Vec<u8> {
     json::encode(Type::of_url(url).unwrap(), value).unwrap()
 }
 
+/// A certificate.
+static AUTHORITY: LazyLock<String> = LazyLock::new(|| {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::default().self_signed(&key).unwrap().pem()
+});
+
 /// One message of each type, with about everything in it that is looked at.
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let at = |port: u16| json!({ "address": { "socket_address": { "address": "10.0.0.1", "port_value": port } } });
@@ -82,7 +88,9 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     });
     let listener = json!({ "name": "web", "address": at(3)["address"],
         "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }] });
+    let secret = json!({ "name": "shop", "validation_context": { "trusted_ca": { "inline_string": *AUTHORITY } } });
     vec![
+        (type_url::SECRET, encoded(type_url::SECRET, &secret)),
         (type_url::CLUSTER, encoded(type_url::CLUSTER, &cluster)),
         (type_url::ENDPOINT, encoded(type_url::ENDPOINT, &endpoints)),
         (type_url::ROUTE, encoded(type_url::ROUTE, &routes)),
@@ -203,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn messages_that_are_damaged(damages in vec(vec(damage(), 0..4), 4)) {
+    fn messages_that_are_damaged(damages in vec(vec(damage(), 0..4), 5)) {
         let resources: Vec<_> =
             messages().iter().zip(&damages).map(|((url, body), damages)| (*url, damaged(body, damages))).collect();
         take(&resources);

@@ -85,7 +85,7 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
     if peer.is_none() {
         eprintln!("xds-fleet: WITHOUT go-control-plane: `scripts/setup bench` builds it where there is Go");
     }
-    let mut measured = Vec::new();
+    let (mut measured, mut gave_up) = (Vec::new(), Vec::new());
     for &count in proxies {
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path(), "authority")?;
@@ -110,10 +110,20 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
             .await?;
             // Its versions are its own; and both have served one proxy before memory is read.
             let catalog = fleet.explore(server.xds()).await?;
-            measured.push(measure(subject, &mut server, &fleet, &catalog, count, *changes).await?);
+            match measure(subject, &mut server, &fleet, &catalog, count, *changes).await {
+                Ok(one) => measured.push(one),
+                // A peer may be out of its depth; that says something too.
+                Err(error) => {
+                    let memory = usage::memory(server.pid()).map_or(0, |bytes| bytes >> 20);
+                    let reason = format!("{subject} with {count} proxies, at {memory} MB: {error:#}");
+                    eprintln!("xds-fleet: GAVE UP: {reason}");
+                    gave_up.push(reason.lines().next().unwrap_or_default().to_owned());
+                }
+            }
         }
     }
-    let report = Report { machine: Machine::describe(None), services: *services, changes: *changes, measured };
+    let machine = Machine::describe(None);
+    let report = Report { machine, services: *services, changes: *changes, measured, gave_up };
     publish(out, "xds-fleet", &report, &report.markdown())
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Report {
     pub(super) services: usize,
     pub(super) changes: usize,
     pub(super) measured: Vec<Measured>,
+    /// Peers that did not serve the fleet, and why.
+    pub(super) gave_up: Vec<String>,
 }
 
 /// One server with one fleet.
@@ -76,12 +78,13 @@ impl Report {
              the scripted proxies on the same machine.\nPer proxy: `conn` connected without a stream, `stream` with all it asked for, \
              `own` the difference, `after` {} changes of one endpoint.\np50 to max: from the request of a change until a proxy \
              has it. CPU: of the server, per change and proxy. `cold`, `returning`: until the\nwhole fleet is served after a \
-             restart of the server, handshakes included, with nothing and with known versions; KB received per proxy.\n\n{}\n{}",
+             restart of the server, handshakes included, with nothing and with known versions; KB received per proxy.\n\n{}\n{}{}",
             self.machine,
             self.services,
             self.changes,
             table(&header, &rows),
             table(&aims, &self.aims()),
+            self.gave_up.iter().map(|one| format!("\nGave up: {one}\n")).collect::<String>(),
         )
     }
 
