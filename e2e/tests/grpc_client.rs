@@ -45,8 +45,8 @@ struct Server {
 }
 
 impl Story {
-    /// Starts with the first of `servers` behind the route, and the others behind none.
-    async fn begin(servers: &[&'static str]) -> Result<Option<Self>> {
+    /// Starts with the first of `servers` behind the route, and the others behind none; `arguments` are the control plane's.
+    async fn begin(servers: &[&'static str], arguments: &[&str]) -> Result<Option<Self>> {
         let Some(python) = required::python_with_grpc() else { return Ok(None) };
         let peer = |arguments: [&str; 2]| {
             let mut command = Command::new(&python);
@@ -62,7 +62,8 @@ impl Story {
             started.push(Server { name, address, _process: process });
         }
         let authority = Authority::create(folder.path(), "authority")?;
-        let control_plane = ControlPlane::start_alone(folder.path(), &authority).await?;
+        let mut control_plane = ControlPlane::start_alone(folder.path(), &authority).await?;
+        control_plane.start_again_with(arguments).await?;
         let api = control_plane.caller();
         let mut resources =
             vec![fleet("edge"), listener(NAME, "edge", 10_000), for_grpc(), route_to("who", NAME, servers[0])];
@@ -86,6 +87,18 @@ impl Story {
     /// What the client was answered, each answer that differed from the one before.
     fn answers(&self) -> Vec<String> {
         self.client.output().lines().map(str::to_owned).collect()
+    }
+
+    /// Moves the route so often, and returns who has answered the client.
+    async fn moves(&self, count: usize) -> Result<Vec<&'static str>> {
+        let mut answered = vec!["blue"];
+        self.was_answered_by(&answered).await?;
+        for to in ["green", "blue"].into_iter().cycle().take(count) {
+            self.api.put(&route_to("who", NAME, to)).await?;
+            answered.push(to);
+            self.was_answered_by(&answered).await?;
+        }
+        Ok(answered)
     }
 
     /// Waits until the client has been answered by these, one after the other, and by nothing else.
@@ -137,14 +150,8 @@ fn with_locality(service: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grpc_client_follows_edits_and_no_call_fails() -> Result<()> {
-    let Some(story) = Story::begin(&["blue", "green", "red"]).await? else { return Ok(()) };
-    let mut expected = vec!["blue"];
-    story.was_answered_by(&expected).await?;
-    for to in ["green", "blue"].into_iter().cycle().take(MOVES) {
-        story.api.put_and_wait(&route_to("who", NAME, to)).await?;
-        expected.push(to);
-        story.was_answered_by(&expected).await?;
-    }
+    let Some(story) = Story::begin(&["blue", "green", "red"], &[]).await? else { return Ok(()) };
+    let mut expected = story.moves(MOVES).await?;
     // Endpoints alone.
     story.api.put_and_wait(&service("blue", &[story.server("red")])).await?;
     expected.push("red");
@@ -152,8 +159,18 @@ async fn a_grpc_client_follows_edits_and_no_call_fails() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grpc_client_follows_edits_while_its_connections_end_and_no_call_fails() -> Result<()> {
+    let Some(story) = Story::begin(&["blue", "green"], &["--xds-connection-age", "1s"]).await? else {
+        return Ok(());
+    };
+    // Long enough for a few connections.
+    story.moves(5 * MOVES).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grpc_client_outlives_its_control_plane_and_comes_back() -> Result<()> {
-    let Some(mut story) = Story::begin(&["blue", "green"]).await? else { return Ok(()) };
+    let Some(mut story) = Story::begin(&["blue", "green"], &[]).await? else { return Ok(()) };
     story.was_answered_by(&["blue"]).await?;
     story.control_plane.kill();
     story.control_plane.start_again().await?;
@@ -169,7 +186,7 @@ async fn a_grpc_client_outlives_its_control_plane_and_comes_back() -> Result<()>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_grpc_client_rejects_is_told_in_its_words_and_harms_no_call() -> Result<()> {
-    let Some(story) = Story::begin(&["blue"]).await? else { return Ok(()) };
+    let Some(story) = Story::begin(&["blue"], &[]).await? else { return Ok(()) };
     story.was_answered_by(&["blue"]).await?;
     // Envoy knows this way to choose an endpoint, gRPC does not.
     let maglev = json!({ "target": { "kind": "Cluster", "name": "blue" }, "merge": { "lb_policy": "MAGLEV" } });
