@@ -11,6 +11,9 @@ pub use config_v1::{Algorithm, Enforcement, RateLimitDomain, RateLimitRule, With
 /// The key of the first entry of a descriptor: its value is the name of a limit.
 pub const LIMIT_KEY: &str = "chancery.limit";
 
+/// The cluster of a fleet's rate limiter. Services are DNS labels, so none is called so.
+pub const RATE_LIMITER_CLUSTER: &str = "chancery.rate-limiter";
+
 /// The only key of a quota bucket (RLQS) that stands for a whole descriptor.
 ///
 /// A bucket of Envoy is a map that the listener lays down; routes could not count by different things. So its one value is

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chancery_proto::{
     Message,
     any::{pack_typed, unpack},
+    chancery::RATE_LIMITER_CLUSTER,
     envoy::{
         cluster::Cluster as ClusterMessage,
         discovery::{DiscoveryResponse, Resource},
@@ -56,6 +57,8 @@ enum Parsed {
     },
     Endpoints(Arc<[EndpointSpec]>),
     Listener(Routes),
+    /// What is asked by Envoy alone: a sidecar keeps its limits itself.
+    OfEnvoy,
     Routes(Arc<RouteTable>),
     Secret(Arc<Secret>),
 }
@@ -118,6 +121,7 @@ impl Held {
     fn load(&self, kind: &'static str, received: &Received) -> Result<Loaded, Vec<Problem>> {
         let body = &received.body;
         let parsed = match kind {
+            type_url::CLUSTER if *received.name == *RATE_LIMITER_CLUSTER => Parsed::OfEnvoy,
             type_url::CLUSTER => {
                 let spec = from_xds::cluster(&decode::<ClusterMessage>(body)?, self.has_identity)?;
                 Parsed::Cluster { newest: Arc::new(spec), warm: None }
@@ -142,7 +146,7 @@ impl Held {
                     snapshot.clusters.insert(name.clone(), Arc::new(cluster));
                 }
                 Parsed::Listener(spec) => _ = snapshot.listeners.insert(name.clone(), self.listener(spec)),
-                Parsed::Endpoints(_) | Parsed::Routes(_) | Parsed::Secret(_) => {}
+                Parsed::Endpoints(_) | Parsed::Routes(_) | Parsed::Secret(_) | Parsed::OfEnvoy => {}
             }
         }
         snapshot

@@ -24,8 +24,8 @@ use crate::model::{
 /// What the names of our own resources start with that are made from no document.
 const OWN_NAMES: &str = "chancery";
 
-/// The cluster of a fleet's limiter, which may be changed though no service makes it.
-pub(in crate::model) const RATE_LIMITER: &str = "chancery.rate-limiter";
+// It may be changed though no service makes it.
+pub(in crate::model) use chancery_proto::chancery::RATE_LIMITER_CLUSTER as RATE_LIMITER;
 
 /// The longest name of a resource.
 const MAX_NAME: usize = 320;

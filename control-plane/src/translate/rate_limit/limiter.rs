@@ -44,8 +44,7 @@ use crate::{
     },
 };
 
-/// The cluster of the limiter. Services are DNS labels, so none is called so.
-pub const CLUSTER: &str = "chancery.rate-limiter";
+pub use chancery_proto::chancery::RATE_LIMITER_CLUSTER as CLUSTER;
 
 /// The name of the filter, by which routes refer to it.
 pub(super) const FILTER: &str = "envoy.filters.http.ratelimit";

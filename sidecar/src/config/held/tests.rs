@@ -81,3 +81,13 @@ fn a_cluster_stays_as_it_was_until_its_next_secret_has_come() {
     take(&mut held, type_url::SECRET, "two", None);
     assert_eq!(standing(&held), (vec![], "waits for two".to_owned()));
 }
+
+#[test]
+fn the_limiter_of_a_fleet_is_envoys_alone() {
+    let mut held = Held::new(true);
+    // With what no other cluster may have.
+    let cluster = json!({ "name": RATE_LIMITER_CLUSTER, "transport_socket": { "name": "of another world" } });
+    take(&mut held, type_url::CLUSTER, RATE_LIMITER_CLUSTER, Some(cluster));
+    assert!(held.snapshot().clusters.is_empty());
+    assert_eq!(held.versions().len(), 1, "it is not sent again");
+}
