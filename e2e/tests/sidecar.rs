@@ -29,7 +29,7 @@ struct Scene {
     api: Api,
     control_plane: ControlPlane,
     // Last, so that it outlives whoever has files in it.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Scene {
@@ -57,7 +57,7 @@ impl Scene {
         let more = ["--insecure", "--saved-config", saved.to_str().unwrap_or_default(), "--drain-seconds", "5"];
         let sidecar = Sidecar::start(folder.path(), "side", &authority, control_plane.xds, &more).await?;
         sidecar.ready().await?;
-        Ok(Self { sidecar, api, control_plane, _folder: folder })
+        Ok(Self { sidecar, api, control_plane, folder })
     }
 }
 
@@ -137,6 +137,14 @@ async fn without_the_control_plane_it_starts_with_what_it_had() -> Result<()> {
     ensure!(fetch(scene.sidecar.outbound, get(HOST, "/")).await?.status == 200);
     scene.control_plane.kill();
     ensure!(fetch(scene.sidecar.outbound, get(HOST, "/")).await?.status == 200);
+    // It is written beside the work.
+    let saved = scene.folder.path().join("saved");
+    until("the routes are saved", PATIENCE, async || {
+        let saved = String::from_utf8_lossy(&std::fs::read(&saved)?).into_owned();
+        ensure!(saved.contains(HOST), "they are not");
+        Ok(())
+    })
+    .await?;
     scene.sidecar.start_again().await?;
     scene.sidecar.ready().await?;
     ensure!(fetch(scene.sidecar.outbound, get(HOST, "/")).await?.status == 200);

@@ -129,7 +129,7 @@ impl<S: Subscription> Session<S> {
         let ordered = self.pinned.as_deref().unwrap_or(newest);
         let tables = View { ordered, newest }.of(type_url);
         let verdict = self.types[at].subscription.on_request(request, tables.table(type_url), tables.head());
-        let names: usize = self.types.iter().map(|typed| typed.subscription.progress().names_asked_for()).sum();
+        let names: usize = self.types.iter().map(|typed| typed.subscription.progress().interest().named()).sum();
         if names > self.rules.max_names { Err(TooMany::Names) } else { Ok(verdict) }
     }
 
@@ -338,7 +338,7 @@ impl<S: Subscription> Session<S> {
     fn knows_what_it_needs(&self, typed: &Typed<S>) -> bool {
         self.rules.aggregated
             && &*typed.type_url == type_url::CLUSTER
-            && !typed.subscription.progress().is_for_everything()
+            && !typed.subscription.progress().interest().is_wildcard()
     }
 
     /// Whether the client has had another stream before this one.

@@ -18,18 +18,20 @@
 //! Invariant: the cache holds, of every name, what the newest revision set, except for what is quarantined. Sequences only grow:
 //! those of a revision, and the steps between it and the next ([`sequence_of`]).
 
+mod state;
 mod verdict;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
 
 use chancery_proto::type_url;
-use chancery_xds::{Cache, Name, Resource, TypeUrl, Update, Version, cache::Tables};
+use chancery_xds::{Cache, Name, Resource, TypeUrl, Update, Version};
 use parking_lot::Mutex;
 
+use self::state::{State, Trial};
 pub use verdict::{Cause, Quarantined, Rejected};
 
 /// Bits of a sequence that count the steps within a revision.
@@ -59,28 +61,6 @@ pub struct Shelf {
 
 /// Type and name of a resource.
 pub type Id = (TypeUrl, Name);
-
-#[derive(Clone, Debug, Default)]
-struct State {
-    /// The last that was given to the cache.
-    sequence: u64,
-    trials: HashMap<Id, Trial>,
-    quarantined: BTreeMap<Id, Quarantined>,
-    /// To be offered again, alone.
-    suspects: VecDeque<Id>,
-    alone: Option<(Id, Instant)>,
-    /// Clusters and endpoints that no revision has any more, but a last good version.
-    kept: BTreeSet<Id>,
-}
-
-/// What nobody has acknowledged yet.
-#[derive(Clone, Debug)]
-struct Trial {
-    /// What to go back to.
-    good: Option<Resource>,
-    /// When it was set.
-    at: u64,
-}
 
 impl Shelf {
     /// An empty one.
@@ -365,100 +345,6 @@ impl Shelf {
         // What the last good version needs stays while this is on trial: it may come back.
         self.cache.apply(at, update);
         true
-    }
-}
-
-/// Whether `message` has `name` in it, as protobuf writes a string: its length before it.
-fn names(message: &[u8], name: &str) -> bool {
-    let mut written = Vec::with_capacity(name.len() + 2);
-    prost::encoding::encode_varint(name.len() as u64, &mut written);
-    written.extend_from_slice(name.as_bytes());
-    message.windows(written.len()).any(|part| part == written)
-}
-
-impl State {
-    /// Serves `good` again, and with it the clusters that it names and that are there no more.
-    fn bring_back(&mut self, tables: &Tables, type_url: &TypeUrl, good: &Resource, update: &mut Update) {
-        let message = good.body();
-        for of in [type_url::CLUSTER, type_url::ENDPOINT] {
-            for gone in tables.table(of).removed_resources().filter(|gone| names(&message, gone.name())) {
-                self.kept.insert((of.into(), gone.name().clone()));
-                update.upsert(of, gone.clone());
-            }
-        }
-        update.upsert(type_url.clone(), good.clone());
-    }
-
-    /// Sets the last good version in place of what is `known` to be bad. Returns what that is.
-    fn keep_out(
-        &mut self,
-        known: &BTreeMap<Id, Quarantined>,
-        tables: &Tables,
-        update: &mut Update,
-    ) -> Vec<(Id, Quarantined)> {
-        let mut bad = Vec::new();
-        update.retain_upserts(|(type_url, resource)| {
-            let id = (type_url.clone(), resource.name().clone());
-            let found = known.get(&id).filter(|known| known.rejected.version() == resource.version());
-            bad.extend(found.map(|found| (id, found.clone())));
-            found.is_none()
-        });
-        for ((type_url, name), quarantined) in &bad {
-            match &quarantined.good {
-                Some(good) => self.bring_back(tables, type_url, good, update),
-                None => update.remove(type_url.clone(), name.clone()),
-            }
-        }
-        bad
-    }
-
-    /// What last good versions that are served name is not removed.
-    fn hold_on(&mut self, update: &mut Update) {
-        let good: Vec<_> =
-            self.quarantined.values().filter_map(|what| what.good.as_ref()).map(Resource::body).collect();
-        if good.is_empty() {
-            return;
-        }
-        let kept = &mut self.kept;
-        update.retain_removals(|id| {
-            let cluster = [type_url::CLUSTER, type_url::ENDPOINT].contains(&&*id.0);
-            let needed = cluster && good.iter().any(|message| names(message, &id.1));
-            if needed {
-                kept.insert(id.clone());
-            }
-            !needed
-        });
-    }
-
-    /// What was kept for last good versions and is needed no more is to be removed.
-    fn let_go(&mut self, update: &mut Update) {
-        if self.kept.is_empty() {
-            return;
-        }
-        let trials = self.trials.values().filter_map(|trial| trial.good.as_ref());
-        let good: Vec<_> = trials
-            .chain(self.quarantined.values().filter_map(|quarantined| quarantined.good.as_ref()))
-            .map(Resource::body)
-            .collect();
-        self.kept.retain(|(type_url, name)| {
-            let needed = good.iter().any(|message| names(message, name));
-            if !needed {
-                update.remove(type_url.clone(), name.clone());
-            }
-            needed
-        });
-    }
-
-    /// The sequence at which `revision` is published.
-    fn next(&mut self, revision: u64) -> u64 {
-        self.sequence = sequence_of(revision).max(self.sequence + 1);
-        self.sequence
-    }
-
-    /// The next sequence within the revision.
-    fn step(&mut self) -> u64 {
-        self.sequence += 1;
-        self.sequence
     }
 }
 

@@ -57,6 +57,11 @@ impl Interest {
         self.wildcard
     }
 
+    /// How many names were asked for.
+    pub fn named(&self) -> usize {
+        self.names.len()
+    }
+
     /// Whether `name` was asked for by name.
     pub fn names(&self, name: &str) -> bool {
         self.names.contains(name)

@@ -250,14 +250,9 @@ impl Progress {
         kept_back.chain(self.refused.oldest()).min().map_or(u64::MAX, |oldest| oldest.saturating_sub(1))
     }
 
-    /// How many names the client has asked for.
-    pub fn names_asked_for(&self) -> usize {
-        self.interest.names.len()
-    }
-
-    /// Whether the client asks for all that there is, and not by name only.
-    pub fn is_for_everything(&self) -> bool {
-        self.interest.is_wildcard()
+    /// What the client has asked for.
+    pub fn interest(&self) -> &Interest {
+        &self.interest
     }
 
     /// Whether the client had resources of this type from an earlier stream.
