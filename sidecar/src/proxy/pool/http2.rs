@@ -49,7 +49,13 @@ impl Http2 {
         };
         let (head, body) = request.into_parts();
         let (lent, loan) = lend(body);
-        let sent = current.sender.try_send_request(Request::from_parts(head.clone(), boxed(lent))).await;
+        // Of the head only what goes out is there twice.
+        let mut going = Request::new(boxed(lent));
+        *going.method_mut() = head.method.clone();
+        *going.uri_mut() = head.uri.clone();
+        *going.version_mut() = head.version;
+        *going.headers_mut() = head.headers.clone();
+        let sent = current.sender.try_send_request(going).await;
         let response: Response<hyper::body::Incoming> = match sent {
             Ok(response) => response,
             Err(mut error) => {
