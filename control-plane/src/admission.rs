@@ -34,6 +34,11 @@ pub struct FleetAdmission {
     pace: Pace,
 }
 
+/// How many labels of a proxy are kept for as long as its stream is open, and of how many bytes each name and value: what a resource
+/// may have, whatever it is written in.
+const MOST_LABELS: usize = 64;
+const LONGEST_LABEL: usize = 4 * 255;
+
 /// Why a stream is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
@@ -204,15 +209,18 @@ fn route_form(protocol: Protocol, node: &Node) -> RouteForm {
     if by_host && protocol == Protocol::Delta { RouteForm::ByHost } else { RouteForm::Whole }
 }
 
-/// What an operator has written under `labels` into the metadata of the node; what is no text is left out.
+/// What an operator has written under `labels` into the metadata of the node, as far as a rollout can ask for it: what is no text,
+/// or longer than labels are, is left out.
 fn labels(node: &Node) -> BTreeMap<String, String> {
     let labels = node.metadata.as_ref().and_then(|metadata| metadata.fields.get("labels"));
     let Some(Value { kind: Some(Kind::StructValue(labels)) }) = labels else { return BTreeMap::new() };
     let text = |(name, value): (&String, &Value)| match &value.kind {
-        Some(Kind::StringValue(text)) => Some((name.clone(), text.clone())),
+        Some(Kind::StringValue(text)) if name.len().max(text.len()) <= LONGEST_LABEL => {
+            Some((name.clone(), text.clone()))
+        }
         _ => None,
     };
-    labels.fields.iter().filter_map(text).collect()
+    labels.fields.iter().filter_map(text).take(MOST_LABELS).collect()
 }
 
 fn version(node: &Node) -> Option<String> {

@@ -228,10 +228,10 @@ impl Rollout {
         Ok(next)
     }
 
-    /// All have everything up to `revision`, which has nothing new for the fleet.
-    #[must_use]
-    pub fn settle(&self, revision: u64) -> Self {
-        Self { stable: revision, ..self.clone() }
+    /// All have everything up to `revision`, which has nothing new for the fleet. None if they have not: what was tried last has
+    /// failed, and `revision` has that in it.
+    pub fn settle(&self, revision: u64) -> Option<Self> {
+        (self.tried() == self.stable).then(|| Self { stable: revision, ..self.clone() })
     }
 }
 

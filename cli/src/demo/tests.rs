@@ -1,3 +1,5 @@
+//! The demo upstream, asked over a socket, with its faults on.
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -272,9 +272,7 @@ impl Stages {
                     row.rollout.go_on(policy, seen, now())
                 }
                 None if newer => Some(self.begin(fleet, place, &row.rollout, policy, current.revision).await),
-                None if current.revision >= row.rollout.tried() + SETTLE_AFTER => {
-                    Some(row.rollout.settle(current.revision))
-                }
+                None if current.revision >= row.rollout.tried() + SETTLE_AFTER => row.rollout.settle(current.revision),
                 None => None,
             };
             let Some(next) = next else { return Ok(()) };

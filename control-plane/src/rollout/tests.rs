@@ -1,3 +1,5 @@
+//! What follows from what was seen, second by second.
+
 use std::time::Duration;
 
 use super::*;
@@ -145,10 +147,16 @@ fn people_can_promote_and_return() {
 }
 
 #[test]
-fn what_is_passed_over_is_settled_beside_what_failed() {
-    let returned = begun().give_back("ada", at(1)).unwrap();
-    let settled = returned.settle(200);
-    assert_eq!((settled.main(), settled.canary(), settled.tried()), (200, 200, 200));
+fn what_is_passed_over_is_settled_unless_what_failed_would_come_with_it() {
+    let promoted = begun().promote("ada", at(1)).unwrap();
+    for all_have_it in [Rollout::new(7), promoted] {
+        let settled = all_have_it.settle(200).unwrap();
+        assert_eq!((settled.main(), settled.canary(), settled.tried()), (200, 200, 200));
+    }
+    let held = after(&begun(), &policy(OnRolloutFailure::Hold), vec![(1, bad())]);
+    for failed in [begun().give_back("ada", at(1)).unwrap(), held] {
+        assert_eq!(failed.settle(200), None);
+    }
 }
 
 #[test]
