@@ -290,10 +290,13 @@ mod tests {
     #[test]
     fn an_edit_is_known_by_its_text() {
         let resource = |text: &str| Resource { version: text.into(), ..Resource::default() }.encode_to_vec().into();
-        let resources = ["", "edit-", "an edit-000017 it is"].map(resource).into();
-        assert_eq!(Envelope { resources, ..Envelope::default() }.edit(), None, "one that is cut off is none");
-        let resources = ["", &edit_text(17)].map(resource).into();
-        assert_eq!(Envelope { resources, ..Envelope::default() }.edit(), Some(17));
+        let edit = |texts: &[&str]| {
+            let resources = texts.iter().copied().map(resource).collect();
+            Envelope { resources, ..Envelope::default() }.edit()
+        };
+        assert_eq!(edit(&["", "edit-", "an edit-00001"]), None, "one that is cut off is none");
+        assert_eq!(edit(&["", &edit_text(17)]), Some(17));
+        assert_eq!(edit(&["edit-", "an edit-000017 it is"]), Some(17), "whatever is around it");
     }
 
     #[test]
