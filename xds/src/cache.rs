@@ -24,7 +24,11 @@ use imbl::{OrdMap, OrdSet, Vector};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use crate::resource::{Name, Resource, TypeUrl};
+use crate::{
+    names::NameSets,
+    order::Place,
+    resource::{Name, Resource, TypeUrl},
+};
 
 /// How many removed resources of one type are remembered, beside those of the newest change.
 const MAX_TOMBSTONES: usize = 4096;
@@ -45,7 +49,9 @@ pub struct Cache {
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
     head: u64,
-    by_type: HashMap<TypeUrl, Arc<Table>>,
+    /// Of the types that have a place of their own: streams look at them all the time.
+    placed: [Arc<Table>; Place::OWN],
+    others: HashMap<TypeUrl, Arc<Table>>,
     none: Arc<Table>,
 }
 
@@ -61,6 +67,8 @@ pub struct Table {
     fingerprint: u64,
     /// What `fingerprint` was, and the sequence that made it so; the newest last.
     past: Vector<(u64, u64)>,
+    /// What clients have asked for by name.
+    asked_for: Arc<NameSets>,
 }
 
 #[derive(Clone, Debug)]
@@ -200,36 +208,46 @@ impl Tables {
 
     /// Whether a type has ever had a resource.
     pub fn has(&self, type_url: &str) -> bool {
-        self.by_type.contains_key(type_url)
+        !self.table(type_url).is_untouched()
     }
 
     /// The table of a type; an empty one if it never had a resource.
     pub fn table(&self, type_url: &str) -> &Table {
-        self.by_type.get(type_url).unwrap_or(&self.none)
+        self.table_at(Place::of(type_url), type_url)
+    }
+
+    /// The same, for one who knows its place.
+    pub(crate) fn table_at(&self, place: Place, type_url: &str) -> &Table {
+        match place {
+            Place::Last => self.others.get(type_url).unwrap_or(&self.none),
+            place => &self.placed[place as usize],
+        }
+    }
+
+    fn table_mut(&mut self, type_url: &TypeUrl) -> &mut Table {
+        let table = match Place::of(type_url) {
+            Place::Last => self.others.entry(type_url.clone()).or_default(),
+            place => &mut self.placed[place as usize],
+        };
+        Arc::make_mut(table)
     }
 
     /// Whether anything changed. What is both set and removed is set: its old owner gave it up, and a new one has it.
     fn apply(&mut self, at: u64, update: Update) -> bool {
         let mut changed = false;
         for (type_url, name) in update.removals {
-            if let Some(table) = self.by_type.get_mut(&type_url) {
-                changed |= Arc::make_mut(table).remove(at, &name);
-            }
+            changed |= self.table_mut(&type_url).remove(at, &name);
         }
         for (type_url, resource) in update.upserts {
-            changed |= Arc::make_mut(self.by_type.entry(type_url).or_default()).upsert(at, resource);
+            changed |= self.table_mut(&type_url).upsert(at, resource);
         }
         for (type_url, name) in update.renewals {
-            if let Some(table) = self.by_type.get_mut(&type_url) {
-                changed |= Arc::make_mut(table).renew(at, &name);
-            }
+            changed |= self.table_mut(&type_url).renew(at, &name);
         }
         if changed {
             self.head = at;
-            self.by_type
-                .values_mut()
-                .filter(|table| table.forgets(at))
-                .for_each(|table| Arc::make_mut(table).forget(at));
+            let tables = self.placed.iter_mut().chain(self.others.values_mut());
+            tables.filter(|table| table.forgets(at)).for_each(|table| Arc::make_mut(table).forget(at));
         }
         changed
     }
@@ -260,6 +278,11 @@ impl Table {
     pub(crate) fn shared(&self, name: &str) -> Name {
         let known = self.live.get_key_value(name).or_else(|| self.tombstones.get_key_value(name));
         known.map_or_else(|| Name::from(name), |(known, _)| known.clone())
+    }
+
+    /// The sets of names that clients have asked for.
+    pub(crate) fn asked_for(&self) -> &NameSets {
+        &self.asked_for
     }
 
     /// Whether there was a resource called `name` at `sequence`. Where that is not remembered, it says yes.
@@ -309,6 +332,16 @@ impl Table {
     /// Whether there is no resource.
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
+    }
+
+    /// The sequence of the last change; 0 if there was none.
+    pub(crate) fn changed_at(&self) -> u64 {
+        self.past.back().map_or(0, |(_, at)| *at)
+    }
+
+    /// Whether it never had a resource.
+    fn is_untouched(&self) -> bool {
+        self.past.is_empty()
     }
 
     /// The names that changed after `sequence`, each once, or `None` if removals since then

@@ -4,7 +4,7 @@
 //! the order of their numbers, as `prost` writes them. What is large is not copied: every client that is sent it sends
 //! the same memory.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -20,9 +20,9 @@ pub(crate) struct Response<R> {
     /// The type of the resources.
     pub(crate) type_url: TypeUrl,
     /// Names this response in its answer.
-    pub(crate) nonce: String,
+    pub(crate) nonce: Arc<str>,
     /// Version of the whole.
-    pub(crate) version: String,
+    pub(crate) version: Arc<str>,
     /// The content.
     pub(crate) reply: R,
 }

@@ -83,6 +83,7 @@ pub mod client;
 mod codec;
 mod inspection;
 pub mod metrics;
+mod names;
 mod order;
 mod rejection;
 pub mod resource;

@@ -10,46 +10,58 @@ use chancery_proto::type_url;
 
 use crate::subscription::{Gate, Progress};
 
-/// Types whose additions must be acknowledged before additions of `type_url` go out.
-pub(crate) fn additions_wait_for(type_url: &str) -> &'static [&'static str] {
-    match type_url {
-        type_url::LISTENER | type_url::SCOPED_ROUTE | type_url::ROUTE | type_url::VIRTUAL_HOST => {
-            &[type_url::CLUSTER, type_url::ENDPOINT]
+/// The place of a type in the order. When several have something to send, the lower goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Cluster,
+    Endpoint,
+    Listener,
+    ScopedRoute,
+    Route,
+    VirtualHost,
+    /// Of types that nothing waits for.
+    Last,
+}
+
+impl Place {
+    /// How many types have a place of their own.
+    pub(crate) const OWN: usize = Self::Last as usize;
+
+    pub(crate) fn of(type_url: &str) -> Self {
+        match type_url {
+            type_url::CLUSTER => Self::Cluster,
+            type_url::ENDPOINT => Self::Endpoint,
+            type_url::LISTENER => Self::Listener,
+            type_url::SCOPED_ROUTE => Self::ScopedRoute,
+            type_url::ROUTE => Self::Route,
+            type_url::VIRTUAL_HOST => Self::VirtualHost,
+            _ => Self::Last,
         }
-        _ => &[],
     }
-}
 
-/// Whether a type takes part in the order: its changes are sent in the state that they were made in, together with
-/// those of the others. Endpoints do not: the newest are always the best.
-pub(crate) fn is_ordered(type_url: &str) -> bool {
-    matches!(
-        type_url,
-        type_url::CLUSTER | type_url::LISTENER | type_url::SCOPED_ROUTE | type_url::ROUTE | type_url::VIRTUAL_HOST
-    )
-}
-
-/// Types that must have nothing left to send or be acknowledged before removals of `type_url` go out.
-pub(crate) fn removals_wait_for(type_url: &str) -> &'static [&'static str] {
-    match type_url {
-        type_url::CLUSTER => &[type_url::LISTENER, type_url::ROUTE, type_url::VIRTUAL_HOST],
-        type_url::ENDPOINT => &[type_url::CLUSTER],
-        type_url::SCOPED_ROUTE => &[type_url::LISTENER],
-        type_url::ROUTE => &[type_url::LISTENER, type_url::SCOPED_ROUTE],
-        _ => &[],
+    /// Types whose additions must be acknowledged before additions of this one go out.
+    pub(crate) fn additions_wait_for(self) -> &'static [Self] {
+        match self {
+            Self::Listener | Self::ScopedRoute | Self::Route | Self::VirtualHost => &[Self::Cluster, Self::Endpoint],
+            Self::Cluster | Self::Endpoint | Self::Last => &[],
+        }
     }
-}
 
-/// The place of a type when several have something to send: lower goes first.
-pub(crate) fn rank(type_url: &str) -> u8 {
-    match type_url {
-        type_url::CLUSTER => 0,
-        type_url::ENDPOINT => 1,
-        type_url::LISTENER => 2,
-        type_url::SCOPED_ROUTE => 3,
-        type_url::ROUTE => 4,
-        type_url::VIRTUAL_HOST => 5,
-        _ => 6,
+    /// Whether a type takes part in the order: its changes are sent in the state that they were made in, together with
+    /// those of the others. Endpoints do not: the newest are always the best.
+    pub(crate) fn is_ordered(self) -> bool {
+        !matches!(self, Self::Endpoint | Self::Last)
+    }
+
+    /// Types that must have nothing left to send or be acknowledged before removals of this one go out.
+    pub(crate) fn removals_wait_for(self) -> &'static [Self] {
+        match self {
+            Self::Cluster => &[Self::Listener, Self::Route, Self::VirtualHost],
+            Self::Endpoint => &[Self::Cluster],
+            Self::ScopedRoute => &[Self::Listener],
+            Self::Route => &[Self::Listener, Self::ScopedRoute],
+            Self::Listener | Self::VirtualHost | Self::Last => &[],
+        }
     }
 }
 
@@ -127,37 +139,31 @@ fn over(since: Option<Instant>, now: Instant, patience: Duration) -> bool {
 mod tests {
     use super::*;
 
-    const TYPES: [&str; 6] = [
-        type_url::CLUSTER,
-        type_url::ENDPOINT,
-        type_url::LISTENER,
-        type_url::SCOPED_ROUTE,
-        type_url::ROUTE,
-        type_url::VIRTUAL_HOST,
-    ];
+    const PLACES: [Place; Place::OWN] =
+        [Place::Cluster, Place::Endpoint, Place::Listener, Place::ScopedRoute, Place::Route, Place::VirtualHost];
 
     #[test]
-    fn a_type_waits_only_for_lower_ranks_on_the_way_in() {
-        for a in TYPES {
-            for b in additions_wait_for(a) {
-                assert!(rank(b) < rank(a), "{a} waits for {b}");
+    fn a_type_waits_only_for_lower_places_on_the_way_in() {
+        for a in PLACES {
+            for b in a.additions_wait_for() {
+                assert!(*b < a, "{a:?} waits for {b:?}");
             }
         }
     }
 
     #[test]
     fn endpoints_and_clusters_wait_for_nothing_on_the_way_in() {
-        assert!(additions_wait_for(type_url::CLUSTER).is_empty());
-        assert!(additions_wait_for(type_url::ENDPOINT).is_empty());
+        assert!(Place::Cluster.additions_wait_for().is_empty());
+        assert!(Place::Endpoint.additions_wait_for().is_empty());
     }
 
     #[test]
     fn waiting_for_removals_has_no_circle() {
-        fn depth(type_url: &str, left: u8) -> bool {
-            left > 0 && removals_wait_for(type_url).iter().all(|next| depth(next, left - 1))
+        fn depth(place: Place, left: u8) -> bool {
+            left > 0 && place.removals_wait_for().iter().all(|next| depth(*next, left - 1))
         }
-        for type_url in TYPES {
-            assert!(depth(type_url, 6), "{type_url} waits for itself");
+        for place in PLACES {
+            assert!(depth(place, 6), "{place:?} waits for itself");
         }
     }
 }

@@ -29,7 +29,7 @@ use chancery_proto::type_url;
 
 use crate::{
     cache::{Table, Tables},
-    order::{self, Held},
+    order::{Held, Place},
     resource::{Name, TypeUrl},
     subscription::{FellBehind, Gate, Progress, Sent, Standing, Subscription, TypeRules, Verdict},
 };
@@ -53,12 +53,12 @@ struct View<'t> {
 }
 
 impl<'t> View<'t> {
-    fn of(self, type_url: &str) -> &'t Tables {
-        if order::is_ordered(type_url) { self.ordered } else { self.newest }
+    fn of(self, place: Place) -> &'t Tables {
+        if place.is_ordered() { self.ordered } else { self.newest }
     }
 
-    fn table(self, type_url: &str) -> &'t Table {
-        self.of(type_url).table(type_url)
+    fn table(self, place: Place, type_url: &str) -> &'t Table {
+        self.of(place).table_at(place, type_url)
     }
 }
 
@@ -75,9 +75,16 @@ pub(crate) struct SessionRules {
     pub(crate) aggregated: bool,
 }
 
+impl<S> Typed<S> {
+    fn table<'t>(&self, view: View<'t>) -> &'t Table {
+        view.table(self.place, &self.type_url)
+    }
+}
+
 #[derive(Debug)]
 struct Typed<S> {
     type_url: TypeUrl,
+    place: Place,
     subscription: S,
     held: Held,
 }
@@ -116,18 +123,19 @@ impl<S: Subscription> Session<S> {
         request: S::Request,
         newest: &Tables,
     ) -> Result<Verdict, TooMany> {
-        let at = match self.position(type_url) {
+        let place = Place::of(type_url);
+        let at = match self.types.iter().position(|typed| typed.place == place && typed.type_url == *type_url) {
             Some(at) => at,
             None if self.types.len() >= self.rules.max_types => return Err(TooMany::Types),
             None => {
-                let at = self.types.partition_point(|typed| order::rank(&typed.type_url) <= order::rank(type_url));
+                let at = self.types.partition_point(|typed| typed.place <= place);
                 let subscription = S::new(rules(type_url));
-                self.types.insert(at, Typed { type_url: type_url.clone(), subscription, held: Held::default() });
+                self.types.insert(at, Typed { type_url: type_url.clone(), place, subscription, held: Held::default() });
                 at
             }
         };
         let ordered = self.pinned.as_deref().unwrap_or(newest);
-        let tables = View { ordered, newest }.of(type_url);
+        let tables = View { ordered, newest }.of(place);
         let verdict = self.types[at].subscription.on_request(request, tables.table(type_url), tables.head());
         let names: usize = self.types.iter().map(|typed| typed.subscription.progress().interest().named()).sum();
         if names > self.rules.max_names { Err(TooMany::Names) } else { Ok(verdict) }
@@ -153,8 +161,8 @@ impl<S: Subscription> Session<S> {
         loop {
             let view = View { ordered: &ordered, newest };
             for typed in &mut self.types {
-                let tables = view.of(&typed.type_url);
-                typed.subscription.progress_mut().absorb(tables.table(&typed.type_url), tables.head())?;
+                let (table, head) = (typed.table(view), view.of(typed.place).head());
+                typed.subscription.progress_mut().absorb(table, head)?;
             }
             self.make_all_replies(view, now, &mut replies);
             if self.types.iter().any(|typed| self.is_held_back(typed, view, now)) {
@@ -199,24 +207,30 @@ impl<S: Subscription> Session<S> {
 
     fn make_replies(&mut self, view: View<'_>, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {
         for at in 0..self.types.len() {
+            if self.types[at].subscription.progress().is_idle() {
+                self.types[at].held = Held::default();
+                continue;
+            }
             // On a service of its own there is no RouteConfiguration to wait for.
-            if self.rules.aggregated && &*self.types[at].type_url == type_url::VIRTUAL_HOST {
-                self.park_virtual_hosts(at, view.table(type_url::ROUTE));
+            if self.rules.aggregated && self.types[at].place == Place::VirtualHost {
+                self.park_virtual_hosts(at, view.table(Place::Route, type_url::ROUTE));
             }
             let gate = self.keep_back(at, view, now);
-            let (free, taken) = self.removals_through(&self.types[at].type_url, now);
+            let (free, taken) = self.removals_through(self.types[at].place, now);
             let typed = &mut self.types[at];
-            let reply = typed.subscription.reply(view.table(&typed.type_url), gate, now);
+            let table = typed.table(view);
+            let reply = typed.subscription.reply(table, gate, now);
             let busy = typed.subscription.is_busy();
             typed.held.update(typed.subscription.progress(), now, busy, free, taken);
             if let Some((sent, reply)) = reply {
-                let type_url = typed.type_url.clone();
-                if &*type_url == type_url::CLUSTER {
+                let (type_url, place) = (typed.type_url.clone(), typed.place);
+                match place {
                     // Envoy asks for the endpoints of a new cluster, but not for those of a changed one.
-                    self.touch_endpoints(&sent.set);
-                }
-                if &*type_url == type_url::ROUTE {
-                    self.touch_virtual_hosts(&sent.set, view.table(type_url::VIRTUAL_HOST));
+                    Place::Cluster => self.touch_endpoints(&sent.set),
+                    Place::Route => {
+                        self.touch_virtual_hosts(&sent.set, view.table(Place::VirtualHost, type_url::VIRTUAL_HOST));
+                    }
+                    _ => {}
                 }
                 replies.push((type_url, sent, reply));
             }
@@ -239,11 +253,11 @@ impl<S: Subscription> Session<S> {
     fn with_lacking(&mut self, at: usize, view: View<'_>, act: impl FnOnce(&mut Progress, u64, &dyn Fn(&str) -> bool)) {
         // Clusters stand before what refers to them.
         let (before, rest) = self.types.split_at_mut(at);
-        let Typed { type_url, subscription, .. } = &mut rest[0];
-        let refers = order::additions_wait_for(type_url).contains(&type_url::CLUSTER) && subscription.sends_parts();
-        let clusters = before.iter().find(|typed| refers && &*typed.type_url == type_url::CLUSTER);
+        let table = rest[0].table(view);
+        let Typed { place, subscription, .. } = &mut rest[0];
+        let refers = place.additions_wait_for().contains(&Place::Cluster) && subscription.sends_parts();
+        let clusters = before.iter().find(|typed| refers && typed.place == Place::Cluster);
         let Some(clusters) = clusters.map(|typed| typed.subscription.progress()) else { return };
-        let table = view.table(type_url);
         act(subscription.progress_mut(), clusters.lacking_changes(), &|name| {
             table.resource(name).is_some_and(|resource| clusters.is_lacking_in(&resource.any_bytes()))
         });
@@ -251,7 +265,7 @@ impl<S: Subscription> Session<S> {
 
     /// Whether something new of a type could be sent, were it not for others.
     fn is_held_back(&self, typed: &Typed<S>, view: View<'_>, now: Instant) -> bool {
-        order::is_ordered(&typed.type_url)
+        typed.place.is_ordered()
             && typed.subscription.progress().has_unsent_additions()
             && !typed.subscription.is_busy()
             && self.gate(typed, view, now) == Gate::Shut
@@ -259,8 +273,8 @@ impl<S: Subscription> Session<S> {
 
     /// What removals of a type wait for: up to which change it holds nothing back, and up to which nothing of it was
     /// rejected.
-    fn removals_through(&self, type_url: &str, now: Instant) -> (u64, u64) {
-        let others = order::removals_wait_for(type_url).iter().filter_map(|other| self.position(other));
+    fn removals_through(&self, place: Place, now: Instant) -> (u64, u64) {
+        let others = place.removals_wait_for().iter().filter_map(|other| self.position(*other));
         others.map(|at| &self.types[at]).fold((u64::MAX, u64::MAX), |(free, taken), other| {
             let progress = other.subscription.progress();
             let frees = other.held.frees_through(progress, now, self.rules.patience);
@@ -272,16 +286,17 @@ impl<S: Subscription> Session<S> {
         self.types.iter().map(|typed| typed.subscription.progress().settled_through()).collect()
     }
 
-    fn position(&self, type_url: &str) -> Option<usize> {
-        self.types.iter().position(|typed| &*typed.type_url == type_url)
+    /// Where the type is that has this place to itself.
+    fn position(&self, place: Place) -> Option<usize> {
+        self.types.iter().position(|typed| typed.place == place)
     }
 
-    fn progress(&self, type_url: &str) -> Option<&Progress> {
-        self.position(type_url).map(|at| self.types[at].subscription.progress())
+    fn progress(&self, place: Place) -> Option<&Progress> {
+        self.position(place).map(|at| self.types[at].subscription.progress())
     }
 
     fn touch_endpoints(&mut self, clusters: &[Name]) {
-        if let Some(at) = self.position(type_url::ENDPOINT) {
+        if let Some(at) = self.position(Place::Endpoint) {
             for cluster in clusters {
                 self.types[at].subscription.progress_mut().touch(cluster);
             }
@@ -290,7 +305,7 @@ impl<S: Subscription> Session<S> {
 
     /// An Envoy that is sent a virtual host before its RouteConfiguration acknowledges it and forgets it.
     fn park_virtual_hosts(&mut self, at: usize, configurations: &Table) {
-        let routes = self.position(type_url::ROUTE);
+        let routes = self.position(Place::Route);
         let (before, rest) = self.types.split_at_mut(at);
         let routes = routes.and_then(|routes| before.get(routes)).map(|typed| typed.subscription.progress());
         rest[0].subscription.progress_mut().park(|host| {
@@ -301,7 +316,7 @@ impl<S: Subscription> Session<S> {
 
     /// A RouteConfiguration that is sent may be a new one to the client, without any of its hosts.
     fn touch_virtual_hosts(&mut self, configurations: &[Name], hosts: &Table) {
-        if let Some(at) = self.position(type_url::VIRTUAL_HOST) {
+        if let Some(at) = self.position(Place::VirtualHost) {
             for host in configurations.iter().flat_map(|configuration| hosts.resources_below(configuration)) {
                 self.types[at].subscription.progress_mut().touch(host.name());
             }
@@ -311,15 +326,15 @@ impl<S: Subscription> Session<S> {
     /// What the order of types lets a type send, or the end of its patience.
     fn gate(&self, typed: &Typed<S>, view: View<'_>, now: Instant) -> Gate {
         let own = typed.subscription.progress();
-        let additions = order::additions_wait_for(&typed.type_url).iter().all(|other| match self.progress(other) {
+        let additions = typed.place.additions_wait_for().iter().all(|other| match self.progress(*other) {
             Some(other) => other.additions_through() >= own.additions_since(),
             // An Envoy that reconnects while a cluster is warming asks for clusters last.
-            None if *other == type_url::CLUSTER => !self.is_returning() || !self.may_yet_ask(other, view, now),
+            None if *other == Place::Cluster => !self.is_returning() || !self.may_yet_ask(*other, view, now),
             None => true,
         });
-        let mut removals = order::removals_wait_for(&typed.type_url).iter().map(|other| match self.progress(other) {
+        let mut removals = typed.place.removals_wait_for().iter().map(|other| match self.progress(*other) {
             Some(other) => Some(other.settled_through().min(other.taken_through())),
-            None => (!self.may_yet_ask(other, view, now)).then_some(u64::MAX),
+            None => (!self.may_yet_ask(*other, view, now)).then_some(u64::MAX),
         });
         let removals = removals.try_fold(u64::MAX, |through, other| other.map(|other| through.min(other)));
         let removals = removals.filter(|_| !self.knows_what_it_needs(typed));
@@ -328,7 +343,7 @@ impl<S: Subscription> Session<S> {
             (true, None) => Gate::Additions,
             (true, Some(sequence)) => Gate::Through(sequence),
         };
-        let (_, taken) = self.removals_through(&typed.type_url, now);
+        let (_, taken) = self.removals_through(typed.place, now);
         typed.held.relent(gate, now, self.rules.patience, taken)
     }
 
@@ -337,7 +352,7 @@ impl<S: Subscription> Session<S> {
     /// it has them, then gives up the names of the old.
     fn knows_what_it_needs(&self, typed: &Typed<S>) -> bool {
         self.rules.aggregated
-            && &*typed.type_url == type_url::CLUSTER
+            && typed.place == Place::Cluster
             && !typed.subscription.progress().interest().is_wildcard()
     }
 
@@ -348,11 +363,13 @@ impl<S: Subscription> Session<S> {
 
     /// Whether the client may hold resources of a type that it has not asked for on this stream: it may have
     /// just reconnected. Virtual hosts and scopes are asked for by few, so they count only where there are any.
-    fn may_yet_ask(&self, type_url: &str, view: View<'_>, now: Instant) -> bool {
-        let rare = [type_url::VIRTUAL_HOST, type_url::SCOPED_ROUTE].contains(&type_url);
-        self.rules.aggregated
-            && now < self.opened + self.rules.patience
-            && !(rare && view.newest.table(type_url).is_empty())
+    fn may_yet_ask(&self, place: Place, view: View<'_>, now: Instant) -> bool {
+        let none = match place {
+            Place::VirtualHost => view.newest.table_at(place, type_url::VIRTUAL_HOST).is_empty(),
+            Place::ScopedRoute => view.newest.table_at(place, type_url::SCOPED_ROUTE).is_empty(),
+            _ => false,
+        };
+        self.rules.aggregated && now < self.opened + self.rules.patience && !none
     }
 }
 

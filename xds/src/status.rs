@@ -30,7 +30,8 @@ use crate::{
 pub struct StreamStatus {
     /// Who hears of every event.
     observer: Option<Box<dyn Observe>>,
-    types: Mutex<BTreeMap<TypeUrl, TypeStatus>>,
+    /// There are few; in the order in which they were asked for.
+    types: Mutex<Vec<(TypeUrl, TypeStatus)>>,
     settled: watch::Sender<u64>,
     /// The newest change that is kept back because a cluster was rejected; 0 if none is.
     kept_back: AtomicU64,
@@ -122,7 +123,7 @@ impl StreamStatus {
 
     /// A copy of what is known, by type.
     pub fn types(&self) -> BTreeMap<TypeUrl, TypeStatus> {
-        self.types.lock().clone()
+        self.types.lock().iter().cloned().collect()
     }
 
     /// The sequence up to which everything the client asked for was sent and answered, or is kept back because of
@@ -163,7 +164,7 @@ impl StreamStatus {
     }
 
     pub(crate) fn on_subscribed(&self, type_url: &TypeUrl) {
-        self.types.lock().entry(type_url.clone()).or_default();
+        self.with(type_url, |_| ());
     }
 
     pub(crate) fn on_sent(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
@@ -192,7 +193,12 @@ impl StreamStatus {
     }
 
     fn with(&self, type_url: &TypeUrl, change: impl FnOnce(&mut TypeStatus)) {
-        change(self.types.lock().entry(type_url.clone()).or_default());
+        let mut types = self.types.lock();
+        let at = types.iter().position(|(known, _)| known == type_url).unwrap_or_else(|| {
+            types.push((type_url.clone(), TypeStatus::default()));
+            types.len() - 1
+        });
+        change(&mut types[at].1);
     }
 
     /// Without the lock: who hears may look at the status.
@@ -207,12 +213,12 @@ impl StreamStatus {
 pub(crate) fn rejection(sent: &Sent, message: String, now: SystemTime) -> Rejection {
     let named: Vec<Name> = sent.names.iter().filter(|name| mentions(&message, name)).cloned().collect();
     let response = stamp(sent, now);
-    Rejection { response, message, resources: if named.is_empty() { sent.names.clone() } else { named } }
+    Rejection { response, message, resources: if named.is_empty() { sent.names.to_vec() } else { named } }
 }
 
 fn stamp(sent: &Sent, at: SystemTime) -> Stamp {
     let after = sent.at.elapsed();
-    Stamp { version: sent.version.clone(), nonce: sent.nonce.clone(), sequence: sent.sequence, at, after }
+    Stamp { version: sent.version.to_string(), nonce: sent.nonce.to_string(), sequence: sent.sequence, at, after }
 }
 
 /// A status shared by a stream and its readers.
@@ -229,7 +235,7 @@ mod tests {
             version: "v".into(),
             sequence: 3,
             names: ["web", "web-2", "api"].map(Name::from).into(),
-            set: Vec::new(),
+            set: [].into(),
             complete: true,
             at: std::time::Instant::now(),
         };
@@ -258,8 +264,8 @@ mod tests {
             nonce: "1".into(),
             version: "v".into(),
             sequence: 3,
-            names: Vec::new(),
-            set: vec!["shop".into()],
+            names: [].into(),
+            set: ["shop".into()].into(),
             complete: true,
             at: std::time::Instant::now(),
         };

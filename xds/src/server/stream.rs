@@ -4,9 +4,10 @@
 //! response per type, and what changes meanwhile is folded into the next.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
+    pin::pin,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use chancery_proto::{
@@ -167,6 +168,29 @@ impl Ends {
     }
 }
 
+/// What is counted of one type, looked up once.
+struct Meters {
+    type_url: TypeUrl,
+    /// How the type is called in logs and metrics.
+    label: String,
+    responses: metrics::Counter,
+    bytes: metrics::Counter,
+    acknowledged: metrics::Histogram,
+}
+
+impl Meters {
+    fn new(type_url: TypeUrl, tables: &Tables) -> Self {
+        let label = label(&type_url, tables);
+        Self {
+            type_url,
+            responses: metrics::counter!(m::RESPONSES, "type" => label.clone()),
+            bytes: metrics::counter!(m::RESPONSE_BYTES, "type" => label.clone()),
+            acknowledged: metrics::histogram!(m::ACKNOWLEDGE_SECONDS, "type" => label.clone()),
+            label,
+        }
+    }
+}
+
 struct Stream<S: Variant> {
     cache: Arc<Cache>,
     head: watch::Receiver<u64>,
@@ -175,8 +199,8 @@ struct Stream<S: Variant> {
     /// Id and cluster of the node; neither may change.
     node: (String, String),
     session: Session<S>,
-    /// How each type is called in logs and metrics.
-    labels: HashMap<TypeUrl, String>,
+    /// The types that were asked for.
+    meters: Vec<Meters>,
     /// Replies that the connection has not taken yet, at most one per type.
     queue: VecDeque<Response<S::Reply>>,
 }
@@ -201,7 +225,7 @@ where
             only: context.only,
             node,
             session: Session::new(rules, Instant::now()),
-            labels: HashMap::new(),
+            meters: Vec::new(),
             queue: VecDeque::new(),
         }
     }
@@ -214,11 +238,19 @@ where
         ends: &Ends,
     ) -> Result<(), Status> {
         self.on_request(first)?;
+        // Made once: to begin to wait for them anew each time would cost more than what the stream does in between.
+        let (mut ended, mut closed) = (pin!(ends.ended()), pin!(responses.closed()));
+        let (mut alarm, mut armed) = (pin!(tokio::time::sleep(Duration::ZERO)), false);
         loop {
-            let next_look = self.pump(responses)?;
+            // It may be too early, as what it was for may have come; then it is set anew.
+            let next_look = self.pump(responses)?.map(tokio::time::Instant::from);
+            if let Some(at) = next_look.filter(|at| !armed || *at < alarm.deadline()) {
+                alarm.as_mut().reset(at);
+                armed = true;
+            }
             let blocked = !self.queue.is_empty();
             tokio::select! {
-                ended = ends.ended() => return Err(ended),
+                ended = &mut ended => return Err(ended),
                 request = requests.message() => match request? {
                     Some(request) => self.on_request(request)?,
                     None => return Ok(()),
@@ -228,9 +260,9 @@ where
                     (Ok(permit), Some(response)) => permit.send(response),
                     _ => return Ok(()),
                 },
-                () = responses.closed() => return Ok(()),
+                () = &mut closed => return Ok(()),
                 () = self.status.questions().asked() => self.answer(),
-                () = until(next_look) => {}
+                () = &mut alarm, if armed => armed = false,
             }
         }
     }
@@ -246,8 +278,8 @@ where
             let tables = self.cache.snapshot();
             let verdict = self.session.on_request(&type_url, request, &tables);
             let verdict = verdict.map_err(|error| Status::resource_exhausted(error.to_string()))?;
-            if !self.labels.contains_key(&type_url) {
-                self.labels.insert(type_url.clone(), label(&type_url, &tables));
+            if self.meters(&type_url).is_none() {
+                self.meters.push(Meters::new(type_url.clone(), &tables));
                 self.status.on_subscribed(&type_url);
             }
             verdict
@@ -270,16 +302,23 @@ where
             (given, Some(only)) if given != only => {
                 Err(Status::invalid_argument(format!("this service serves {only}, not {given}")))
             }
-            (given, _) => Ok(TypeUrl::from(given)),
+            (given, _) => {
+                let known = self.meters(given).map(|meters| meters.type_url.clone());
+                Ok(known.unwrap_or_else(|| TypeUrl::from(given)))
+            }
         }
     }
 
+    fn meters(&self, type_url: &str) -> Option<&Meters> {
+        self.meters.iter().find(|meters| &*meters.type_url == type_url)
+    }
+
     fn on_verdict(&self, type_url: &TypeUrl, verdict: Verdict) {
-        let short = self.label(type_url);
+        let Some(Meters { label: short, acknowledged, .. }) = self.meters(type_url) else { return };
         match verdict {
             Verdict::None => {}
             Verdict::Acknowledged(sent) => {
-                metrics::histogram!(m::ACKNOWLEDGE_SECONDS, "type" => short).record(sent.at.elapsed().as_secs_f64());
+                acknowledged.record(sent.at.elapsed().as_secs_f64());
                 self.status.on_acknowledged(type_url, &sent, SystemTime::now());
             }
             Verdict::Rejected(sent, message) => {
@@ -328,14 +367,16 @@ where
             }
             for (type_url, sent, reply) in replies {
                 let response = Response { type_url, nonce: sent.nonce.clone(), version: sent.version.clone(), reply };
-                let short = self.label(&response.type_url);
-                metrics::counter!(m::RESPONSE_BYTES, "type" => short.clone()).increment(response.encoded_len() as u64);
-                metrics::counter!(m::RESPONSES, "type" => short.clone()).increment(1);
+                let meters = self.meters(&response.type_url);
+                if let Some(meters) = meters {
+                    meters.bytes.increment(response.encoded_len() as u64);
+                    meters.responses.increment(1);
+                }
                 tracing::debug!(
                     proxy = self.node.0,
-                    r#type = short,
-                    nonce = sent.nonce,
-                    version = sent.version,
+                    r#type = meters.map(|meters| meters.label.as_str()),
+                    nonce = &*sent.nonce,
+                    version = &*sent.version,
                     resources = sent.names.len(),
                     "response"
                 );
@@ -343,10 +384,6 @@ where
                 self.queue.push_back(response);
             }
         }
-    }
-
-    fn label(&self, type_url: &TypeUrl) -> String {
-        self.labels.get(type_url).cloned().unwrap_or_default()
     }
 }
 
@@ -359,13 +396,6 @@ fn label(type_url: &str, tables: &Tables) -> String {
 
 fn shutting_down() -> Status {
     Status::unavailable("the control plane is shutting down")
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

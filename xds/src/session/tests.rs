@@ -45,7 +45,7 @@ fn apply(cache: &Cache, sequence: u64, set: &[&str], removed: &[&str]) {
 }
 
 fn answer(session: &mut Session<Delta>, cache: &Cache, reply: &(TypeUrl, Sent, impl Sized)) {
-    let request = DeltaDiscoveryRequest { response_nonce: reply.1.nonce.clone(), ..Default::default() };
+    let request = DeltaDiscoveryRequest { response_nonce: reply.1.nonce.to_string(), ..Default::default() };
     session.on_request(&reply.0, request, &cache.snapshot()).unwrap();
 }
 
@@ -255,7 +255,7 @@ fn endpoints_follow_a_cluster_that_changed_and_no_other() {
     let turn = session.turn(&cache.snapshot(), now).unwrap();
     for (type_url, sent, _) in &turn.replies {
         let resource_names = if *type_url == endpoints { names.clone() } else { Vec::new() };
-        let ack = DiscoveryRequest { response_nonce: sent.nonce.clone(), resource_names, ..Default::default() };
+        let ack = DiscoveryRequest { response_nonce: sent.nonce.to_string(), resource_names, ..Default::default() };
         session.on_request(type_url, ack, &cache.snapshot()).unwrap();
     }
     set(3, "b", "2");

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Instant};
 
 use chancery_proto::envoy::discovery::DeltaDiscoveryRequest;
 
-use super::{Gate, Progress, Sent, Subscription, TypeRules, Verdict, pending::Want};
+use super::{Gate, Progress, Sent, Subscription, TypeRules, Verdict, WILDCARD, pending::Want};
 use crate::{
     cache::Table,
     rejection,
@@ -43,14 +43,13 @@ impl Subscription for Delta {
         let verdict = self.progress.answered(&request.response_nonce, error);
         let first = self.progress.start(head, !request.initial_resource_versions.is_empty());
         if first && self.progress.rules.legacy_wildcard && request.resource_names_subscribe.is_empty() {
-            self.subscribe("*", table, head, first);
+            self.subscribe(WILDCARD, table, head, first);
         }
         for name in &request.resource_names_subscribe {
             self.subscribe(name, table, head, first);
         }
-        for name in &request.resource_names_unsubscribe {
-            self.unsubscribe(name, table, head);
-        }
+        self.progress.interest.ask_for(&request.resource_names_subscribe, table);
+        self.unsubscribe(&request.resource_names_unsubscribe, table, head);
         if first {
             self.take_initial_versions(&request.initial_resource_versions, table, head);
         }
@@ -105,7 +104,7 @@ impl Subscription for Delta {
 impl Delta {
     fn subscribe(&mut self, name: &str, table: &Table, head: u64, first: bool) {
         let progress = &mut self.progress;
-        if name == "*" {
+        if name == WILDCARD {
             // Said again while it holds, it asks for nothing: Envoy spells the legacy wildcard out when
             // names join it.
             if !progress.interest.wildcard {
@@ -125,24 +124,27 @@ impl Delta {
         progress.want(name.clone(), head, Want::ASKED);
         if progress.rules.always_resent && table.removed(&name).is_some() {
             // Its cluster may be about to go as well, and wait for its endpoints until then.
-            progress.mark_doomed(name.clone(), 0, head);
+            progress.mark_doomed(name, 0, head);
         }
-        progress.interest.names.insert(name);
     }
 
-    fn unsubscribe(&mut self, name: &str, table: &Table, head: u64) {
+    fn unsubscribe(&mut self, names: &[String], table: &Table, head: u64) {
         let progress = &mut self.progress;
-        if name == "*" {
-            progress.interest.wildcard = false;
-            progress.owed = false;
-            progress.skip_uninteresting();
-        } else if progress.interest.names.remove(name) {
-            if !progress.interest.wildcard {
-                progress.forget(name);
-            } else if !progress.is_doomed(name) {
-                // The client cannot know whether the wildcard still gives it this one: it is told. If it is
-                // about to lose it, it is told then.
-                progress.want(table.shared(name), head, Want::ASKED);
+        let before = progress.interest.clone();
+        progress.interest.give_up(names, table);
+        for name in names {
+            if name == WILDCARD {
+                progress.interest.wildcard = false;
+                progress.owed = false;
+                progress.skip_uninteresting();
+            } else if before.names(name) {
+                if !progress.interest.wildcard {
+                    progress.forget(name);
+                } else if !progress.is_doomed(name) {
+                    // The client cannot know whether the wildcard still gives it this one: it is told. If it is
+                    // about to lose it, it is told then.
+                    progress.want(table.shared(name), head, Want::ASKED);
+                }
             }
         }
     }

@@ -20,10 +20,10 @@ pub mod progress;
 mod refusals;
 pub mod sotw;
 
-use std::{collections::HashSet, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 pub use self::progress::{Progress, Standing, State};
-use crate::{cache::Table, resource::Name};
+use crate::{cache::Table, names::NameSet, resource::Name};
 
 /// What differs from one resource type to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct TypeRules {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     wildcard: bool,
-    names: HashSet<Name>,
+    names: Arc<NameSet>,
 }
 
 impl Interest {
@@ -66,22 +66,49 @@ impl Interest {
     pub fn names(&self, name: &str) -> bool {
         self.names.contains(name)
     }
+
+    /// Adds `names`, but for the one that stands for everything.
+    fn ask_for(&mut self, names: &[String], table: &Table) {
+        if !names.is_empty() {
+            self.names = table.asked_for().with(&self.names, by_name(names), |name| table.shared(name));
+        }
+    }
+
+    /// The names that `before` did not have.
+    fn asked_since(&self, before: &Self) -> impl Iterator<Item = &Name> {
+        let same = Arc::ptr_eq(&self.names, &before.names);
+        self.names.iter().filter(move |name| !same && !before.names(name))
+    }
+
+    /// Leaves out `names`, but for the one that stands for everything.
+    fn give_up(&mut self, names: &[String], table: &Table) {
+        if !names.is_empty() {
+            self.names = table.asked_for().without(&self.names, by_name(names));
+        }
+    }
 }
 
-/// A response that was sent.
+/// The name that stands for everything.
+const WILDCARD: &str = "*";
+
+fn by_name(names: &[String]) -> impl Iterator<Item = &str> + Clone {
+    names.iter().map(String::as_str).filter(|name| *name != WILDCARD)
+}
+
+/// A response that was sent. Cloning shares what is in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sent {
     /// Its nonce.
-    pub nonce: String,
+    pub nonce: Arc<str>,
     /// The version of the whole, as it was sent.
-    pub version: String,
+    pub version: Arc<str>,
     /// The sequence of the cache it brings the client to.
     pub sequence: u64,
     /// The resources in it, set or removed.
-    pub names: Vec<Name>,
+    pub names: Arc<[Name]>,
     /// Those of them that may be new or changed for the client, or were asked for: a state-of-the-world
     /// response has others in it as well.
-    pub set: Vec<Name>,
+    pub set: Arc<[Name]>,
     /// Whether nothing was held back when it was sent.
     pub complete: bool,
     /// When it was handed to the connection.

@@ -77,7 +77,8 @@ impl Progress {
 
     /// Takes in what changed in the cache since the last time.
     pub fn absorb(&mut self, table: &Table, head: u64) -> Result<(), FellBehind> {
-        if self.seen == head {
+        if table.changed_at() <= self.seen {
+            self.seen = head;
             return Ok(());
         }
         let changes = table.changes_since(self.seen).ok_or(FellBehind)?;
@@ -183,12 +184,18 @@ impl Progress {
 
     /// The names in responses that have not been answered: the client may be yet to read them.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = &Name> {
-        self.unanswered.iter().flat_map(|unanswered| &unanswered.sent.names)
+        self.unanswered.iter().flat_map(|unanswered| &*unanswered.sent.names)
     }
 
     /// Holds nothing back any more for the answer to the last response.
     pub fn give_up_waiting(&mut self) {
         self.waiting = false;
+    }
+
+    /// Whether there is nothing to send, now or later.
+    pub fn is_idle(&self) -> bool {
+        let later = self.parked.is_empty() && self.kept_back.is_empty() && self.doomed.is_empty();
+        later && !self.has_unsent_additions()
     }
 
     /// Whether there is something new or changed to send.
@@ -401,13 +408,13 @@ impl Progress {
 
     /// Takes the answer to a response, if `nonce` names one. Those before it will not be answered any more.
     pub(super) fn answered(&mut self, nonce: &str, error: Option<String>) -> Verdict {
-        let answered = self.unanswered.iter().position(|unanswered| unanswered.sent.nonce == nonce);
+        let answered = self.unanswered.iter().position(|unanswered| *unanswered.sent.nonce == *nonce);
         let answered = answered.and_then(|at| self.unanswered.drain(..=at).next_back());
         self.waiting &= !self.unanswered.is_empty();
         let Some(Unanswered { oldest, new, sent }) = answered else { return Verdict::None };
         match error {
             None => {
-                for name in &sent.names {
+                for name in &*sent.names {
                     self.refused.remove(name);
                 }
                 Verdict::Acknowledged(sent)
@@ -425,11 +432,11 @@ impl Progress {
     pub(super) fn send(&mut self, version: String, names: Vec<Name>, set: Vec<Name>, now: Instant) -> Sent {
         self.nonce += 1;
         let sent = Sent {
-            nonce: self.nonce.to_string(),
-            version,
+            nonce: self.nonce.to_string().into(),
+            version: version.into(),
             sequence: self.seen,
-            names,
-            set,
+            names: names.into(),
+            set: set.into(),
             complete: !self.has_unsent_additions() && self.doomed.is_empty(),
             at: now,
         };

@@ -128,11 +128,13 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::resource::{field_len, put_field};
 
     fn sent(names: &[&str]) -> Sent {
-        let names: Vec<Name> = names.iter().map(|name| Name::from(*name)).collect();
+        let names: Arc<[Name]> = names.iter().map(|name| Name::from(*name)).collect();
         Sent {
             nonce: "1".into(),
             version: "v".into(),

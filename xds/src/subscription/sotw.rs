@@ -7,11 +7,11 @@
 //! For LDS and CDS a response carries every resource, and what is not in it is deleted; a resource whose
 //! removal has to wait stays in it until then. Other types send what changed, and have no removal.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use chancery_proto::envoy::discovery::DiscoveryRequest;
 
-use super::{Gate, Interest, Progress, Sent, Subscription, TypeRules, Verdict, pending::Want};
+use super::{Gate, Interest, Progress, Sent, Subscription, TypeRules, Verdict, WILDCARD, pending::Want};
 use crate::{
     cache::{Kept, Table},
     rejection,
@@ -23,7 +23,7 @@ use crate::{
 pub struct Sotw {
     progress: Progress,
     /// The nonce a request must carry not to be stale.
-    last_nonce: String,
+    last_nonce: Arc<str>,
     /// Whether a request has ever carried names: afterwards an empty list means none, not all.
     named: bool,
 }
@@ -40,7 +40,7 @@ impl Subscription for Sotw {
     type Reply = SotwReply;
 
     fn new(rules: TypeRules) -> Self {
-        Self { progress: Progress::new(rules), last_nonce: String::new(), named: false }
+        Self { progress: Progress::new(rules), last_nonce: Arc::default(), named: false }
     }
 
     fn on_request(&mut self, request: DiscoveryRequest, table: &Table, head: u64) -> Verdict {
@@ -49,7 +49,7 @@ impl Subscription for Sotw {
             self.begin(&request.version_info, table, head);
             return Verdict::None;
         }
-        if request.response_nonce != self.last_nonce {
+        if *request.response_nonce != *self.last_nonce {
             return Verdict::None;
         }
         let error = request.error_detail.map(|status| rejection::cut(status.message));
@@ -62,9 +62,9 @@ impl Subscription for Sotw {
             let named = |name: &str| before.names.contains(name);
             progress.want_all(table, head, |name| if named(name) { Want::PERHAPS_HELD } else { Want::NEW });
         }
-        let new: Vec<Name> = progress.interest.names.difference(&before.names).cloned().collect();
-        for name in new {
-            progress.want(name, head, Want::ASKED);
+        let next = progress.interest.clone();
+        for name in next.asked_since(&before) {
+            progress.want(name.clone(), head, Want::ASKED);
         }
         progress.skip_uninteresting();
         verdict
@@ -108,15 +108,9 @@ impl Sotw {
     fn parse_interest(&mut self, names: &[String], table: &Table) -> Interest {
         let legacy_wildcard = names.is_empty() && !self.named && self.progress.rules.legacy_wildcard;
         self.named |= !names.is_empty();
-        let mut interest = Interest { wildcard: legacy_wildcard, ..Interest::default() };
-        for name in names {
-            if name == "*" {
-                interest.wildcard = true;
-            } else {
-                let before = self.progress.interest.names.get(name.as_str());
-                interest.names.insert(before.cloned().unwrap_or_else(|| table.shared(name)));
-            }
-        }
+        let wildcard = legacy_wildcard || names.iter().any(|name| name == WILDCARD);
+        let mut interest = Interest { wildcard, ..Interest::default() };
+        interest.ask_for(names, table);
         interest
     }
 
@@ -134,12 +128,13 @@ impl Sotw {
         }
         let at = parse(held).and_then(|held| table.sequence_of(held)).filter(|_| progress.rules.full_state);
         progress.want_all(table, head, |name| at.map_or(Want::NEW, |at| Want::since(table, name, at)));
-        for name in progress.interest.names.clone() {
-            let went = table.resource(&name).is_none() && table.removed(&name).is_some();
+        let names = progress.interest.names.clone();
+        for name in names.iter() {
+            let went = table.resource(name).is_none() && table.removed(name).is_some();
             match known && went {
                 // It may have it, and need it until its routes have changed.
-                true => progress.doom(name, head),
-                false => progress.want(name, head, Want::ASKED),
+                true => progress.doom(name.clone(), head),
+                false => progress.want(name.clone(), head, Want::ASKED),
             }
         }
         let Some(at) = at else { return };
@@ -197,9 +192,7 @@ fn interesting<'t>(interest: &Interest, table: &'t Table) -> Box<dyn Iterator<It
     if interest.wildcard {
         return Box::new(table.resources());
     }
-    let mut names: Vec<&Name> = interest.names.iter().collect();
-    names.sort_unstable();
-    let resources: Vec<_> = names.into_iter().filter_map(|name| table.resource(name)).collect();
+    let resources: Vec<_> = interest.names.iter().filter_map(|name| table.resource(name)).collect();
     Box::new(resources.into_iter())
 }
 

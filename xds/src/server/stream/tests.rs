@@ -34,7 +34,7 @@ async fn a_change_that_comes_while_the_connection_takes_the_last_reply_is_looked
     stream.on_request(all_of("c")).unwrap();
     stream.pump(&responses).unwrap();
     let nonce = taken.recv().await.unwrap().nonce;
-    let ack = DeltaDiscoveryRequest { type_url: "c".into(), response_nonce: nonce, ..Default::default() };
+    let ack = DeltaDiscoveryRequest { type_url: "c".into(), response_nonce: nonce.to_string(), ..Default::default() };
     stream.on_request(ack).unwrap();
 
     stream.on_request(all_of("a")).unwrap();

@@ -251,9 +251,9 @@ impl<D: Dialect> Proxy<D> {
             // It may have crossed a request that wants it no more.
             typed.held.retain(|name, _| typed.names.contains(name));
         }
-        typed.nonce.clone_from(&sent.nonce);
+        typed.nonce = sent.nonce.to_string();
         if bad.is_empty() {
-            typed.version.clone_from(&sent.version);
+            typed.version = sent.version.to_string();
         }
         match type_url {
             type_url::CLUSTER => {

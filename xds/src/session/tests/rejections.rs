@@ -50,7 +50,7 @@ impl World {
             let bad: Vec<&str> = sent.names.iter().map(|name| &**name).filter(|name| bad.contains(name)).collect();
             let message = format!("Error adding/updating cluster(s) {}: bad", bad.join(": bad, "));
             let request = DeltaDiscoveryRequest {
-                response_nonce: sent.nonce.clone(),
+                response_nonce: sent.nonce.to_string(),
                 error_detail: (!bad.is_empty()).then_some(Status { message, ..Status::default() }),
                 ..DeltaDiscoveryRequest::default()
             };

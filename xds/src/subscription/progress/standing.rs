@@ -54,12 +54,12 @@ impl Progress {
         let mut in_flight = BTreeMap::new();
         for unanswered in &self.unanswered {
             let before = unanswered.oldest.saturating_sub(1);
-            for name in &unanswered.sent.names {
+            for name in &*unanswered.sent.names {
                 in_flight
                     .entry(&**name)
                     .or_insert((false, table.surely_had(name, before) && !unanswered.new.contains(name)));
             }
-            for name in &unanswered.sent.set {
+            for name in &*unanswered.sent.set {
                 in_flight.entry(&**name).and_modify(|(set, _)| *set = true);
             }
         }

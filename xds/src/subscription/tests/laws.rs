@@ -104,7 +104,7 @@ impl<C: Client> World<C> {
     fn read(&mut self, accept: bool) -> bool {
         let Some((sent, reply)) = self.responses.pop_front() else { return false };
         self.requests.push_back(self.client.read(&sent, &reply, accept));
-        self.answered.push(sent.nonce);
+        self.answered.push(sent.nonce.to_string());
         true
     }
 

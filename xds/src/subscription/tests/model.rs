@@ -149,7 +149,7 @@ impl Client for DeltaClient {
     }
 
     fn read(&mut self, sent: &Sent, reply: &DeltaReply, accept: bool) -> DeltaDiscoveryRequest {
-        let mut request = DeltaDiscoveryRequest { response_nonce: sent.nonce.clone(), ..Default::default() };
+        let mut request = DeltaDiscoveryRequest { response_nonce: sent.nonce.to_string(), ..Default::default() };
         let names = strings(reply.upserts.iter().map(Resource::name)).into_iter().chain(strings(&reply.removed));
         let names: Vec<String> = names.collect();
         let distinct: BTreeSet<&String> = names.iter().collect();
@@ -250,7 +250,7 @@ impl Client for SotwClient {
     }
 
     fn read(&mut self, sent: &Sent, reply: &SotwReply, accept: bool) -> DiscoveryRequest {
-        self.nonce.clone_from(&sent.nonce);
+        self.nonce = sent.nonce.to_string();
         let resources = reply.resources.iter().map(|r| (r.name().to_string(), r.version().to_string()));
         let resources: Held = resources.collect();
         assert_eq!(resources.len(), reply.resources.len(), "a name stands twice in a response");
@@ -260,7 +260,7 @@ impl Client for SotwClient {
             self.refused.extend(all);
             return DiscoveryRequest { error_detail: error(), ..self.request() };
         }
-        self.version.clone_from(&sent.version);
+        self.version = sent.version.to_string();
         if self.rules.full_state {
             self.refused.clear();
             self.held = resources;

@@ -10,7 +10,7 @@ fn request(names: &[&str]) -> Request {
 }
 
 pub(super) fn ack(sent: &Sent, names: &[&str]) -> Request {
-    Request { version_info: sent.version.clone(), response_nonce: sent.nonce.clone(), ..request(names) }
+    Request { version_info: sent.version.to_string(), response_nonce: sent.nonce.to_string(), ..request(names) }
 }
 
 fn nack(sent: &Sent, names: &[&str], message: &str) -> Request {
@@ -49,7 +49,7 @@ fn a_rejection_is_known_by_its_error_alone() {
     bench.set("a", "2");
     let second = expect(&mut bench, &["a"]);
     // A client that rejects repeats the version it has; one that accepts may, against the rules, as well.
-    let old_version = Request { version_info: first.version, ..ack(&second, &["a"]) };
+    let old_version = Request { version_info: first.version.to_string(), ..ack(&second, &["a"]) };
     assert_eq!(bench.ask(old_version), Verdict::Acknowledged(second));
     bench.set("a", "3");
     let third = expect(&mut bench, &["a"]);
@@ -206,8 +206,8 @@ fn a_full_response_says_which_of_it_is_new() {
     expect_and_ack(&mut bench, &["a", "b"], &[]);
     bench.set("b", "2");
     let sent = expect_and_ack(&mut bench, &["a", "b"], &[]);
-    assert_eq!(strings(&sent.names), ["a", "b"]);
-    assert_eq!(strings(&sent.set), ["b"]);
+    assert_eq!(strings(&*sent.names), ["a", "b"]);
+    assert_eq!(strings(&*sent.set), ["b"]);
 }
 
 #[test]
