@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use chancery_control_plane::{app, settings::Flags};
 use clap::Parser;
 
+/// What thousands of streams took for a moment goes back to the system.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Flags::parse()).await {
