@@ -19,7 +19,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("xds", &["chancery-proto"]),
     ("control-plane", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
     ("rate-limiter", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
-    ("rate-limiter/fuzz", &["chancery-rate-limiter"]),
+    ("fuzz", &["chancery-proto", "chancery-rate-limiter", "chancery-sidecar", "chancery-xds"]),
     ("sidecar", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
     ("cli", &["chancery-control-plane", "chancery-rate-limiter", "chancery-runtime", "chancery-sidecar"]),
     ("e2e", &["chancery-control-plane", "chancery-proto", "chancery-rate-limiter", "chancery-xds"]),

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use super::{MAX_HEAD, Sent, Shared, failed, gone_away, no_connection, timer};
 use crate::{
     layer::{Failed, held::Held},
-    proxy::body::{Body, boxed, lend},
+    proxy::body::{Body, Loan, boxed, empty, lend},
 };
 
 /// Pings tell when a connection is dead; the sum of both is how long that may take.
@@ -48,9 +49,15 @@ impl Http2 {
             }
         };
         let (head, body) = request.into_parts();
-        let (lent, loan) = lend(body);
+        // Nothing can be had back by itself.
+        let (going, loan) = if body.is_end_stream() {
+            (body, None)
+        } else {
+            let (lent, loan) = lend(body);
+            (boxed(lent), Some(loan))
+        };
         // Of the head only what goes out is there twice.
-        let mut going = Request::new(boxed(lent));
+        let mut going = Request::new(going);
         *going.method_mut() = head.method.clone();
         *going.uri_mut() = head.uri.clone();
         *going.version_mut() = head.version;
@@ -62,7 +69,7 @@ impl Http2 {
                 // Not sent at all, or not looked at.
                 if error.take_message().is_some() || gone_away(error.error()) {
                     self.leave(&current);
-                    if let Some(body) = loan.back() {
+                    if let Some(body) = loan.map_or_else(|| Some(empty()), Loan::back) {
                         return Ok(Sent::Not(Box::new(Request::from_parts(head, body))));
                     }
                 }
