@@ -53,14 +53,14 @@ pub(super) async fn seed(api: &Client, ports: &Ports, more: &[Value], mark: &Pat
     }
     let (mut moved, mut missing) = (Vec::new(), Vec::new());
     for (wanted, is_more) in demo.iter().map(|one| (one, false)).chain(more.iter().map(|one| (one, true))) {
-        match find(api, wanted).await? {
-            Some(mut there) => {
-                if is_ours(&there) && move_ports(&mut there["spec"], &wanted["spec"]) {
-                    moved.push(document(&there));
-                }
+        let Some(mut there) = find(api, wanted).await? else {
+            if is_more {
+                missing.push(wanted.clone());
             }
-            None if is_more => missing.push(wanted.clone()),
-            None => {}
+            continue;
+        };
+        if is_ours(&there) && move_ports(&mut there["spec"], &wanted["spec"]) {
+            moved.push(document(&there));
         }
     }
     if !moved.is_empty() {
@@ -156,7 +156,9 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
 
 /// A resource with our label.
 pub(super) fn resource(kind: &str, name: &str, spec: Value) -> Value {
-    json!({ "kind": kind, "name": name, "labels": { LABEL.0: LABEL.1 }, "spec": spec })
+    let mut resource = json!({ "kind": kind, "name": name, "labels": { LABEL.0: LABEL.1 } });
+    resource["spec"] = spec;
+    resource
 }
 
 /// A catalog that its user has changed so that this contradicts it goes without, which is told: `otherwise`.
