@@ -1,7 +1,7 @@
 //! The admin port: health and metrics as in all programs, and what the sidecar is doing, for people.
 //!
 //! - `GET /config_dump`: every resource in force with its version, and the fields of it that are not looked at.
-//! - `GET /clusters`: endpoints, who of them is out, and what is under way ([`clusters`]).
+//! - `GET /clusters`: endpoints, who of them is out, and what is under way; JSON, or a table with `?format=text`.
 //! - `POST /drain`: begins to drain, as a stop would, but stays.
 
 mod clusters;
