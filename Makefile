@@ -11,19 +11,20 @@ BUILT = $(or $(CARGO_TARGET_DIR),target)
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The unoptimized build: it is there in half the time, starts in well under a second, and shares what it compiles
-# with `make test`. To see what Chancery can do, there is `make bench`.
+# The unoptimized build: it is there in half the time and starts in well under a second. To see what Chancery can do, there
+# is `make bench`. With `--workspace`, features are chosen as for all packages, though only one is built: so it shares with
+# `cargo build --workspace --bins` all that it compiles, and with `make test` what is not built on tokio, which has a feature more there.
 run: ## Set up, build and run everything on this machine: `chancery dev` with a real Envoy (ARGS="…" adds flags)
 	@scripts/setup run
-	$(CARGO) build --locked --package chancery
+	$(CARGO) build --locked --workspace --bin chancery
 	$(BUILT)/debug/chancery dev $(ARGS)
 
-# Three passes over one build: selecting the same packages each time keeps it one build.
+# Three passes over one build: the same packages, and the features that tests ask for, from the start.
 # Integration tests run one at a time: several of them start Envoys and count lost requests, and
 # what they would then measure on two cores is each other.
 test: ## Set up and run every test
 	@scripts/setup test
-	$(CARGO) build --locked --workspace --bins
+	$(CARGO) build --locked --workspace --bins --tests
 	$(CARGO) test --locked --workspace --no-fail-fast --lib --bins
 	$(CARGO) test --locked --workspace --no-fail-fast --doc
 	$(CARGO) test --locked --workspace --no-fail-fast --test '*' -- --test-threads=1

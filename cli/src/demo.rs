@@ -25,8 +25,8 @@ use chancery_runtime::{drain::Signals, telemetry};
 use clap::Args;
 use serde::Serialize;
 
-pub(crate) use self::upstream::Upstream;
-use self::{chaos::Chaos, control::Control, upstream::State};
+pub(crate) use self::{chaos::Chaos, upstream::Upstream};
+use self::{control::Control, upstream::State};
 use crate::failure::Failure;
 
 /// `chancery demo-upstream`
@@ -61,17 +61,32 @@ pub(crate) async fn run(args: DemoUpstreamArgs) -> Result<(), Failure> {
 
 async fn serve(args: DemoUpstreamArgs, chaos: Chaos) -> Result<()> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
-    let state = Arc::new(State::new(&args.name, chaos));
-    let mut upstreams = Vec::new();
-    for address in args.addr {
-        upstreams.push(Upstream::of(state.clone(), address).await?);
-    }
-    let control_addr = args.control_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let control = Control::start(control_addr, state).await?;
-    let addresses = upstreams.iter().map(Upstream::address).collect();
-    telemetry::ready_line(&Addresses { upstreams: addresses, control: control.address() })?;
+    let control = args.control_addr.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let faulty = Faulty::start(&args.name, &args.addr, control, chaos).await?;
+    let upstreams = faulty.upstreams.iter().map(Upstream::address).collect();
+    telemetry::ready_line(&Addresses { upstreams, control: faulty.control.address() })?;
     signals.received().await;
     Ok(())
+}
+
+/// A running upstream whose faults can be switched; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Faulty {
+    upstreams: Vec<Upstream>,
+    control: Control,
+}
+
+impl Faulty {
+    /// Serves at each of `addresses` as `name`, all with the same faults, which are switched at `control`.
+    pub(crate) async fn start(name: &str, addresses: &[SocketAddr], control: SocketAddr, chaos: Chaos) -> Result<Self> {
+        let state = Arc::new(State::new(name, chaos));
+        let mut upstreams = Vec::new();
+        for address in addresses {
+            upstreams.push(Upstream::of(state.clone(), *address).await?);
+        }
+        let control = Control::start(control, state).await?;
+        Ok(Self { upstreams, control })
+    }
 }
 
 /// Reads faults, from the JSON itself or from a file.

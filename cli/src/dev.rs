@@ -9,6 +9,7 @@
 //! where; it exists only while everything is up, so its existence is the signal to wait for. What
 //! was started ends in reverse order, and ends too if this process is killed.
 
+mod chaos;
 mod control_plane;
 mod envoy;
 mod facts;
@@ -45,11 +46,14 @@ use self::{
     envoy::{Envoy, Launch},
     facts::Facts,
     folder::Folder,
-    ports::Ports,
+    ports::{Optional, Ports},
     rate_limiter::RateLimiter,
     sidecar::Sidecar,
 };
-use crate::{client::Client, demo::Upstream};
+use crate::{
+    client::Client,
+    demo::{Faulty, Upstream},
+};
 
 /// The folder of the development CA within the data folder.
 pub const CA_DIR: &str = "ca";
@@ -92,6 +96,9 @@ pub struct DevArgs {
     /// Envoy's binary [default: `envoy` on PATH, or .dev/envoy/bin/envoy here or above this program]
     #[arg(long, value_name = "FILE", env = "CHANCERY_ENVOY")]
     pub envoy: Option<PathBuf>,
+    /// Add a service with three endpoints, one of which fails, to see its breaker open and close
+    #[arg(long)]
+    pub chaos: bool,
     /// Ask Envoy about every change before it is stored, which takes a tenth of a second
     #[arg(long, conflicts_with = "no_envoy")]
     pub validate: bool,
@@ -130,6 +137,7 @@ struct Dev {
     folder: Folder,
     facts: Facts,
     upstreams: Vec<Upstream>,
+    chaos: Vec<Faulty>,
     control_plane: ControlPlane,
     rate_limiter: RateLimiter,
     sidecar: Sidecar,
@@ -140,7 +148,7 @@ impl Dev {
     async fn start(args: &DevArgs) -> Result<Self> {
         let folder = Folder::open(&args.data_dir)?;
         let ports = Ports::with_offset(args.port_offset);
-        ports.check_free(!args.no_envoy)?;
+        ports.check_free(Optional { envoy: !args.no_envoy, chaos: args.chaos })?;
         let binary = if args.no_envoy { None } else { Some(envoy::find(args.envoy.as_deref())?) };
         let identity = Identity::issue(&folder)?;
 
@@ -148,10 +156,14 @@ impl Dev {
         for (name, port) in [("demo-a", ports.upstreams[0]), ("demo-b", ports.upstreams[1])] {
             upstreams.push(Upstream::start(name, port).await?);
         }
+        let faulty = if args.chaos { chaos::endpoints(&ports) } else { Vec::new() };
+        let chaos = chaos::start(&faulty).await?;
         let asked = binary.as_deref().filter(|_| args.validate);
         let (control_plane, admin_token) = control_plane::start(&folder, &ports, &identity.server, asked).await?;
         let api = Client::new(&format!("http://{}", ports.api), &admin_token)?;
-        let demo = seed::seed(&api, &ports, &folder.join("demo")).await.context("cannot write the demo resources")?;
+        let more = if args.chaos { chaos::resources(&ports).to_vec() } else { Vec::new() };
+        let demo =
+            seed::seed(&api, &ports, &more, &folder.join("demo")).await.context("cannot write the demo resources")?;
         let bootstrap = bootstrap(SIDECAR, &ports, &identity.sidecar, None)?;
         let bootstrap = write(folder.join("sidecar.json"), &bootstrap)?;
         // After the demo, so that its limits and routes are in force when this returns.
@@ -180,6 +192,7 @@ impl Dev {
             sidecar_outbound: ports.sidecar_outbound,
             sidecar_admin: ports.sidecar_admin,
             upstreams: ports.upstreams.to_vec(),
+            chaos: faulty,
             pids: [("chancery".to_owned(), std::process::id())].into(),
         };
         let envoy = match binary {
@@ -201,7 +214,7 @@ impl Dev {
                 Some(envoy)
             }
         };
-        Ok(Self { folder, facts, upstreams, control_plane, rate_limiter, sidecar, envoy })
+        Ok(Self { folder, facts, upstreams, chaos, control_plane, rate_limiter, sidecar, envoy })
     }
 
     /// Says that everything is up: to programs by file and stdout, to people in words.
@@ -241,14 +254,14 @@ impl Dev {
 
     /// Ends everything, Envoy first: its clients get answers as long as there is somebody to answer.
     async fn stop(self) -> Result<()> {
-        let Self { folder, facts: _, upstreams, control_plane, rate_limiter, sidecar, envoy } = self;
+        let Self { folder, facts: _, upstreams, chaos, control_plane, rate_limiter, sidecar, envoy } = self;
         folder.remove_dev_json();
         if let Some(envoy) = envoy {
             envoy.stop().await;
         }
         let (limited, passed) = tokio::join!(rate_limiter.stop(), sidecar.stop());
         let stopped = control_plane.stop().await;
-        drop(upstreams);
+        drop((upstreams, chaos));
         drop(folder);
         limited.and(passed).and(stopped)
     }

@@ -12,7 +12,7 @@ use crate::{
     failure::Failure,
     kind,
     output::{self, OutputArgs},
-    write::{self, WaitArgs},
+    write::WriteArgs,
 };
 
 /// `chancery history`
@@ -38,17 +38,7 @@ pub(crate) struct RevertArgs {
     /// The revision to undo
     revision: u64,
     #[command(flatten)]
-    wait: WaitArgs,
-    /// Why; kept with the revision
-    #[arg(short, long, value_name = "TEXT")]
-    message: Option<String>,
-    /// Check, and say what would change, but write nothing
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    connection: ConnectionArgs,
+    write: WriteArgs,
 }
 
 /// Shows who changed what.
@@ -64,13 +54,8 @@ pub(crate) async fn history(args: HistoryArgs) -> Result<(), Failure> {
 
 /// Undoes a revision.
 pub(crate) async fn revert(args: RevertArgs) -> Result<(), Failure> {
-    let client = args.connection.client()?;
     let call = Call::new(Method::POST, format!("/api/v1/revisions/{}/revert", args.revision));
-    let mut call = call.query_if("message", args.message.as_ref());
-    if args.dry_run {
-        call = call.query("dryRun", &true);
-    }
-    write::write(&client, call, &args.wait, args.output).await
+    args.write.write(&args.write.client()?, call).await
 }
 
 /// A table of revisions.

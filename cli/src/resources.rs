@@ -18,7 +18,7 @@ use crate::{
     history, kind, limits,
     manifest::{FileArgs, Manifest},
     output::{self, Format, OutputArgs},
-    write::{self, WaitArgs},
+    write::{self, WriteArgs},
 };
 
 /// Resources of one page.
@@ -40,21 +40,11 @@ pub(crate) struct PlanArgs {
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
     files: FileArgs,
-    #[command(flatten)]
-    wait: WaitArgs,
-    /// Why; kept with the revision
-    #[arg(short, long, value_name = "TEXT")]
-    message: Option<String>,
     /// Only if nothing else was changed since this revision
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
-    /// Check, and say what would change, but write nothing
-    #[arg(long)]
-    dry_run: bool,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    connection: ConnectionArgs,
+    write: WriteArgs,
 }
 
 /// `chancery get`
@@ -100,17 +90,10 @@ pub(crate) struct DeleteArgs {
     /// Which one
     name: Option<Name>,
     /// Delete what these files name instead: one after the other, what refers to others first
-    #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", conflicts_with = "kind")]
+    #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", conflicts_with_all = ["kind", "dry_run"])]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    wait: WaitArgs,
-    /// Why; kept with the revision
-    #[arg(short, long, value_name = "TEXT")]
-    message: Option<String>,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    connection: ConnectionArgs,
+    write: WriteArgs,
 }
 
 /// Says what an apply would change.
@@ -128,16 +111,12 @@ pub(crate) async fn plan(args: PlanArgs) -> Result<(), Failure> {
 /// Makes what files say.
 pub(crate) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
     let manifest = Manifest::read(&args.files.files)?;
-    let client = args.connection.client()?;
-    let mut call = Call::new(Method::POST, "/api/v1/apply")
-        .body(json!({ "message": args.message, "resources": manifest.values() }));
+    let client = args.write.client()?;
+    let mut call = Call::new(Method::POST, "/api/v1/apply").body(json!({ "resources": manifest.values() }));
     if let Some(revision) = args.if_revision {
         call = call.if_revision(revision);
     }
-    if args.dry_run {
-        call = call.query("dryRun", &true);
-    }
-    let written = write::write(&client, call, &args.wait, args.output).await;
+    let written = args.write.write(&client, call).await;
     written.map_err(|failure| located(failure, &manifest))
 }
 
@@ -177,15 +156,14 @@ pub(crate) async fn describe(args: DescribeArgs) -> Result<(), Failure> {
 
 /// Deletes resources.
 pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
-    let DeleteArgs { kind, name, files, wait, message, output, connection } = args;
+    let DeleteArgs { kind, name, files, write } = args;
     let keys = match kind.zip(name) {
         Some(key) => vec![key],
         None => keys(&Manifest::read(&files)?)?,
     };
-    let client = connection.client()?;
+    let client = write.client()?;
     for (kind, name) in keys {
-        let call = Call::new(Method::DELETE, path(kind, &name)).query_if("message", message.as_ref());
-        match write::write(&client, call, &wait, output).await {
+        match write.write(&client, Call::new(Method::DELETE, path(kind, &name))).await {
             // With files the end is what is wanted.
             Err(Failure::Refused(details)) if details.status == 404 && !files.is_empty() => {
                 eprintln!("{kind}/{name} is not there");

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     answer::{Applied, FieldChange, Written},
     client::{Call, Client},
+    connection::ConnectionArgs,
     failure::Failure,
     output::OutputArgs,
     progress,
@@ -16,15 +17,25 @@ use crate::{
 /// The longest that the API waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Whether to wait for the proxies.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct WaitArgs {
+/// What every write may be told.
+#[derive(Debug, Args)]
+pub(crate) struct WriteArgs {
     /// Return when the proxies that get something new have applied it
     #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, require_equals = true, default_missing_value = "applied")]
     wait: Option<Wait>,
     /// How long to wait, at most 60s
     #[arg(long, value_name = "DURATION", default_value = "30s", requires = "wait", value_parser = timeout)]
     timeout: Duration,
+    /// Why; kept with the revision
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// Check, and say what would change, but write nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// What to wait for.
@@ -42,16 +53,27 @@ fn timeout(text: &str) -> Result<Duration, String> {
     Ok(timeout)
 }
 
-/// Sends a write, waits as it was told to, and prints the answer.
-pub(crate) async fn write(client: &Client, call: Call, wait: &WaitArgs, output: OutputArgs) -> Result<(), Failure> {
-    let value: Value = match wait.wait {
-        None => client.send(call).await?,
-        Some(Wait::Applied) => progress::beside(client, client.send(call.wait_applied(wait.timeout))).await?,
-    };
-    let written: Written = serde_json::from_value(value.clone())
-        .map_err(|error| Failure::Usage(format!("the answer is not one of a control plane: {error}")))?;
-    output.print(&value, |_| told(&written))?;
-    written.applied.as_ref().map_or(Ok(()), arrived)
+impl WriteArgs {
+    /// The client of the control plane that is meant.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        self.connection.client()
+    }
+
+    /// Sends a write, waits as it was told to, and prints the answer.
+    pub(crate) async fn write(&self, client: &Client, call: Call) -> Result<(), Failure> {
+        let mut call = call.query_if("message", self.message.as_ref());
+        if self.dry_run {
+            call = call.query("dryRun", &true);
+        }
+        let value: Value = match self.wait {
+            None => client.send(call).await?,
+            Some(Wait::Applied) => progress::beside(client, client.send(call.wait_applied(self.timeout))).await?,
+        };
+        let written: Written = serde_json::from_value(value.clone())
+            .map_err(|error| Failure::Usage(format!("the answer is not one of a control plane: {error}")))?;
+        self.output.print(&value, |_| told(&written))?;
+        written.applied.as_ref().map_or(Ok(()), arrived)
+    }
 }
 
 /// Whether every proxy has it.

@@ -58,15 +58,31 @@ impl Demo {
 
     /// Switches to these faults, as `PUT /chaos` takes them.
     pub async fn fails(&self, chaos: &Value) -> Result<()> {
+        Control(self.control).fails(chaos).await
+    }
+
+    /// What it has counted.
+    pub async fn counted(&self) -> Result<Counted> {
+        Control(self.control).counted().await
+    }
+}
+
+/// The port at which the faults of a demo upstream are switched.
+#[derive(Clone, Copy, Debug)]
+pub struct Control(pub SocketAddr);
+
+impl Control {
+    /// Switches to these faults, as `PUT /chaos` takes them.
+    pub async fn fails(self, chaos: &Value) -> Result<()> {
         let request = Request::builder().method(Method::PUT).uri("/chaos").header("host", "control");
-        let answer = fetch(self.control, request.body(Bytes::from(chaos.to_string()))?).await?;
+        let answer = fetch(self.0, request.body(Bytes::from(chaos.to_string()))?).await?;
         ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
         Ok(())
     }
 
     /// What it has counted.
-    pub async fn counted(&self) -> Result<Counted> {
-        let answer = fetch(self.control, get("control", "/chaos/counts")).await?;
+    pub async fn counted(self) -> Result<Counted> {
+        let answer = fetch(self.0, get("control", "/chaos/counts")).await?;
         Ok(serde_json::from_slice(&answer.body)?)
     }
 }

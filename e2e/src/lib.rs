@@ -11,6 +11,7 @@ pub mod client;
 pub mod command;
 pub mod control_plane;
 pub mod demo;
+pub mod dev;
 pub mod document;
 pub mod door;
 pub mod envoy;

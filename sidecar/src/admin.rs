@@ -1,8 +1,10 @@
 //! The admin port: health and metrics as in all programs, and what the sidecar is doing, for people.
 //!
 //! - `GET /config_dump`: every resource in force with its version, and the fields of it that are not looked at.
-//! - `GET /clusters`: endpoints, who of them is out, and what is under way.
+//! - `GET /clusters`: endpoints, who of them is out, and what is under way; JSON, or a table with `?format=text`.
 //! - `POST /drain`: begins to drain, as a stop would, but stays.
+
+mod clusters;
 
 use std::{io, sync::Arc};
 
@@ -22,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::held::Held, policy::p2c::Standing, proxy::world::World};
+use crate::{config::held::Held, proxy::world::World};
 
 /// What the pages show.
 #[derive(Clone)]
@@ -44,7 +46,7 @@ pub struct Pages {
 pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) -> io::Result<()> {
     let own = Router::new()
         .route("/config_dump", get(config_dump))
-        .route("/clusters", get(clusters))
+        .route("/clusters", get(clusters::clusters))
         .route("/drain", post(drain))
         .with_state(pages.clone());
     let router = admin::router(pages.admin).merge(own);
@@ -94,36 +96,6 @@ fn hide(value: &mut Value) {
         Value::Array(values) => values.iter_mut().for_each(hide),
         _ => {}
     }
-}
-
-async fn clusters(State(pages): State<Pages>) -> impl IntoResponse {
-    let world = pages.world.load_full();
-    let mut all: Vec<_> = world.upstreams.values().collect();
-    all.sort_unstable_by_key(|upstream| upstream.cluster.name.clone());
-    let clusters = all.into_iter().map(|upstream| {
-        let endpoints = upstream.members.iter().zip(&upstream.hosts).map(|(member, host)| {
-            json!({
-                "address": member.at.to_string(),
-                "weight": host.weight,
-                "healthy": host.healthy,
-                "standing": match upstream.endpoints.standing(member.id) {
-                    Standing::In => "in",
-                    Standing::Probe => "probe",
-                    Standing::Out => "out",
-                },
-                "pending": upstream.endpoints.pending(member.id),
-                "idleConnections": member.pool.idle(),
-            })
-        });
-        json!({
-            "name": &*upstream.cluster.name,
-            "waitsForSecret": upstream.cluster.settings.tls.as_ref().and_then(|tls| tls.waits_for.as_deref()),
-            "endpoints": endpoints.collect::<Vec<_>>(),
-            "underWay": upstream.queue.under_way(),
-            "waiting": upstream.queue.pending(),
-        })
-    });
-    Json(json!({ "clusters": clusters.collect::<Vec<_>>() }))
 }
 
 async fn drain(State(pages): State<Pages>) -> &'static str {

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// A way in which a service fails. All but the last two come over a request; at most one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It answers with an error.
     Error,
     /// It answers late.
@@ -54,7 +54,7 @@ impl Fault {
 /// The faults of the moment, and how often they come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(super) struct Chaos {
+pub(crate) struct Chaos {
     /// Other faults for another seed.
     pub(super) seed: u64,
     /// The share of requests, or of connections, that meet each; from 0 to 1, those of requests together at most 1.
@@ -87,7 +87,7 @@ impl Default for Chaos {
 
 /// Why faults cannot be had as asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ChaosError {
+pub(crate) enum ChaosError {
     #[error("no faults in JSON: {0}")]
     Syntax(#[from] serde_json::Error),
     #[error("the share of {0:?} is none: from 0 to 1")]

@@ -96,7 +96,8 @@ async fn parse(body: Incoming) -> Result<Chaos> {
 
 fn json<T: Serialize>(value: &T) -> Response<Full<Bytes>> {
     match serde_json::to_vec(value) {
-        Ok(text) => {
+        Ok(mut text) => {
+            text.push(b'\n');
             let mut response = said(StatusCode::OK, text);
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response

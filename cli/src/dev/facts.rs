@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 use chancery_runtime::{SecretString, file};
 use serde::{Serialize, Serializer};
 
+use super::chaos::{self, Endpoint};
+
 /// Everything that a test or script needs to use a running `chancery dev`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,6 +33,9 @@ pub(super) struct Facts {
     pub(super) sidecar_outbound: SocketAddr,
     pub(super) sidecar_admin: SocketAddr,
     pub(super) upstreams: Vec<SocketAddr>,
+    /// Those of `--chaos`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) chaos: Vec<Endpoint>,
     pub(super) pids: BTreeMap<String, u32>,
 }
 
@@ -106,6 +111,9 @@ impl Facts {
         if let [a, b] = self.upstreams.as_slice() {
             line("upstreams", format!("demo-a http://{a}, demo-b http://{b}"));
         }
+        for Endpoint { name, address, control } in &self.chaos {
+            line("chaos", format!("{name} http://{address}, its faults: http://{control}/chaos"));
+        }
         line("data", data.display().to_string());
 
         text.push_str("\nTry, in another terminal:\n\n");
@@ -118,6 +126,9 @@ impl Facts {
 
     /// Commands to try.
     fn suggestions(&self, program: &str) -> Vec<String> {
+        if let Some(endpoint) = self.chaos.last() {
+            return self.watch_a_breaker(endpoint);
+        }
         let routes = format!("{program} get routes");
         let called =
             format!("curl http://{}/any/path    # the same routes, as the sidecar takes them", self.sidecar_outbound);
@@ -130,6 +141,18 @@ impl Facts {
             None => vec![called, routes, format!("{program} describe route demo"), format!("{program} history")],
         }
     }
+
+    /// How to see the breaker of the endpoint that fails.
+    fn watch_a_breaker(&self, failing: &Endpoint) -> Vec<String> {
+        let Endpoint { name, control, .. } = failing;
+        let ask = format!("curl -s -H 'Host: {}' http://{}", chaos::HOST, self.sidecar_outbound);
+        vec![
+            format!("for i in $(seq 80); do {ask} | head -n 1; sleep 0.1; done    # through the sidecar: who answers"),
+            format!("curl 'http://{}/clusters?format=text'    # whose breaker is open", self.sidecar_admin),
+            format!("curl -X PUT http://{control}/chaos -d '{{}}'    # {name} is well again"),
+            format!("curl -X PUT http://{control}/chaos -d '{}'    # and fails again", chaos::FAULTS),
+        ]
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +160,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::dev::ports::Ports;
 
     fn facts() -> Facts {
         Facts {
@@ -159,6 +183,7 @@ mod tests {
             sidecar_outbound: "127.0.0.1:15001".parse().unwrap(),
             sidecar_admin: "127.0.0.1:15020".parse().unwrap(),
             upstreams: vec!["127.0.0.1:10081".parse().unwrap(), "127.0.0.1:10082".parse().unwrap()],
+            chaos: Vec::new(),
             pids: [("envoy".to_owned(), 7)].into(),
         }
     }
@@ -226,5 +251,27 @@ mod tests {
         assert_eq!(without.len(), 4);
         assert!(without[0].starts_with("curl http://127.0.0.1:15001/any/path"), "{without:?}");
         assert!(without[1..].iter().all(|command| command.starts_with("target/debug/chancery ")), "{without:?}");
+    }
+
+    #[test]
+    fn with_chaos_it_says_where_the_endpoints_are_and_how_to_heal_the_one_that_fails() {
+        let endpoints = chaos::endpoints(&Ports::with_offset(0));
+        let with_chaos = Facts { chaos: endpoints, ..facts() };
+        let written = serde_json::to_value(&with_chaos).unwrap();
+        assert_eq!(
+            written["chaos"][2],
+            serde_json::json!({ "name": "demo-chaos-3", "address": "127.0.0.1:10085", "control": "127.0.0.1:10095" })
+        );
+        let summary = with_chaos.summary(Path::new("/data"), "chancery");
+        for line in [
+            "  chaos        demo-chaos-2 http://127.0.0.1:10084, its faults: http://127.0.0.1:10094/chaos\n",
+            "do curl -s -H 'Host: chaos.example.com' http://127.0.0.1:15001 | head -n 1; sleep 0.1; done ",
+            "curl 'http://127.0.0.1:15020/clusters?format=text' ",
+            "curl -X PUT http://127.0.0.1:10095/chaos -d '{}' ",
+            r#"curl -X PUT http://127.0.0.1:10095/chaos -d '{"faults": {"error": 1}}' "#,
+        ] {
+            assert!(summary.contains(line), "{line} is not in {summary}");
+        }
+        assert!(chaos::FAULTS.parse::<crate::demo::Chaos>().is_ok());
     }
 }

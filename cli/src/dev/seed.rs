@@ -11,6 +11,7 @@ use chancery_control_plane::model::Kind;
 use http::{Method, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::{FLEET, http::Http, ports::Ports, upgrade};
 use crate::{
@@ -41,18 +42,23 @@ pub(super) struct Demo {
     pub(super) is_new: bool,
 }
 
-/// Writes the demo if the catalog is empty; moves its ports if they are not where they should be. `mark` is the file that
-/// says which demo the catalog has got.
-pub(super) async fn seed(api: &Client, ports: &Ports, mark: &Path) -> Result<Demo, Failure> {
-    let wanted = resources(ports);
-    if is_empty(api).await? {
-        apply(api, "Demo of chancery dev", &wanted).await?;
+/// Writes the demo if the catalog is empty; moves its ports if they are not where they should be. `more` is what was asked for
+/// beside it, which is written whenever it is not there. `mark` is the file that says which demo the catalog has got.
+pub(super) async fn seed(api: &Client, ports: &Ports, more: &[Value], mark: &Path) -> Result<Demo, Failure> {
+    let demo = resources(ports);
+    let is_new = is_empty(api).await?;
+    if is_new {
+        apply(api, "Demo of chancery dev", &demo).await?;
         upgrade::set_mark(mark)?;
-        return Ok(Demo { is_new: true });
     }
-    let mut moved = Vec::new();
-    for wanted in &wanted {
-        let Some(mut there) = find(api, wanted).await? else { continue };
+    let (mut moved, mut missing) = (Vec::new(), Vec::new());
+    for (wanted, is_more) in demo.iter().map(|one| (one, false)).chain(more.iter().map(|one| (one, true))) {
+        let Some(mut there) = find(api, wanted).await? else {
+            if is_more {
+                missing.push(wanted.clone());
+            }
+            continue;
+        };
         if is_ours(&there) && move_ports(&mut there["spec"], &wanted["spec"]) {
             moved.push(document(&there));
         }
@@ -60,8 +66,13 @@ pub(super) async fn seed(api: &Client, ports: &Ports, mark: &Path) -> Result<Dem
     if !moved.is_empty() {
         apply(api, "Ports of chancery dev", &moved).await?;
     }
-    upgrade::upgrade(api, &wanted, mark).await?;
-    Ok(Demo { is_new: false })
+    if !is_new {
+        upgrade::upgrade(api, &demo, mark).await?;
+    }
+    if !missing.is_empty() {
+        apply_if_it_fits(api, "Chaos of chancery dev", &missing, "--chaos has no service and no route").await?;
+    }
+    Ok(Demo { is_new })
 }
 
 /// Waits until Envoy answers a request for the demo's host with anything but an error of its own.
@@ -84,19 +95,18 @@ pub(super) async fn served(listener: SocketAddr, within: Duration) -> Result<()>
 /// The hosts are those under which this machine is reached, not `*`: what a user deletes should be
 /// gone, and not answered by the demo.
 pub(super) fn resources(ports: &Ports) -> [Value; 6] {
-    let document = |kind: &str, name: &str, spec: Value| json!({ "kind": kind, "name": name, "labels": { LABEL.0: LABEL.1 }, "spec": spec });
     let service = |name: &str, address: SocketAddr| {
         let endpoint = json!({ "address": address.ip().to_string(), "port": address.port() });
-        document("Service", name, json!({ "endpoints": [endpoint], "connectTimeout": "1s" }))
+        resource("Service", name, json!({ "endpoints": [endpoint], "connectTimeout": "1s" }))
     };
     let [_, b] = ports.upstreams;
     [
-        document(
+        resource(
             "Fleet",
             FLEET,
             json!({ "rateLimiter": { "addresses": [ports.limiter_grpc.to_string()], "timeout": LIMITER_TIMEOUT } }),
         ),
-        document(
+        resource(
             "Listener",
             "web",
             json!({
@@ -108,7 +118,7 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
         ),
         service(BEHIND_SIDECAR, ports.sidecar_inbound),
         service("demo-b", b),
-        document(
+        resource(
             "RateLimit",
             LIMIT,
             json!({
@@ -117,7 +127,7 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
                 "denied": { "body": "slow down\n" },
             }),
         ),
-        document(
+        resource(
             "Route",
             "demo",
             json!({
@@ -144,7 +154,30 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
     ]
 }
 
-pub(super) async fn apply(api: &Client, message: &str, resources: &[Value]) -> Result<(), Failure> {
+/// A resource with our label.
+pub(super) fn resource(kind: &str, name: &str, spec: Value) -> Value {
+    let mut resource = json!({ "kind": kind, "name": name, "labels": { LABEL.0: LABEL.1 } });
+    resource["spec"] = spec;
+    resource
+}
+
+/// A catalog that its user has changed so that this contradicts it goes without, which is told: `otherwise`.
+pub(super) async fn apply_if_it_fits(
+    api: &Client,
+    message: &str,
+    resources: &[Value],
+    otherwise: &str,
+) -> Result<(), Failure> {
+    match apply(api, message, resources).await {
+        Err(failure @ Failure::Refused(_)) => {
+            warn!(reason = failure.lines().join("; "), "{otherwise}");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+async fn apply(api: &Client, message: &str, resources: &[Value]) -> Result<(), Failure> {
     let body = json!({ "message": message, "resources": resources });
     api.send(Call::new(Method::POST, "/api/v1/apply").body(body)).await.map(|_: IgnoredAny| ())
 }
@@ -186,15 +219,16 @@ pub(super) fn is_ours(resource: &Value) -> bool {
     resource["labels"][LABEL.0] == LABEL.1
 }
 
-/// Gives a listener, the only endpoint of a service, or the limiter of a fleet if it is the one here, the wanted port. Says
-/// whether it changed.
+/// Gives a listener, the endpoints of a service if there are as many, or the limiter of a fleet if it is the one here, the wanted
+/// ports. Says whether it changed.
 fn move_ports(there: &mut Value, wanted: &Value) -> bool {
     let mut changed = false;
-    let only_endpoint = there["endpoints"].as_array().is_none_or(|endpoints| endpoints.len() == 1);
-    for pointer in ["/port", "/endpoints/0/port"] {
-        if let (Some(port), Some(wanted)) = (there.pointer_mut(pointer), wanted.pointer(pointer))
+    let of = |spec: &Value| spec["endpoints"].as_array().map_or(0, Vec::len);
+    let endpoints = if of(there) == of(wanted) { of(wanted) } else { 0 };
+    let pointers = (0..endpoints).map(|number| format!("/endpoints/{number}/port"));
+    for pointer in pointers.chain(["/port".to_owned()]) {
+        if let (Some(port), Some(wanted)) = (there.pointer_mut(&pointer), wanted.pointer(&pointer))
             && *port != *wanted
-            && only_endpoint
         {
             *port = wanted.clone();
             changed = true;
@@ -223,11 +257,12 @@ fn host(address: &Value) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dev::chaos;
 
     #[test]
     fn only_ports_are_kept_in_step() {
-        let before = resources(&Ports::with_offset(0));
-        let wanted = resources(&Ports::with_offset(100));
+        let all = |ports: &Ports| [&resources(ports)[..], &chaos::resources(ports)].concat();
+        let (before, wanted) = (all(&Ports::with_offset(0)), all(&Ports::with_offset(100)));
         for (before, wanted) in before.iter().zip(&wanted) {
             let mut there = before.clone();
             let moved = move_ports(&mut there["spec"], &wanted["spec"]);

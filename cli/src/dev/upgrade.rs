@@ -8,7 +8,6 @@ use std::path::Path;
 
 use chancery_runtime::file;
 use serde_json::{Value, json};
-use tracing::warn;
 
 use super::seed::{self, LIMITED_PATH, is_ours};
 use crate::{client::Client, failure::Failure};
@@ -47,15 +46,8 @@ pub(super) async fn upgrade(api: &Client, wanted: &[Value], mark: &Path) -> Resu
     set_mark(mark)
 }
 
-/// A catalog that its user has changed so that this contradicts it goes without.
 async fn write(api: &Client, message: &str, changes: &[Value]) -> Result<(), Failure> {
-    match seed::apply(api, message, changes).await {
-        Err(failure @ Failure::Refused(_)) => {
-            warn!(reason = failure.lines().join("; "), "the demo stays without rate limits");
-            Ok(())
-        }
-        done => done,
-    }
+    seed::apply_if_it_fits(api, message, changes, "the demo stays without rate limits").await
 }
 
 /// Gives the demo's fleet a limiter if it has none. Says whether it changed.

@@ -34,7 +34,7 @@ use super::{Clock, Failed, chance, grpc};
 use crate::policy::{
     classify::{Fault, Outcome, Verdict},
     deadline::Deadline,
-    endpoints::{Admission, Change, Counts, EndpointId, EndpointSet, Settings},
+    endpoints::{Admission, Change, Condition, Counts, EndpointId, EndpointSet, Settings},
     ewma::{self, PeakEwma},
     p2c::{self, Candidate, Standing},
 };
@@ -138,6 +138,16 @@ impl Endpoints {
     /// Whether an endpoint may be asked.
     pub fn standing(&self, id: EndpointId) -> Standing {
         self.state.lock().set.standing(id, self.clock.now())
+    }
+
+    /// How an endpoint stands. None if it is gone.
+    pub fn condition(&self, id: EndpointId) -> Option<Condition> {
+        self.state.lock().set.condition(id, self.clock.now())
+    }
+
+    /// How long an endpoint takes on average, in seconds; a failure counts as five.
+    pub fn average(&self, id: EndpointId) -> Option<f64> {
+        self.state.lock().loads.get(&id).map(|load| load.average.average(self.clock.now()))
     }
 
     /// How many requests are under way to an endpoint.

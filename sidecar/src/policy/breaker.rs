@@ -88,6 +88,17 @@ pub enum Readiness {
     Open,
 }
 
+/// In which of its states a breaker is, to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Everyone passes.
+    Closed,
+    /// Nobody passes, for so long.
+    Open(Duration),
+    /// One is due as a probe, or under way.
+    HalfOpen,
+}
+
 /// What an answer led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
@@ -124,6 +135,20 @@ impl Breaker {
         }
     }
 
+    /// The state, as it is told.
+    pub fn phase(&self, now: Duration) -> Phase {
+        match self.after_lost_probe(now) {
+            State::Closed => Phase::Closed,
+            State::Open { until } if until > now => Phase::Open(until - now),
+            State::Open { .. } | State::Probing { .. } => Phase::HalfOpen,
+        }
+    }
+
+    /// Whether a probe has had no answer in time, which the next to be admitted takes note of.
+    pub fn has_lost_probe(&self, now: Duration) -> bool {
+        self.after_lost_probe(now) != self.state
+    }
+
     /// Whether it is closed. An open one whose time is over is not.
     pub fn is_closed(&self) -> bool {
         self.state == State::Closed
@@ -139,8 +164,8 @@ impl Breaker {
 
     /// Lets a request pass, or none.
     pub fn admit(&mut self, now: Duration) -> Option<Pass> {
-        let after = self.after_lost_probe(now);
-        if after != self.state {
+        if self.has_lost_probe(now) {
+            let after = self.after_lost_probe(now);
             self.openings = self.openings.saturating_add(1);
             self.change(after);
         }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    breaker::{self, Breaker, Judgement, Pass, Readiness},
+    breaker::{self, Breaker, Judgement, Pass, Phase, Readiness},
     classify::Verdict,
     outlier::{self, Cause, Record, Tally},
     p2c::Standing,
@@ -70,10 +70,27 @@ struct Member {
 pub struct Counts {
     /// Breakers that opened; not those that opened again after a probe.
     pub opened: u64,
+    /// Breakers that opened again, since a probe met a failure or had no answer in time.
+    pub opened_again: u64,
+    /// Probes that were sent: breakers that were half open.
+    pub probed: u64,
+    /// Breakers that a good probe closed.
+    pub closed: u64,
     /// Endpoints ejected.
     pub ejected: u64,
     /// Endpoints that would be out, but for the cap.
     pub refused: u64,
+}
+
+/// How an endpoint stands, to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it may be asked.
+    pub standing: Standing,
+    /// For how long it is ejected, if it is.
+    pub ejected: Option<Duration>,
+    /// The state of its breaker, if it has one.
+    pub breaker: Option<Phase>,
 }
 
 /// That a request may go to an endpoint. To be given back exactly once, by [`EndpointSet::record`] or [`EndpointSet::cancel`].
@@ -173,6 +190,16 @@ impl EndpointSet {
         self.members.get(&id).map_or(Standing::Out, |member| member.standing(now))
     }
 
+    /// How an endpoint stands. None if it is not in the set.
+    pub fn condition(&self, id: EndpointId, now: Duration) -> Option<Condition> {
+        let member = self.members.get(&id)?;
+        Some(Condition {
+            standing: member.standing(now),
+            ejected: member.ejected.map(|until| until.saturating_sub(now)),
+            breaker: member.breaker.as_ref().map(|breaker| breaker.phase(now)),
+        })
+    }
+
     /// Lets a request go to an endpoint, or not. In a `panic`, which is when all are out, it may go; what it meets there
     /// is then not counted by the breaker.
     pub fn admit(&mut self, id: EndpointId, panic: bool, now: Duration) -> Option<Admission> {
@@ -181,7 +208,12 @@ impl EndpointSet {
             None
         } else {
             match &mut member.breaker {
-                Some(breaker) => breaker.admit(now).map(|pass| Admission(Some(pass))),
+                Some(breaker) => {
+                    self.counts.opened_again += u64::from(breaker.has_lost_probe(now));
+                    let pass = breaker.admit(now);
+                    self.counts.probed += u64::from(pass.as_ref().is_some_and(Pass::is_probe));
+                    pass.map(|pass| Admission(Some(pass)))
+                }
                 None => Some(Admission(None)),
             }
         };
@@ -223,8 +255,14 @@ impl EndpointSet {
         };
         let change = match judgement {
             Judgement::Unchanged => Change::None,
-            Judgement::Closed => Change::Back,
-            Judgement::OpenedAgain => Change::OpenedAgain,
+            Judgement::Closed => {
+                self.counts.closed += 1;
+                Change::Back
+            }
+            Judgement::OpenedAgain => {
+                self.counts.opened_again += 1;
+                Change::OpenedAgain
+            }
             Judgement::WouldOpen if room => {
                 if let Some(breaker) = &mut member.breaker {
                     breaker.open(now, chance(), asked);

@@ -86,7 +86,12 @@ impl PeakEwma {
 
     /// What one more request would cost: the average, once for it and once for each of the `pending` that wait before it.
     pub fn cost(&self, pending: u32, now: Duration) -> f64 {
-        self.average * self.decay(now) * (f64::from(pending) + 1.0)
+        self.average(now) * (f64::from(pending) + 1.0)
+    }
+
+    /// The average, in seconds.
+    pub fn average(&self, now: Duration) -> f64 {
+        self.average * self.decay(now)
     }
 
     fn add(&mut self, time: Duration, now: Duration) {

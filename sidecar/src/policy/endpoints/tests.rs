@@ -58,6 +58,55 @@ fn one_that_always_fails_of_three_is_out_by_either_way() {
     }
 }
 
+/// The state of a breaker, and for how many milliseconds its endpoint is ejected.
+fn shown(set: &EndpointSet, id: EndpointId, now: Duration) -> (Option<Phase>, Option<u128>) {
+    let condition = set.condition(id, now).unwrap();
+    assert_eq!(condition.standing, set.standing(id, now));
+    (condition.breaker, condition.ejected.map(|wait| wait.as_millis()))
+}
+
+#[test]
+fn the_way_of_a_breaker_is_shown_and_counted() {
+    let (mut set, ids) = set(Settings::default(), 3);
+    let id = ids[0];
+    let counts = |set: &EndpointSet| {
+        let Counts { opened, opened_again, probed, closed, .. } = set.counts();
+        [opened, opened_again, probed, closed]
+    };
+    assert_eq!(shown(&set, id, secs(0)), (Some(Phase::Closed), None));
+    assert_eq!(fail(&mut set, id, secs(0)), Change::Opened);
+    assert_eq!(shown(&set, id, Duration::from_millis(400)).0, Some(Phase::Open(Duration::from_millis(600))));
+    assert_eq!(shown(&set, id, secs(1)).0, Some(Phase::HalfOpen), "a probe is due");
+    assert_eq!(counts(&set), [1, 0, 0, 0]);
+
+    let probe = set.admit(id, false, secs(1)).unwrap();
+    assert_eq!(shown(&set, id, secs(2)).0, Some(Phase::HalfOpen), "a probe is under way");
+    assert_eq!(set.record(id, probe, FAILURE, None, secs(2), &mut || 0.0), Change::OpenedAgain);
+    assert_eq!(shown(&set, id, secs(2)).0, Some(Phase::Open(secs(2))));
+    assert_eq!(counts(&set), [1, 1, 1, 0]);
+
+    let _lost = set.admit(id, false, secs(4)).unwrap();
+    assert_eq!(shown(&set, id, secs(14)).0, Some(Phase::Open(secs(4))), "its probe had no answer in ten seconds");
+    assert_eq!(set.admit(id, false, secs(14)), None);
+    assert_eq!(counts(&set), [1, 2, 2, 0]);
+
+    assert_eq!(ask(&mut set, id, Verdict::Success, secs(18)), Some(Change::Back));
+    assert_eq!(shown(&set, id, secs(18)).0, Some(Phase::Closed));
+    assert_eq!(counts(&set), [1, 2, 3, 1]);
+}
+
+#[test]
+fn an_ejection_is_shown_until_its_end() {
+    let (mut set, ids) = set(with_outlier(), 3);
+    assert_eq!(fail(&mut set, ids[0], secs(0)), Change::Ejected(Cause::Consecutive5xx));
+    assert_eq!(shown(&set, ids[0], secs(10)), (None, Some(20_000)));
+    assert_eq!(shown(&set, ids[1], secs(10)), (None, None));
+    set.tick(secs(30), &mut || 0.0);
+    assert_eq!(shown(&set, ids[0], secs(30)), (None, None));
+    set.remove(ids[0], secs(30));
+    assert_eq!(set.condition(ids[0], secs(30)), None);
+}
+
 #[test]
 fn the_cap_leaves_somebody_to_ask() {
     for (endpoints, percent, out) in [
