@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{FLEET, http::Http, ports::Ports, upgrade};
+use super::{FLEET, SIDECAR, http::Http, ports::Ports, upgrade};
 use crate::{
     client::{Call, Client},
     failure::Failure,
@@ -90,6 +90,8 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
         document("Service", name, json!({ "endpoints": [endpoint], "connectTimeout": "1s" }))
     };
     let [_, b] = ports.upstreams;
+    let mut behind_sidecar = service(BEHIND_SIDECAR, ports.sidecar_inbound);
+    behind_sidecar["spec"]["tls"] = json!({ "mesh": { "fleet": FLEET, "proxies": [SIDECAR] } });
     [
         document(
             "Fleet",
@@ -106,7 +108,7 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
                 "protocol": "http",
             }),
         ),
-        service(BEHIND_SIDECAR, ports.sidecar_inbound),
+        behind_sidecar,
         service("demo-b", b),
         document(
             "RateLimit",
