@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-pub use crate::translate::rate_limit::{CA_SECRET, IDENTITY_SECRET};
+pub use chancery_proto::chancery::{CA_SECRET, IDENTITY_SECRET};
 
 use crate::model::{Name, re2};
 
@@ -105,7 +105,7 @@ impl Bootstrap {
         bootstrap
     }
 
-    /// Who the proxy is and whom it trusts, for others than the cluster of the control plane: a limiter is
+    /// Who the proxy is and whom it trusts, for others than the cluster of the control plane: limiters and services are
     /// announced over xDS, by a control plane that knows no paths on this machine.
     fn secrets(&self) -> Value {
         json!([

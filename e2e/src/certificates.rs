@@ -55,9 +55,14 @@ impl Authority {
 
     /// For a server on this machine.
     pub fn server(&self) -> Result<Identity> {
-        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        self.server_called("server", &["localhost", "127.0.0.1"])
+    }
+
+    /// For a server with these names, or addresses.
+    pub fn server_called(&self, label: &str, names: &[&str]) -> Result<Identity> {
+        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.issue("server", &params)
+        self.issue(label, &params)
     }
 
     /// For a rate limiter, towards proxies and the control plane.

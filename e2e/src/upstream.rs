@@ -20,8 +20,14 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use rustls::{ServerConfig, ServerConnection};
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
 
 /// Path of the health check, which is not counted as a request.
 pub const HEALTH_PATH: &str = "/healthz";
@@ -45,9 +51,22 @@ pub struct Echo {
     pub headers: BTreeMap<String, String>,
     /// Length of the body.
     pub body_bytes: usize,
+    /// What was agreed on in the handshake, over TLS.
+    pub tls: Option<Handshake>,
 }
 
-/// A server on a port of its own, HTTP/1.1 and HTTP/2 with prior knowledge. Dropping it closes every connection.
+/// What a caller said of itself and of whom it wanted, in a TLS handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshake {
+    /// The name that it asked for, empty if there was none.
+    pub server_name: String,
+    /// The protocol that was agreed on, empty if there was none.
+    pub protocol: String,
+    /// Whether it showed a certificate.
+    pub client: bool,
+}
+
+/// A server on a port of its own, HTTP/1.1 and HTTP/2, in plaintext with prior knowledge. Dropping it closes every connection.
 #[derive(Debug)]
 pub struct Upstream {
     /// Where it listens.
@@ -70,6 +89,15 @@ struct State {
 impl Upstream {
     /// Starts one on a free port of the loopback interface.
     pub async fn start(name: &str) -> Result<Self> {
+        Self::start_as(name, None).await
+    }
+
+    /// As [`Upstream::start`], but over TLS.
+    pub async fn start_tls(name: &str, config: ServerConfig) -> Result<Self> {
+        Self::start_as(name, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn start_as(name: &str, tls: Option<TlsAcceptor>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
@@ -79,7 +107,7 @@ impl Upstream {
             ..State::default()
         });
         let mut acceptor = JoinSet::new();
-        acceptor.spawn(accept(listener, state.clone()));
+        acceptor.spawn(accept(listener, tls, state.clone()));
         Ok(Self { address, state, _acceptor: acceptor })
     }
 
@@ -109,22 +137,47 @@ impl Upstream {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         // A client that is gone before it was accepted is no reason to stop.
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
-        let state = state.clone();
+        let (state, tls) = (state.clone(), tls.clone());
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(request, state.clone()));
-            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+            match tls {
+                None => serve(stream, None, state).await,
+                // Whoever does not get through the handshake gets no further.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        let handshake = handshake(stream.get_ref().1);
+                        serve(stream, Some(handshake), state).await;
+                    }
+                }
+            }
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {
+fn handshake(connection: &ServerConnection) -> Handshake {
+    Handshake {
+        server_name: connection.server_name().unwrap_or_default().to_owned(),
+        protocol: String::from_utf8_lossy(connection.alpn_protocol().unwrap_or_default()).into_owned(),
+        client: connection.peer_certificates().is_some(),
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, tls: Option<Handshake>, state: Arc<State>) {
+    let service = service_fn(move |request| answer(request, tls.clone(), state.clone()));
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    tls: Option<Handshake>,
+    state: Arc<State>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() == HEALTH_PATH {
         state.health_checks.fetch_add(1, Relaxed);
         return Ok(respond(state.health_status.load(Relaxed), &state.name, Bytes::new()));
@@ -136,7 +189,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
     if delay > 0 {
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
-    let echo = echo(&state.name, &parts, body_bytes);
+    let echo = Echo { tls, ..echo(&state.name, &parts, body_bytes) };
     let json = serde_json::to_vec(&echo).unwrap_or_default();
     Ok(respond(state.status.load(Relaxed), &state.name, json.into()))
 }
@@ -163,6 +216,7 @@ fn echo(name: &str, parts: &http::request::Parts, body_bytes: usize) -> Echo {
         host: host.unwrap_or_default(),
         headers,
         body_bytes,
+        tls: None,
     }
 }
 

@@ -87,8 +87,10 @@ async fn the_sidecar_stands_before_the_demo_and_beside_it() -> Result<()> {
     let dev = Dev::start(folder.path(), free_offset()?, &[]).await?;
     assert_eq!(dev.well().await?, [LIMITER, ENVOY, SIDECAR]);
     let sidecar = dev.address("sidecarAdmin")?;
+    let inbound = dev.address("sidecarInbound")?;
     let endpoints = &dev.api()?.read("/api/v1/services/demo-a").await?["spec"]["endpoints"];
-    assert_eq!(endpoints[0]["port"], dev.address("sidecarInbound")?.port(), "Envoy routes through it");
+    assert_eq!(endpoints[0]["port"], inbound.port(), "Envoy routes through it");
+    assert!(fetch(inbound, get("localhost", "/")).await.is_err(), "in plaintext nobody gets in");
 
     // What reaches demo-a over Envoy has passed the sidecar, which counts it.
     let taken = async || -> Result<f64> {
@@ -222,6 +224,7 @@ async fn the_demo_of_an_older_version_gets_the_limiter_and_keeps_its_edits() -> 
     api.put(&fleet).await?;
     let mut demo_a = api.read("/api/v1/services/demo-a").await?;
     demo_a["spec"]["endpoints"][0]["port"] = 10081.into();
+    demo_a["spec"]["tls"] = Value::Null;
     api.put(&demo_a).await?;
     dev.interrupt().await?;
     fs::remove_file(folder.path().join("data/demo"))?;
@@ -240,6 +243,7 @@ async fn the_demo_of_an_older_version_gets_the_limiter_and_keeps_its_edits() -> 
     assert_eq!(upgraded[1..], rules[..]);
     let demo_a = api.read("/api/v1/services/demo-a").await?;
     assert_eq!(demo_a["spec"]["endpoints"][0]["port"], dev.address("sidecarInbound")?.port());
+    assert_eq!(demo_a["spec"]["tls"], json!({ "mesh": { "fleet": "edge", "proxies": [SIDECAR] } }));
     until("the limit is in force", END, async || {
         let limits = dev.limits().await?;
         ensure!(limits == [(RULE.to_owned(), 5)], "{limits:?}");

@@ -14,6 +14,12 @@ pub const LIMIT_KEY: &str = "chancery.limit";
 /// The cluster of a fleet's rate limiter. Services are DNS labels, so none is called so.
 pub const RATE_LIMITER_CLUSTER: &str = "chancery.rate-limiter";
 
+/// The proxy's own certificate and key, a secret of its bootstrap: a cluster cannot say where they lie on its machine.
+pub const IDENTITY_SECRET: &str = "chancery.identity";
+
+/// The CA certificates by which the proxy knows its control plane, and everyone else; a secret of its bootstrap too.
+pub const CA_SECRET: &str = "chancery.ca";
+
 /// The only key of a quota bucket (RLQS) that stands for a whole descriptor.
 ///
 /// A bucket of Envoy is a map that the listener lays down; routes could not count by different things. So its one value is

@@ -102,7 +102,7 @@ impl Facts {
             format!("{} (mutual TLS), limits: http://{}/limits", self.rate_limiter_grpc, self.rate_limiter_http);
         line("rate limiter", limits);
         let sidecar = format!(
-            "before demo-a: http://{}, for its own calls: http://{}, its pages: http://{}/clusters",
+            "before demo-a: {} (mutual TLS), for its own calls: http://{}, its pages: http://{}/clusters",
             self.sidecar_inbound, self.sidecar_outbound, self.sidecar_admin
         );
         line("sidecar", sidecar);

@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::{FLEET, http::Http, ports::Ports, upgrade};
+use super::{FLEET, SIDECAR, http::Http, ports::Ports, upgrade};
 use crate::{
     client::{Call, Client},
     failure::Failure,
@@ -100,6 +100,8 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
         resource("Service", name, json!({ "endpoints": [endpoint], "connectTimeout": "1s" }))
     };
     let [_, b] = ports.upstreams;
+    let mut behind_sidecar = service(BEHIND_SIDECAR, ports.sidecar_inbound);
+    behind_sidecar["spec"]["tls"] = json!({ "mesh": { "fleet": FLEET, "proxies": [SIDECAR] } });
     [
         resource(
             "Fleet",
@@ -116,7 +118,7 @@ pub(super) fn resources(ports: &Ports) -> [Value; 6] {
                 "protocol": "http",
             }),
         ),
-        service(BEHIND_SIDECAR, ports.sidecar_inbound),
+        behind_sidecar,
         service("demo-b", b),
         resource(
             "RateLimit",

@@ -1,7 +1,6 @@
 //! The sidecar inside this process, in front of demo-a. The only file that knows how one is started.
 //!
-//! It lets in plaintext, on the loopback interface only: over mTLS Envoy would have to show a certificate to it, which a
-//! `Service` cannot ask for.
+//! It is reached over mTLS, as one on another machine would be: the service says so with `tls.mesh`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -28,7 +27,6 @@ pub(super) async fn start(ports: &Ports, bootstrap: PathBuf) -> Result<Sidecar> 
         admin_addr: ports.sidecar_admin,
         app_addr: ports.upstreams[0],
         service: seed::BEHIND_SIDECAR.to_owned(),
-        insecure: true,
         drain_seconds: DRAIN_SECONDS,
         ..Settings::default()
     };

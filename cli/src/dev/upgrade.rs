@@ -1,4 +1,5 @@
-//! What the demo of an older `chancery dev` gets once: a limiter for its fleet, and a limited path.
+//! What the demo of an older `chancery dev` gets once: a limiter for its fleet, and a limited path; and TLS towards the sidecar,
+//! which no longer lets in plaintext.
 //!
 //! By the first start of this version the demo has belonged to its user for a while. So only what still carries
 //! our label is touched, only by adding to it, and never twice: a mark in the data folder says that it was done, so what a
@@ -13,19 +14,39 @@ use super::seed::{self, LIMITED_PATH, is_ours};
 use crate::{client::Client, failure::Failure};
 
 /// The demo of this version, by the number of times that something was added.
-const VERSION: &str = "2\n";
+const VERSION: u32 = 3;
 
 /// Notes that the catalog has the demo of this version.
 pub(super) fn set_mark(mark: &Path) -> Result<(), Failure> {
-    file::replace(mark, VERSION.as_bytes(), file::PRIVATE)
+    file::replace(mark, format!("{VERSION}\n").as_bytes(), file::PRIVATE)
         .map_err(|source| Failure::Io { what: mark.display().to_string(), source })
+}
+
+/// Which demo the catalog has got: the first one made no mark.
+fn version(mark: &Path) -> u32 {
+    std::fs::read_to_string(mark).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1)
 }
 
 /// Adds to the demo what its version lacks.
 pub(super) async fn upgrade(api: &Client, wanted: &[Value], mark: &Path) -> Result<(), Failure> {
-    if mark.exists() {
+    let has = version(mark);
+    if has >= VERSION {
         return Ok(());
     }
+    if has < 2 {
+        add_limits(api, wanted).await?;
+    }
+    if let Some(service) = wanted.iter().find(|resource| !resource["spec"]["tls"].is_null()) {
+        let mut there = seed::find(api, service).await?.unwrap_or_default();
+        if give_tls(&mut there, service) {
+            write(api, "TLS to the sidecar of chancery dev", &[seed::document(&there)]).await?;
+        }
+    }
+    set_mark(mark)
+}
+
+/// A limiter for the fleet, and a limited path.
+async fn add_limits(api: &Client, wanted: &[Value]) -> Result<(), Failure> {
     let of = |kind: &str| wanted.iter().find(|resource| resource["kind"] == kind);
     if let (Some(fleet), Some(limit), Some(route)) = (of("Fleet"), of("RateLimit"), of("Route")) {
         // Two revisions: the limiter is of use also to those whose demo cannot get a limit.
@@ -43,11 +64,11 @@ pub(super) async fn upgrade(api: &Client, wanted: &[Value], mark: &Path) -> Resu
             write(api, "Rate limit of chancery dev", &changes).await?;
         }
     }
-    set_mark(mark)
+    Ok(())
 }
 
 async fn write(api: &Client, message: &str, changes: &[Value]) -> Result<(), Failure> {
-    seed::apply_if_it_fits(api, message, changes, "the demo stays without rate limits").await
+    seed::apply_if_it_fits(api, message, changes, &format!("the demo stays without: {message}")).await
 }
 
 /// Gives the demo's fleet a limiter if it has none. Says whether it changed.
@@ -55,6 +76,16 @@ fn give_limiter(there: &mut Value, wanted: &Value) -> bool {
     let lacks = is_ours(there) && there["spec"]["rateLimiter"].is_null();
     if lacks {
         there["spec"]["rateLimiter"] = wanted["spec"]["rateLimiter"].clone();
+    }
+    lacks
+}
+
+/// Has a service of the demo that leads to the sidecar speak TLS to it. Says whether it changed.
+fn give_tls(there: &mut Value, wanted: &Value) -> bool {
+    let lacks =
+        is_ours(there) && there["spec"]["tls"].is_null() && there["spec"]["endpoints"] == wanted["spec"]["endpoints"];
+    if lacks {
+        there["spec"]["tls"] = wanted["spec"]["tls"].clone();
     }
     lacks
 }
@@ -104,6 +135,32 @@ mod tests {
         assert_eq!(rules[0]["match"]["path"]["exact"], LIMITED_PATH);
         assert_eq!(rules[1..], before["spec"]["rules"].as_array().unwrap()[..]);
         assert!(!give_limiter(&mut old_fleet, &fleet) && !limit_path(&mut old_route, &route), "twice");
+    }
+
+    #[test]
+    fn tls_is_for_who_is_sent_to_the_sidecar() {
+        let [_, _, service, ..] = seed::resources(&Ports::with_offset(0));
+        let mut old = service.clone();
+        old["spec"].as_object_mut().unwrap().remove("tls");
+        let (mut elsewhere, mut own, mut given) = (old.clone(), old.clone(), old.clone());
+        elsewhere["spec"]["endpoints"][0]["port"] = json!(1);
+        own["labels"] = json!({});
+        assert!(!give_tls(&mut elsewhere, &service) && !give_tls(&mut own, &service));
+        assert!(!give_tls(&mut Value::Null, &service));
+        assert!(give_tls(&mut given, &service));
+        assert_eq!(given, service);
+        assert!(!give_tls(&mut given, &service), "twice");
+    }
+
+    #[test]
+    fn a_mark_says_which_demo_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("demo");
+        assert_eq!(version(&mark), 1);
+        std::fs::write(&mark, "2\n").unwrap();
+        assert_eq!(version(&mark), 2);
+        set_mark(&mark).unwrap();
+        assert_eq!(version(&mark), VERSION);
     }
 
     #[test]

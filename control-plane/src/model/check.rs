@@ -16,6 +16,7 @@ use super::{
     listener::Listener,
     rate_limit::{Enforcement, RateLimit},
     route::{Action, Forward, HostPattern, ListenerRef, Route},
+    service::Service,
 };
 
 mod envoy_patch;
@@ -33,7 +34,10 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
         match next.entry(key).map(|entry| &entry.resource) {
             None => deleted(next, changed, key, &mut problems),
             Some(Resource::Fleet(fleet)) => put_fleet(next, changed, fleet, &mut problems.at("spec")),
-            Some(Resource::Service(_)) => envoy_patch::added_already(next, changed, key, &mut problems),
+            Some(Resource::Service(service)) => {
+                put_service(next, unread, service, &mut problems.at("spec"));
+                envoy_patch::added_already(next, changed, key, &mut problems);
+            }
             Some(Resource::RateLimit(limit)) => put_rate_limit(next, changed, limit, &mut problems.at("spec")),
             Some(Resource::Listener(listener)) => {
                 put_listener(next, changed, unread, listener, &mut problems.at("spec"));
@@ -74,6 +78,7 @@ fn deleted(next: &Catalog, changed: &BTreeSet<Key>, key: &Key, problems: &mut Pr
     referrers.extend(unchanged(Kind::EnvoyPatch, &mut next.indexes().needed_by.of(key)));
     if key.kind == Kind::Fleet {
         referrers.extend(unchanged(Kind::EnvoyPatch, &mut next.patches_of(&key.name)));
+        referrers.extend(unchanged(Kind::Service, &mut next.indexes().behind.of(&key.name)));
     }
     if !referrers.is_empty() {
         problems.report(format!("is deleted, but used by {}", list(&referrers)));
@@ -95,6 +100,14 @@ fn put_fleet(next: &Catalog, changed: &BTreeSet<Key>, fleet: &Fleet, problems: &
     let limited: Vec<Key> = limited.filter(|key| !changed.contains(key)).collect();
     if !limited.is_empty() {
         problems.at("rateLimiter").report(format!("is missing, but limits are used by {}", list(&limited)));
+    }
+}
+
+/// Whose proxies the endpoints are.
+fn put_service(next: &Catalog, unread: &BTreeSet<Key>, service: &Service, problems: &mut Problems) {
+    let fleet = service.behind().map(|fleet| Key::new(Kind::Fleet, fleet.clone()));
+    if let Some(fleet) = fleet.filter(|fleet| is_missing(next, unread, fleet)) {
+        problems.at("tls").at("mesh").at("fleet").report(missing(&fleet));
     }
 }
 

@@ -17,7 +17,11 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
         }
     };
     match document.kind {
-        Kind::Fleet | Kind::Service | Kind::RateLimit => {}
+        Kind::Fleet | Kind::RateLimit => {}
+        Kind::Service => {
+            let fleet = &spec["tls"]["mesh"]["fleet"];
+            note("spec.tls.mesh.fleet".to_owned(), Kind::Fleet, fleet.as_str());
+        }
         Kind::EnvoyPatch => {
             note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str());
             let name = spec["target"]["name"].as_str().filter(|name| *name != RATE_LIMITER);

@@ -4,6 +4,10 @@ use std::{net::IpAddr, time::Duration};
 
 use super::Name;
 
+pub mod tls;
+
+pub use tls::ServiceTls;
+
 /// A service, parsed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -15,6 +19,8 @@ pub struct Service {
     pub registered: bool,
     /// The protocol spoken to the endpoints.
     pub protocol: ServiceProtocol,
+    /// How they are spoken to over TLS; `None`: in plaintext.
+    pub tls: Option<ServiceTls>,
     /// How long a connection attempt may take.
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
@@ -37,6 +43,11 @@ impl Service {
     /// Whether an endpoint is to be resolved by the proxy.
     pub fn uses_dns(&self) -> bool {
         self.endpoints.iter().any(|endpoint| matches!(endpoint.address, Address::Dns(_)))
+    }
+
+    /// The fleet whose proxies the endpoints are, if that is said.
+    pub fn behind(&self) -> Option<&Name> {
+        self.tls.as_ref().and_then(ServiceTls::fleet)
     }
 }
 

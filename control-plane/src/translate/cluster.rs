@@ -10,6 +10,7 @@
 //! are explained where they stand.
 
 mod sidecar;
+mod tls;
 
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ use chancery_proto::{
 pub use self::sidecar::encode_cluster;
 use super::{
     endpoint,
+    tls::socket,
     value::{ads, duration, flag, number},
 };
 use crate::model::service::{
@@ -81,6 +83,7 @@ pub fn cluster(service: &Service) -> Cluster {
         .collect(),
         circuit_breakers: circuit_breakers(&service.breaker, service.retry_budget.as_ref()),
         outlier_detection: service.outlier_detection.as_ref().map(outlier_detection),
+        transport_socket: service.tls.as_ref().map(|tls| socket(any::pack_typed(&tls::context(tls, service)))),
         health_checks: service.health_check.iter().map(|check| health_check(check, service)).collect(),
         // Whoever takes an endpoint out of a service wants no more requests there, healthy or not.
         ignore_health_on_host_removal: true,
@@ -136,7 +139,7 @@ fn lb_policy(load_balancing: LoadBalancing) -> LbPolicy {
     }
 }
 
-/// What is spoken to the endpoints, without negotiation.
+/// What is spoken to the endpoints, whatever is agreed on in a handshake.
 pub(super) fn http_options(protocol: ServiceProtocol) -> HttpProtocolOptions {
     let protocol = match protocol {
         ServiceProtocol::Http1 => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),

@@ -11,10 +11,7 @@ use std::time::Duration;
 use chancery_proto::{
     any,
     envoy::{
-        core::{
-            DataSource, Http2ProtocolOptions, HttpProtocolOptions, TransportSocket, data_source,
-            http_protocol_options::HeadersWithUnderscoresAction, transport_socket,
-        },
+        core::{Http2ProtocolOptions, HttpProtocolOptions, http_protocol_options::HeadersWithUnderscoresAction},
         hcm::{
             HttpConnectionManager, HttpFilter, Rds,
             http_connection_manager::{
@@ -25,18 +22,20 @@ use chancery_proto::{
         },
         listener::{Filter, FilterChain, Listener as EnvoyListener, filter},
         router::Router,
-        tls::{CommonTlsContext, DownstreamTlsContext, TlsCertificate, TlsParameters, tls_parameters::TlsProtocol},
+        tls::{CommonTlsContext, DownstreamTlsContext},
     },
 };
 
 use super::{
     rate_limit, route,
+    tls::{certificate, since, socket},
     value::{ads, duration, flag, number, socket_address},
 };
 use crate::model::{
     Name,
     fleet::Fleet,
     listener::{Listener, ListenerProtocol, TlsFiles},
+    service::tls::TlsVersion,
 };
 
 /// What Envoy buffers for a connection before it stops reading.
@@ -60,7 +59,9 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
     let routes = route::route_configuration_name(name, *route_delivery);
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
-        ListenerProtocol::Https(files) => (Some(tls_socket(files)), Some(duration(HANDSHAKE))),
+        ListenerProtocol::Https(files) => {
+            (Some(socket(any::pack_typed(&tls_context(files)))), Some(duration(HANDSHAKE)))
+        }
     };
     let connection_manager = Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
@@ -131,30 +132,12 @@ pub(crate) fn router() -> HttpFilter {
     }
 }
 
-fn tls_socket(files: &TlsFiles) -> TransportSocket {
-    TransportSocket {
-        name: "envoy.transport_sockets.tls".to_owned(),
-        config_type: Some(transport_socket::ConfigType::TypedConfig(any::pack_typed(&tls_context(files)))),
-    }
-}
-
 /// TLS from files on the proxy. Envoy reads them when the listener arrives, and not again.
 pub(super) fn tls_context(files: &TlsFiles) -> DownstreamTlsContext {
-    let TlsFiles { certificate_file, private_key_file } = files;
-    let file = |path: &str| {
-        Some(DataSource { specifier: Some(data_source::Specifier::Filename(path.to_owned())), ..DataSource::default() })
-    };
     DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
-            tls_params: Some(TlsParameters {
-                tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
-                ..TlsParameters::default()
-            }),
-            tls_certificates: vec![TlsCertificate {
-                certificate_chain: file(certificate_file),
-                private_key: file(private_key_file),
-                ..TlsCertificate::default()
-            }],
+            tls_params: Some(since(TlsVersion::V1_2)),
+            tls_certificates: vec![certificate(files)],
             alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
             ..CommonTlsContext::default()
         }),

@@ -20,6 +20,7 @@ pub mod listener;
 pub mod rate_limit;
 pub mod route;
 pub mod snapshot;
+mod tls;
 pub(crate) mod value;
 
 #[cfg(test)]

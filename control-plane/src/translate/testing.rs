@@ -105,6 +105,7 @@ pub(crate) fn service(text: &str) -> Service {
         endpoints: vec![ip("10.0.0.1", 8080)],
         registered: false,
         protocol: ServiceProtocol::Http1,
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::RoundRobin,
         health_check: None,

@@ -8,6 +8,7 @@ use std::{
 use chancery_control_plane::model::{
     Name,
     fleet::{OnFailure, RateLimiter},
+    listener::TlsFiles,
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
     re2,
     route::{
@@ -16,7 +17,8 @@ use chancery_control_plane::model::{
     },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HealthCheck, Hedging, LoadBalancing,
-        OutlierDetection, RetryBudget, Service, ServiceProtocol,
+        OutlierDetection, RetryBudget, Service, ServiceProtocol, ServiceTls,
+        tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
 };
 
@@ -30,6 +32,7 @@ pub(crate) fn service(text: &str) -> Service {
         endpoints: vec![Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 8080, weight: 1 }],
         registered: false,
         protocol: ServiceProtocol::Http1,
+        tls: None,
         connect_timeout: Duration::from_secs(1),
         load_balancing: LoadBalancing::RoundRobin,
         health_check: None,
@@ -113,6 +116,47 @@ pub(crate) fn every_service() -> Vec<Service> {
             ..service("sparse")
         },
         full,
+    ]
+}
+
+/// Services that together use every setting of TLS; `files` and `pem` have to be there.
+pub(crate) fn every_tls(files: &TlsFiles, pem: &str) -> Vec<Service> {
+    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 443, weight: 1 };
+    let held = |authorities, peers| Verification::Required { authorities, peers };
+    let tls =
+        |verification| ServiceTls { sni: None, verification, client_certificate: None, min_version: TlsVersion::V1_2 };
+    let proxy = |id| Peer::Proxy { fleet: name("shop"), id };
+    let proxies = vec![proxy(ProxyId::Any), proxy(ProxyId::Exact(name("a"))), proxy(ProxyId::Prefix("a-".into()))];
+    let peers = vec![
+        Peer::Uri("spiffe://example.com/billing".into()),
+        Peer::UriPrefix("spiffe://example.com/".into()),
+        Peer::Dns("api.example.com".into()),
+        Peer::Ip(Ipv6Addr::LOCALHOST.into()),
+    ];
+    let authorities = || Authorities::File(files.certificate_file.clone());
+    let over = |text: &str, tls| Service { tls: Some(tls), ..service(text) };
+    let names = vec![resolved("localhost"), resolved("a.example.com")];
+    vec![
+        Service { endpoints: names.clone(), ..over("web", tls(held(authorities(), vec![]))) },
+        Service { endpoints: names, ..over("skipped", tls(Verification::Skipped)) },
+        over(
+            "meshed",
+            ServiceTls { client_certificate: Some(ClientCertificate::Mesh), ..tls(held(Authorities::Mesh, proxies)) },
+        ),
+        Service {
+            protocol: ServiceProtocol::Http2,
+            health_check: every_service().into_iter().find_map(|service| service.health_check),
+            ..over(
+                "everything",
+                ServiceTls {
+                    sni: Some("api.example.com".into()),
+                    client_certificate: Some(ClientCertificate::Files(files.clone())),
+                    min_version: TlsVersion::V1_3,
+                    ..tls(held(authorities(), peers))
+                },
+            )
+        },
+        over("inline", ServiceTls { sni: Some("a".into()), ..tls(held(Authorities::Pem(pem.into()), vec![])) }),
     ]
 }
 

@@ -49,8 +49,8 @@ use proptest::{collection, prelude::*, sample, strategy::ValueTree, test_runner:
 
 use crate::{
     catalog::{
-        every_limit, every_limiter, every_rule, every_service, forward, name, respond, route, route_named, rule,
-        service,
+        every_limit, every_limiter, every_rule, every_service, every_tls, forward, name, respond, route, route_named,
+        rule, service,
     },
     envoy::Envoy,
 };
@@ -95,8 +95,10 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
             listeners.push(with_inline_routes(translate::listener::listener(&listener, fleet), configuration));
         }
     }
-    let mut clusters: Vec<_> = every_service().iter().map(translate::cluster::cluster).collect();
-    for service in every_service().iter().filter(|service| translate::endpoint::is_discovered(service)) {
+    let pem = std::fs::read_to_string(&tls.certificate_file).expect("a certificate");
+    let services = [every_service(), every_tls(tls, &pem)].concat();
+    let mut clusters: Vec<_> = services.iter().map(translate::cluster::cluster).collect();
+    for service in services.iter().filter(|service| translate::endpoint::is_discovered(service)) {
         // As a static cluster, so that the endpoints are read too.
         let mut cluster = translate::cluster::cluster(service);
         cluster.name = format!("{}-inline", service.name);

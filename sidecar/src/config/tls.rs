@@ -5,6 +5,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
+use regex::bytes::Regex;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -52,12 +53,16 @@ pub struct Own {
 pub struct UpstreamTls {
     /// The name that is asked for; the endpoint's address if there is none.
     pub server_name: Option<Arc<str>>,
+    /// Whether an endpoint that has a name of its own is asked for by that instead.
+    pub by_host: bool,
     /// Who an endpoint may be: one of these. If there are none, its certificate must have the name that is asked for.
     pub peers: Vec<PeerMatch>,
     /// What is shown to endpoints; `None`: the sidecar's own.
     pub certificate: Option<Certificate>,
     /// Whose certificates are accepted; `None`: those of the sidecar's own authorities.
     pub authorities: Option<Pem>,
+    /// Whether versions before TLS 1.3 are refused.
+    pub only_1_3: bool,
     /// The secret that is named and has not come. Nobody is connected to before it has.
     pub waits_for: Option<Arc<str>>,
 }
@@ -69,9 +74,23 @@ pub enum PeerMatch {
     Uri(Arc<str>),
     /// How a SPIFFE ID begins.
     UriPrefix(Arc<str>),
+    /// What a SPIFFE ID looks like.
+    UriPattern(UriPattern),
     /// A DNS name or an address.
     Name(Arc<str>),
 }
+
+/// An expression that the whole of a SPIFFE ID has to match. Equal to one that is written the same.
+#[derive(Clone, Debug)]
+pub struct UriPattern(pub Regex);
+
+impl PartialEq for UriPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for UriPattern {}
 
 /// The certificates in `pem`.
 ///

@@ -11,7 +11,7 @@ use std::{io, sync::Arc, time::Duration};
 use chancery_runtime::tls::spiffe::SpiffeId;
 use parking_lot::Mutex;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    ALL_VERSIONS, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor, verify_server_name,
@@ -19,6 +19,7 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
+    version::TLS13,
 };
 use tokio::time::Instant;
 
@@ -76,7 +77,8 @@ impl Credentials {
         let key = read(&certificate.key, tls::private_key)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let building = ClientConfig::builder_with_provider(provider.clone());
-        let building = building.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        let versions = if self.tls.only_1_3 { &[&TLS13][..] } else { ALL_VERSIONS };
+        let building = building.with_protocol_versions(versions).map_err(io::Error::other)?;
         let building = match self.tls.peers.as_slice() {
             [] => building.with_root_certificates(roots),
             peers => {
@@ -112,6 +114,7 @@ impl Credentials {
     /// It is none.
     pub fn name(&self, target: &Target) -> io::Result<ServerName<'static>> {
         let name = match (&self.tls.server_name, target) {
+            (_, Target::Name(name, _)) if self.tls.by_host => name.to_string(),
             (Some(name), _) => name.to_string(),
             (None, Target::Address(address)) => address.ip().to_string(),
             (None, Target::Name(name, _)) => name.to_string(),
@@ -161,6 +164,7 @@ impl ServerCertVerifier for PeerVerifier {
         let is = |peer: &PeerMatch| match peer {
             PeerMatch::Uri(wanted) => uri.as_deref() == Some(wanted),
             PeerMatch::UriPrefix(beginning) => uri.as_ref().is_some_and(|uri| uri.starts_with(&**beginning)),
+            PeerMatch::UriPattern(pattern) => uri.as_ref().is_some_and(|uri| pattern.0.is_match(uri.as_bytes())),
             PeerMatch::Name(name) => {
                 ServerName::try_from(&**name).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
             }

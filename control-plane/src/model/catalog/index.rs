@@ -71,6 +71,8 @@ pub(in crate::model) struct Indexes {
     pub(in crate::model) routes_on: Relation<Name, Name>,
     /// Service to routes.
     pub(in crate::model) routes_to: Relation<Name, Name>,
+    /// Fleet to the services whose endpoints are its proxies.
+    pub(in crate::model) behind: Relation<Name, Name>,
     /// Fleet to services.
     pub(in crate::model) services_of: Relation<Name, Name>,
     /// Limit to routes.
@@ -96,7 +98,12 @@ pub(in crate::model) struct Indexes {
 impl Indexes {
     pub(super) fn step(&mut self, resource: &Resource, step: Step) {
         match resource {
-            Resource::Fleet(_) | Resource::Service(_) | Resource::RateLimit(_) => {}
+            Resource::Fleet(_) | Resource::RateLimit(_) => {}
+            Resource::Service(service) => {
+                if let Some(fleet) = service.behind() {
+                    self.behind.step(fleet, &service.name, step);
+                }
+            }
             Resource::Listener(listener) => self.listener(listener, step),
             Resource::Route(route) => self.route(route, step),
             Resource::EnvoyPatch(patch) => self.patch(patch, step),

@@ -10,7 +10,10 @@ use crate::model::{
     listener::{ListenerProtocol, RouteDelivery},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, WhenRedisIsDown},
     route::{Action, Forward, ListenerRef, Match, PathMatch, Respond, Rule, Target},
-    service::{Address, Breaker, LoadBalancing, ServiceProtocol},
+    service::{
+        Address, Breaker, LoadBalancing, ServiceProtocol, ServiceTls,
+        tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
+    },
 };
 
 /// All resources, without a catalog.
@@ -106,6 +109,7 @@ pub(in crate::model) fn service(text: &str) -> Resource {
         endpoints: Vec::new(),
         registered: false,
         protocol: ServiceProtocol::Http1,
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::RoundRobin,
         health_check: None,
@@ -115,6 +119,16 @@ pub(in crate::model) fn service(text: &str) -> Resource {
         adaptive_concurrency: None,
         outlier_detection: None,
     }))
+}
+
+/// A service whose endpoints are proxies of this fleet.
+pub(in crate::model) fn service_behind(text: &str, fleet: &str) -> Resource {
+    let Resource::Service(plain) = service(text) else { unreachable!("a service") };
+    let peers = vec![Peer::Proxy { fleet: name(fleet), id: ProxyId::Any }];
+    let verification = Verification::Required { authorities: Authorities::Mesh, peers };
+    let (client_certificate, min_version) = (Some(ClientCertificate::Mesh), TlsVersion::V1_2);
+    let tls = ServiceTls { sni: None, verification, client_certificate, min_version };
+    Resource::Service(Arc::new(Service { tls: Some(tls), ..(*plain).clone() }))
 }
 
 /// Rules by the path they match and the service they send to, `service+limit+limit` with limits; an empty service
@@ -190,6 +204,8 @@ fn resource() -> impl Strategy<Value = Resource> {
         2 => (prop::sample::select(LISTENERS.to_vec()), prop::sample::select(FLEETS.to_vec()), addresses, 80u16..83)
             .prop_map(|(name, fleet, address, port)| listener(name, fleet, address, port)),
         1 => prop::sample::select(SERVICES.to_vec()).prop_map(service),
+        1 => (prop::sample::select(SERVICES.to_vec()), prop::sample::select(FLEETS.to_vec()))
+            .prop_map(|(name, fleet)| service_behind(name, fleet)),
         4 => (prop::sample::select(ROUTES.to_vec()), places(), subsequence(HOSTS.to_vec(), 1..=2), rules).prop_map(
             |(name, places, hosts, (paths, services))| {
                 let rules: Vec<_> = paths.into_iter().zip(services).collect();
@@ -240,6 +256,13 @@ fn dangling(plain: &Plain) -> Vec<(Key, Key)> {
     let mut references = Vec::new();
     for listener in listeners(plain) {
         references.push((Kind::Listener, &listener.name, Kind::Fleet, &listener.fleet));
+    }
+    for resource in plain.values() {
+        if let Resource::Service(service) = resource
+            && let Some(fleet) = service.behind()
+        {
+            references.push((Kind::Service, &service.name, Kind::Fleet, fleet));
+        }
     }
     for route in routes(plain) {
         for place in &route.listeners {

@@ -1,7 +1,9 @@
 use super::*;
 use crate::model::{
     Entry, Problem,
-    catalog::tests::{entry, fleet, fleet_with_limiter, listener, patch, quota, rate_limit, route, service},
+    catalog::tests::{
+        entry, fleet, fleet_with_limiter, listener, patch, quota, rate_limit, route, service, service_behind,
+    },
 };
 
 fn key(kind: Kind, name: &str) -> Key {
@@ -41,6 +43,16 @@ fn what_is_used_cannot_be_deleted() {
     assert_eq!(refused(vec![delete(Kind::Service, "cart")]), ["Service/cart: is deleted, but used by Route/shop"]);
     let all = [(Kind::Fleet, "edge"), (Kind::Listener, "web"), (Kind::Service, "cart"), (Kind::Route, "shop")];
     assert!(catalog().apply(all.map(|(kind, name)| delete(kind, name)).into()).is_ok());
+}
+
+#[test]
+fn a_fleet_whose_proxies_are_endpoints_is_there_and_stays() {
+    let nowhere = refused(vec![put(service_behind("cart", "shop"))]);
+    assert_eq!(nowhere, ["Service/cart: spec.tls.mesh.fleet: Fleet/shop does not exist"]);
+    let behind = catalog().apply(vec![put(service_behind("cart", "lab"))]).unwrap();
+    let problems = behind.apply(vec![delete(Kind::Fleet, "lab")]).unwrap_err();
+    assert_eq!(problems[0].to_string(), "Fleet/lab: is deleted, but used by Service/cart");
+    assert!(behind.apply(vec![put(service("cart")), delete(Kind::Fleet, "lab")]).is_ok());
 }
 
 #[test]

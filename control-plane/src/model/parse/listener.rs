@@ -10,9 +10,6 @@ use crate::model::{
     wire::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec},
 };
 
-/// The longest path of a file.
-const MAX_FILE_PATH: usize = 1024;
-
 pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems) -> Option<Listener> {
     let ListenerSpec { fleet, address, port, protocol, tls, route_delivery } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
@@ -54,14 +51,7 @@ fn bind_address(text: &str) -> Result<IpAddr, String> {
 
 fn tls_files(spec: &TlsFilesSpec, problems: &mut Problems) -> Option<TlsFiles> {
     let TlsFilesSpec { certificate_file, private_key_file } = spec;
-    let certificate_file = problems.at("certificateFile").ok(file_path(certificate_file));
-    let private_key_file = problems.at("privateKeyFile").ok(file_path(private_key_file));
+    let certificate_file = problems.at("certificateFile").ok(text::file_path(certificate_file));
+    let private_key_file = problems.at("privateKeyFile").ok(text::file_path(private_key_file));
     Some(TlsFiles { certificate_file: certificate_file?, private_key_file: private_key_file? })
-}
-
-fn file_path(path: &str) -> Result<String, String> {
-    if !path.starts_with('/') || path.len() > MAX_FILE_PATH || path.contains(char::is_control) {
-        return Err(format!("must be an absolute path of at most {MAX_FILE_PATH} printable characters"));
-    }
-    Ok(path.to_owned())
 }

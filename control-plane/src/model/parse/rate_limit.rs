@@ -144,7 +144,7 @@ fn key_part(spec: &KeyPartSpec, problems: &mut Problems) -> Option<KeyPart> {
     ];
     for (field, flag, part) in flags {
         if let Some(flag) = flag {
-            given.push(only_true(*flag, &mut problems.at(field)).map(|()| part));
+            given.push(text::only_true(*flag, &mut problems.at(field)).map(|()| part));
         }
     }
     if given.len() != 1 {
@@ -152,13 +152,6 @@ fn key_part(spec: &KeyPartSpec, problems: &mut Problems) -> Option<KeyPart> {
         return None;
     }
     given.pop().flatten()
-}
-
-fn only_true(flag: bool, problems: &mut Problems) -> Option<()> {
-    if !flag {
-        problems.report("can only be true");
-    }
-    flag.then_some(())
 }
 
 fn constant(spec: &ConstantSpec, problems: &mut Problems) -> Option<KeyPart> {
@@ -222,11 +215,11 @@ fn hits(spec: &HitsSpec, debt: bool, problems: &mut Problems) -> Option<Hits> {
     let mut later = Vec::new();
     if let Some(flag) = bytes_received {
         later.push("bytesReceived");
-        given.push(only_true(*flag, &mut problems.at("bytesReceived")).map(|()| Hits::BytesReceived));
+        given.push(text::only_true(*flag, &mut problems.at("bytesReceived")).map(|()| Hits::BytesReceived));
     }
     if let Some(flag) = bytes_sent {
         later.push("bytesSent");
-        given.push(only_true(*flag, &mut problems.at("bytesSent")).map(|()| Hits::BytesSent));
+        given.push(text::only_true(*flag, &mut problems.at("bytesSent")).map(|()| Hits::BytesSent));
     }
     if let Some(name) = response_header {
         later.push("responseHeader");

@@ -1,6 +1,7 @@
 //! What a service's spec means.
 
 mod policy;
+mod tls;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -25,6 +26,7 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         endpoints,
         registered,
         protocol,
+        tls,
         connect_timeout,
         load_balancing,
         health_check: check,
@@ -48,6 +50,12 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         }
         parsed
     };
+    // What is wrong with endpoints is said already.
+    let named = |all: &Vec<Endpoint>| {
+        !registered && !all.is_empty() && all.iter().all(|one| matches!(one.address, Address::Dns(_)))
+    };
+    let named = endpoints.as_ref().is_none_or(named);
+    let tls = tls.as_ref().map(|tls| self::tls::tls(tls, named, &mut problems.at("tls")));
     let connect_timeout = match connect_timeout {
         None => Some(DEFAULT_CONNECT_TIMEOUT),
         Some(timeout) => problems.at("connectTimeout").ok(text::duration(timeout, MAX_CONNECT_TIMEOUT)),
@@ -70,6 +78,7 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
             None | Some(ServiceProtocolSpec::Http1) => ServiceProtocol::Http1,
             Some(ServiceProtocolSpec::Http2) => ServiceProtocol::Http2,
         },
+        tls: all(tls)?,
         connect_timeout: connect_timeout?,
         load_balancing: match load_balancing {
             None | Some(LoadBalancingSpec::RoundRobin) => LoadBalancing::RoundRobin,

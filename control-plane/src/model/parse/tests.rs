@@ -5,13 +5,16 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    Problem,
+    Name, Problem,
     envoy_patch::{EnvoyResource, PatchChange},
     fleet::OnFailure,
     listener::ListenerProtocol,
     rate_limit::{Absent, Algorithm, Hits, KeyPart, Limit, Mode, WhenRedisIsDown},
     route::{Action, HostPattern, PathMatch, ValueMatch},
-    service::{AdaptiveConcurrency, Address, ConcurrencyAlgorithm, Hedging, RetryBudget},
+    service::{
+        AdaptiveConcurrency, Address, ConcurrencyAlgorithm, Hedging, RetryBudget, ServiceTls,
+        tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
+    },
 };
 
 fn yaml(text: &str) -> Value {
@@ -179,6 +182,81 @@ spec:
     assert_eq!(service.hedging, Some(Hedging::default()));
     let adaptive = AdaptiveConcurrency { algorithm: ConcurrencyAlgorithm::Aimd, min: None, max: Some(20) };
     assert_eq!(service.adaptive_concurrency, Some(adaptive));
+}
+
+/// What a service with these endpoints says of TLS.
+fn tls(endpoints: &str, tls: &str) -> ServiceTls {
+    let text = format!("{{kind: Service, name: api, spec: {{endpoints: [{endpoints}], tls: {tls}}}}}");
+    let Resource::Service(service) = good(&text) else { panic!() };
+    service.tls.clone().unwrap()
+}
+
+#[test]
+fn tls_without_more_is_as_on_the_web() {
+    let web = tls("{address: api.example.com, port: 443, dns: true}", "{}");
+    let verification = Verification::Required { authorities: Authorities::System, peers: vec![] };
+    assert_eq!(web, ServiceTls { sni: None, verification, client_certificate: None, min_version: TlsVersion::V1_2 });
+    let named = tls("{address: 10.0.0.1, port: 443}", "{sni: API.example.com, minVersion: tls1.3}");
+    assert_eq!((named.sni.as_deref(), named.min_version), (Some("api.example.com"), TlsVersion::V1_3));
+}
+
+#[test]
+fn mesh_says_all_that_there_is_to_say() {
+    let peers = |mesh: &str| {
+        let tls = tls("", &format!("{{mesh: {mesh}}}"));
+        assert_eq!((&tls.sni, &tls.client_certificate), (&None, &Some(ClientCertificate::Mesh)));
+        assert_eq!(tls.fleet().map(Name::as_str), Some("shop"));
+        let Verification::Required { authorities: Authorities::Mesh, peers } = tls.verification else { panic!() };
+        peers
+    };
+    let proxy = |id| Peer::Proxy { fleet: "shop".parse().unwrap(), id };
+    assert_eq!(peers("{fleet: shop}"), [proxy(ProxyId::Any)]);
+    let (one, many) = (ProxyId::Exact("a-1".parse().unwrap()), ProxyId::Prefix("b-".to_owned()));
+    assert_eq!(peers("{fleet: shop, proxies: [a-1, b-*]}"), [proxy(one), proxy(many)]);
+}
+
+#[test]
+fn an_endpoint_is_held_to_what_is_said_or_in_words_to_nothing() {
+    let all = tls(
+        "{address: 10.0.0.1, port: 443}",
+        "{trustedCa: {file: /ca.crt}, clientCertificate: {certificateFile: /a.crt, privateKeyFile: /a.key}, \
+          subjectAltNames: [{uri: 'spiffe://a/b'}, {uriPrefix: 'spiffe://a/'}, {dns: A.example.com}, {ip: '::1'}]}",
+    );
+    let Verification::Required { authorities, peers } = &all.verification else { panic!() };
+    assert_eq!(*authorities, Authorities::File("/ca.crt".to_owned()));
+    let (uri, beginning) = (Peer::Uri("spiffe://a/b".to_owned()), Peer::UriPrefix("spiffe://a/".to_owned()));
+    let (dns, ip) = (Peer::Dns("a.example.com".to_owned()), Peer::Ip("::1".parse().unwrap()));
+    assert_eq!(*peers, [uri, beginning, dns, ip]);
+    let files = |files: &ClientCertificate| matches!(files, ClientCertificate::Files(files) if files.private_key_file == "/a.key");
+    assert!(all.client_certificate.as_ref().is_some_and(files) && all.fleet().is_none());
+
+    let skipped = tls("{address: 10.0.0.1, port: 443}", "{sni: a.example.com, insecureSkipVerify: true}");
+    assert_eq!((skipped.verification, skipped.sni.as_deref()), (Verification::Skipped, Some("a.example.com")));
+    let held = tls("", "{sni: a.example.com, insecureSkipVerify: false}");
+    assert_ne!(held.verification, Verification::Skipped);
+}
+
+#[test]
+fn authorities_in_a_document_are_certificates_and_never_a_key() {
+    let signed = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap();
+    let (pem, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
+    let refused = |pem: &str| {
+        let tls = json!({ "sni": "a.example.com", "trustedCa": { "pem": pem } });
+        let document = json!({ "kind": "Service", "name": "api", "spec": { "endpoints": [], "tls": tls } });
+        problems_of(&document).iter().map(|problem| format!("{}: {}", problem.path, problem.reason)).collect::<Vec<_>>()
+    };
+    assert!(refused(&pem).is_empty() && refused(&format!("# ours\n{pem}\n{pem}")).is_empty());
+    let found = refused(&format!("{pem}{key}"));
+    assert!(found[0].starts_with("spec.tls.trustedCa.pem: holds a private key"), "{found:?}");
+    assert!(!found[0].contains(&key[40..60]), "{found:?}");
+    let request = pem.replace("CERTIFICATE", "CERTIFICATE REQUEST");
+    assert_eq!(refused(&request), ["spec.tls.trustedCa.pem: block 0 is a \"CERTIFICATE REQUEST\", not a CERTIFICATE"]);
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert_eq!(refused(&format!("{pem}{damaged}")), ["spec.tls.trustedCa.pem: block 1 is not a certificate"]);
+    let cut = pem.replace("-----END CERTIFICATE-----", "");
+    assert_eq!(refused(&cut), ["spec.tls.trustedCa.pem: block 0 is not PEM"]);
+    let long = refused(&pem.repeat(200));
+    assert!(long[0].ends_with("; put it into a file"), "{long:?}");
 }
 
 #[test]

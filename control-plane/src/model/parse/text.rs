@@ -1,10 +1,10 @@
-//! Names, durations, header names and values: texts that stand in several kinds.
+//! Names, durations, header names and values, files, flags: what stands in several kinds.
 
 use std::time::Duration;
 
 use crate::model::{
     Name,
-    problem::Quoted,
+    problem::{Problems, Quoted},
     wire::{DurationText, NameText},
 };
 
@@ -19,6 +19,9 @@ pub(super) const MAX_HEADER_NAME: usize = 256;
 
 /// The longest name of a query parameter.
 const MAX_PARAMETER_NAME: usize = 256;
+
+/// The longest path of a file.
+const MAX_FILE_PATH: usize = 1024;
 
 /// The longest value of a header, in bytes.
 pub(super) const MAX_HEADER_VALUE: usize = 4096;
@@ -108,6 +111,22 @@ pub(super) fn parameter_name(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// The path of a file on the machine of a proxy.
+pub(super) fn file_path(path: &str) -> Result<String, String> {
+    if !path.starts_with('/') || path.len() > MAX_FILE_PATH || path.contains(char::is_control) {
+        return Err(format!("must be an absolute path of at most {MAX_FILE_PATH} printable characters"));
+    }
+    Ok(path.to_owned())
+}
+
+/// A field that is there to be chosen, and not to be turned off.
+pub(super) fn only_true(flag: bool, problems: &mut Problems) -> Option<()> {
+    if !flag {
+        problems.report("can only be true");
+    }
+    flag.then_some(())
 }
 
 /// A request method.

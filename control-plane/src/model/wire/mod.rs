@@ -15,6 +15,7 @@ mod scalar;
 mod schema;
 mod service;
 mod shape;
+mod tls;
 
 pub use envelope::Envelope;
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
@@ -40,6 +41,7 @@ pub use service::{
     LoadBalancingSpec, OutlierDetectionSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
+pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};
 
 use serde::de::DeserializeOwned;
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::DurationText;
+use super::{DurationText, ServiceTlsSpec};
 
 /// An upstream: where it is, how it is spoken to, when it is left alone.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -18,6 +18,8 @@ pub struct ServiceSpec {
     pub registered: Option<bool>,
     /// The protocol spoken to the endpoints; `http1` if it is not given.
     pub protocol: Option<ServiceProtocolSpec>,
+    /// TLS towards the endpoints; plaintext if it is not given.
+    pub tls: Option<ServiceTlsSpec>,
     /// How long a connection attempt may take, 1ms to 10m; 5s if it is not given.
     pub connect_timeout: Option<DurationText>,
     /// How an endpoint is chosen; `round-robin` if it is not given.

@@ -11,22 +11,14 @@ use chancery_proto::{
             cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType, LbPolicy},
         },
         core::{
-            ApiVersion, GrpcService, TransportSocket,
+            ApiVersion, GrpcService,
             grpc_service::{EnvoyGrpc, TargetSpecifier},
-            transport_socket,
         },
         endpoint::{ClusterLoadAssignment, LocalityLbEndpoints},
         hcm::{HttpFilter, http_filter},
-        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
         rate_limit_filter::{RateLimit, rate_limit::XRateLimitHeadersRfcVersion},
         rate_limit_service::RateLimitServiceConfig,
-        tls::{
-            CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsParameters,
-            UpstreamTlsContext,
-            common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
-            subject_alt_name_matcher::SanType,
-            tls_parameters::TlsProtocol,
-        },
+        tls::{CommonTlsContext, UpstreamTlsContext},
         types::{HttpStatus, StatusCode},
     },
 };
@@ -35,11 +27,12 @@ use crate::{
     model::{
         Name,
         fleet::{OnFailure, RateLimiter},
-        service::{Address, Endpoint, ServiceProtocol},
+        service::{Address, Endpoint, ServiceProtocol, tls::TlsVersion},
     },
     translate::{
         cluster::{HTTP_OPTIONS, dns, http_options},
         endpoint::lb_endpoint,
+        tls::{of_mesh, own_identity, since, socket, uri_like},
         value::{duration, number},
     },
 };
@@ -48,12 +41,6 @@ pub use chancery_proto::chancery::RATE_LIMITER_CLUSTER as CLUSTER;
 
 /// The name of the filter, by which routes refer to it.
 pub(super) const FILTER: &str = "envoy.filters.http.ratelimit";
-
-/// The proxy's own certificate and key, a secret of its bootstrap: a cluster cannot say where they lie on its machine.
-pub const IDENTITY_SECRET: &str = "chancery.identity";
-
-/// The CA certificates by which the proxy knows its control plane, and everyone else; a secret of its bootstrap too.
-pub const CA_SECRET: &str = "chancery.ca";
 
 /// Who may answer as a limiter: what the CA has certified as one, whatever the trust domain is called.
 const LIMITER_IDENTITY: &str = "spiffe://[^/]+/rate-limiter/[^/]+";
@@ -117,10 +104,7 @@ pub fn cluster(limiter: &RateLimiter) -> Cluster {
             max_ejection_percent: Some(number(MOST_EJECTED_PERCENT)),
             ..OutlierDetection::default()
         }),
-        transport_socket: (!insecure).then(|| TransportSocket {
-            name: "envoy.transport_sockets.tls".to_owned(),
-            config_type: Some(transport_socket::ConfigType::TypedConfig(any::pack_typed(&tls_context()))),
-        }),
+        transport_socket: (!insecure).then(|| socket(any::pack_typed(&tls_context()))),
         ignore_health_on_host_removal: true,
         ..Cluster::default()
     }
@@ -128,36 +112,12 @@ pub fn cluster(limiter: &RateLimiter) -> Cluster {
 
 /// Both sides show certificates: the proxy its own, from the bootstrap, the limiter one that makes it a limiter.
 pub(super) fn tls_context() -> UpstreamTlsContext {
-    let from_bootstrap = |name: &str| SdsSecretConfig { name: name.to_owned(), sds_config: None };
-    let limiter = SubjectAltNameMatcher {
-        san_type: SanType::Uri.into(),
-        matcher: Some(StringMatcher {
-            match_pattern: Some(MatchPattern::SafeRegex(RegexMatcher {
-                regex: LIMITER_IDENTITY.to_owned(),
-                ..RegexMatcher::default()
-            })),
-            ..StringMatcher::default()
-        }),
-        ..SubjectAltNameMatcher::default()
-    };
     UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
-            tls_params: Some(TlsParameters {
-                tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
-                ..TlsParameters::default()
-            }),
+            tls_params: Some(since(TlsVersion::V1_2)),
             alpn_protocols: vec!["h2".to_owned()],
-            tls_certificate_sds_secret_configs: vec![from_bootstrap(IDENTITY_SECRET)],
-            validation_context_type: Some(ValidationContextType::CombinedValidationContext(
-                CombinedCertificateValidationContext {
-                    default_validation_context: Some(CertificateValidationContext {
-                        match_typed_subject_alt_names: vec![limiter],
-                        ..CertificateValidationContext::default()
-                    }),
-                    validation_context_sds_secret_config: Some(from_bootstrap(CA_SECRET)),
-                    ..CombinedCertificateValidationContext::default()
-                },
-            )),
+            tls_certificate_sds_secret_configs: vec![own_identity()],
+            validation_context_type: Some(of_mesh(vec![uri_like(LIMITER_IDENTITY.to_owned())])),
             ..CommonTlsContext::default()
         }),
         ..UpstreamTlsContext::default()

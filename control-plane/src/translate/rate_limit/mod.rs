@@ -24,7 +24,7 @@ use chancery_proto::{any, envoy::hcm::HttpFilter, google::protobuf::Any};
 pub use chancery_proto::chancery::LIMIT_KEY;
 pub use config::{LeftOut, Reason, config};
 pub use domain::{all, changes, domain, on_the_way};
-pub use limiter::{CA_SECRET, CLUSTER, IDENTITY_SECRET, cluster};
+pub use limiter::{CLUSTER, cluster};
 
 use crate::model::{
     Name,

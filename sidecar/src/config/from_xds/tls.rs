@@ -1,29 +1,32 @@
 //! `UpstreamTlsContext` and `Secret`.
 //!
 //! Without a certificate the sidecar shows its own, and without authorities it trusts its own: unlike Envoy, which then shows
-//! nothing and verifies nobody. What would let in fewer than is done here is refused (pins, revocation lists).
+//! nothing and verifies nobody. Its own is also meant by the secrets of a bootstrap file, which have no source: of the file
+//! with which an Envoy would start, the sidecar reads who it is. What would let in fewer than is done here is refused (pins,
+//! revocation lists).
 
 use std::sync::Arc;
 
 use chancery_proto::{
     any,
+    chancery::{CA_SECRET, IDENTITY_SECRET},
     envoy::{
         core::{
-            ConfigSource, DataSource, TransportSocket, config_source::ConfigSourceSpecifier, data_source::Specifier,
+            DataSource, TransportSocket, config_source::ConfigSourceSpecifier, data_source::Specifier,
             transport_socket::ConfigType,
         },
         matcher::{StringMatcher, string_matcher::MatchPattern},
         tls::{
             self, CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
-            TlsCertificate, UpstreamTlsContext, common_tls_context::ValidationContextType, secret::Type,
-            subject_alt_name_matcher::SanType,
+            TlsCertificate, TlsParameters, UpstreamTlsContext, common_tls_context::ValidationContextType, secret::Type,
+            subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
         },
     },
 };
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 
-use super::{Problem, Problems};
-use crate::config::tls::{self as material, Certificate, PeerMatch, Pem, UpstreamTls};
+use super::{Problem, Problems, value};
+use crate::config::tls::{self as material, Certificate, PeerMatch, Pem, UpstreamTls, UriPattern};
 
 const CONTEXT: &str = "transport_socket.typed_config";
 
@@ -31,10 +34,14 @@ const CONTEXT: &str = "transport_socket.typed_config";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSpec {
     server_name: Option<Arc<str>>,
+    by_host: bool,
     certificate: Option<Certificate>,
     certificate_in: Option<Arc<str>>,
     validation: Validation,
     validation_in: Option<Arc<str>>,
+    /// An endpoint has to be whom it was asked for, whoever else is said.
+    by_name: bool,
+    only_1_3: bool,
 }
 
 /// Whose certificates are accepted.
@@ -60,9 +67,11 @@ impl TlsSpec {
     pub fn resolve<'a>(&self, secrets: impl Fn(&Arc<str>) -> Option<&'a Secret>) -> UpstreamTls {
         let mut tls = UpstreamTls {
             server_name: self.server_name.clone(),
+            by_host: self.by_host,
             peers: self.validation.peers.clone(),
             certificate: self.certificate.clone(),
             authorities: self.validation.authorities.clone(),
+            only_1_3: self.only_1_3,
             waits_for: None,
         };
         if let Some(name) = &self.certificate_in {
@@ -79,6 +88,9 @@ impl TlsSpec {
                 }
                 _ => tls.waits_for = Some(name.clone()),
             }
+        }
+        if self.by_name {
+            tls.peers.clear();
         }
         tls
     }
@@ -103,7 +115,8 @@ pub(super) fn upstream(problems: &mut Problems, socket: &TransportSocket, has_id
         }
     };
     let server_name = Some(context.sni).filter(|sni| !sni.is_empty()).map(Into::into);
-    let mut spec = TlsSpec { server_name, ..TlsSpec::default() };
+    let (by_host, by_name) = (context.auto_host_sni, context.auto_sni_san_validation);
+    let mut spec = TlsSpec { server_name, by_host, by_name, ..TlsSpec::default() };
     if let Some(common) = &context.common_tls_context {
         common_context(problems, &mut spec, common);
     }
@@ -129,12 +142,14 @@ fn common_context(problems: &mut Problems, spec: &mut TlsSpec, context: &CommonT
         ("custom_handshaker", context.custom_handshaker.is_some()),
     ];
     refuse(problems, &path, elsewhere);
+    let oldest = context.tls_params.as_ref().map(TlsParameters::tls_minimum_protocol_version);
+    spec.only_1_3 = oldest == Some(TlsProtocol::TlSv13);
     if let Some(certificate) = context.tls_certificates.first() {
         spec.certificate = self::certificate(problems, &format!("{path}.tls_certificates[0]"), certificate);
     }
     if let Some(secret) = context.tls_certificate_sds_secret_configs.first() {
         let path = format!("{path}.tls_certificate_sds_secret_configs[0]");
-        spec.certificate_in = self::secret_name(problems, &path, secret);
+        spec.certificate_in = self::secret_name(problems, &path, secret, IDENTITY_SECRET);
     }
     if context.tls_certificates.len() + context.tls_certificate_sds_secret_configs.len() > 1 {
         problems.add(&path, "names several certificates, and one is shown");
@@ -145,7 +160,8 @@ fn common_context(problems: &mut Problems, spec: &mut TlsSpec, context: &CommonT
             spec.validation = validation(problems, &format!("{path}.validation_context"), context);
         }
         Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => {
-            spec.validation_in = secret_name(problems, &format!("{path}.validation_context_sds_secret_config"), secret);
+            let path = format!("{path}.validation_context_sds_secret_config");
+            spec.validation_in = secret_name(problems, &path, secret, CA_SECRET);
         }
         Some(ValidationContextType::CombinedValidationContext(both)) => {
             let path = format!("{path}.combined_validation_context");
@@ -154,7 +170,7 @@ fn common_context(problems: &mut Problems, spec: &mut TlsSpec, context: &CommonT
             }
             if let Some(secret) = &both.validation_context_sds_secret_config {
                 let path = format!("{path}.validation_context_sds_secret_config");
-                spec.validation_in = secret_name(problems, &path, secret);
+                spec.validation_in = secret_name(problems, &path, secret, CA_SECRET);
             }
         }
         Some(_) => problems.add(&path, "takes whom to trust from a provider, which is not known here"),
@@ -167,9 +183,16 @@ fn refuse<const N: usize>(problems: &mut Problems, path: &str, set: [(&str, bool
     }
 }
 
-/// The name of a secret that comes over the same stream.
-fn secret_name(problems: &mut Problems, path: &str, secret: &SdsSecretConfig) -> Option<Arc<str>> {
-    let source = secret.sds_config.as_ref().and_then(|source: &ConfigSource| source.config_source_specifier.as_ref());
+/// The name of a secret that comes over the same stream; none of `own`, the secret of the bootstrap file that holds the
+/// sidecar's own.
+fn secret_name(problems: &mut Problems, path: &str, secret: &SdsSecretConfig, own: &str) -> Option<Arc<str>> {
+    let Some(source) = &secret.sds_config else {
+        if secret.name != own {
+            problems.add(format!("{path}.name"), format!("of the bootstrap file, {own:?} is known here"));
+        }
+        return None;
+    };
+    let source = source.config_source_specifier.as_ref();
     if !matches!(source, Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_))) {
         problems.add(format!("{path}.sds_config"), "secrets come over ADS");
     }
@@ -253,6 +276,10 @@ fn peer(problems: &mut Problems, path: &str, name: &SubjectAltNameMatcher) -> Op
         _ if *ignore_case => None,
         (SanType::Uri, Some(MatchPattern::Exact(text))) => Some(PeerMatch::Uri(text.as_str().into())),
         (SanType::Uri, Some(MatchPattern::Prefix(text))) => Some(PeerMatch::UriPrefix(text.as_str().into())),
+        (SanType::Uri, Some(MatchPattern::SafeRegex(matcher))) => {
+            let path = format!("{path}.matcher.safe_regex");
+            return value::regex(problems, &path, matcher, true).map(|regex| PeerMatch::UriPattern(UriPattern(regex)));
+        }
         (SanType::Dns | SanType::IpAddress, Some(MatchPattern::Exact(text))) => {
             Some(PeerMatch::Name(text.as_str().into()))
         }
@@ -263,7 +290,10 @@ fn peer(problems: &mut Problems, path: &str, name: &SubjectAltNameMatcher) -> Op
         }
     };
     if of.is_none() {
-        problems.add(format!("{path}.matcher"), "a URI is matched exactly or by its beginning, other names exactly");
+        problems.add(
+            format!("{path}.matcher"),
+            "a URI is matched exactly, by its beginning or by an expression, other names exactly",
+        );
     }
     of
 }

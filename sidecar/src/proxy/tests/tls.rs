@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chancery_runtime::tls::{ServerTls, ServerTlsFiles};
 use http::HeaderValue;
+use regex::bytes::Regex;
 
 use super::{
     authority::Authority,
@@ -12,8 +13,8 @@ use super::{
 };
 use crate::{
     config::{
-        snapshot::{ClusterSettings, Protocol},
-        tls::{Certificate, Own, PeerMatch, Pem, UpstreamTls},
+        snapshot::{ClusterSettings, Protocol, Target},
+        tls::{Certificate, Own, PeerMatch, Pem, UpstreamTls, UriPattern},
     },
     proxy::{tls::Credentials, world::Base},
 };
@@ -75,12 +76,15 @@ async fn who_is_not_who_it_has_to_be_is_sent_nothing() {
     let own = there.authority.own("a", A);
     let uri = |text: &str| PeerMatch::Uri(text.into());
     let prefix = |text: &str| PeerMatch::UriPrefix(text.into());
+    let pattern = |text: &str| PeerMatch::UriPattern(UriPattern(Regex::new(text).unwrap()));
     for (peers, status) in [
         (vec![uri(B)], 200),
         (vec![uri(A)], 503),
         (vec![uri(A), uri(B)], 200),
         (vec![prefix("spiffe://chancery.local/fleet/edge/")], 200),
         (vec![prefix("spiffe://chancery.local/fleet/core/")], 503),
+        (vec![pattern("^(?:spiffe://[^/]+/fleet/edge/proxy/[^/]+)$")], 200),
+        (vec![pattern("^(?:spiffe://[^/]+/fleet/core/proxy/[^/]+)$")], 503),
         (vec![PeerMatch::Name("b.example.com".into())], 503),
         // Without anybody expected, the name that is asked for counts, and B has none.
         (vec![], 503),
@@ -138,4 +142,16 @@ async fn files_are_read_again_and_those_that_are_broken_change_nothing() {
     later().await;
     assert!(Arc::ptr_eq(&second, &credentials.config().unwrap()));
     assert!(of(&own).config().is_err());
+}
+
+#[test]
+fn an_endpoint_is_asked_for_by_its_own_name_where_that_is_wanted_and_it_has_one() {
+    let name = |by_host: bool, target: Target| {
+        let tls = UpstreamTls { server_name: Some("sni.example.com".into()), by_host, ..UpstreamTls::default() };
+        Credentials::new(tls, None, Protocol::Http1).name(&target).unwrap().to_str().into_owned()
+    };
+    let named = || Target::Name("a.example.com".into(), 443);
+    assert_eq!(name(true, named()), "a.example.com");
+    assert_eq!(name(false, named()), "sni.example.com");
+    assert_eq!(name(true, Target::Address(([10, 0, 0, 1], 443).into())), "sni.example.com");
 }

@@ -84,8 +84,12 @@ fn what_would_let_in_others_than_is_meant_is_refused_by_its_field() {
             vec!["validation_context.verify_certificate_hash".to_owned(), "validation_context.crl".to_owned()],
         ),
         (
-            json!({ "validation_context_sds_secret_config": { "name": "ca" } }),
-            vec!["validation_context_sds_secret_config.sds_config".to_owned()],
+            json!({ "validation_context_sds_secret_config": { "name": IDENTITY_SECRET } }),
+            vec!["validation_context_sds_secret_config.name".to_owned()],
+        ),
+        (
+            names(json!({ "san_type": "URI", "matcher": { "safe_regex": { "regex": "(" } } })),
+            vec![name_at("matcher.safe_regex.regex")],
         ),
         (
             json!({ "tls_certificate_sds_secret_configs": [elsewhere] }),
@@ -111,6 +115,47 @@ fn what_would_let_in_others_than_is_meant_is_refused_by_its_field() {
     assert_eq!(paths(read_secret(bad)), ["validation_context.trusted_ca"]);
     let other = json!({ "name": "a", "generic_secret": { "secret": inline("x") } });
     assert_eq!(read_secret(other), Ok(Secret::Other), "it is for others");
+}
+
+#[test]
+fn what_is_in_the_bootstrap_file_is_its_own() {
+    let context = json!({
+        "tls_params": { "tls_minimum_protocol_version": "TLSv1_3" },
+        "tls_certificate_sds_secret_configs": [{ "name": IDENTITY_SECRET }],
+        "combined_validation_context": {
+            "default_validation_context": { "match_typed_subject_alt_names": [
+                { "san_type": "URI", "matcher": { "safe_regex": { "regex": "spiffe://[^/]+/fleet/shop/proxy/[^/]+" } } },
+            ] },
+            "validation_context_sds_secret_config": { "name": CA_SECRET },
+        },
+    });
+    let tls = read(context.clone(), true).unwrap().tls.unwrap().resolve(|_| None);
+    assert_eq!((tls.certificate, tls.authorities, tls.waits_for, tls.only_1_3), (None, None, None, true));
+    let [PeerMatch::UriPattern(pattern)] = tls.peers.as_slice() else { panic!("{:?}", tls.peers) };
+    let matches = |uri: &str| pattern.0.is_match(uri.as_bytes());
+    assert!(matches("spiffe://a/fleet/shop/proxy/b"));
+    assert!(!matches("spiffe://a/fleet/shop/proxy/b/c") && !matches("x spiffe://a/fleet/shop/proxy/b"), "all of it");
+    assert_eq!(paths(read(context, false)), ["transport_socket"], "there is none");
+}
+
+#[test]
+fn where_each_is_held_to_its_own_name_no_list_of_names_counts() {
+    let config = |automatic: bool| {
+        let names = json!([{ "san_type": "DNS", "matcher": { "exact": "a.example.com" } }]);
+        let common = json!({ "validation_context": { "match_typed_subject_alt_names": names } });
+        json!({
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": "b", "auto_host_sni": automatic, "auto_sni_san_validation": automatic, "common_tls_context": common,
+        })
+    };
+    let tls = |automatic: bool| {
+        let socket = json!({ "name": "tls", "typed_config": config(automatic) });
+        let value = json!({ "name": "b", "type": "STATIC", "transport_socket": socket });
+        let read = cluster(&message::<Cluster>(type_url::CLUSTER, value), true).unwrap();
+        read.tls.unwrap().resolve(|_| None)
+    };
+    assert_eq!((tls(true).by_host, tls(true).peers.len()), (true, 0));
+    assert_eq!((tls(false).by_host, tls(false).peers.len()), (false, 1));
 }
 
 #[test]

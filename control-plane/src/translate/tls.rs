@@ -1,0 +1,86 @@
+//! What the TLS contexts of listeners, services and the limiter have in common.
+
+use chancery_proto::{
+    chancery::{CA_SECRET, IDENTITY_SECRET},
+    envoy::{
+        core::{DataSource, TransportSocket, data_source::Specifier, transport_socket},
+        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+        tls::{
+            CertificateValidationContext, SdsSecretConfig, SubjectAltNameMatcher, TlsCertificate, TlsParameters,
+            common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+            subject_alt_name_matcher::SanType,
+            tls_parameters::TlsProtocol,
+        },
+    },
+    google::protobuf::Any,
+};
+
+use crate::model::{listener::TlsFiles, service::tls::TlsVersion};
+
+/// The transport socket that speaks TLS as `context` says.
+pub(super) fn socket(context: Any) -> TransportSocket {
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(context)),
+    }
+}
+
+/// Nothing older is spoken than this.
+pub(super) fn since(version: TlsVersion) -> TlsParameters {
+    let oldest = match version {
+        TlsVersion::V1_2 => TlsProtocol::TlSv12,
+        TlsVersion::V1_3 => TlsProtocol::TlSv13,
+    };
+    TlsParameters { tls_minimum_protocol_version: oldest.into(), ..TlsParameters::default() }
+}
+
+/// A certificate in files of the proxy. Envoy reads them when they are named, and not again.
+pub(super) fn certificate(files: &TlsFiles) -> TlsCertificate {
+    let TlsFiles { certificate_file, private_key_file } = files;
+    TlsCertificate {
+        certificate_chain: Some(file(certificate_file)),
+        private_key: Some(file(private_key_file)),
+        ..TlsCertificate::default()
+    }
+}
+
+/// What is in a file of the proxy.
+pub(super) fn file(path: &str) -> DataSource {
+    DataSource { specifier: Some(Specifier::Filename(path.to_owned())), ..DataSource::default() }
+}
+
+/// What the proxy is to its control plane.
+pub(super) fn own_identity() -> SdsSecretConfig {
+    of_bootstrap(IDENTITY_SECRET)
+}
+
+/// As `names` says, and of an authority that the proxy knows its control plane by.
+pub(super) fn of_mesh(names: Vec<SubjectAltNameMatcher>) -> ValidationContextType {
+    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(CertificateValidationContext {
+            match_typed_subject_alt_names: names,
+            ..CertificateValidationContext::default()
+        }),
+        validation_context_sds_secret_config: Some(of_bootstrap(CA_SECRET)),
+        ..CombinedCertificateValidationContext::default()
+    })
+}
+
+/// A secret of the bootstrap: without a source, it is asked of nobody.
+fn of_bootstrap(name: &str) -> SdsSecretConfig {
+    SdsSecretConfig { name: name.to_owned(), sds_config: None }
+}
+
+/// Whoever has a URI that is, as a whole, as `regex` says.
+pub(super) fn uri_like(regex: String) -> SubjectAltNameMatcher {
+    san(SanType::Uri, MatchPattern::SafeRegex(RegexMatcher { regex, ..RegexMatcher::default() }))
+}
+
+/// Whoever has a name of this type that matches.
+pub(super) fn san(of: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
+    SubjectAltNameMatcher {
+        san_type: of.into(),
+        matcher: Some(StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }),
+        ..SubjectAltNameMatcher::default()
+    }
+}
