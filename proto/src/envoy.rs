@@ -21,6 +21,7 @@ pub use envoy_types::pb::envoy::{
             network::http_connection_manager::v3 as hcm,
         },
         matching::common_inputs::network::v3 as matching_inputs,
+        path::{r#match::uri_template::v3 as path_template_match, rewrite::uri_template::v3 as path_template_rewrite},
         retry::host::previous_hosts::v3 as previous_hosts,
         transport_sockets::tls::v3 as tls,
         upstreams::http::v3 as http_options,

@@ -96,6 +96,10 @@ pub struct Match {
     pub headers: Vec<NamedMatch>,
     /// Conditions on query parameters, sorted.
     pub query: Vec<NamedMatch>,
+    /// Conditions on cookies, sorted.
+    pub cookies: Vec<NamedMatch>,
+    /// Whether it is for calls of gRPC only.
+    pub grpc: bool,
 }
 
 /// A condition on the path.
@@ -109,14 +113,14 @@ pub enum PathMatch {
     Prefix(String),
 }
 
-/// A condition on a header (name in lower case) or a query parameter.
+/// A condition on a header (name in lower case), a query parameter or a cookie.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedMatch {
-    /// Name of the header or parameter.
+    /// Name of the header, parameter or cookie.
     pub name: String,
     /// What its value must be.
     pub value: ValueMatch,
-    /// Whether the condition must not hold (headers only).
+    /// Whether the condition must not hold (headers and cookies only).
     pub invert: bool,
 }
 

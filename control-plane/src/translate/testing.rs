@@ -148,7 +148,7 @@ pub(crate) fn with_every_policy(text: &str) -> Service {
 }
 
 pub(crate) fn matches(path: PathMatch) -> Match {
-    Match { path, methods: vec![], headers: vec![], query: vec![] }
+    Match { path, methods: vec![], headers: vec![], query: vec![], cookies: vec![], grpc: false }
 }
 
 pub(crate) fn prefix(path: &str) -> Match {

@@ -138,7 +138,7 @@ pub(crate) fn route(text: &str) -> Route {
 
 pub(crate) fn rule(path: PathMatch, action: Action) -> Rule {
     Rule {
-        matches: Match { path, methods: vec![], headers: vec![], query: vec![] },
+        matches: Match { path, methods: vec![], headers: vec![], query: vec![], cookies: vec![], grpc: false },
         action,
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
@@ -315,6 +315,8 @@ fn every_condition() -> Vec<Rule> {
             rule.matches.methods = methods;
             rule.matches.headers = conditions(&[false, true]);
             rule.matches.query = conditions(&[false]);
+            rule.matches.cookies = conditions(&[false, true]);
+            rule.matches.grpc = true;
             rule
         })
         .collect()

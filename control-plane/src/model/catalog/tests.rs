@@ -135,6 +135,8 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
+            cookies: Vec::new(),
+            grpc: false,
         },
         action: if service.is_empty() {
             Action::Respond(Respond { status: 200, body: String::new() })

@@ -8,6 +8,7 @@ mod envelope;
 mod envoy_patch;
 mod fleet;
 mod listener;
+mod matches;
 mod rate_limit;
 mod registration;
 mod route;
@@ -23,15 +24,15 @@ pub use fleet::{
     RolloutGatesSpec, RolloutSpec,
 };
 pub use listener::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec};
+pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
 pub use rate_limit::{
     AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,
     NetworkSpec, RateLimitSpec, WhenRedisIsDownSpec,
 };
 pub use registration::{NamedRegistrationSpec, RegistrationSpec, RegistrationsSpec};
 pub use route::{
-    BackoffSpec, HeaderChangesSpec, HeaderMatchSpec, HeaderSpec, HeadersSpec, MatchSpec, PathMatchSpec, QueryMatchSpec,
-    RedirectSchemeSpec, RedirectSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec,
-    TargetSpec,
+    BackoffSpec, HeaderChangesSpec, HeaderSpec, HeadersSpec, RedirectSchemeSpec, RedirectSpec, RespondSpec,
+    RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec,
 };
 pub use scalar::{DurationText, NameText};
 pub use schema::schema;

@@ -6,8 +6,10 @@
 use chancery_proto::envoy::{
     matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
     route::{
-        HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier,
-        query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
+        CookieMatcher, HeaderMatcher, QueryParameterMatcher, RouteMatch,
+        header_matcher::HeaderMatchSpecifier,
+        query_parameter_matcher::QueryParameterMatchSpecifier,
+        route_match::{GrpcRouteMatchOptions, PathSpecifier},
     },
 };
 
@@ -19,11 +21,13 @@ const METHODS_IN_A_PATTERN: usize = 60;
 
 /// The conditions of one rule: several if it is for more methods than fit into a pattern.
 pub(super) fn route_matches(matches: &Match) -> impl Iterator<Item = RouteMatch> {
-    let Match { path, methods, headers, query } = matches;
+    let Match { path, methods, headers, query, cookies, grpc } = matches;
     method_conditions(methods).into_iter().map(move |method| RouteMatch {
         path_specifier: Some(path_specifier(path)),
         headers: method.into_iter().chain(headers.iter().map(header)).collect(),
         query_parameters: query.iter().map(query_parameter).collect(),
+        cookies: cookies.iter().map(cookie).collect(),
+        grpc: grpc.then_some(GrpcRouteMatchOptions {}),
         ..RouteMatch::default()
     })
 }
@@ -94,6 +98,14 @@ fn query_parameter(condition: &NamedMatch) -> QueryParameterMatcher {
         None => QueryParameterMatchSpecifier::PresentMatch(true),
     };
     QueryParameterMatcher { name: name.clone(), query_parameter_match_specifier: Some(specifier) }
+}
+
+/// Unlike a header, to Envoy a missing cookie is one for which an inverted condition holds.
+fn cookie(condition: &NamedMatch) -> CookieMatcher {
+    let NamedMatch { name, value, invert } = condition;
+    // Envoy has no condition for a cookie that is merely there.
+    let pattern = value_pattern(value).unwrap_or_else(|| MatchPattern::SafeRegex(regex(".*".to_owned())));
+    CookieMatcher { name: name.clone(), string_match: Some(string_matcher(pattern)), invert_match: *invert }
 }
 
 /// The pattern of a condition on a value, none if any value will do.

@@ -39,13 +39,15 @@ pub(super) fn merge<'a>(routes: impl IntoIterator<Item = &'a Route>) -> impl Ite
 type Specificity = (Reverse<u8>, usize, usize);
 
 fn specificity(matches: &Match) -> Specificity {
-    let Match { path, methods, headers, query } = matches;
+    let Match { path, methods, headers, query, cookies, grpc } = matches;
     let (rank, length) = match path {
         PathMatch::Exact(path) => (0, path.len()),
         PathMatch::Regex(pattern) => (1, pattern.len()),
         PathMatch::Prefix(prefix) => (2, prefix.len()),
     };
-    (Reverse(rank), length, usize::from(!methods.is_empty()) + headers.len() + query.len())
+    let conditions =
+        usize::from(!methods.is_empty()) + headers.len() + query.len() + cookies.len() + usize::from(*grpc);
+    (Reverse(rank), length, conditions)
 }
 
 /// A route's next rule.

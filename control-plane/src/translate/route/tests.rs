@@ -41,6 +41,11 @@ fn conditions_on_everything() {
             condition("page", ValueMatch::Present, false),
             condition("sort", ValueMatch::Prefix("name".into()), false),
         ],
+        cookies: vec![
+            condition("consent", ValueMatch::Present, true),
+            condition("tier", ValueMatch::Exact("gold".into()), false),
+        ],
+        grpc: true,
     };
     insta::assert_snapshot!(snapshot(&translated(vec![rule(matches, respond(204))])));
 }
