@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// A host of the routes here.
 const HOST: &str = "shop.example.com";
 
-over_both_protocols!(Delta in delta: cookies_and_calls_are_matched);
+over_both_protocols!(Delta in delta: cookies_and_calls_are_matched, paths_are_made_anew);
 
 /// What reached the upstream.
 async fn echo(scene: &Scene, path: &str, headers: &[(&str, &str)]) -> Result<Echo> {
@@ -56,6 +56,38 @@ async fn cookies_and_calls_are_matched(scene: &Scene) -> Result<()> {
     ] {
         let seen = echo(scene, path, headers).await?;
         assert_eq!(seen.headers["x-rule"], wanted, "{path} {headers:?}");
+    }
+    Ok(())
+}
+
+async fn paths_are_made_anew(scene: &Scene) -> Result<()> {
+    let upstream = Upstream::start("shop").await?;
+    let rewritten = |path: Value, rewrite: Value| json!({ "match": { "path": path }, "to": [{ "service": "shop" }], "rewrite": rewrite });
+    let rules = json!([
+        rewritten(
+            json!({ "template": "/users/{user}/posts/{post}" }),
+            json!({ "template": "/posts/{post}/of-{user}", "host": "posts.internal" }),
+        ),
+        rewritten(json!({ "template": "/files/{rest=**}" }), json!({ "template": "/static/{rest}" })),
+        rewritten(
+            json!({ "prefix": "/v" }),
+            json!({ "regex": { "pattern": "^/v([0-9]+)/(.*)", "substitution": r"/\2;version=\1" } }),
+        ),
+    ]);
+    scene.api.apply_and_wait(&[service("shop", &[upstream.address]), route("shop", HOST, &rules)]).await?;
+    for (path, wanted, host) in [
+        ("/users/7/posts/a%20b?page=2", "/posts/a%20b/of-7", "posts.internal"),
+        ("/files/css/a.css", "/static/css/a.css", HOST),
+        ("/v12/cart/7?page=2", "/cart/7;version=12", HOST),
+        ("/vote", "/vote", HOST),
+    ] {
+        let seen = echo(scene, path, &[]).await?;
+        let query = path.split_once('?').map_or("", |(_, query)| query);
+        assert_eq!((seen.path.as_str(), seen.query.as_str(), seen.host.as_str()), (wanted, query, host), "{path}");
+    }
+    for path in ["/users/7/posts", "/users/7/posts/8/9", "/users//posts/8"] {
+        let response = scene.fetch(request(Method::GET, HOST, path, &[])).await?;
+        assert_eq!(response.status, 404, "{path}");
     }
     Ok(())
 }

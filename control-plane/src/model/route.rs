@@ -109,6 +109,8 @@ pub enum PathMatch {
     Exact(String),
     /// An RE2 pattern that must match the whole path.
     Regex(String),
+    /// A template of the whole path, in Envoy's syntax, its variables called `v1` and so on: `/users/{v1}/{v2=**}`.
+    Template(String),
     /// The start of the path.
     Prefix(String),
 }
@@ -157,16 +159,39 @@ pub enum Action {
 pub struct Forward {
     /// The targets, at least one, weights adding up to at least 1, services without duplicates.
     pub to: Vec<Target>,
-    /// Replaces what the path match matched (prefix or exact).
-    pub rewrite_prefix: Option<String>,
-    /// Replaces the host.
-    pub rewrite_host: Option<String>,
+    /// Changes to path and host.
+    pub rewrite: Rewrite,
     /// Time for the whole answer, retries included; `None` is the fleet's default.
     pub timeout: Option<Duration>,
     /// Retries, none by default.
     pub retry: Option<Retry>,
     /// The limits that apply, in the order in which Envoy tells the limiter of them, without duplicates.
     pub rate_limits: Vec<Name>,
+}
+
+/// Changes to path and host before forwarding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// How the path is changed.
+    pub path: Option<PathRewrite>,
+    /// Replaces the host.
+    pub host: Option<String>,
+}
+
+/// A change to the path; the query stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// Replaces what the path match matched (prefix or exact).
+    Prefix(String),
+    /// The path, with the variables of the matched template.
+    Template(String),
+    /// Replaces whatever the pattern matches.
+    Regex {
+        /// An RE2 pattern for a part of the path.
+        pattern: String,
+        /// What stands in its place; `\1` is what the first group has matched.
+        substitution: String,
+    },
 }
 
 /// One target and its share.

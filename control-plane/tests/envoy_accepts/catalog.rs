@@ -11,8 +11,8 @@ use chancery_control_plane::model::{
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
     re2,
     route::{
-        Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, NamedMatch, PathMatch, Redirect,
-        Respond, Retry, RetryCondition, Route, Rule, Target, ValueMatch,
+        Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, NamedMatch, PathMatch, PathRewrite,
+        Redirect, Respond, Retry, RetryCondition, Rewrite, Route, Rule, Target, ValueMatch,
     },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HealthCheck, Hedging, LoadBalancing,
@@ -152,8 +152,7 @@ pub(crate) fn respond(body: &str) -> Action {
 pub(crate) fn forward(service: &str) -> Forward {
     Forward {
         to: vec![Target { service: name(service), weight: 1 }],
-        rewrite_prefix: None,
-        rewrite_host: None,
+        rewrite: Rewrite::default(),
         timeout: None,
         retry: None,
         rate_limits: vec![],
@@ -179,12 +178,15 @@ pub(crate) fn every_rule() -> Vec<Rule> {
     rules.extend(every_redirect());
     for (from, with) in [("/api", "/"), ("/api/", "/v2"), ("/", "/v2"), ("/a.b+c", "/\\1/"), ("/%41", "/")] {
         let forward = Forward {
-            rewrite_prefix: Some(with.into()),
-            rewrite_host: Some("internal.example.com".into()),
+            rewrite: Rewrite {
+                path: Some(PathRewrite::Prefix(with.into())),
+                host: Some("internal.example.com".into()),
+            },
             ..forward("checkout")
         };
         rules.push(rule(prefix(from), Action::Forward(forward)));
     }
+    rules.extend(every_template());
     let retry = |on: Vec<RetryCondition>, backoff| Retry {
         on,
         attempts: 10,
@@ -223,6 +225,28 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         rules.push(Rule { request_headers, response_headers, ..rule(prefix("/"), action) });
     }
     rules
+}
+
+/// Paths with variables, and all that can be made of a path.
+fn every_template() -> Vec<Rule> {
+    let rewritten = |path: PathMatch, with: PathRewrite| {
+        let rewrite = Rewrite { path: Some(with), host: None };
+        rule(path, Action::Forward(Forward { rewrite, ..forward("checkout") }))
+    };
+    let regex = |pattern: &str, substitution: &str| {
+        assert_eq!(re2::check(pattern), Ok(()), "{pattern}");
+        PathRewrite::Regex { pattern: pattern.into(), substitution: substitution.into() }
+    };
+    let template = |text: &str| PathMatch::Template(text.into());
+    let all = "/{v1}/-._~%20!$&'()+,;:@/{v2}/{v3}/{v4}/{v5=**}";
+    vec![
+        rewritten(template(all), PathRewrite::Template("/{v5}/-._~%20!$&'()+,;:@/{v4}{v4}-{v1}".into())),
+        rewritten(template("/a/{v1}/"), PathRewrite::Template("/".into())),
+        rewritten(template("/b/{v1=**}"), PathRewrite::Template("/{v1}/".into())),
+        rewritten(template("/c/{v1}"), regex("^/c", "/d")),
+        rewritten(PathMatch::Regex("/e/.*".into()), regex("(a)(b)?(c+)|(d)", r"\0\1\2\3\4\\")),
+        rule(template("/f/{v1}"), respond("matched")),
+    ]
 }
 
 /// Limiters that together use every setting.

@@ -9,7 +9,7 @@ use crate::model::{
     fleet::{OnFailure, RateLimiter},
     listener::{ListenerProtocol, RouteDelivery},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, WhenRedisIsDown},
-    route::{Action, Forward, ListenerRef, Match, PathMatch, Respond, Rule, Target},
+    route::{Action, Forward, ListenerRef, Match, PathMatch, Respond, Rewrite, Rule, Target},
     service::{Address, Breaker, LoadBalancing, ServiceProtocol},
 };
 
@@ -145,8 +145,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
             let to = vec![Target { service: name(service), weight: 1 }];
             Action::Forward(Forward {
                 to,
-                rewrite_prefix: None,
-                rewrite_host: None,
+                rewrite: Rewrite::default(),
                 timeout: None,
                 retry: None,
                 rate_limits: limits.split_terminator('+').map(name).collect(),

@@ -4,14 +4,17 @@ use super::{host, path, text};
 use crate::model::{
     Name,
     problem::Problems,
-    route::{Action, Backoff, Forward, HeaderChanges, PathMatch, Redirect, Respond, Retry, Rule, Target},
+    route::{Action, Backoff, Forward, HeaderChanges, PathMatch, Redirect, Respond, Retry, Rewrite, Rule, Target},
     wire::{
         BackoffSpec, HeaderChangesSpec, HeaderSpec, NameText, RedirectSchemeSpec, RedirectSpec, RespondSpec, RetrySpec,
-        RewriteSpec, RuleSpec, TargetSpec,
+        RuleSpec, TargetSpec,
     },
 };
 
 mod matches;
+mod rewrite;
+
+use rewrite::{replacement, rewrite};
 
 /// The longest body of a fixed answer: Envoy's limit.
 const MAX_BODY: usize = 4096;
@@ -79,9 +82,9 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
 
 fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Forward> {
     let targets = targets(to, &mut problems.at("to"));
-    let (rewrite_prefix, rewrite_host) = match &spec.rewrite {
-        None => (None, None),
-        Some(spec) => rewrite(spec, path, &mut problems.at("rewrite")),
+    let rewrite = match &spec.rewrite {
+        None => Rewrite::default(),
+        Some(changes) => rewrite(changes, spec.r#match.as_ref(), path, &mut problems.at("rewrite")),
     };
     let timeout =
         spec.timeout.as_ref().and_then(|timeout| problems.at("timeout").ok(text::duration(timeout, text::DAY)));
@@ -92,7 +95,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         problems.at("retry").at("perTryTimeout").report("must not be above the rule's timeout");
     }
     let rate_limits = limits(spec.rate_limits.as_deref().unwrap_or_default(), &mut problems.at("rateLimits"));
-    Some(Forward { to: targets?, rewrite_prefix, rewrite_host, timeout, retry, rate_limits: rate_limits? })
+    Some(Forward { to: targets?, rewrite, timeout, retry, rate_limits: rate_limits? })
 }
 
 /// Names of limits, none of which would count a request twice.
@@ -122,24 +125,6 @@ fn targets(to: &[TargetSpec], problems: &mut Problems) -> Option<Vec<Target>> {
         problems.report("needs a weight above 0");
     }
     Some(targets)
-}
-
-fn rewrite(spec: &RewriteSpec, path: Option<&PathMatch>, problems: &mut Problems) -> (Option<String>, Option<String>) {
-    let RewriteSpec { prefix, host } = spec;
-    if prefix.is_none() && host.is_none() {
-        problems.report("needs prefix or host");
-    }
-    let prefix = prefix.as_ref().and_then(|prefix| replacement(prefix, path, &mut problems.at("prefix")));
-    let host = host.as_ref().and_then(|host| problems.at("host").ok(host::exact(host)));
-    (prefix, host)
-}
-
-/// What stands in the place of the matched part of a path; with a regex, no part is marked off.
-fn replacement(prefix: &str, path: Option<&PathMatch>, problems: &mut Problems) -> Option<String> {
-    if matches!(path, Some(PathMatch::Regex(_))) {
-        problems.report("replaces a matched prefix or exact path; it does not go with match.path.regex");
-    }
-    problems.ok(path::plain(prefix))
 }
 
 fn redirect(spec: &RedirectSpec, matched: Option<&PathMatch>, problems: &mut Problems) -> Option<Redirect> {

@@ -38,6 +38,10 @@ pub struct PathMatchSpec {
     /// A regular expression (RE2) for the whole path.
     #[schema(examples("/v[0-9]+/ping"))]
     pub regex: Option<String>,
+    /// The whole path, with a variable in the place of a segment (`{id}`), or at the end of all that is left (`{rest=**}`); at
+    /// most 5.
+    #[schema(examples("/users/{id}/posts/{post}"))]
+    pub template: Option<String>,
 }
 
 /// A condition on a header: exactly one of `exact`, `prefix`, `suffix`, `contains`, `regex` and `present`.

@@ -71,12 +71,29 @@ pub struct TargetSpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RewriteSpec {
-    /// Replaces what the path condition matched (`prefix` or `exact`).
+    /// Replaces what the path condition matched (`prefix` or `exact`); not with `template` or `regex`.
     #[schema(examples("/"))]
     pub prefix: Option<String>,
+    /// The new path, with the variables of the path condition `template`; not with `prefix` or `regex`.
+    #[schema(examples("/accounts/{id}"))]
+    pub template: Option<String>,
+    /// Replaces each part of the path that a pattern matches; not with `prefix` or `template`.
+    pub regex: Option<RegexRewriteSpec>,
     /// Replaces the host.
     #[schema(examples("checkout.internal"))]
     pub host: Option<String>,
+}
+
+/// What is looked for in the path, without the query, and what stands in its place.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegexRewriteSpec {
+    /// A regular expression (RE2) for a part of the path.
+    #[schema(examples("^/v[0-9]+/(.*)"))]
+    pub pattern: String,
+    /// What stands in its place; `\1` to `\9` are what its groups have matched, `\0` is all of it.
+    #[schema(examples("/\\1"))]
+    pub substitution: String,
 }
 
 /// Where a client is sent: at least one of `scheme`, `host`, `port`, `path` and `prefix`.

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use chancery_proto::{
     any,
     envoy::{
-        core::{DataSource, data_source},
+        core::{DataSource, TypedExtensionConfig, data_source},
+        matcher::{RegexMatchAndSubstitute, RegexMatcher},
+        path_template_rewrite::UriTemplateRewriteConfig,
         previous_hosts::PreviousHostsPredicate,
         route::{
             DirectResponseAction, RedirectAction, RetryPolicy, RouteAction, WeightedCluster,
@@ -20,12 +22,12 @@ use chancery_proto::{
 
 use super::{
     Limits,
-    rewrite::{PathRewrite, replace_matched},
+    rewrite::{Replacement, replace_matched},
 };
 use crate::{
     model::{
         fleet::Fleet,
-        route::{Forward, PathMatch, Redirect, Respond, Retry, RetryCondition, Target},
+        route::{Forward, PathMatch, PathRewrite, Redirect, Respond, Retry, RetryCondition, Target},
     },
     translate::{
         listener::STREAM_IDLE,
@@ -39,22 +41,36 @@ const OTHER_HOST_DRAWS: i64 = 5;
 
 /// Forwarding to services.
 pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
-    let Forward { to, rewrite_prefix, rewrite_host, timeout, retry, rate_limits: _ } = forward;
+    let Forward { to, rewrite, timeout, retry, rate_limits: _ } = forward;
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
         cluster_specifier: Some(cluster_specifier(to)),
-        host_rewrite_specifier: rewrite_host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
+        host_rewrite_specifier: rewrite.host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
         timeout: Some(duration(timeout)),
         idle_timeout: idle_timeout(timeout).map(duration),
         retry_policy: retry.as_ref().map(retry_policy),
         ..RouteAction::default()
     };
-    match rewrite_prefix.as_ref().map(|with| replace_matched(path, with)) {
-        Some(PathRewrite::Prefix(with)) => action.prefix_rewrite = with,
-        Some(PathRewrite::Regex(rewrite)) => action.regex_rewrite = Some(rewrite),
+    match &rewrite.path {
+        Some(PathRewrite::Prefix(with)) => match replace_matched(path, with) {
+            Replacement::Prefix(with) => action.prefix_rewrite = with,
+            Replacement::Regex(rewrite) => action.regex_rewrite = Some(rewrite),
+        },
+        Some(PathRewrite::Template(template)) => action.path_rewrite_policy = Some(template_rewrite(template)),
+        Some(PathRewrite::Regex { pattern, substitution }) => {
+            let pattern = Some(RegexMatcher { regex: pattern.clone(), engine_type: None });
+            action.regex_rewrite = Some(RegexMatchAndSubstitute { pattern, substitution: substitution.clone() });
+        }
         None => {}
     }
     action
+}
+
+fn template_rewrite(template: &str) -> TypedExtensionConfig {
+    TypedExtensionConfig {
+        name: "envoy.path.rewrite.uri_template.uri_template_rewriter".to_owned(),
+        typed_config: Some(any::pack_typed(&UriTemplateRewriteConfig { path_template_rewrite: template.to_owned() })),
+    }
 }
 
 /// What the filters are to know about a rule with limits.
@@ -111,8 +127,8 @@ pub(super) fn redirect(redirect: &Redirect, matched: &PathMatch) -> RedirectActi
     let Redirect { scheme, host, port, path, prefix, status, strip_query } = redirect;
     let path = path.clone().map(PathRewriteSpecifier::PathRedirect);
     let prefix = prefix.as_ref().map(|with| match replace_matched(matched, with) {
-        PathRewrite::Prefix(with) => PathRewriteSpecifier::PrefixRewrite(with),
-        PathRewrite::Regex(rewrite) => PathRewriteSpecifier::RegexRewrite(rewrite),
+        Replacement::Prefix(with) => PathRewriteSpecifier::PrefixRewrite(with),
+        Replacement::Regex(rewrite) => PathRewriteSpecifier::RegexRewrite(rewrite),
     });
     RedirectAction {
         scheme_rewrite_specifier: scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),

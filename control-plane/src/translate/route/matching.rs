@@ -3,13 +3,18 @@
 //! Regular expressions are RE2 and match the whole value, in Envoy as in the language of the users,
 //! so they are passed on as they are.
 
-use chancery_proto::envoy::{
-    matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
-    route::{
-        CookieMatcher, HeaderMatcher, QueryParameterMatcher, RouteMatch,
-        header_matcher::HeaderMatchSpecifier,
-        query_parameter_matcher::QueryParameterMatchSpecifier,
-        route_match::{GrpcRouteMatchOptions, PathSpecifier},
+use chancery_proto::{
+    any,
+    envoy::{
+        core::TypedExtensionConfig,
+        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+        path_template_match::UriTemplateMatchConfig,
+        route::{
+            CookieMatcher, HeaderMatcher, QueryParameterMatcher, RouteMatch,
+            header_matcher::HeaderMatchSpecifier,
+            query_parameter_matcher::QueryParameterMatchSpecifier,
+            route_match::{GrpcRouteMatchOptions, PathSpecifier},
+        },
     },
 };
 
@@ -36,6 +41,10 @@ fn path_specifier(path: &PathMatch) -> PathSpecifier {
     match path {
         PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
         PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern.clone())),
+        PathMatch::Template(template) => PathSpecifier::PathMatchPolicy(TypedExtensionConfig {
+            name: "envoy.path.match.uri_template.uri_template_matcher".to_owned(),
+            typed_config: Some(any::pack_typed(&UriTemplateMatchConfig { path_template: template.clone() })),
+        }),
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
     }
 }

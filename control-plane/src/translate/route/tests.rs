@@ -2,11 +2,19 @@
 
 use std::time::Duration;
 
+use chancery_proto::{
+    any,
+    envoy::{
+        path_template_match::UriTemplateMatchConfig, path_template_rewrite::UriTemplateRewriteConfig,
+        route::route_match::PathSpecifier,
+    },
+};
+
 use super::*;
 use crate::{
     model::route::{
-        Backoff, Forward, HeaderChanges, Match, NamedMatch, PathMatch, Redirect, Respond, Retry, RetryCondition,
-        Target, ValueMatch,
+        Backoff, Forward, HeaderChanges, Match, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Retry,
+        RetryCondition, Rewrite, Target, ValueMatch,
     },
     translate::testing::{exact, fleet, matches, name, prefix, rate_limit, respond, route, rule, snapshot, to},
 };
@@ -55,8 +63,7 @@ fn forwarding_with_everything() {
     let forward = Forward {
         rate_limits: Vec::new(),
         to: vec![Target { service: name("checkout-v2"), weight: 10 }, Target { service: name("checkout"), weight: 90 }],
-        rewrite_prefix: Some("/".into()),
-        rewrite_host: Some("checkout.internal".into()),
+        rewrite: Rewrite { path: Some(PathRewrite::Prefix("/".into())), host: Some("checkout.internal".into()) },
         timeout: Some(Duration::from_secs(600)),
         retry: Some(Retry {
             on: vec![RetryCondition::ServerError, RetryCondition::Reset, RetryCondition::GrpcUnavailable],
@@ -76,6 +83,28 @@ fn forwarding_with_everything() {
         ..rule(prefix("/api"), Action::Forward(forward))
     };
     insta::assert_snapshot!(snapshot(&translated(vec![everything])));
+}
+
+#[test]
+fn paths_made_anew() {
+    let rewritten = |path| Forward { rewrite: Rewrite { path: Some(path), host: None }, ..to("shop") };
+    let template = rewritten(PathRewrite::Template("/accounts/{v2}/of/{v1}".into()));
+    let regex = PathRewrite::Regex { pattern: "^/v[0-9]+/(.*)".into(), substitution: r"/\1".into() };
+    let host = translated(vec![
+        rule(matches(PathMatch::Template("/users/{v1}/{v2=**}".into())), Action::Forward(template)),
+        rule(prefix("/"), Action::Forward(rewritten(regex))),
+    ]);
+    insta::assert_snapshot!(snapshot(&host));
+    let Some(EnvoyAction::Route(action)) = &host.routes[0].action else { panic!("{host:?}") };
+    let packed = action.path_rewrite_policy.as_ref().and_then(|policy| policy.typed_config.as_ref()).expect("a policy");
+    let rewrite: UriTemplateRewriteConfig = any::unpack(packed).expect("a template");
+    assert_eq!(rewrite.path_template_rewrite, "/accounts/{v2}/of/{v1}");
+    let Some(PathSpecifier::PathMatchPolicy(policy)) = host.routes[0].r#match.clone().and_then(|m| m.path_specifier)
+    else {
+        panic!("{host:?}")
+    };
+    let matched: UriTemplateMatchConfig = any::unpack(&policy.typed_config.expect("a template")).expect("a template");
+    assert_eq!(matched.path_template, "/users/{v1}/{v2=**}");
 }
 
 #[test]

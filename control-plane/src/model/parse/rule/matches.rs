@@ -2,7 +2,7 @@
 //!
 //! Conditions come out sorted, so that two rules for the same requests have equal matches however they were written.
 
-use super::super::{path, text};
+use super::super::{path, template, text};
 use crate::model::{
     problem::Problems,
     re2,
@@ -49,7 +49,7 @@ fn sorted<S, T: Ord + Clone>(
 }
 
 fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch> {
-    let PathMatchSpec { exact, prefix, regex } = spec;
+    let PathMatchSpec { exact, prefix, regex, template } = spec;
     let mut given: Vec<Option<PathMatch>> = Vec::new();
     if let Some(text) = exact {
         given.push(problems.at("exact").ok(path::plain(&text)).map(PathMatch::Exact));
@@ -60,8 +60,12 @@ fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch>
     if let Some(text) = regex {
         given.push(problems.at("regex").ok(re2::check(&text)).map(|()| PathMatch::Regex(text)));
     }
+    if let Some(text) = template {
+        let template = problems.at("template").ok(template::parse(&text));
+        given.push(template.map(|template| PathMatch::Template(template.pattern)));
+    }
     if given.len() != 1 {
-        problems.report("needs exactly one of exact, prefix and regex");
+        problems.report("needs exactly one of exact, prefix, regex and template");
         return None;
     }
     given.pop().flatten()
