@@ -7,6 +7,7 @@ use chancery_e2e::{
     over_both_protocols,
     scene::Scene,
     upstream::{Echo, Upstream},
+    wait::{PATIENCE, until},
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 /// A host of the routes here.
 const HOST: &str = "shop.example.com";
 
-over_both_protocols!(Delta in delta: cookies_and_calls_are_matched, paths_are_made_anew);
+over_both_protocols!(Delta in delta: cookies_and_calls_are_matched, paths_are_made_anew, a_share_of_requests_is_copied);
 
 /// What reached the upstream.
 async fn echo(scene: &Scene, path: &str, headers: &[(&str, &str)]) -> Result<Echo> {
@@ -89,5 +90,40 @@ async fn paths_are_made_anew(scene: &Scene) -> Result<()> {
         let response = scene.fetch(request(Method::GET, HOST, path, &[])).await?;
         assert_eq!(response.status, 404, "{path}");
     }
+    Ok(())
+}
+
+async fn a_share_of_requests_is_copied(scene: &Scene) -> Result<()> {
+    const SOME: u64 = 300;
+    let [shop, next] = [Upstream::start("shop").await?, Upstream::start("next").await?];
+    next.answer_with(500);
+    let to = json!([{ "service": "shop" }]);
+    let rules = json!([
+        { "match": { "path": { "prefix": "/all" } }, "to": to, "mirror": { "service": "next" } },
+        { "match": { "path": { "prefix": "/some" } }, "to": to, "mirror": { "service": "next", "percent": 20 } },
+        { "to": to },
+    ]);
+    let services = [service("shop", &[shop.address]), service("next", &[next.address])];
+    scene.api.apply_and_wait(&[services.as_slice(), &[route("shop", HOST, &rules)]].concat()).await?;
+    for _ in 0..10 {
+        let seen = echo(scene, "/all", &[]).await?;
+        assert_eq!(seen.upstream, "shop", "answers come from the service alone");
+    }
+    let copied = async |wanted: u64| {
+        let enough = async || {
+            anyhow::ensure!(next.requests() >= wanted, "{} copies", next.requests());
+            Ok(())
+        };
+        until("copies", PATIENCE, enough).await
+    };
+    copied(10).await?;
+    for _ in 0..SOME {
+        echo(scene, "/some", &[]).await?;
+        echo(scene, "/none", &[]).await?;
+    }
+    // Of 300 copies with a chance of one in five, fewer than 20 or more than 120 are not seen in a lifetime.
+    copied(10 + 20).await?;
+    assert!(next.requests() <= 10 + 120, "{} copies", next.requests());
+    assert_eq!(shop.requests(), 10 + 2 * SOME);
     Ok(())
 }

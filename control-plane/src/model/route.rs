@@ -18,9 +18,10 @@ pub struct Route {
 }
 
 impl Route {
-    /// The services its rules send to, each once.
+    /// The services its rules send to, copies of requests included, each once.
     pub fn services(&self) -> BTreeSet<&Name> {
-        self.forwards().flat_map(|forward| forward.to.iter().map(|target| &target.service)).collect()
+        let targets = self.forwards().flat_map(|forward| forward.to.iter().map(|target| &target.service));
+        targets.chain(self.forwards().filter_map(|forward| Some(&forward.mirror.as_ref()?.service))).collect()
     }
 
     /// The limits that apply to its rules, each once.
@@ -161,6 +162,8 @@ pub struct Forward {
     pub to: Vec<Target>,
     /// Changes to path and host.
     pub rewrite: Rewrite,
+    /// Who gets a copy of requests.
+    pub mirror: Option<Mirror>,
     /// Time for the whole answer, retries included; `None` is the fleet's default.
     pub timeout: Option<Duration>,
     /// Retries, none by default.
@@ -201,6 +204,15 @@ pub struct Target {
     pub service: Name,
     /// The share relative to the other targets; may be zero.
     pub weight: u32,
+}
+
+/// Copies of requests, whose answers nobody waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The service that gets them.
+    pub service: Name,
+    /// Of how many requests, 1 to 100.
+    pub percent: u32,
 }
 
 /// When and how a request is tried again.

@@ -170,6 +170,7 @@ pub(crate) fn to(service: &str) -> Forward {
     Forward {
         to: vec![Target { service: name(service), weight: 1 }],
         rewrite: Rewrite::default(),
+        mirror: None,
         timeout: None,
         retry: None,
         rate_limits: Vec::new(),

@@ -11,8 +11,8 @@ use chancery_control_plane::model::{
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
     re2,
     route::{
-        Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, NamedMatch, PathMatch, PathRewrite,
-        Redirect, Respond, Retry, RetryCondition, Rewrite, Route, Rule, Target, ValueMatch,
+        Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, Mirror, NamedMatch, PathMatch,
+        PathRewrite, Redirect, Respond, Retry, RetryCondition, Rewrite, Route, Rule, Target, ValueMatch,
     },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HealthCheck, Hedging, LoadBalancing,
@@ -153,6 +153,7 @@ pub(crate) fn forward(service: &str) -> Forward {
     Forward {
         to: vec![Target { service: name(service), weight: 1 }],
         rewrite: Rewrite::default(),
+        mirror: None,
         timeout: None,
         retry: None,
         rate_limits: vec![],
@@ -205,6 +206,7 @@ pub(crate) fn every_rule() -> Vec<Rule> {
                 Target { service: name("checkout"), weight: 0 },
                 Target { service: name("full"), weight: 1_000_000 },
             ],
+            mirror: Some(Mirror { service: name("full"), percent: 1 }),
             timeout: Some(Duration::from_secs(24 * 3600)),
             retry: Some(retry(on, backoff)),
             ..forward("checkout")

@@ -4,10 +4,12 @@ use super::{host, path, text};
 use crate::model::{
     Name,
     problem::Problems,
-    route::{Action, Backoff, Forward, HeaderChanges, PathMatch, Redirect, Respond, Retry, Rewrite, Rule, Target},
+    route::{
+        Action, Backoff, Forward, HeaderChanges, Mirror, PathMatch, Redirect, Respond, Retry, Rewrite, Rule, Target,
+    },
     wire::{
-        BackoffSpec, HeaderChangesSpec, HeaderSpec, NameText, RedirectSchemeSpec, RedirectSpec, RespondSpec, RetrySpec,
-        RuleSpec, TargetSpec,
+        BackoffSpec, HeaderChangesSpec, HeaderSpec, MirrorSpec, NameText, RedirectSchemeSpec, RedirectSpec,
+        RespondSpec, RetrySpec, RuleSpec, TargetSpec,
     },
 };
 
@@ -25,6 +27,9 @@ const REDIRECT_STATUS: [u16; 5] = [301, 302, 303, 307, 308];
 const DEFAULT_REDIRECT_STATUS: u16 = 301;
 const DEFAULT_WEIGHT: u32 = 1;
 const DEFAULT_ATTEMPTS: u32 = 1;
+
+/// Every request, as a percentage.
+const ALL: u32 = 100;
 
 /// The longest wait of a backoff that sets only the first one, as a multiple of that: Envoy's default.
 const DEFAULT_BACKOFF_FACTOR: u32 = 10;
@@ -49,8 +54,18 @@ pub(super) fn rule(spec: &RuleSpec, problems: &mut Problems) -> Option<Rule> {
 
 /// Exactly one of the three, each parsed if it is given.
 fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Action> {
-    let RuleSpec { r#match: _, to, redirect: other, respond: answer, rewrite, timeout, retry, rate_limits, headers: _ } =
-        spec;
+    let RuleSpec {
+        r#match: _,
+        to,
+        redirect: other,
+        respond: answer,
+        rewrite,
+        mirror,
+        timeout,
+        retry,
+        rate_limits,
+        headers: _,
+    } = spec;
     let before = problems.count();
     let forward = to.as_ref().map(|to| forward(to, spec, path, problems).map(Action::Forward));
     let redirect = other.as_ref().map(|spec| redirect(spec, path, &mut problems.at("redirect")).map(Action::Redirect));
@@ -58,6 +73,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
     if forward.is_none() {
         let useless = [
             ("rewrite", rewrite.is_some()),
+            ("mirror", mirror.is_some()),
             ("timeout", timeout.is_some()),
             ("retry", retry.is_some()),
             ("rateLimits", rate_limits.is_some()),
@@ -86,6 +102,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         None => Rewrite::default(),
         Some(changes) => rewrite(changes, spec.r#match.as_ref(), path, &mut problems.at("rewrite")),
     };
+    let mirror = spec.mirror.as_ref().and_then(|spec| mirror(spec, &mut problems.at("mirror")));
     let timeout =
         spec.timeout.as_ref().and_then(|timeout| problems.at("timeout").ok(text::duration(timeout, text::DAY)));
     let retry = spec.retry.as_ref().and_then(|spec| retry(spec, &mut problems.at("retry")));
@@ -95,7 +112,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         problems.at("retry").at("perTryTimeout").report("must not be above the rule's timeout");
     }
     let rate_limits = limits(spec.rate_limits.as_deref().unwrap_or_default(), &mut problems.at("rateLimits"));
-    Some(Forward { to: targets?, rewrite, timeout, retry, rate_limits: rate_limits? })
+    Some(Forward { to: targets?, rewrite, mirror, timeout, retry, rate_limits: rate_limits? })
 }
 
 /// Names of limits, none of which would count a request twice.
@@ -125,6 +142,12 @@ fn targets(to: &[TargetSpec], problems: &mut Problems) -> Option<Vec<Target>> {
         problems.report("needs a weight above 0");
     }
     Some(targets)
+}
+
+fn mirror(spec: &MirrorSpec, problems: &mut Problems) -> Option<Mirror> {
+    let MirrorSpec { service, percent } = spec;
+    let service = problems.at("service").ok(text::name(service))?;
+    Some(Mirror { service, percent: percent.unwrap_or(ALL) })
 }
 
 fn redirect(spec: &RedirectSpec, matched: Option<&PathMatch>, problems: &mut Problems) -> Option<Redirect> {

@@ -31,8 +31,8 @@ pub use rate_limit::{
 };
 pub use registration::{NamedRegistrationSpec, RegistrationSpec, RegistrationsSpec};
 pub use route::{
-    BackoffSpec, HeaderChangesSpec, HeaderSpec, HeadersSpec, RedirectSchemeSpec, RedirectSpec, RegexRewriteSpec,
-    RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec,
+    BackoffSpec, HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec,
+    RegexRewriteSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec,
 };
 pub use scalar::{DurationText, NameText};
 pub use schema::schema;

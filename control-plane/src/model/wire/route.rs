@@ -45,6 +45,8 @@ pub struct RuleSpec {
     pub respond: Option<RespondSpec>,
     /// Changes to path and host before forwarding; only with `to`.
     pub rewrite: Option<RewriteSpec>,
+    /// Sends copies of requests to another service; only with `to`.
+    pub mirror: Option<MirrorSpec>,
     /// The time for the whole answer, retries included, 1ms to 24h; only with `to`; the fleet's default if it is not given.
     pub timeout: Option<DurationText>,
     /// When and how a request is tried again; only with `to`; never if it is not given.
@@ -65,6 +67,17 @@ pub struct TargetSpec {
     /// The share relative to the other targets; 0 sends nothing.
     #[schema(maximum = 1000000, default = 1)]
     pub weight: Option<u32>,
+}
+
+/// Copies of requests. Answers to them are dropped, and nobody waits for them.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MirrorSpec {
+    /// The service that gets them; the host that it sees ends in `-shadow`.
+    pub service: NameText,
+    /// The share of requests that are copied.
+    #[schema(minimum = 1, maximum = 100, default = 100)]
+    pub percent: Option<u32>,
 }
 
 /// Changes to path and host before forwarding: at least one.

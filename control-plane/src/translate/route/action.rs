@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use chancery_proto::{
     any,
     envoy::{
-        core::{DataSource, TypedExtensionConfig, data_source},
+        core::{DataSource, RuntimeFractionalPercent, TypedExtensionConfig, data_source},
         matcher::{RegexMatchAndSubstitute, RegexMatcher},
         path_template_rewrite::UriTemplateRewriteConfig,
         previous_hosts::PreviousHostsPredicate,
@@ -13,7 +13,7 @@ use chancery_proto::{
             DirectResponseAction, RedirectAction, RetryPolicy, RouteAction, WeightedCluster,
             redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
             retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
-            route_action::{ClusterSpecifier, HostRewriteSpecifier},
+            route_action::{ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy},
             weighted_cluster::ClusterWeight,
         },
     },
@@ -27,12 +27,12 @@ use super::{
 use crate::{
     model::{
         fleet::Fleet,
-        route::{Forward, PathMatch, PathRewrite, Redirect, Respond, Retry, RetryCondition, Target},
+        route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Retry, RetryCondition, Target},
     },
     translate::{
         listener::STREAM_IDLE,
         rate_limit,
-        value::{duration, number},
+        value::{duration, number, percent},
     },
 };
 
@@ -41,11 +41,12 @@ const OTHER_HOST_DRAWS: i64 = 5;
 
 /// Forwarding to services.
 pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
-    let Forward { to, rewrite, timeout, retry, rate_limits: _ } = forward;
+    let Forward { to, rewrite, mirror, timeout, retry, rate_limits: _ } = forward;
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
         cluster_specifier: Some(cluster_specifier(to)),
         host_rewrite_specifier: rewrite.host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
+        request_mirror_policies: mirror.iter().map(mirror_policy).collect(),
         timeout: Some(duration(timeout)),
         idle_timeout: idle_timeout(timeout).map(duration),
         retry_policy: retry.as_ref().map(retry_policy),
@@ -97,6 +98,18 @@ fn cluster_specifier(to: &[Target]) -> ClusterSpecifier {
         clusters: to.iter().map(weighted).collect(),
         ..WeightedCluster::default()
     })
+}
+
+fn mirror_policy(mirror: &Mirror) -> RequestMirrorPolicy {
+    let Mirror { service, percent: share } = mirror;
+    RequestMirrorPolicy {
+        cluster: service.to_string(),
+        runtime_fraction: Some(RuntimeFractionalPercent {
+            default_value: Some(percent(*share)),
+            runtime_key: String::new(),
+        }),
+        ..RequestMirrorPolicy::default()
+    }
 }
 
 fn retry_policy(retry: &Retry) -> RetryPolicy {

@@ -13,7 +13,7 @@ use chancery_proto::{
 use super::*;
 use crate::{
     model::route::{
-        Backoff, Forward, HeaderChanges, Match, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Retry,
+        Backoff, Forward, HeaderChanges, Match, Mirror, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Retry,
         RetryCondition, Rewrite, Target, ValueMatch,
     },
     translate::testing::{exact, fleet, matches, name, prefix, rate_limit, respond, route, rule, snapshot, to},
@@ -64,6 +64,7 @@ fn forwarding_with_everything() {
         rate_limits: Vec::new(),
         to: vec![Target { service: name("checkout-v2"), weight: 10 }, Target { service: name("checkout"), weight: 90 }],
         rewrite: Rewrite { path: Some(PathRewrite::Prefix("/".into())), host: Some("checkout.internal".into()) },
+        mirror: Some(Mirror { service: name("checkout-next"), percent: 5 }),
         timeout: Some(Duration::from_secs(600)),
         retry: Some(Retry {
             on: vec![RetryCondition::ServerError, RetryCondition::Reset, RetryCondition::GrpcUnavailable],
