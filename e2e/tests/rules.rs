@@ -1,7 +1,10 @@
 //! What a rule of a route can say, each told to a real Envoy and seen in what it does with requests.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use chancery_e2e::{
+    api::check_refusal,
     client::request,
     document::{route, service},
     over_both_protocols,
@@ -11,11 +14,12 @@ use chancery_e2e::{
 };
 use http::Method;
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// A host of the routes here.
 const HOST: &str = "shop.example.com";
 
-over_both_protocols!(Delta in delta: cookies_and_calls_are_matched, paths_are_made_anew, a_share_of_requests_is_copied);
+over_both_protocols!(Delta in delta: cookies_and_calls_are_matched, paths_are_made_anew, a_share_of_requests_is_copied, faults_end_by_themselves);
 
 /// What reached the upstream.
 async fn echo(scene: &Scene, path: &str, headers: &[(&str, &str)]) -> Result<Echo> {
@@ -125,5 +129,52 @@ async fn a_share_of_requests_is_copied(scene: &Scene) -> Result<()> {
     copied(10 + 20).await?;
     assert!(next.requests() <= 10 + 120, "{} copies", next.requests());
     assert_eq!(shop.requests(), 10 + 2 * SOME);
+    Ok(())
+}
+
+async fn faults_end_by_themselves(scene: &Scene) -> Result<()> {
+    let upstream = Upstream::start("shop").await?;
+    scene.api.apply(&[service("shop", &[upstream.address])]).await?;
+    let shop = |ends_in: Duration| {
+        let expires = (OffsetDateTime::now_utc() + ends_in).format(&Rfc3339)?;
+        let rule = |path: &str, mut fault: Value| {
+            fault["expires"] = expires.as_str().into();
+            json!({ "match": { "path": { "exact": path } }, "to": [{ "service": "shop" }], "fault": fault })
+        };
+        let rules = json!([
+            rule("/refused", json!({ "abort": { "status": 503 } })),
+            rule("/slow", json!({ "delay": { "time": "500ms" } })),
+            rule("/both", json!({ "delay": { "time": "1ms" }, "abort": { "status": 418, "percent": 50 } })),
+        ]);
+        Ok::<_, anyhow::Error>(route("shop", HOST, &rules))
+    };
+    let get = |path: &str| request(Method::GET, HOST, path, &[]);
+    let hour = Duration::from_secs(3600);
+    scene.api.put_and_wait(&shop(hour)?).await?;
+    let refused = scene.fetch(get("/refused")).await?;
+    assert_eq!((refused.status, upstream.requests()), (503, 0));
+    let began = Instant::now();
+    assert_eq!(scene.fetch(get("/slow")).await?.status, 200);
+    // Envoy's timers may be a few milliseconds early.
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        seen.insert(scene.fetch(get("/both")).await?.status);
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [200, 418]);
+
+    // Nothing is written after this, so nothing but the time ends it.
+    let ending = shop(Duration::from_secs(10))?;
+    scene.api.put_and_wait(&ending).await?;
+    scene.fetch_until("the end of the fault", get("/refused"), |response| response.status == 200).await?;
+    // What stands may be written again; what is new is refused, as is what somebody could forget.
+    scene.api.put(&ending).await?;
+    for (ends_in, reason) in [(Duration::ZERO, "is over"), (24 * 8 * hour, "at most 7 days")] {
+        let answer = scene.api.json(Method::PUT, "/api/v1/routes/shop", Some(&shop(ends_in)?)).await?;
+        let problems = check_refusal("a fault without a good end", &answer)?["problems"].clone();
+        assert_eq!(problems.as_array().map(Vec::len), Some(3), "{problems}");
+        assert_eq!(problems[0]["path"], "spec.rules[0].fault.expires");
+        assert!(problems[0]["reason"].as_str().is_some_and(|said| said.contains(reason)), "{problems}");
+    }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod check;
 mod document;
 pub mod endpoint;
 pub mod envoy_patch;
+pub mod fault;
 pub mod fleet;
 pub mod listener;
 mod name;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use super::Name;
+use super::{Name, fault::Fault};
 
 /// A route, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +30,13 @@ impl Route {
     }
 
     pub(super) fn forwards(&self) -> impl Iterator<Item = &Forward> {
-        self.rules.iter().filter_map(|rule| match &rule.action {
-            Action::Forward(forward) => Some(forward),
+        self.forwards_by_rule().map(|(_, forward)| forward)
+    }
+
+    /// Each with the index of its rule.
+    pub(super) fn forwards_by_rule(&self) -> impl Iterator<Item = (usize, &Forward)> {
+        self.rules.iter().enumerate().filter_map(|(index, rule)| match &rule.action {
+            Action::Forward(forward) => Some((index, forward)),
             Action::Redirect(_) | Action::Respond(_) => None,
         })
     }
@@ -164,6 +169,8 @@ pub struct Forward {
     pub rewrite: Rewrite,
     /// Who gets a copy of requests.
     pub mirror: Option<Mirror>,
+    /// What some requests meet on purpose.
+    pub fault: Option<Fault>,
     /// Time for the whole answer, retries included; `None` is the fleet's default.
     pub timeout: Option<Duration>,
     /// Retries, none by default.

@@ -30,7 +30,7 @@ use chancery_proto::{
 };
 
 use super::{
-    rate_limit, route,
+    fault, rate_limit, route,
     value::{ads, duration, flag, number, socket_address},
 };
 use crate::model::{
@@ -90,7 +90,7 @@ pub(super) fn connection_manager(listener: &Name, routes: String, fleet: &Fleet)
         codec_type: CodecType::Auto.into(),
         stat_prefix: listener.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
-        http_filters: limits.chain([router()]).collect(),
+        http_filters: limits.chain([fault::filter(), router()]).collect(),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(CONNECTION_IDLE)),
             // To many servers `x_user` and `x-user` are the same header: a way around rules about headers.

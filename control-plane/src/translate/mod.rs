@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod constraints;
 pub mod endpoint;
 pub mod envoy_patch;
+mod fault;
 pub mod listener;
 pub mod rate_limit;
 pub mod route;

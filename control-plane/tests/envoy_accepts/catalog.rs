@@ -7,6 +7,7 @@ use std::{
 
 use chancery_control_plane::model::{
     Name,
+    fault::{Abort, Delay, Fault},
     fleet::{OnFailure, RateLimiter},
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
     re2,
@@ -154,6 +155,7 @@ pub(crate) fn forward(service: &str) -> Forward {
         to: vec![Target { service: name(service), weight: 1 }],
         rewrite: Rewrite::default(),
         mirror: None,
+        fault: None,
         timeout: None,
         retry: None,
         rate_limits: vec![],
@@ -188,6 +190,13 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         rules.push(rule(prefix(from), Action::Forward(forward)));
     }
     rules.extend(every_template());
+    let delay = Delay { time: Duration::from_secs(60), percent: 100 };
+    let abort = Abort { status: 599, percent: 1 };
+    for (delay, abort) in [(Some(delay), None), (None, Some(abort)), (Some(delay), Some(abort))] {
+        let expires = time::macros::datetime!(9999-12-31 23:59:59.999999999 UTC);
+        let fault = Some(Fault { delay, abort, expires });
+        rules.push(rule(prefix("/fault"), Action::Forward(Forward { fault, ..forward("checkout") })));
+    }
     let retry = |on: Vec<RetryCondition>, backoff| Retry {
         on,
         attempts: 10,

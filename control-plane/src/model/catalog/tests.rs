@@ -149,6 +149,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
                 to,
                 rewrite: Rewrite::default(),
                 mirror,
+                fault: None,
                 timeout: None,
                 retry: None,
                 rate_limits: limits.split_terminator('+').map(name).collect(),

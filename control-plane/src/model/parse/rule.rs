@@ -13,6 +13,7 @@ use crate::model::{
     },
 };
 
+mod fault;
 mod matches;
 mod rewrite;
 
@@ -61,6 +62,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         respond: answer,
         rewrite,
         mirror,
+        fault,
         timeout,
         retry,
         rate_limits,
@@ -74,6 +76,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         let useless = [
             ("rewrite", rewrite.is_some()),
             ("mirror", mirror.is_some()),
+            ("fault", fault.is_some()),
             ("timeout", timeout.is_some()),
             ("retry", retry.is_some()),
             ("rateLimits", rate_limits.is_some()),
@@ -103,6 +106,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         Some(changes) => rewrite(changes, spec.r#match.as_ref(), path, &mut problems.at("rewrite")),
     };
     let mirror = spec.mirror.as_ref().and_then(|spec| mirror(spec, &mut problems.at("mirror")));
+    let fault = spec.fault.as_ref().and_then(|spec| fault::fault(spec, &mut problems.at("fault")));
     let timeout =
         spec.timeout.as_ref().and_then(|timeout| problems.at("timeout").ok(text::duration(timeout, text::DAY)));
     let retry = spec.retry.as_ref().and_then(|spec| retry(spec, &mut problems.at("retry")));
@@ -112,7 +116,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         problems.at("retry").at("perTryTimeout").report("must not be above the rule's timeout");
     }
     let rate_limits = limits(spec.rate_limits.as_deref().unwrap_or_default(), &mut problems.at("rateLimits"));
-    Some(Forward { to: targets?, rewrite, mirror, timeout, retry, rate_limits: rate_limits? })
+    Some(Forward { to: targets?, rewrite, mirror, fault, timeout, retry, rate_limits: rate_limits? })
 }
 
 /// Names of limits, none of which would count a request twice.

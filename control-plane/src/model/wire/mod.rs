@@ -6,6 +6,7 @@
 
 mod envelope;
 mod envoy_patch;
+mod fault;
 mod fleet;
 mod listener;
 mod matches;
@@ -19,6 +20,7 @@ mod shape;
 
 pub use envelope::Envelope;
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
+pub use fault::{FaultAbortSpec, FaultDelaySpec, FaultSpec};
 pub use fleet::{
     CanarySpec, ErrorRateGateSpec, FleetDefaultsSpec, FleetSpec, OnFailureSpec, OnRolloutFailureSpec, RateLimiterSpec,
     RolloutGatesSpec, RolloutSpec,

@@ -30,6 +30,7 @@ use crate::{
         route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Retry, RetryCondition, Target},
     },
     translate::{
+        fault,
         listener::STREAM_IDLE,
         rate_limit,
         value::{duration, number, percent},
@@ -41,7 +42,7 @@ const OTHER_HOST_DRAWS: i64 = 5;
 
 /// Forwarding to services.
 pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
-    let Forward { to, rewrite, mirror, timeout, retry, rate_limits: _ } = forward;
+    let Forward { to, rewrite, mirror, fault: _, timeout, retry, rate_limits: _ } = forward;
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
         cluster_specifier: Some(cluster_specifier(to)),
@@ -74,10 +75,12 @@ fn template_rewrite(template: &str) -> TypedExtensionConfig {
     }
 }
 
-/// What the filters are to know about a rule with limits.
-pub(super) fn limited(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<String, Any> {
+/// What the filters, by their names, are to know about a rule.
+pub(super) fn per_filter(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<String, Any> {
     let limits: Vec<_> = forward.rate_limits.iter().filter_map(|limit| limits.get(limit).copied()).collect();
-    rate_limit::per_route(&limits)
+    let mut filters = rate_limit::per_route(&limits);
+    filters.extend(forward.fault.as_ref().map(fault::per_route));
+    filters
 }
 
 /// A rule that grants a service more time than the listener grants a silent stream means it.

@@ -65,8 +65,8 @@ fn envoy_routes<'a>(
     fleet: &'a Fleet,
 ) -> impl Iterator<Item = EnvoyRoute> + use<'a> {
     let Claim { route, index, rule: Rule { matches, action, request_headers, response_headers } } = claim;
-    let limited = match action {
-        Action::Forward(forward) => action::limited(forward, limits),
+    let per_filter = match action {
+        Action::Forward(forward) => action::per_filter(forward, limits),
         Action::Redirect(_) | Action::Respond(_) => BTreeMap::new(),
     };
     matching::route_matches(matches).map(move |route_match| EnvoyRoute {
@@ -81,7 +81,7 @@ fn envoy_routes<'a>(
         request_headers_to_remove: request_headers.remove.clone(),
         response_headers_to_add: headers::to_add(response_headers),
         response_headers_to_remove: response_headers.remove.clone(),
-        typed_per_filter_config: limited.clone().into_iter().collect(),
+        typed_per_filter_config: per_filter.clone().into_iter().collect(),
         ..EnvoyRoute::default()
     })
 }

@@ -12,6 +12,7 @@ use chancery_proto::{
 
 use super::*;
 use crate::{
+    model::fault::{Abort, Fault},
     model::route::{
         Backoff, Forward, HeaderChanges, Match, Mirror, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Retry,
         RetryCondition, Rewrite, Target, ValueMatch,
@@ -65,6 +66,7 @@ fn forwarding_with_everything() {
         to: vec![Target { service: name("checkout-v2"), weight: 10 }, Target { service: name("checkout"), weight: 90 }],
         rewrite: Rewrite { path: Some(PathRewrite::Prefix("/".into())), host: Some("checkout.internal".into()) },
         mirror: Some(Mirror { service: name("checkout-next"), percent: 5 }),
+        fault: None,
         timeout: Some(Duration::from_secs(600)),
         retry: Some(Retry {
             on: vec![RetryCondition::ServerError, RetryCondition::Reset, RetryCondition::GrpcUnavailable],
@@ -140,6 +142,23 @@ fn a_rule_with_limits_tells_the_filter() {
     let told: BTreeMap<_, _> = host.routes[0].typed_per_filter_config.clone().into_iter().collect();
     assert_eq!(told, crate::translate::rate_limit::per_route(&[&limit]));
     assert_eq!(told.into_keys().collect::<Vec<_>>(), ["envoy.filters.http.ratelimit"]);
+}
+
+#[test]
+fn a_fault_is_told_beside_limits() {
+    let fault = Fault {
+        delay: None,
+        abort: Some(Abort { status: 503, percent: 1 }),
+        expires: time::macros::datetime!(2026-12-01 12:00 UTC),
+    };
+    let forward = Forward { rate_limits: vec![name("all")], fault: Some(fault.clone()), ..to("shop") };
+    let limit = rate_limit("all");
+    let told = action::per_filter(&forward, &Limits::from([(&limit.name, &limit)]));
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["chancery.fault", "envoy.filters.http.ratelimit"]);
+    assert_eq!(
+        told.get_key_value("chancery.fault").map(|(k, v)| (k.clone(), v.clone())),
+        Some(crate::translate::fault::per_route(&fault))
+    );
 }
 
 #[test]
