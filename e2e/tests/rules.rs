@@ -19,7 +19,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// A host of the routes here.
 const HOST: &str = "shop.example.com";
 
-over_both_protocols!(Delta in delta: cookies_and_calls_are_matched, paths_are_made_anew, a_share_of_requests_is_copied, faults_end_by_themselves);
+over_both_protocols!(Delta in delta: cookies_and_calls_are_matched, paths_are_made_anew, a_share_of_requests_is_copied, faults_end_by_themselves, pages_of_other_origins_ask_first);
 
 /// What reached the upstream.
 async fn echo(scene: &Scene, path: &str, headers: &[(&str, &str)]) -> Result<Echo> {
@@ -176,5 +176,59 @@ async fn faults_end_by_themselves(scene: &Scene) -> Result<()> {
         assert_eq!(problems[0]["path"], "spec.rules[0].fault.expires");
         assert!(problems[0]["reason"].as_str().is_some_and(|said| said.contains(reason)), "{problems}");
     }
+    Ok(())
+}
+
+async fn pages_of_other_origins_ask_first(scene: &Scene) -> Result<()> {
+    let upstream = Upstream::start("shop").await?;
+    let cors = json!({
+        "origins": ["https://shop.example.com", "https://*.example.org"],
+        "headers": ["x-beta"], "exposeHeaders": ["x-upstream"], "maxAge": "10m", "credentials": true,
+    });
+    let rules = json!([
+        { "match": { "path": { "prefix": "/api" }, "methods": ["PUT"], "headers": [{ "name": "x-beta", "present": true }] },
+          "to": [{ "service": "shop" }], "cors": cors },
+        { "match": { "path": { "prefix": "/open" } }, "to": [{ "service": "shop" }], "cors": { "origins": ["*"] } },
+    ]);
+    scene.api.apply_and_wait(&[service("shop", &[upstream.address]), route("shop", HOST, &rules)]).await?;
+    let preflight = |origin: &str, path: &str, method: &str| {
+        scene.fetch(request(
+            Method::OPTIONS,
+            HOST,
+            path,
+            &[
+                ("origin", origin),
+                ("access-control-request-method", method),
+                ("access-control-request-headers", "x-beta"),
+            ],
+        ))
+    };
+    for origin in ["https://shop.example.com", "https://a.b.example.org"] {
+        let answer = preflight(origin, "/api/cart", "PUT").await?;
+        let told = ["allow-origin", "allow-methods", "allow-headers", "max-age", "allow-credentials"]
+            .map(|name| answer.header(&format!("access-control-{name}")).to_owned());
+        assert_eq!((answer.status, told), (200, [origin, "PUT", "x-beta", "600", "true"].map(str::to_owned)));
+        let headers = [("origin", origin), ("x-beta", "1")];
+        let answer = scene.fetch(request(Method::PUT, HOST, "/api/cart", &headers)).await?;
+        assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, origin));
+        assert_eq!(answer.header("access-control-expose-headers"), "x-upstream");
+    }
+    let before = upstream.requests();
+    assert_eq!(before, 2, "no preflight has reached the service");
+    for origin in [
+        "https://example.org",
+        "http://shop.example.com",
+        "https://shop.example.com.evil.com",
+        "https://evil.com:1.example.org",
+    ] {
+        let answer = preflight(origin, "/api/cart", "PUT").await?;
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{origin}");
+    }
+    assert_eq!(preflight("https://shop.example.com", "/api/cart", "DELETE").await?.status, 404);
+    assert_eq!(upstream.requests(), before);
+    let open = preflight("https://anybody.example", "/open", "DELETE").await?;
+    assert_eq!(open.header("access-control-allow-methods"), "GET,HEAD,POST,PUT,PATCH,DELETE");
+    assert_ne!(open.header("access-control-allow-origin"), "");
+    assert_eq!(open.header("access-control-allow-credentials"), "");
     Ok(())
 }

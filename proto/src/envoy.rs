@@ -15,7 +15,7 @@ pub use envoy_types::pb::envoy::{
         filters::{
             common::{fault::v3 as fault, set_filter_state::v3 as filter_state},
             http::{
-                composite::v3 as composite_filter, fault::v3 as fault_filter,
+                composite::v3 as composite_filter, cors::v3 as cors, fault::v3 as fault_filter,
                 rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
                 router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
             },

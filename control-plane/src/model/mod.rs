@@ -5,6 +5,7 @@
 
 mod catalog;
 mod check;
+pub mod cors;
 mod document;
 pub mod endpoint;
 pub mod envoy_patch;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use super::{Name, fault::Fault};
+use super::{Name, cors::Cors, fault::Fault};
 
 /// A route, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,6 +169,8 @@ pub struct Forward {
     pub rewrite: Rewrite,
     /// Who gets a copy of requests.
     pub mirror: Option<Mirror>,
+    /// Who may use it from pages of other origins; nobody by default. Boxed, for it is large and few rules have it.
+    pub cors: Option<Box<Cors>>,
     /// What some requests meet on purpose.
     pub fault: Option<Fault>,
     /// Time for the whole answer, retries included; `None` is the fleet's default.

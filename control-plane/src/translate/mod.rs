@@ -14,8 +14,9 @@
 
 pub mod cluster;
 pub mod constraints;
+pub mod cors;
 pub mod endpoint;
-pub mod envoy_patch;
+mod envoy_patch;
 mod fault;
 pub mod listener;
 pub mod rate_limit;

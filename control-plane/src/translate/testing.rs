@@ -171,6 +171,7 @@ pub(crate) fn to(service: &str) -> Forward {
         to: vec![Target { service: name(service), weight: 1 }],
         rewrite: Rewrite::default(),
         mirror: None,
+        cors: None,
         fault: None,
         timeout: None,
         retry: None,

@@ -7,6 +7,7 @@ use std::{
 
 use chancery_control_plane::model::{
     Name,
+    cors::{Cors, Origin},
     fault::{Abort, Delay, Fault},
     fleet::{OnFailure, RateLimiter},
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
@@ -155,6 +156,7 @@ pub(crate) fn forward(service: &str) -> Forward {
         to: vec![Target { service: name(service), weight: 1 }],
         rewrite: Rewrite::default(),
         mirror: None,
+        cors: None,
         fault: None,
         timeout: None,
         retry: None,
@@ -190,6 +192,19 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         rules.push(rule(prefix(from), Action::Forward(forward)));
     }
     rules.extend(every_template());
+    let cors = Cors {
+        origins: vec![
+            Origin::Any,
+            Origin::Exact("https://[::1]:8443".into()),
+            Origin::Pattern(r"https://[^/:]+\.a\.b".into()),
+        ],
+        methods: vec!["GET".into(), "M-SEARCH".into()],
+        headers: vec!["x-a".into()],
+        expose_headers: vec!["*".into()],
+        max_age: Some(Duration::from_secs(24 * 3600)),
+        credentials: false,
+    };
+    rules.push(rule(prefix("/cors"), Action::Forward(Forward { cors: Some(cors.into()), ..forward("checkout") })));
     let delay = Delay { time: Duration::from_secs(60), percent: 100 };
     let abort = Abort { status: 599, percent: 1 };
     for (delay, abort) in [(Some(delay), None), (None, Some(abort)), (Some(delay), Some(abort))] {

@@ -149,6 +149,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
                 to,
                 rewrite: Rewrite::default(),
                 mirror,
+                cors: None,
                 fault: None,
                 timeout: None,
                 retry: None,

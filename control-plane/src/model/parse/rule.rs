@@ -13,6 +13,7 @@ use crate::model::{
     },
 };
 
+mod cors;
 mod fault;
 mod matches;
 mod rewrite;
@@ -62,6 +63,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         respond: answer,
         rewrite,
         mirror,
+        cors,
         fault,
         timeout,
         retry,
@@ -76,6 +78,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         let useless = [
             ("rewrite", rewrite.is_some()),
             ("mirror", mirror.is_some()),
+            ("cors", cors.is_some()),
             ("fault", fault.is_some()),
             ("timeout", timeout.is_some()),
             ("retry", retry.is_some()),
@@ -106,6 +109,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         Some(changes) => rewrite(changes, spec.r#match.as_ref(), path, &mut problems.at("rewrite")),
     };
     let mirror = spec.mirror.as_ref().and_then(|spec| mirror(spec, &mut problems.at("mirror")));
+    let cors = spec.cors.as_ref().and_then(|cors| cors::cors(cors, spec.r#match.as_ref(), &mut problems.at("cors")));
     let fault = spec.fault.as_ref().and_then(|spec| fault::fault(spec, &mut problems.at("fault")));
     let timeout =
         spec.timeout.as_ref().and_then(|timeout| problems.at("timeout").ok(text::duration(timeout, text::DAY)));
@@ -116,7 +120,16 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         problems.at("retry").at("perTryTimeout").report("must not be above the rule's timeout");
     }
     let rate_limits = limits(spec.rate_limits.as_deref().unwrap_or_default(), &mut problems.at("rateLimits"));
-    Some(Forward { to: targets?, rewrite, mirror, fault, timeout, retry, rate_limits: rate_limits? })
+    Some(Forward {
+        to: targets?,
+        rewrite,
+        mirror,
+        cors: cors.map(Box::new),
+        fault,
+        timeout,
+        retry,
+        rate_limits: rate_limits?,
+    })
 }
 
 /// Names of limits, none of which would count a request twice.

@@ -4,6 +4,7 @@
 //! JSON Schema. The same schema drives the structural check (`shape`), so what is documented and what is
 //! accepted cannot drift apart. What the values mean is the business of `parse`.
 
+mod cors;
 mod envelope;
 mod envoy_patch;
 mod fault;
@@ -18,6 +19,7 @@ mod schema;
 mod service;
 mod shape;
 
+pub use cors::CorsSpec;
 pub use envelope::Envelope;
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
 pub use fault::{FaultAbortSpec, FaultDelaySpec, FaultSpec};

@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use super::{DurationText, FaultSpec, MatchSpec, NameText};
+use super::{CorsSpec, DurationText, FaultSpec, MatchSpec, NameText};
 use crate::model::route::RetryCondition;
 
 /// Hosts and ordered rules on one or more listeners.
@@ -47,6 +47,8 @@ pub struct RuleSpec {
     pub rewrite: Option<RewriteSpec>,
     /// Sends copies of requests to another service; only with `to`.
     pub mirror: Option<MirrorSpec>,
+    /// Which pages of other origins may use it; only with `to`.
+    pub cors: Option<CorsSpec>,
     /// What some requests meet on purpose, for a while; only with `to`.
     pub fault: Option<FaultSpec>,
     /// The time for the whole answer, retries included, 1ms to 24h; only with `to`; the fleet's default if it is not given.

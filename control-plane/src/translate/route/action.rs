@@ -30,7 +30,7 @@ use crate::{
         route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Retry, RetryCondition, Target},
     },
     translate::{
-        fault,
+        cors, fault,
         listener::STREAM_IDLE,
         rate_limit,
         value::{duration, number, percent},
@@ -42,7 +42,7 @@ const OTHER_HOST_DRAWS: i64 = 5;
 
 /// Forwarding to services.
 pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
-    let Forward { to, rewrite, mirror, fault: _, timeout, retry, rate_limits: _ } = forward;
+    let Forward { to, rewrite, mirror, cors: _, fault: _, timeout, retry, rate_limits: _ } = forward;
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
         cluster_specifier: Some(cluster_specifier(to)),
@@ -79,6 +79,7 @@ fn template_rewrite(template: &str) -> TypedExtensionConfig {
 pub(super) fn per_filter(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<String, Any> {
     let limits: Vec<_> = forward.rate_limits.iter().filter_map(|limit| limits.get(limit).copied()).collect();
     let mut filters = rate_limit::per_route(&limits);
+    filters.extend(forward.cors.as_deref().map(cors::per_route));
     filters.extend(forward.fault.as_ref().map(fault::per_route));
     filters
 }

@@ -24,16 +24,38 @@ use crate::model::route::{Match, NamedMatch, PathMatch, ValueMatch};
 /// Alternatives of so many characters stay far below.
 const METHODS_IN_A_PATTERN: usize = 60;
 
+/// Envoy has no condition on the method; to it the method is a header.
+const METHOD: &str = ":method";
+
+/// The method of the request that a browser asks about.
+const REQUESTED_METHOD: &str = "access-control-request-method";
+
 /// The conditions of one rule: several if it is for more methods than fit into a pattern.
 pub(super) fn route_matches(matches: &Match) -> impl Iterator<Item = RouteMatch> {
     let Match { path, methods, headers, query, cookies, grpc } = matches;
-    method_conditions(methods).into_iter().map(move |method| RouteMatch {
+    method_conditions(METHOD, methods).into_iter().map(move |method| RouteMatch {
         path_specifier: Some(path_specifier(path)),
         headers: method.into_iter().chain(headers.iter().map(header)).collect(),
         query_parameters: query.iter().map(query_parameter).collect(),
         cookies: cookies.iter().map(cookie).collect(),
         grpc: grpc.then_some(GrpcRouteMatchOptions {}),
         ..RouteMatch::default()
+    })
+}
+
+/// What browsers ask before they send requests of one rule from a page of another origin. They say which method it will be, and
+/// send none of its headers.
+pub(super) fn preflights(matches: &Match) -> impl Iterator<Item = RouteMatch> {
+    let Match { path, methods, headers: _, query, cookies: _, grpc: _ } = matches;
+    method_conditions(REQUESTED_METHOD, methods).into_iter().map(move |requested| {
+        let asked = NamedMatch { name: REQUESTED_METHOD.to_owned(), value: ValueMatch::Present, invert: false };
+        let options = method_condition(METHOD, &["OPTIONS".to_owned()]);
+        RouteMatch {
+            path_specifier: Some(path_specifier(path)),
+            headers: vec![options, requested.unwrap_or_else(|| header(&asked))],
+            query_parameters: query.iter().map(query_parameter).collect(),
+            ..RouteMatch::default()
+        }
     })
 }
 
@@ -50,7 +72,7 @@ fn path_specifier(path: &PathMatch) -> PathSpecifier {
 }
 
 /// Conditions one of which must hold; a single one that is always met if every method will do.
-fn method_conditions(methods: &[String]) -> Vec<Option<HeaderMatcher>> {
+fn method_conditions(name: &str, methods: &[String]) -> Vec<Option<HeaderMatcher>> {
     if methods.is_empty() {
         return vec![None];
     }
@@ -63,14 +85,14 @@ fn method_conditions(methods: &[String]) -> Vec<Option<HeaderMatcher>> {
             length <= METHODS_IN_A_PATTERN
         });
         let (now, later) = rest.split_at(fitting.count().max(1));
-        conditions.push(Some(method_condition(now)));
+        conditions.push(Some(method_condition(name, now)));
         rest = later;
     }
     conditions
 }
 
-/// Envoy has no condition on the method; to it the method is the header `:method`.
-fn method_condition(methods: &[String]) -> HeaderMatcher {
+/// That a header is one of these methods.
+fn method_condition(name: &str, methods: &[String]) -> HeaderMatcher {
     let pattern = if let [one] = methods {
         MatchPattern::Exact(one.clone())
     } else {
@@ -78,7 +100,7 @@ fn method_condition(methods: &[String]) -> HeaderMatcher {
         MatchPattern::SafeRegex(regex(alternatives.join("|")))
     };
     HeaderMatcher {
-        name: ":method".to_owned(),
+        name: name.to_owned(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(string_matcher(pattern))),
         ..HeaderMatcher::default()
     }

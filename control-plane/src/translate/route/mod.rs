@@ -27,7 +27,7 @@ use crate::model::{
     Name,
     fleet::Fleet,
     rate_limit::RateLimit,
-    route::{Action, HostPattern, Route, Rule},
+    route::{Action, Forward, HostPattern, Route, Rule},
 };
 
 /// The limits that the rules of some routes name.
@@ -69,7 +69,9 @@ fn envoy_routes<'a>(
         Action::Forward(forward) => action::per_filter(forward, limits),
         Action::Redirect(_) | Action::Respond(_) => BTreeMap::new(),
     };
-    matching::route_matches(matches).map(move |route_match| EnvoyRoute {
+    let has_preflights = matches!(action, Action::Forward(Forward { cors: Some(_), .. }));
+    let preflights = has_preflights.then(|| matching::preflights(matches)).into_iter().flatten();
+    preflights.chain(matching::route_matches(matches)).map(move |route_match| EnvoyRoute {
         name: format!("{}/{index}", route.name),
         r#match: Some(route_match),
         action: Some(match action {

@@ -12,10 +12,13 @@ use chancery_proto::{
 
 use super::*;
 use crate::{
-    model::fault::{Abort, Fault},
-    model::route::{
-        Backoff, Forward, HeaderChanges, Match, Mirror, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Retry,
-        RetryCondition, Rewrite, Target, ValueMatch,
+    model::{
+        cors::{Cors, Origin},
+        fault::{Abort, Fault},
+        route::{
+            Backoff, HeaderChanges, Match, Mirror, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Retry,
+            RetryCondition, Rewrite, Target, ValueMatch,
+        },
     },
     translate::testing::{exact, fleet, matches, name, prefix, rate_limit, respond, route, rule, snapshot, to},
 };
@@ -66,6 +69,7 @@ fn forwarding_with_everything() {
         to: vec![Target { service: name("checkout-v2"), weight: 10 }, Target { service: name("checkout"), weight: 90 }],
         rewrite: Rewrite { path: Some(PathRewrite::Prefix("/".into())), host: Some("checkout.internal".into()) },
         mirror: Some(Mirror { service: name("checkout-next"), percent: 5 }),
+        cors: None,
         fault: None,
         timeout: Some(Duration::from_secs(600)),
         retry: Some(Retry {
@@ -159,6 +163,28 @@ fn a_fault_is_told_beside_limits() {
         told.get_key_value("chancery.fault").map(|(k, v)| (k.clone(), v.clone())),
         Some(crate::translate::fault::per_route(&fault))
     );
+}
+
+#[test]
+fn a_browser_may_ask_before_it_sends_what_a_rule_is_for() {
+    let cors = Cors {
+        origins: vec![Origin::Any],
+        methods: vec!["PUT".into()],
+        headers: Vec::new(),
+        expose_headers: Vec::new(),
+        max_age: None,
+        credentials: false,
+    };
+    let beta = NamedMatch { name: "x-beta".into(), value: ValueMatch::Present, invert: false };
+    let matches = Match { methods: vec!["PUT".into()], headers: vec![beta], ..prefix("/api") };
+    let host = translated(vec![rule(matches, Action::Forward(Forward { cors: Some(cors.into()), ..to("shop") }))]);
+    insta::assert_snapshot!(snapshot(&host.routes[0].r#match));
+    let names = |route: &EnvoyRoute| {
+        let headers = &route.r#match.as_ref().expect("conditions").headers;
+        headers.iter().map(|header| header.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&host.routes[1]), [":method", "x-beta"]);
+    assert!(host.routes.iter().all(|route| route.typed_per_filter_config.contains_key("envoy.filters.http.cors")));
 }
 
 #[test]
