@@ -14,9 +14,9 @@
 
 pub mod cluster;
 pub mod constraints;
-pub mod cors;
+mod cors;
 pub mod endpoint;
-mod envoy_patch;
+pub mod envoy_patch;
 mod fault;
 pub mod listener;
 pub mod rate_limit;
