@@ -9,6 +9,8 @@ use prost::Message as _;
 mod descriptor;
 #[path = "build/locate.rs"]
 mod locate;
+#[path = "build/missing.rs"]
+mod missing;
 #[path = "build/pack.rs"]
 mod pack;
 #[path = "src/describe/table.rs"]
@@ -29,8 +31,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let envoy = locate::envoy_descriptors()?;
     println!("cargo::rerun-if-changed={}", envoy.display());
-    let files = descriptor::FileSet::decode(fs::read(&envoy)?.as_slice())
+    let mut files = descriptor::FileSet::decode(fs::read(&envoy)?.as_slice())
         .map_err(|error| format!("{}: {error}", envoy.display()))?;
+    files.files.push(missing::cel_matchers());
     fs::write(Path::new(&out).join("described.bin"), pack::pack(&files)?)?;
     Ok(())
 }

@@ -13,14 +13,16 @@ pub use envoy_types::pb::envoy::{
         clusters::{common::dns::v3 as dns_lookup, dns::v3 as dns_cluster},
         common::ratelimit::v3 as rate_limit_common,
         filters::{
-            common::set_filter_state::v3 as filter_state,
+            common::{fault::v3 as fault, set_filter_state::v3 as filter_state},
             http::{
+                composite::v3 as composite_filter, cors::v3 as cors, fault::v3 as fault_filter,
                 rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
                 router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
             },
             network::http_connection_manager::v3 as hcm,
         },
         matching::common_inputs::network::v3 as matching_inputs,
+        path::{r#match::uri_template::v3 as path_template_match, rewrite::uri_template::v3 as path_template_rewrite},
         retry::host::previous_hosts::v3 as previous_hosts,
         transport_sockets::tls::v3 as tls,
         upstreams::http::v3 as http_options,

@@ -2,7 +2,7 @@
 //!
 //! [`envoy`] gives Envoy's generated messages short names, so that a translation reads
 //! `cluster::Cluster` and not seven path segments; [`type_url`] names the types that travel over
-//! xDS, and [`any`] packs one message into another. [`chancery`] has the messages that are our own. Nothing here knows
+//! xDS, and [`any`] packs one message into another, [`cel`] writes conditions. [`chancery`] has the messages that are our own. Nothing here knows
 //! what the messages are for.
 //!
 //! Envoy's generated code comes from the `envoy-types` crate and is compiled once, there. Its `Any`,
@@ -10,6 +10,7 @@
 //! wherever a message of Envoy holds one.
 
 pub mod any;
+pub mod cel;
 pub mod chancery;
 pub mod describe;
 pub mod envoy;

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{ChangeSet, CommitError, Edit, Expect};
 use crate::{
-    model::{Document, Entry, Key, Problems, Resource, parse},
+    model::{Document, Entry, Key, Problems, Resource, fault, parse},
     replica::Current,
 };
 
@@ -55,6 +55,12 @@ pub(super) fn parse_edits(set: &ChangeSet, current: &Current) -> Result<Vec<Pars
             Edit::Put { document, expect } => {
                 match parse(document, &mut problems) {
                     Some(resource) => {
+                        // What stands is not written anew.
+                        let stands = current.catalog.entry(&document.key());
+                        if stands.is_none_or(|entry| *entry.document != *document) {
+                            let mut problems = problems.about(document.key().to_string());
+                            fault::check_ends(&resource, now(), &mut problems);
+                        }
                         let document = Arc::new(document.clone());
                         parsed.push(Parsed::Put { document, resource, expect: *expect });
                     }

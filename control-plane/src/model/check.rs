@@ -175,15 +175,21 @@ fn put_route(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &m
             Some(_) => {}
         }
     }
+    let exists = |service: &Name, problems: &mut Problems| {
+        let service = Key::new(Kind::Service, service.clone());
+        if is_missing(next, unread, &service) {
+            problems.at("service").report(missing(&service));
+        }
+    };
     for (index, rule) in route.rules.iter().enumerate() {
         let Action::Forward(forward) = &rule.action else { continue };
         let mut problems = problems.at("rules");
         let mut problems = problems.index(index);
         for (index, target) in forward.to.iter().enumerate() {
-            let service = Key::new(Kind::Service, target.service.clone());
-            if is_missing(next, unread, &service) {
-                problems.at("to").index(index).at("service").report(missing(&service));
-            }
+            exists(&target.service, &mut problems.at("to").index(index));
+        }
+        if let Some(mirror) = &forward.mirror {
+            exists(&mirror.service, &mut problems.at("mirror"));
         }
     }
     limits(next, unread, route, problems);

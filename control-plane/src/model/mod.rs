@@ -5,9 +5,11 @@
 
 mod catalog;
 mod check;
+pub mod cors;
 mod document;
 pub mod endpoint;
 pub mod envoy_patch;
+pub mod fault;
 pub mod fleet;
 pub mod listener;
 mod name;

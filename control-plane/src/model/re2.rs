@@ -85,6 +85,12 @@ pub fn check(pattern: &str) -> Result<(), InvalidPattern> {
     if size > MAX_PROGRAM_SIZE { Err(InvalidPattern::TooLarge { size }) } else { Ok(()) }
 }
 
+/// How many groups of a pattern that [`check`] accepts keep what they match.
+pub fn groups(pattern: &str) -> usize {
+    let parsed = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern);
+    parsed.map_or(0, |parsed| parsed.properties().explicit_captures_len())
+}
+
 /// The walk over a pattern: refuses what RE2 reads otherwise, and adds up instructions.
 struct Program<'a> {
     pattern: &'a str,

@@ -43,6 +43,8 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
                     let path = format!("spec.rules[{rule}].to[{target}].service");
                     note(path, Kind::Service, value["service"].as_str());
                 }
+                let mirror = value["mirror"]["service"].as_str();
+                note(format!("spec.rules[{rule}].mirror.service"), Kind::Service, mirror);
                 for (limit, value) in list(&value["rateLimits"]) {
                     let path = format!("spec.rules[{rule}].rateLimits[{limit}]");
                     note(path, Kind::RateLimit, value.as_str());

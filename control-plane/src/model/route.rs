@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use super::Name;
+use super::{Name, cors::Cors, fault::Fault};
 
 /// A route, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,9 +18,10 @@ pub struct Route {
 }
 
 impl Route {
-    /// The services its rules send to, each once.
+    /// The services its rules send to, copies of requests included, each once.
     pub fn services(&self) -> BTreeSet<&Name> {
-        self.forwards().flat_map(|forward| forward.to.iter().map(|target| &target.service)).collect()
+        let targets = self.forwards().flat_map(|forward| forward.to.iter().map(|target| &target.service));
+        targets.chain(self.forwards().filter_map(|forward| Some(&forward.mirror.as_ref()?.service))).collect()
     }
 
     /// The limits that apply to its rules, each once.
@@ -29,8 +30,13 @@ impl Route {
     }
 
     pub(super) fn forwards(&self) -> impl Iterator<Item = &Forward> {
-        self.rules.iter().filter_map(|rule| match &rule.action {
-            Action::Forward(forward) => Some(forward),
+        self.forwards_by_rule().map(|(_, forward)| forward)
+    }
+
+    /// Each with the index of its rule.
+    pub(super) fn forwards_by_rule(&self) -> impl Iterator<Item = (usize, &Forward)> {
+        self.rules.iter().enumerate().filter_map(|(index, rule)| match &rule.action {
+            Action::Forward(forward) => Some((index, forward)),
             Action::Redirect(_) | Action::Respond(_) => None,
         })
     }
@@ -96,6 +102,10 @@ pub struct Match {
     pub headers: Vec<NamedMatch>,
     /// Conditions on query parameters, sorted.
     pub query: Vec<NamedMatch>,
+    /// Conditions on cookies, sorted.
+    pub cookies: Vec<NamedMatch>,
+    /// Whether it is for calls of gRPC only.
+    pub grpc: bool,
 }
 
 /// A condition on the path.
@@ -105,18 +115,20 @@ pub enum PathMatch {
     Exact(String),
     /// An RE2 pattern that must match the whole path.
     Regex(String),
+    /// A template of the whole path, in Envoy's syntax, its variables called `v1` and so on: `/users/{v1}/{v2=**}`.
+    Template(String),
     /// The start of the path.
     Prefix(String),
 }
 
-/// A condition on a header (name in lower case) or a query parameter.
+/// A condition on a header (name in lower case), a query parameter or a cookie.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedMatch {
-    /// Name of the header or parameter.
+    /// Name of the header, parameter or cookie.
     pub name: String,
     /// What its value must be.
     pub value: ValueMatch,
-    /// Whether the condition must not hold (headers only).
+    /// Whether the condition must not hold (headers and cookies only).
     pub invert: bool,
 }
 
@@ -153,16 +165,45 @@ pub enum Action {
 pub struct Forward {
     /// The targets, at least one, weights adding up to at least 1, services without duplicates.
     pub to: Vec<Target>,
-    /// Replaces what the path match matched (prefix or exact).
-    pub rewrite_prefix: Option<String>,
-    /// Replaces the host.
-    pub rewrite_host: Option<String>,
+    /// Changes to path and host.
+    pub rewrite: Rewrite,
+    /// Who gets a copy of requests.
+    pub mirror: Option<Mirror>,
+    /// Who may use it from pages of other origins; nobody by default. Boxed, for it is large and few rules have it.
+    pub cors: Option<Box<Cors>>,
+    /// What some requests meet on purpose.
+    pub fault: Option<Fault>,
     /// Time for the whole answer, retries included; `None` is the fleet's default.
     pub timeout: Option<Duration>,
     /// Retries, none by default.
     pub retry: Option<Retry>,
     /// The limits that apply, in the order in which Envoy tells the limiter of them, without duplicates.
     pub rate_limits: Vec<Name>,
+}
+
+/// Changes to path and host before forwarding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// How the path is changed.
+    pub path: Option<PathRewrite>,
+    /// Replaces the host.
+    pub host: Option<String>,
+}
+
+/// A change to the path; the query stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// Replaces what the path match matched (prefix or exact).
+    Prefix(String),
+    /// The path, with the variables of the matched template.
+    Template(String),
+    /// Replaces whatever the pattern matches.
+    Regex {
+        /// An RE2 pattern for a part of the path.
+        pattern: String,
+        /// What stands in its place; `\1` is what the first group has matched.
+        substitution: String,
+    },
 }
 
 /// One target and its share.
@@ -172,6 +213,15 @@ pub struct Target {
     pub service: Name,
     /// The share relative to the other targets; may be zero.
     pub weight: u32,
+}
+
+/// Copies of requests, whose answers nobody waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The service that gets them.
+    pub service: Name,
+    /// Of how many requests, 1 to 100.
+    pub percent: u32,
 }
 
 /// When and how a request is tried again.

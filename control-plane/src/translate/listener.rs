@@ -6,7 +6,7 @@
 //! Settings that the language of the users does not have follow Envoy's guide for edge proxies
 //! ("Configuring Envoy as an edge proxy"): its defaults suit a mesh, where clients are friends.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use chancery_proto::{
     any,
@@ -27,7 +27,7 @@ use chancery_proto::{
 };
 
 use super::{
-    rate_limit, route,
+    cors, fault, rate_limit, route,
     tls::{certificate, since, socket},
     value::{ads, duration, flag, number, socket_address},
 };
@@ -91,7 +91,7 @@ pub(super) fn connection_manager(listener: &Name, routes: String, fleet: &Fleet)
         codec_type: CodecType::Auto.into(),
         stat_prefix: listener.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
-        http_filters: limits.chain([router()]).collect(),
+        http_filters: iter::once(cors::filter()).chain(limits).chain([fault::filter(), router()]).collect(),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(CONNECTION_IDLE)),
             // To many servers `x_user` and `x-user` are the same header: a way around rules about headers.

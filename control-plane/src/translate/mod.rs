@@ -14,8 +14,10 @@
 
 pub mod cluster;
 pub mod constraints;
+mod cors;
 pub mod endpoint;
 pub mod envoy_patch;
+mod fault;
 pub mod listener;
 pub mod rate_limit;
 pub mod route;

@@ -9,7 +9,10 @@ use crate::model::{
     fleet::Fleet,
     listener::{Listener, ListenerProtocol, RouteDelivery},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, RateLimit, WhenRedisIsDown},
-    route::{Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Route, Rule, Target},
+    route::{
+        Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Rewrite, Route, Rule,
+        Target,
+    },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, Hedging, LoadBalancing, RetryBudget,
         Service, ServiceProtocol,
@@ -149,7 +152,7 @@ pub(crate) fn with_every_policy(text: &str) -> Service {
 }
 
 pub(crate) fn matches(path: PathMatch) -> Match {
-    Match { path, methods: vec![], headers: vec![], query: vec![] }
+    Match { path, methods: vec![], headers: vec![], query: vec![], cookies: vec![], grpc: false }
 }
 
 pub(crate) fn prefix(path: &str) -> Match {
@@ -167,8 +170,10 @@ pub(crate) fn rule(matches: Match, action: Action) -> Rule {
 pub(crate) fn to(service: &str) -> Forward {
     Forward {
         to: vec![Target { service: name(service), weight: 1 }],
-        rewrite_prefix: None,
-        rewrite_host: None,
+        rewrite: Rewrite::default(),
+        mirror: None,
+        cors: None,
+        fault: None,
         timeout: None,
         retry: None,
         rate_limits: Vec::new(),

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use chancery_proto::{
-    envoy::core::{
-        Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
-        config_source::ConfigSourceSpecifier, socket_address::PortSpecifier,
+    envoy::{
+        core::{
+            Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
+            config_source::ConfigSourceSpecifier, socket_address::PortSpecifier,
+        },
+        types::{FractionalPercent, fractional_percent::DenominatorType},
     },
     google::protobuf::{self, BoolValue, UInt32Value},
 };
@@ -42,6 +45,11 @@ pub(super) fn ads() -> ConfigSource {
         initial_fetch_timeout: Some(duration(FIRST_FETCH)),
         ..ConfigSource::default()
     }
+}
+
+/// So many of a hundred.
+pub(super) fn percent(numerator: u32) -> FractionalPercent {
+    FractionalPercent { numerator, denominator: DenominatorType::Hundred.into() }
 }
 
 /// A TCP address; `host` is an IP address, or a name where Envoy resolves names.

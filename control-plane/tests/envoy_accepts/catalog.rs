@@ -7,13 +7,15 @@ use std::{
 
 use chancery_control_plane::model::{
     Name,
+    cors::{Cors, Origin},
+    fault::{Abort, Delay, Fault},
     fleet::{OnFailure, RateLimiter},
     listener::TlsFiles,
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
     re2,
     route::{
-        Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, NamedMatch, PathMatch, Redirect,
-        Respond, Retry, RetryCondition, Route, Rule, Target, ValueMatch,
+        Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, Mirror, NamedMatch, PathMatch,
+        PathRewrite, Redirect, Respond, Retry, RetryCondition, Rewrite, Route, Rule, Target, ValueMatch,
     },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HealthCheck, Hedging, LoadBalancing,
@@ -182,7 +184,7 @@ pub(crate) fn route(text: &str) -> Route {
 
 pub(crate) fn rule(path: PathMatch, action: Action) -> Rule {
     Rule {
-        matches: Match { path, methods: vec![], headers: vec![], query: vec![] },
+        matches: Match { path, methods: vec![], headers: vec![], query: vec![], cookies: vec![], grpc: false },
         action,
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
@@ -196,8 +198,10 @@ pub(crate) fn respond(body: &str) -> Action {
 pub(crate) fn forward(service: &str) -> Forward {
     Forward {
         to: vec![Target { service: name(service), weight: 1 }],
-        rewrite_prefix: None,
-        rewrite_host: None,
+        rewrite: Rewrite::default(),
+        mirror: None,
+        cors: None,
+        fault: None,
         timeout: None,
         retry: None,
         rate_limits: vec![],
@@ -223,11 +227,34 @@ pub(crate) fn every_rule() -> Vec<Rule> {
     rules.extend(every_redirect());
     for (from, with) in [("/api", "/"), ("/api/", "/v2"), ("/", "/v2"), ("/a.b+c", "/\\1/"), ("/%41", "/")] {
         let forward = Forward {
-            rewrite_prefix: Some(with.into()),
-            rewrite_host: Some("internal.example.com".into()),
+            rewrite: Rewrite {
+                path: Some(PathRewrite::Prefix(with.into())),
+                host: Some("internal.example.com".into()),
+            },
             ..forward("checkout")
         };
         rules.push(rule(prefix(from), Action::Forward(forward)));
+    }
+    rules.extend(every_template());
+    let cors = Cors {
+        origins: vec![
+            Origin::Any,
+            Origin::Exact("https://[::1]:8443".into()),
+            Origin::Pattern(r"https://[^/:]+\.a\.b".into()),
+        ],
+        methods: vec!["GET".into(), "M-SEARCH".into()],
+        headers: vec!["x-a".into()],
+        expose_headers: vec!["*".into()],
+        max_age: Some(Duration::from_secs(24 * 3600)),
+        credentials: false,
+    };
+    rules.push(rule(prefix("/cors"), Action::Forward(Forward { cors: Some(cors.into()), ..forward("checkout") })));
+    let delay = Delay { time: Duration::from_secs(60), percent: 100 };
+    let abort = Abort { status: 599, percent: 1 };
+    for (delay, abort) in [(Some(delay), None), (None, Some(abort)), (Some(delay), Some(abort))] {
+        let expires = time::macros::datetime!(9999-12-31 23:59:59.999999999 UTC);
+        let fault = Some(Fault { delay, abort, expires });
+        rules.push(rule(prefix("/fault"), Action::Forward(Forward { fault, ..forward("checkout") })));
     }
     let retry = |on: Vec<RetryCondition>, backoff| Retry {
         on,
@@ -247,6 +274,7 @@ pub(crate) fn every_rule() -> Vec<Rule> {
                 Target { service: name("checkout"), weight: 0 },
                 Target { service: name("full"), weight: 1_000_000 },
             ],
+            mirror: Some(Mirror { service: name("full"), percent: 1 }),
             timeout: Some(Duration::from_secs(24 * 3600)),
             retry: Some(retry(on, backoff)),
             ..forward("checkout")
@@ -267,6 +295,28 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         rules.push(Rule { request_headers, response_headers, ..rule(prefix("/"), action) });
     }
     rules
+}
+
+/// Paths with variables, and all that can be made of a path.
+fn every_template() -> Vec<Rule> {
+    let rewritten = |path: PathMatch, with: PathRewrite| {
+        let rewrite = Rewrite { path: Some(with), host: None };
+        rule(path, Action::Forward(Forward { rewrite, ..forward("checkout") }))
+    };
+    let regex = |pattern: &str, substitution: &str| {
+        assert_eq!(re2::check(pattern), Ok(()), "{pattern}");
+        PathRewrite::Regex { pattern: pattern.into(), substitution: substitution.into() }
+    };
+    let template = |text: &str| PathMatch::Template(text.into());
+    let all = "/{v1}/-._~%20!$&'()+,;:@/{v2}/{v3}/{v4}/{v5=**}";
+    vec![
+        rewritten(template(all), PathRewrite::Template("/{v5}/-._~%20!$&'()+,;:@/{v4}{v4}-{v1}".into())),
+        rewritten(template("/a/{v1}/"), PathRewrite::Template("/".into())),
+        rewritten(template("/b/{v1=**}"), PathRewrite::Template("/{v1}/".into())),
+        rewritten(template("/c/{v1}"), regex("^/c", "/d")),
+        rewritten(PathMatch::Regex("/e/.*".into()), regex("(a)(b)?(c+)|(d)", r"\0\1\2\3\4\\")),
+        rule(template("/f/{v1}"), respond("matched")),
+    ]
 }
 
 /// Limiters that together use every setting.
@@ -359,6 +409,8 @@ fn every_condition() -> Vec<Rule> {
             rule.matches.methods = methods;
             rule.matches.headers = conditions(&[false, true]);
             rule.matches.query = conditions(&[false]);
+            rule.matches.cookies = conditions(&[false, true]);
+            rule.matches.grpc = true;
             rule
         })
         .collect()

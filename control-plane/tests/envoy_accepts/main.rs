@@ -22,7 +22,7 @@ use chancery_control_plane::{
         fleet::Fleet,
         listener::{Listener, ListenerProtocol, RouteDelivery, TlsFiles},
         re2,
-        route::{Action, Forward, PathMatch, Route},
+        route::{Action, Forward, PathMatch, PathRewrite, Rewrite, Route},
         service::{Service, ServiceProtocol},
     },
     translate::{self, rate_limit, route::Limits},
@@ -160,7 +160,8 @@ fn a_long_prefix_is_rewritten_in_a_small_program() {
     let Some(envoy) = Envoy::find() else { return };
     let directory = tempfile::tempdir().expect("a temporary directory");
     let long = format!("/{}", "segment.with(odd)characters/".repeat(70));
-    let forward = Forward { rewrite_prefix: Some("/".into()), ..forward("checkout") };
+    let forward =
+        Forward { rewrite: Rewrite { path: Some(PathRewrite::Prefix("/".into())), host: None }, ..forward("checkout") };
     let rules = vec![rule(PathMatch::Prefix(long.trim_end_matches('/').into()), Action::Forward(forward))];
     envoy.validate_binary(directory.path(), &inline(&Route { rules, ..route("long") }));
 }

@@ -179,11 +179,41 @@ fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 #[cfg(test)]
 mod tests {
     use chancery_proto::{
-        Message as _,
-        envoy::{cluster::Cluster, core::BindConfig},
+        Message as _, any,
+        cel::{CelMatcher, call, field, text},
+        envoy::{
+            cluster::Cluster,
+            core::BindConfig,
+            route::{
+                FilterConfig, Route, RouteAction, RouteConfiguration, VirtualHost, route::Action,
+                route_action::RequestMirrorPolicy,
+            },
+        },
     };
 
     use super::*;
+
+    #[test]
+    fn copies_and_faults_are_listed_and_harmless() {
+        let fault = CelMatcher::of(call("_<_", [field("request", "time"), call("timestamp", [text("2026")])]));
+        let config =
+            FilterConfig { config: Some(any::pack_typed(&fault)), is_optional: true, ..FilterConfig::default() };
+        let copies = RequestMirrorPolicy { cluster: "next".into(), ..RequestMirrorPolicy::default() };
+        let action = RouteAction { request_mirror_policies: vec![copies], ..RouteAction::default() };
+        let route = Route {
+            name: "shop/0".into(),
+            action: Some(Action::Route(action)),
+            typed_per_filter_config: [("chancery.fault".to_owned(), any::pack_typed(&config))].into(),
+            ..Route::default()
+        };
+        let host = VirtualHost { routes: vec![route], ..VirtualHost::default() };
+        let routes = RouteConfiguration { virtual_hosts: vec![host], ..RouteConfiguration::default() };
+        let listed = ignored(type_url::ROUTE, &routes.encode_to_vec());
+        let of_fault = "virtual_hosts.routes.typed_per_filter_config.chancery.fault.";
+        assert!(listed.iter().any(|path| path.ends_with("call_expr.function")), "{listed:?}");
+        let others: Vec<_> = listed.iter().filter(|path| !path.starts_with(of_fault)).collect();
+        assert_eq!(others, ["virtual_hosts.routes.route.request_mirror_policies.cluster"]);
+    }
 
     #[test]
     fn a_field_that_is_set_and_not_looked_at_is_listed() {

@@ -9,7 +9,7 @@ use crate::model::{
     fleet::{OnFailure, RateLimiter},
     listener::{ListenerProtocol, RouteDelivery},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, WhenRedisIsDown},
-    route::{Action, Forward, ListenerRef, Match, PathMatch, Respond, Rule, Target},
+    route::{Action, Forward, ListenerRef, Match, Mirror, PathMatch, Respond, Rewrite, Rule, Target},
     service::{
         Address, Breaker, LoadBalancing, ServiceProtocol, ServiceTls,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
@@ -131,8 +131,8 @@ pub(in crate::model) fn service_behind(text: &str, fleet: &str) -> Resource {
     Resource::Service(Arc::new(Service { tls: Some(tls), ..(*plain).clone() }))
 }
 
-/// Rules by the path they match and the service they send to, `service+limit+limit` with limits; an empty service
-/// answers itself.
+/// Rules by the path they match and the service they send to, `service+limit+limit` with limits, `service>copies` with a service
+/// that gets copies; an empty service answers itself.
 pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules: &[(&str, &str)]) -> Resource {
     let place = |text: &&str| {
         let (fleet, listener) = text.split_once('/').unwrap();
@@ -149,16 +149,22 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
+            cookies: Vec::new(),
+            grpc: false,
         },
         action: if service.is_empty() {
             Action::Respond(Respond { status: 200, body: String::new() })
         } else {
             let (service, limits) = service.split_once('+').unwrap_or((service, ""));
+            let (service, mirror) = service.split_once('>').unwrap_or((service, ""));
             let to = vec![Target { service: name(service), weight: 1 }];
+            let mirror = (!mirror.is_empty()).then(|| Mirror { service: name(mirror), percent: 5 });
             Action::Forward(Forward {
                 to,
-                rewrite_prefix: None,
-                rewrite_host: None,
+                rewrite: Rewrite::default(),
+                mirror,
+                cors: None,
+                fault: None,
                 timeout: None,
                 retry: None,
                 rate_limits: limits.split_terminator('+').map(name).collect(),
@@ -195,7 +201,7 @@ fn resource() -> impl Strategy<Value = Resource> {
     let addresses = prop::sample::select(vec!["0.0.0.0", "10.0.0.1", "10.0.0.2", "::", "::1"]);
     let rules = (
         subsequence(PATHS.to_vec(), 1..=2),
-        vec(prop::sample::select(vec!["s0", "s1", "s2", "", "s0+q0", "s1+q1"]), 2),
+        vec(prop::sample::select(vec!["s0", "s1", "s2", "", "s0+q0", "s1+q1", "s0>s2"]), 2),
     );
     prop_oneof![
         1 => prop::sample::select(FLEETS.to_vec()).prop_map(fleet),

@@ -70,7 +70,7 @@ fn who_uses_it_is_named_up_to_a_number() {
 fn references_lead_somewhere() {
     let changes = vec![
         put(listener("tls", "egde", "0.0.0.0", 443)),
-        put(route("new", &["edge/wbe", "lab/web"], &["b.example.com"], &[("/", "crat"), ("/x", "cart")])),
+        put(route("new", &["edge/wbe", "lab/web"], &["b.example.com"], &[("/", "crat"), ("/x", "cart>cpoy")])),
     ];
     assert_eq!(
         refused(changes),
@@ -79,6 +79,7 @@ fn references_lead_somewhere() {
             "Route/new: spec.listeners[0]: Listener/wbe does not exist",
             "Route/new: spec.listeners[1]: Listener/web belongs to fleet edge",
             "Route/new: spec.rules[0].to[0].service: Service/crat does not exist",
+            "Route/new: spec.rules[1].mirror.service: Service/cpoy does not exist",
         ]
     );
 }

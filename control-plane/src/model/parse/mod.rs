@@ -19,6 +19,7 @@ mod rollout;
 mod route;
 mod rule;
 mod service;
+mod template;
 mod text;
 
 use std::sync::Arc;

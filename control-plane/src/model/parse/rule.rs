@@ -4,14 +4,21 @@ use super::{host, path, text};
 use crate::model::{
     Name,
     problem::Problems,
-    route::{Action, Backoff, Forward, HeaderChanges, PathMatch, Redirect, Respond, Retry, Rule, Target},
+    route::{
+        Action, Backoff, Forward, HeaderChanges, Mirror, PathMatch, Redirect, Respond, Retry, Rewrite, Rule, Target,
+    },
     wire::{
-        BackoffSpec, HeaderChangesSpec, HeaderSpec, NameText, RedirectSchemeSpec, RedirectSpec, RespondSpec, RetrySpec,
-        RewriteSpec, RuleSpec, TargetSpec,
+        BackoffSpec, HeaderChangesSpec, HeaderSpec, MirrorSpec, NameText, RedirectSchemeSpec, RedirectSpec,
+        RespondSpec, RetrySpec, RuleSpec, TargetSpec,
     },
 };
 
+mod cors;
+mod fault;
 mod matches;
+mod rewrite;
+
+use rewrite::{replacement, rewrite};
 
 /// The longest body of a fixed answer: Envoy's limit.
 const MAX_BODY: usize = 4096;
@@ -22,6 +29,9 @@ const REDIRECT_STATUS: [u16; 5] = [301, 302, 303, 307, 308];
 const DEFAULT_REDIRECT_STATUS: u16 = 301;
 const DEFAULT_WEIGHT: u32 = 1;
 const DEFAULT_ATTEMPTS: u32 = 1;
+
+/// Every request, as a percentage.
+const ALL: u32 = 100;
 
 /// The longest wait of a backoff that sets only the first one, as a multiple of that: Envoy's default.
 const DEFAULT_BACKOFF_FACTOR: u32 = 10;
@@ -46,8 +56,20 @@ pub(super) fn rule(spec: &RuleSpec, problems: &mut Problems) -> Option<Rule> {
 
 /// Exactly one of the three, each parsed if it is given.
 fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Action> {
-    let RuleSpec { r#match: _, to, redirect: other, respond: answer, rewrite, timeout, retry, rate_limits, headers: _ } =
-        spec;
+    let RuleSpec {
+        r#match: _,
+        to,
+        redirect: other,
+        respond: answer,
+        rewrite,
+        mirror,
+        cors,
+        fault,
+        timeout,
+        retry,
+        rate_limits,
+        headers: _,
+    } = spec;
     let before = problems.count();
     let forward = to.as_ref().map(|to| forward(to, spec, path, problems).map(Action::Forward));
     let redirect = other.as_ref().map(|spec| redirect(spec, path, &mut problems.at("redirect")).map(Action::Redirect));
@@ -55,6 +77,9 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
     if forward.is_none() {
         let useless = [
             ("rewrite", rewrite.is_some()),
+            ("mirror", mirror.is_some()),
+            ("cors", cors.is_some()),
+            ("fault", fault.is_some()),
             ("timeout", timeout.is_some()),
             ("retry", retry.is_some()),
             ("rateLimits", rate_limits.is_some()),
@@ -79,10 +104,13 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
 
 fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Forward> {
     let targets = targets(to, &mut problems.at("to"));
-    let (rewrite_prefix, rewrite_host) = match &spec.rewrite {
-        None => (None, None),
-        Some(spec) => rewrite(spec, path, &mut problems.at("rewrite")),
+    let rewrite = match &spec.rewrite {
+        None => Rewrite::default(),
+        Some(changes) => rewrite(changes, spec.r#match.as_ref(), path, &mut problems.at("rewrite")),
     };
+    let mirror = spec.mirror.as_ref().and_then(|spec| mirror(spec, &mut problems.at("mirror")));
+    let cors = spec.cors.as_ref().and_then(|cors| cors::cors(cors, spec.r#match.as_ref(), &mut problems.at("cors")));
+    let fault = spec.fault.as_ref().and_then(|spec| fault::fault(spec, &mut problems.at("fault")));
     let timeout =
         spec.timeout.as_ref().and_then(|timeout| problems.at("timeout").ok(text::duration(timeout, text::DAY)));
     let retry = spec.retry.as_ref().and_then(|spec| retry(spec, &mut problems.at("retry")));
@@ -92,7 +120,16 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         problems.at("retry").at("perTryTimeout").report("must not be above the rule's timeout");
     }
     let rate_limits = limits(spec.rate_limits.as_deref().unwrap_or_default(), &mut problems.at("rateLimits"));
-    Some(Forward { to: targets?, rewrite_prefix, rewrite_host, timeout, retry, rate_limits: rate_limits? })
+    Some(Forward {
+        to: targets?,
+        rewrite,
+        mirror,
+        cors: cors.map(Box::new),
+        fault,
+        timeout,
+        retry,
+        rate_limits: rate_limits?,
+    })
 }
 
 /// Names of limits, none of which would count a request twice.
@@ -124,22 +161,10 @@ fn targets(to: &[TargetSpec], problems: &mut Problems) -> Option<Vec<Target>> {
     Some(targets)
 }
 
-fn rewrite(spec: &RewriteSpec, path: Option<&PathMatch>, problems: &mut Problems) -> (Option<String>, Option<String>) {
-    let RewriteSpec { prefix, host } = spec;
-    if prefix.is_none() && host.is_none() {
-        problems.report("needs prefix or host");
-    }
-    let prefix = prefix.as_ref().and_then(|prefix| replacement(prefix, path, &mut problems.at("prefix")));
-    let host = host.as_ref().and_then(|host| problems.at("host").ok(host::exact(host)));
-    (prefix, host)
-}
-
-/// What stands in the place of the matched part of a path; with a regex, no part is marked off.
-fn replacement(prefix: &str, path: Option<&PathMatch>, problems: &mut Problems) -> Option<String> {
-    if matches!(path, Some(PathMatch::Regex(_))) {
-        problems.report("replaces a matched prefix or exact path; it does not go with match.path.regex");
-    }
-    problems.ok(path::plain(prefix))
+fn mirror(spec: &MirrorSpec, problems: &mut Problems) -> Option<Mirror> {
+    let MirrorSpec { service, percent } = spec;
+    let service = problems.at("service").ok(text::name(service))?;
+    Some(Mirror { service, percent: percent.unwrap_or(ALL) })
 }
 
 fn redirect(spec: &RedirectSpec, matched: Option<&PathMatch>, problems: &mut Problems) -> Option<Redirect> {

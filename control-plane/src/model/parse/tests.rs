@@ -279,6 +279,12 @@ spec:
       redirect: { path: /api, status: 308 }
     - match: { path: { regex: "/v[0-9]+/ping" } }
       respond: { status: 200, body: pong }
+    - match: { grpc: { service: shop.v1.Checkout, method: Place }, cookies: [{ name: Tier, exact: gold, invert: true }] }
+      to: [{ service: checkout }]
+    - match: { grpc: { service: shop.v1.Checkout } }
+      to: [{ service: checkout }]
+    - match: { grpc: {} }
+      to: [{ service: checkout }]
     - to: [{ service: checkout }]
       headers:
         request: { set: [{ name: X-From, value: "100% edge" }], remove: [x-debug] }
@@ -300,8 +306,15 @@ spec:
     assert_eq!(retry.on.iter().map(|on| on.as_str()).collect::<Vec<_>>(), ["5xx", "reset", "connect-failure"]);
     assert!(matches!(&route.rules[1].action, Action::Redirect(redirect) if redirect.status == 308));
     assert!(matches!(&route.rules[2].action, Action::Respond(respond) if respond.body == "pong"));
-    assert_eq!(route.rules[3].matches.path, PathMatch::Prefix("/".to_owned()));
-    assert_eq!(route.rules[3].request_headers.set[0].0, "x-from");
+    let [placed, checkout, called] = [3, 4, 5].map(|index| &route.rules[index].matches);
+    assert_eq!(placed.path, PathMatch::Exact("/shop.v1.Checkout/Place".to_owned()));
+    assert_eq!((placed.cookies[0].name.as_str(), placed.cookies[0].invert), ("Tier", true));
+    assert_eq!(checkout.path, PathMatch::Prefix("/shop.v1.Checkout/".to_owned()));
+    assert_eq!(called.path, PathMatch::Prefix("/".to_owned()));
+    assert_eq!([placed, checkout, called].map(|matches| matches.grpc), [true; 3]);
+    assert_eq!(route.rules[6].matches.path, PathMatch::Prefix("/".to_owned()));
+    assert!(!route.rules[6].matches.grpc);
+    assert_eq!(route.rules[6].request_headers.set[0].0, "x-from");
 }
 
 #[test]

@@ -23,6 +23,9 @@ const MAX_PARAMETER_NAME: usize = 256;
 /// The longest path of a file.
 const MAX_FILE_PATH: usize = 1024;
 
+/// The longest name of a service or method of gRPC.
+const MAX_GRPC_NAME: usize = 256;
+
 /// The longest value of a header, in bytes.
 pub(super) const MAX_HEADER_VALUE: usize = 4096;
 
@@ -127,6 +130,39 @@ pub(super) fn only_true(flag: bool, problems: &mut Problems) -> Option<()> {
         problems.report("can only be true");
     }
     flag.then_some(())
+}
+
+/// The name of a cookie, case and all.
+pub(super) fn cookie_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_PARAMETER_NAME || !text.bytes().all(is_token) {
+        return Err(format!(
+            "{} is not the name of a cookie: 1 to {MAX_PARAMETER_NAME} letters, digits and !#$%&'*+-.^_`|~",
+            Quoted(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A service of gRPC with its package, as it stands in the path of a call.
+pub(super) fn grpc_service(text: &str) -> Result<String, String> {
+    if text.len() > MAX_GRPC_NAME || !text.split('.').all(is_identifier) {
+        return Err(format!("{} is not a service of gRPC, such as shop.v1.Checkout", Quoted(text)));
+    }
+    Ok(text.to_owned())
+}
+
+/// A method of gRPC.
+pub(super) fn grpc_method(text: &str) -> Result<String, String> {
+    if text.len() > MAX_GRPC_NAME || !is_identifier(text) {
+        return Err(format!("{} is not a method of gRPC, such as Place", Quoted(text)));
+    }
+    Ok(text.to_owned())
+}
+
+/// A letter or underscore, then letters, digits and underscores.
+pub(super) fn is_identifier(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 /// A request method.

@@ -4,10 +4,13 @@
 //! JSON Schema. The same schema drives the structural check (`shape`), so what is documented and what is
 //! accepted cannot drift apart. What the values mean is the business of `parse`.
 
+mod cors;
 mod envelope;
 mod envoy_patch;
+mod fault;
 mod fleet;
 mod listener;
+mod matches;
 mod rate_limit;
 mod registration;
 mod route;
@@ -17,22 +20,24 @@ mod service;
 mod shape;
 mod tls;
 
+pub use cors::CorsSpec;
 pub use envelope::Envelope;
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
+pub use fault::{FaultAbortSpec, FaultDelaySpec, FaultSpec};
 pub use fleet::{
     CanarySpec, ErrorRateGateSpec, FleetDefaultsSpec, FleetSpec, OnFailureSpec, OnRolloutFailureSpec, RateLimiterSpec,
     RolloutGatesSpec, RolloutSpec,
 };
 pub use listener::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec};
+pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
 pub use rate_limit::{
     AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,
     NetworkSpec, RateLimitSpec, WhenRedisIsDownSpec,
 };
 pub use registration::{NamedRegistrationSpec, RegistrationSpec, RegistrationsSpec};
 pub use route::{
-    BackoffSpec, HeaderChangesSpec, HeaderMatchSpec, HeaderSpec, HeadersSpec, MatchSpec, PathMatchSpec, QueryMatchSpec,
-    RedirectSchemeSpec, RedirectSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec,
-    TargetSpec,
+    BackoffSpec, HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec,
+    RegexRewriteSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec,
 };
 pub use scalar::{DurationText, NameText};
 pub use schema::schema;

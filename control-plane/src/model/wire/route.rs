@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use super::{DurationText, NameText};
+use super::{CorsSpec, DurationText, FaultSpec, MatchSpec, NameText};
 use crate::model::route::RetryCondition;
 
 /// Hosts and ordered rules on one or more listeners.
@@ -45,6 +45,12 @@ pub struct RuleSpec {
     pub respond: Option<RespondSpec>,
     /// Changes to path and host before forwarding; only with `to`.
     pub rewrite: Option<RewriteSpec>,
+    /// Sends copies of requests to another service; only with `to`.
+    pub mirror: Option<MirrorSpec>,
+    /// Which pages of other origins may use it; only with `to`.
+    pub cors: Option<CorsSpec>,
+    /// What some requests meet on purpose, for a while; only with `to`.
+    pub fault: Option<FaultSpec>,
     /// The time for the whole answer, retries included, 1ms to 24h; only with `to`; the fleet's default if it is not given.
     pub timeout: Option<DurationText>,
     /// When and how a request is tried again; only with `to`; never if it is not given.
@@ -54,83 +60,6 @@ pub struct RuleSpec {
     pub rate_limits: Option<Vec<NameText>>,
     /// Changes to headers.
     pub headers: Option<HeadersSpec>,
-}
-
-/// Which requests a rule is for: all parts must hold.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct MatchSpec {
-    /// A condition on the path; every path if it is not given.
-    pub path: Option<PathMatchSpec>,
-    /// The methods, in upper case; every method if it is not given.
-    #[schema(min_items = 1, max_items = 20, examples(json!(["GET", "POST"])))]
-    pub methods: Option<Vec<String>>,
-    /// Conditions on headers.
-    #[schema(max_items = 30)]
-    pub headers: Option<Vec<HeaderMatchSpec>>,
-    /// Conditions on query parameters.
-    #[schema(max_items = 30)]
-    pub query: Option<Vec<QueryMatchSpec>>,
-}
-
-/// A condition on the path, without the query: exactly one of these.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PathMatchSpec {
-    /// The whole path.
-    #[schema(examples("/cart"))]
-    pub exact: Option<String>,
-    /// The start of the path.
-    #[schema(examples("/api"))]
-    pub prefix: Option<String>,
-    /// A regular expression (RE2) for the whole path.
-    #[schema(examples("/v[0-9]+/ping"))]
-    pub regex: Option<String>,
-}
-
-/// A condition on a header: exactly one of `exact`, `prefix`, `suffix`, `contains`, `regex` and `present`.
-#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HeaderMatchSpec {
-    /// The name of the header.
-    #[schema(examples("x-beta"))]
-    pub name: String,
-    /// The whole value.
-    pub exact: Option<String>,
-    /// The start of the value.
-    pub prefix: Option<String>,
-    /// The end of the value.
-    pub suffix: Option<String>,
-    /// A part of the value.
-    pub contains: Option<String>,
-    /// A regular expression (RE2) for the whole value.
-    pub regex: Option<String>,
-    /// `true`: it is there, with any value.
-    pub present: Option<bool>,
-    /// Whether the condition must not hold.
-    #[schema(default = false)]
-    pub invert: Option<bool>,
-}
-
-/// A condition on a query parameter: exactly one of `exact`, `prefix`, `suffix`, `contains`, `regex` and `present`.
-#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct QueryMatchSpec {
-    /// The name of the parameter.
-    #[schema(examples("version"))]
-    pub name: String,
-    /// The whole value.
-    pub exact: Option<String>,
-    /// The start of the value.
-    pub prefix: Option<String>,
-    /// The end of the value.
-    pub suffix: Option<String>,
-    /// A part of the value.
-    pub contains: Option<String>,
-    /// A regular expression (RE2) for the whole value.
-    pub regex: Option<String>,
-    /// `true`: it is there, with any value.
-    pub present: Option<bool>,
 }
 
 /// One target and its share.
@@ -144,16 +73,44 @@ pub struct TargetSpec {
     pub weight: Option<u32>,
 }
 
+/// Copies of requests. Answers to them are dropped, and nobody waits for them.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MirrorSpec {
+    /// The service that gets them; the host that it sees ends in `-shadow`.
+    pub service: NameText,
+    /// The share of requests that are copied.
+    #[schema(minimum = 1, maximum = 100, default = 100)]
+    pub percent: Option<u32>,
+}
+
 /// Changes to path and host before forwarding: at least one.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RewriteSpec {
-    /// Replaces what the path condition matched (`prefix` or `exact`).
+    /// Replaces what the path condition matched (`prefix` or `exact`); not with `template` or `regex`.
     #[schema(examples("/"))]
     pub prefix: Option<String>,
+    /// The new path, with the variables of the path condition `template`; not with `prefix` or `regex`.
+    #[schema(examples("/accounts/{id}"))]
+    pub template: Option<String>,
+    /// Replaces each part of the path that a pattern matches; not with `prefix` or `template`.
+    pub regex: Option<RegexRewriteSpec>,
     /// Replaces the host.
     #[schema(examples("checkout.internal"))]
     pub host: Option<String>,
+}
+
+/// What is looked for in the path, without the query, and what stands in its place.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegexRewriteSpec {
+    /// A regular expression (RE2) for a part of the path.
+    #[schema(examples("^/v[0-9]+/(.*)"))]
+    pub pattern: String,
+    /// What stands in its place; `\1` to `\9` are what its groups have matched, `\0` is all of it.
+    #[schema(examples("/\\1"))]
+    pub substitution: String,
 }
 
 /// Where a client is sent: at least one of `scheme`, `host`, `port`, `path` and `prefix`.

@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, time::Duration};
 use chancery_proto::{
     any,
     envoy::{
-        core::{DataSource, data_source},
+        core::{DataSource, RuntimeFractionalPercent, TypedExtensionConfig, data_source},
+        matcher::{RegexMatchAndSubstitute, RegexMatcher},
+        path_template_rewrite::UriTemplateRewriteConfig,
         previous_hosts::PreviousHostsPredicate,
         route::{
             DirectResponseAction, RedirectAction, RetryPolicy, RouteAction, WeightedCluster,
             redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
             retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
-            route_action::{ClusterSpecifier, HostRewriteSpecifier},
+            route_action::{ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy},
             weighted_cluster::ClusterWeight,
         },
     },
@@ -20,17 +22,18 @@ use chancery_proto::{
 
 use super::{
     Limits,
-    rewrite::{PathRewrite, replace_matched},
+    rewrite::{Replacement, replace_matched},
 };
 use crate::{
     model::{
         fleet::Fleet,
-        route::{Forward, PathMatch, Redirect, Respond, Retry, RetryCondition, Target},
+        route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Retry, RetryCondition, Target},
     },
     translate::{
+        cors, fault,
         listener::STREAM_IDLE,
         rate_limit,
-        value::{duration, number},
+        value::{duration, number, percent},
     },
 };
 
@@ -39,28 +42,46 @@ const OTHER_HOST_DRAWS: i64 = 5;
 
 /// Forwarding to services.
 pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
-    let Forward { to, rewrite_prefix, rewrite_host, timeout, retry, rate_limits: _ } = forward;
+    let Forward { to, rewrite, mirror, cors: _, fault: _, timeout, retry, rate_limits: _ } = forward;
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
         cluster_specifier: Some(cluster_specifier(to)),
-        host_rewrite_specifier: rewrite_host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
+        host_rewrite_specifier: rewrite.host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
+        request_mirror_policies: mirror.iter().map(mirror_policy).collect(),
         timeout: Some(duration(timeout)),
         idle_timeout: idle_timeout(timeout).map(duration),
         retry_policy: retry.as_ref().map(retry_policy),
         ..RouteAction::default()
     };
-    match rewrite_prefix.as_ref().map(|with| replace_matched(path, with)) {
-        Some(PathRewrite::Prefix(with)) => action.prefix_rewrite = with,
-        Some(PathRewrite::Regex(rewrite)) => action.regex_rewrite = Some(rewrite),
+    match &rewrite.path {
+        Some(PathRewrite::Prefix(with)) => match replace_matched(path, with) {
+            Replacement::Prefix(with) => action.prefix_rewrite = with,
+            Replacement::Regex(rewrite) => action.regex_rewrite = Some(rewrite),
+        },
+        Some(PathRewrite::Template(template)) => action.path_rewrite_policy = Some(template_rewrite(template)),
+        Some(PathRewrite::Regex { pattern, substitution }) => {
+            let pattern = Some(RegexMatcher { regex: pattern.clone(), engine_type: None });
+            action.regex_rewrite = Some(RegexMatchAndSubstitute { pattern, substitution: substitution.clone() });
+        }
         None => {}
     }
     action
 }
 
-/// What the filters are to know about a rule with limits.
-pub(super) fn limited(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<String, Any> {
+fn template_rewrite(template: &str) -> TypedExtensionConfig {
+    TypedExtensionConfig {
+        name: "envoy.path.rewrite.uri_template.uri_template_rewriter".to_owned(),
+        typed_config: Some(any::pack_typed(&UriTemplateRewriteConfig { path_template_rewrite: template.to_owned() })),
+    }
+}
+
+/// What the filters, by their names, are to know about a rule.
+pub(super) fn per_filter(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<String, Any> {
     let limits: Vec<_> = forward.rate_limits.iter().filter_map(|limit| limits.get(limit).copied()).collect();
-    rate_limit::per_route(&limits)
+    let mut filters = rate_limit::per_route(&limits);
+    filters.extend(forward.cors.as_deref().map(cors::per_route));
+    filters.extend(forward.fault.as_ref().map(fault::per_route));
+    filters
 }
 
 /// A rule that grants a service more time than the listener grants a silent stream means it.
@@ -81,6 +102,18 @@ fn cluster_specifier(to: &[Target]) -> ClusterSpecifier {
         clusters: to.iter().map(weighted).collect(),
         ..WeightedCluster::default()
     })
+}
+
+fn mirror_policy(mirror: &Mirror) -> RequestMirrorPolicy {
+    let Mirror { service, percent: share } = mirror;
+    RequestMirrorPolicy {
+        cluster: service.to_string(),
+        runtime_fraction: Some(RuntimeFractionalPercent {
+            default_value: Some(percent(*share)),
+            runtime_key: String::new(),
+        }),
+        ..RequestMirrorPolicy::default()
+    }
 }
 
 fn retry_policy(retry: &Retry) -> RetryPolicy {
@@ -111,8 +144,8 @@ pub(super) fn redirect(redirect: &Redirect, matched: &PathMatch) -> RedirectActi
     let Redirect { scheme, host, port, path, prefix, status, strip_query } = redirect;
     let path = path.clone().map(PathRewriteSpecifier::PathRedirect);
     let prefix = prefix.as_ref().map(|with| match replace_matched(matched, with) {
-        PathRewrite::Prefix(with) => PathRewriteSpecifier::PrefixRewrite(with),
-        PathRewrite::Regex(rewrite) => PathRewriteSpecifier::RegexRewrite(rewrite),
+        Replacement::Prefix(with) => PathRewriteSpecifier::PrefixRewrite(with),
+        Replacement::Regex(rewrite) => PathRewriteSpecifier::RegexRewrite(rewrite),
     });
     RedirectAction {
         scheme_rewrite_specifier: scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),

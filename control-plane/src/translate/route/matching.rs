@@ -3,11 +3,18 @@
 //! Regular expressions are RE2 and match the whole value, in Envoy as in the language of the users,
 //! so they are passed on as they are.
 
-use chancery_proto::envoy::{
-    matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
-    route::{
-        HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier,
-        query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
+use chancery_proto::{
+    any,
+    envoy::{
+        core::TypedExtensionConfig,
+        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+        path_template_match::UriTemplateMatchConfig,
+        route::{
+            CookieMatcher, HeaderMatcher, QueryParameterMatcher, RouteMatch,
+            header_matcher::HeaderMatchSpecifier,
+            query_parameter_matcher::QueryParameterMatchSpecifier,
+            route_match::{GrpcRouteMatchOptions, PathSpecifier},
+        },
     },
 };
 
@@ -17,14 +24,38 @@ use crate::model::route::{Match, NamedMatch, PathMatch, ValueMatch};
 /// Alternatives of so many characters stay far below.
 const METHODS_IN_A_PATTERN: usize = 60;
 
+/// Envoy has no condition on the method; to it the method is a header.
+const METHOD: &str = ":method";
+
+/// The method of the request that a browser asks about.
+const REQUESTED_METHOD: &str = "access-control-request-method";
+
 /// The conditions of one rule: several if it is for more methods than fit into a pattern.
 pub(super) fn route_matches(matches: &Match) -> impl Iterator<Item = RouteMatch> {
-    let Match { path, methods, headers, query } = matches;
-    method_conditions(methods).into_iter().map(move |method| RouteMatch {
+    let Match { path, methods, headers, query, cookies, grpc } = matches;
+    method_conditions(METHOD, methods).into_iter().map(move |method| RouteMatch {
         path_specifier: Some(path_specifier(path)),
         headers: method.into_iter().chain(headers.iter().map(header)).collect(),
         query_parameters: query.iter().map(query_parameter).collect(),
+        cookies: cookies.iter().map(cookie).collect(),
+        grpc: grpc.then_some(GrpcRouteMatchOptions {}),
         ..RouteMatch::default()
+    })
+}
+
+/// What browsers ask before they send requests of one rule from a page of another origin. They say which method it will be, and
+/// send none of its headers.
+pub(super) fn preflights(matches: &Match) -> impl Iterator<Item = RouteMatch> {
+    let Match { path, methods, headers: _, query, cookies: _, grpc: _ } = matches;
+    method_conditions(REQUESTED_METHOD, methods).into_iter().map(move |requested| {
+        let asked = NamedMatch { name: REQUESTED_METHOD.to_owned(), value: ValueMatch::Present, invert: false };
+        let options = method_condition(METHOD, &["OPTIONS".to_owned()]);
+        RouteMatch {
+            path_specifier: Some(path_specifier(path)),
+            headers: vec![options, requested.unwrap_or_else(|| header(&asked))],
+            query_parameters: query.iter().map(query_parameter).collect(),
+            ..RouteMatch::default()
+        }
     })
 }
 
@@ -32,12 +63,16 @@ fn path_specifier(path: &PathMatch) -> PathSpecifier {
     match path {
         PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
         PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern.clone())),
+        PathMatch::Template(template) => PathSpecifier::PathMatchPolicy(TypedExtensionConfig {
+            name: "envoy.path.match.uri_template.uri_template_matcher".to_owned(),
+            typed_config: Some(any::pack_typed(&UriTemplateMatchConfig { path_template: template.clone() })),
+        }),
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
     }
 }
 
 /// Conditions one of which must hold; a single one that is always met if every method will do.
-fn method_conditions(methods: &[String]) -> Vec<Option<HeaderMatcher>> {
+fn method_conditions(name: &str, methods: &[String]) -> Vec<Option<HeaderMatcher>> {
     if methods.is_empty() {
         return vec![None];
     }
@@ -50,14 +85,14 @@ fn method_conditions(methods: &[String]) -> Vec<Option<HeaderMatcher>> {
             length <= METHODS_IN_A_PATTERN
         });
         let (now, later) = rest.split_at(fitting.count().max(1));
-        conditions.push(Some(method_condition(now)));
+        conditions.push(Some(method_condition(name, now)));
         rest = later;
     }
     conditions
 }
 
-/// Envoy has no condition on the method; to it the method is the header `:method`.
-fn method_condition(methods: &[String]) -> HeaderMatcher {
+/// That a header is one of these methods.
+fn method_condition(name: &str, methods: &[String]) -> HeaderMatcher {
     let pattern = if let [one] = methods {
         MatchPattern::Exact(one.clone())
     } else {
@@ -65,7 +100,7 @@ fn method_condition(methods: &[String]) -> HeaderMatcher {
         MatchPattern::SafeRegex(regex(alternatives.join("|")))
     };
     HeaderMatcher {
-        name: ":method".to_owned(),
+        name: name.to_owned(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(string_matcher(pattern))),
         ..HeaderMatcher::default()
     }
@@ -94,6 +129,14 @@ fn query_parameter(condition: &NamedMatch) -> QueryParameterMatcher {
         None => QueryParameterMatchSpecifier::PresentMatch(true),
     };
     QueryParameterMatcher { name: name.clone(), query_parameter_match_specifier: Some(specifier) }
+}
+
+/// Unlike a header, to Envoy a missing cookie is one for which an inverted condition holds.
+fn cookie(condition: &NamedMatch) -> CookieMatcher {
+    let NamedMatch { name, value, invert } = condition;
+    // Envoy has no condition for a cookie that is merely there.
+    let pattern = value_pattern(value).unwrap_or_else(|| MatchPattern::SafeRegex(regex(".*".to_owned())));
+    CookieMatcher { name: name.clone(), string_match: Some(string_matcher(pattern)), invert_match: *invert }
 }
 
 /// The pattern of a condition on a value, none if any value will do.

@@ -27,7 +27,7 @@ use crate::model::{
     Name,
     fleet::Fleet,
     rate_limit::RateLimit,
-    route::{Action, HostPattern, Route, Rule},
+    route::{Action, Forward, HostPattern, Route, Rule},
 };
 
 /// The limits that the rules of some routes name.
@@ -65,11 +65,13 @@ fn envoy_routes<'a>(
     fleet: &'a Fleet,
 ) -> impl Iterator<Item = EnvoyRoute> + use<'a> {
     let Claim { route, index, rule: Rule { matches, action, request_headers, response_headers } } = claim;
-    let limited = match action {
-        Action::Forward(forward) => action::limited(forward, limits),
+    let per_filter = match action {
+        Action::Forward(forward) => action::per_filter(forward, limits),
         Action::Redirect(_) | Action::Respond(_) => BTreeMap::new(),
     };
-    matching::route_matches(matches).map(move |route_match| EnvoyRoute {
+    let has_preflights = matches!(action, Action::Forward(Forward { cors: Some(_), .. }));
+    let preflights = has_preflights.then(|| matching::preflights(matches)).into_iter().flatten();
+    preflights.chain(matching::route_matches(matches)).map(move |route_match| EnvoyRoute {
         name: format!("{}/{index}", route.name),
         r#match: Some(route_match),
         action: Some(match action {
@@ -81,7 +83,7 @@ fn envoy_routes<'a>(
         request_headers_to_remove: request_headers.remove.clone(),
         response_headers_to_add: headers::to_add(response_headers),
         response_headers_to_remove: response_headers.remove.clone(),
-        typed_per_filter_config: limited.clone().into_iter().collect(),
+        typed_per_filter_config: per_filter.clone().into_iter().collect(),
         ..EnvoyRoute::default()
     })
 }

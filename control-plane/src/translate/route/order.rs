@@ -4,8 +4,8 @@
 //! relied on that. Between routes the more specific rule goes first, so that one team's `/` does not
 //! hide another's `/api`. Both at once is a merge: whichever route's next rule is the most specific goes next.
 //!
-//! More specific is: an exact path, then a pattern, then a prefix; the longer one; the one with more
-//! conditions. What is left is decided by the route's name, so that the order depends on nothing but the rules.
+//! More specific is: an exact path, then a pattern or template, then a prefix, which a template of any further segments is too;
+//! the longer one; the one with more conditions. What is left is decided by the route's name, so that the order depends on nothing but the rules.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -39,13 +39,21 @@ pub(super) fn merge<'a>(routes: impl IntoIterator<Item = &'a Route>) -> impl Ite
 type Specificity = (Reverse<u8>, usize, usize);
 
 fn specificity(matches: &Match) -> Specificity {
-    let Match { path, methods, headers, query } = matches;
+    let Match { path, methods, headers, query, cookies, grpc } = matches;
     let (rank, length) = match path {
         PathMatch::Exact(path) => (0, path.len()),
         PathMatch::Regex(pattern) => (1, pattern.len()),
+        PathMatch::Template(template) => (if template.ends_with("=**}") { 2 } else { 1 }, literal_length(template)),
         PathMatch::Prefix(prefix) => (2, prefix.len()),
     };
-    (Reverse(rank), length, usize::from(!methods.is_empty()) + headers.len() + query.len())
+    let conditions =
+        usize::from(!methods.is_empty()) + headers.len() + query.len() + cookies.len() + usize::from(*grpc);
+    (Reverse(rank), length, conditions)
+}
+
+/// How much of a path is said by a template, apart from its variables.
+fn literal_length(template: &str) -> usize {
+    template.split(['{', '}']).step_by(2).map(str::len).sum()
 }
 
 /// A route's next rule.
@@ -91,6 +99,10 @@ mod tests {
         Match { methods: methods.iter().map(|&method| method.to_owned()).collect(), ..matches }
     }
 
+    fn template(template: &str) -> Match {
+        matches(PathMatch::Template(template.into()))
+    }
+
     fn order(routes: &[Route]) -> Vec<String> {
         merge(routes).map(|claim| format!("{}/{}", claim.route.name, claim.index)).collect()
     }
@@ -109,8 +121,11 @@ mod tests {
             one_rule("d", exact("/a")),
             one_rule("e", exact("/api")),
             one_rule("f", with_methods(prefix("/api"), &["GET"])),
+            one_rule("g", template("/api/{v1}/of/{v2}")),
+            one_rule("h", template("/api/{v1}/{v2=**}")),
+            one_rule("i", template("/{v1}")),
         ];
-        assert_eq!(order(&routes), ["e/0", "d/0", "c/0", "f/0", "b/0", "a/0"]);
+        assert_eq!(order(&routes), ["e/0", "d/0", "c/0", "g/0", "i/0", "h/0", "f/0", "b/0", "a/0"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::model::route::PathMatch;
 
 /// How Envoy is to change the path.
 #[derive(Debug, PartialEq)]
-pub(super) enum PathRewrite {
+pub(super) enum Replacement {
     /// What was matched becomes this.
     Prefix(String),
     /// What matches the pattern becomes this.
@@ -18,15 +18,15 @@ pub(super) enum PathRewrite {
 }
 
 /// Replaces what `matched` matched by `with`.
-pub(super) fn replace_matched(matched: &PathMatch, with: &str) -> PathRewrite {
+pub(super) fn replace_matched(matched: &PathMatch, with: &str) -> Replacement {
     let PathMatch::Prefix(prefix) = matched else {
-        return PathRewrite::Prefix(with.to_owned());
+        return Replacement::Prefix(with.to_owned());
     };
     match (prefix.ends_with('/'), with.ends_with('/')) {
-        (true, true) | (false, false) => PathRewrite::Prefix(with.to_owned()),
-        (true, false) => PathRewrite::Prefix(format!("{with}/")),
+        (true, true) | (false, false) => Replacement::Prefix(with.to_owned()),
+        (true, false) => Replacement::Prefix(format!("{with}/")),
         // The slash after the prefix is there or not, depending on the request: only a pattern can take it along.
-        (false, true) => PathRewrite::Regex(RegexMatchAndSubstitute {
+        (false, true) => Replacement::Regex(RegexMatchAndSubstitute {
             pattern: Some(RegexMatcher { regex: format!("^{}/*", regex_syntax::escape(prefix)), engine_type: None }),
             substitution: with.replace('\\', r"\\"),
         }),
@@ -40,8 +40,8 @@ mod tests {
     /// What becomes of `path`, by the rules of Envoy's router.
     fn rewritten(prefix: &str, with: &str, path: &str) -> String {
         match replace_matched(&PathMatch::Prefix(prefix.into()), with) {
-            PathRewrite::Prefix(with) => format!("{with}{}", path.strip_prefix(prefix).expect("a match")),
-            PathRewrite::Regex(rewrite) => {
+            Replacement::Prefix(with) => format!("{with}{}", path.strip_prefix(prefix).expect("a match")),
+            Replacement::Regex(rewrite) => {
                 let pattern = rewrite.pattern.expect("a pattern").regex;
                 assert_eq!(pattern, format!("^{}/*", regex_syntax::escape(prefix)));
                 let rest = path.strip_prefix(prefix).expect("a match").trim_start_matches('/');
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_matched_path_is_replaced_whole() {
-        let whole = PathRewrite::Prefix("/new".into());
+        let whole = Replacement::Prefix("/new".into());
         assert_eq!(replace_matched(&PathMatch::Exact("/old".into()), "/new"), whole);
     }
 }

@@ -2,11 +2,23 @@
 
 use std::time::Duration;
 
+use chancery_proto::{
+    any,
+    envoy::{
+        path_template_match::UriTemplateMatchConfig, path_template_rewrite::UriTemplateRewriteConfig,
+        route::route_match::PathSpecifier,
+    },
+};
+
 use super::*;
 use crate::{
-    model::route::{
-        Backoff, Forward, HeaderChanges, Match, NamedMatch, PathMatch, Redirect, Respond, Retry, RetryCondition,
-        Target, ValueMatch,
+    model::{
+        cors::{Cors, Origin},
+        fault::{Abort, Fault},
+        route::{
+            Backoff, HeaderChanges, Match, Mirror, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Retry,
+            RetryCondition, Rewrite, Target, ValueMatch,
+        },
     },
     translate::testing::{exact, fleet, matches, name, prefix, rate_limit, respond, route, rule, snapshot, to},
 };
@@ -41,6 +53,11 @@ fn conditions_on_everything() {
             condition("page", ValueMatch::Present, false),
             condition("sort", ValueMatch::Prefix("name".into()), false),
         ],
+        cookies: vec![
+            condition("consent", ValueMatch::Present, true),
+            condition("tier", ValueMatch::Exact("gold".into()), false),
+        ],
+        grpc: true,
     };
     insta::assert_snapshot!(snapshot(&translated(vec![rule(matches, respond(204))])));
 }
@@ -50,8 +67,10 @@ fn forwarding_with_everything() {
     let forward = Forward {
         rate_limits: Vec::new(),
         to: vec![Target { service: name("checkout-v2"), weight: 10 }, Target { service: name("checkout"), weight: 90 }],
-        rewrite_prefix: Some("/".into()),
-        rewrite_host: Some("checkout.internal".into()),
+        rewrite: Rewrite { path: Some(PathRewrite::Prefix("/".into())), host: Some("checkout.internal".into()) },
+        mirror: Some(Mirror { service: name("checkout-next"), percent: 5 }),
+        cors: None,
+        fault: None,
         timeout: Some(Duration::from_secs(600)),
         retry: Some(Retry {
             on: vec![RetryCondition::ServerError, RetryCondition::Reset, RetryCondition::GrpcUnavailable],
@@ -71,6 +90,28 @@ fn forwarding_with_everything() {
         ..rule(prefix("/api"), Action::Forward(forward))
     };
     insta::assert_snapshot!(snapshot(&translated(vec![everything])));
+}
+
+#[test]
+fn paths_made_anew() {
+    let rewritten = |path| Forward { rewrite: Rewrite { path: Some(path), host: None }, ..to("shop") };
+    let template = rewritten(PathRewrite::Template("/accounts/{v2}/of/{v1}".into()));
+    let regex = PathRewrite::Regex { pattern: "^/v[0-9]+/(.*)".into(), substitution: r"/\1".into() };
+    let host = translated(vec![
+        rule(matches(PathMatch::Template("/users/{v1}/{v2=**}".into())), Action::Forward(template)),
+        rule(prefix("/"), Action::Forward(rewritten(regex))),
+    ]);
+    insta::assert_snapshot!(snapshot(&host));
+    let Some(EnvoyAction::Route(action)) = &host.routes[0].action else { panic!("{host:?}") };
+    let packed = action.path_rewrite_policy.as_ref().and_then(|policy| policy.typed_config.as_ref()).expect("a policy");
+    let rewrite: UriTemplateRewriteConfig = any::unpack(packed).expect("a template");
+    assert_eq!(rewrite.path_template_rewrite, "/accounts/{v2}/of/{v1}");
+    let Some(PathSpecifier::PathMatchPolicy(policy)) = host.routes[0].r#match.clone().and_then(|m| m.path_specifier)
+    else {
+        panic!("{host:?}")
+    };
+    let matched: UriTemplateMatchConfig = any::unpack(&policy.typed_config.expect("a template")).expect("a template");
+    assert_eq!(matched.path_template, "/users/{v1}/{v2=**}");
 }
 
 #[test]
@@ -105,6 +146,45 @@ fn a_rule_with_limits_tells_the_filter() {
     let told: BTreeMap<_, _> = host.routes[0].typed_per_filter_config.clone().into_iter().collect();
     assert_eq!(told, crate::translate::rate_limit::per_route(&[&limit]));
     assert_eq!(told.into_keys().collect::<Vec<_>>(), ["envoy.filters.http.ratelimit"]);
+}
+
+#[test]
+fn a_fault_is_told_beside_limits() {
+    let fault = Fault {
+        delay: None,
+        abort: Some(Abort { status: 503, percent: 1 }),
+        expires: time::macros::datetime!(2026-12-01 12:00 UTC),
+    };
+    let forward = Forward { rate_limits: vec![name("all")], fault: Some(fault.clone()), ..to("shop") };
+    let limit = rate_limit("all");
+    let told = action::per_filter(&forward, &Limits::from([(&limit.name, &limit)]));
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["chancery.fault", "envoy.filters.http.ratelimit"]);
+    assert_eq!(
+        told.get_key_value("chancery.fault").map(|(k, v)| (k.clone(), v.clone())),
+        Some(crate::translate::fault::per_route(&fault))
+    );
+}
+
+#[test]
+fn a_browser_may_ask_before_it_sends_what_a_rule_is_for() {
+    let cors = Cors {
+        origins: vec![Origin::Any],
+        methods: vec!["PUT".into()],
+        headers: Vec::new(),
+        expose_headers: Vec::new(),
+        max_age: None,
+        credentials: false,
+    };
+    let beta = NamedMatch { name: "x-beta".into(), value: ValueMatch::Present, invert: false };
+    let matches = Match { methods: vec!["PUT".into()], headers: vec![beta], ..prefix("/api") };
+    let host = translated(vec![rule(matches, Action::Forward(Forward { cors: Some(cors.into()), ..to("shop") }))]);
+    insta::assert_snapshot!(snapshot(&host.routes[0].r#match));
+    let names = |route: &EnvoyRoute| {
+        let headers = &route.r#match.as_ref().expect("conditions").headers;
+        headers.iter().map(|header| header.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&host.routes[1]), [":method", "x-beta"]);
+    assert!(host.routes.iter().all(|route| route.typed_per_filter_config.contains_key("envoy.filters.http.cors")));
 }
 
 #[test]

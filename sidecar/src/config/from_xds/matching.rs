@@ -34,6 +34,10 @@ pub(super) fn read(problems: &mut Problems, path: &str, matches: &RouteMatch) ->
         Some(PathSpecifier::SafeRegex(matcher)) => {
             PathMatch::Regex(value::regex(problems, &format!("{path}.safe_regex"), matcher, true)?)
         }
+        Some(PathSpecifier::PathMatchPolicy(_)) => {
+            problems.add(format!("{path}.path_match_policy"), "templates of paths are not known here");
+            return None;
+        }
         _ => {
             problems.add(path, "is not about a path, or in a way that is not known here");
             return None;

@@ -175,6 +175,22 @@ fn a_route_that_cannot_be_taken_is_refused_by_its_field() {
     for (route, path) in [
         (json!({ "match": { "prefix": "/", "cookies": [{ "name": "c" }] }, "route": to }), "match.cookies"),
         (json!({ "match": { "safe_regex": { "regex": "(" } }, "route": to }), "match.safe_regex.regex"),
+        (
+            json!({ "match": { "path_match_policy": { "name": "template", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
+                "path_template": "/users/{v1}",
+            } } }, "route": to }),
+            "match.path_match_policy",
+        ),
+        (
+            json!({ "match": { "prefix": "/" }, "route": { "cluster": "a", "path_rewrite_policy": {
+                "name": "template", "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig",
+                    "path_template_rewrite": "/{v1}",
+                },
+            } } }),
+            "route.path_rewrite_policy",
+        ),
         (json!({ "match": { "prefix": "/" }, "route": { "cluster_header": "x" } }), "route"),
         (
             json!({ "match": { "prefix": "/" }, "route": { "cluster": "a", "retry_policy": { "retry_on": "moon" } } }),

@@ -2,24 +2,31 @@
 //!
 //! Conditions come out sorted, so that two rules for the same requests have equal matches however they were written.
 
-use super::super::{path, text};
+use super::super::{path, template, text};
 use crate::model::{
     problem::Problems,
     re2,
     route::{Match, NamedMatch, PathMatch, ValueMatch},
-    wire::{HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec},
+    wire::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec},
 };
 
 pub(super) fn matches(spec: Option<&MatchSpec>, problems: &mut Problems) -> Option<Match> {
-    let MatchSpec { path, methods, headers, query } = spec.cloned().unwrap_or_default();
-    let path = match path {
-        None => Some(PathMatch::Prefix("/".to_owned())),
-        Some(spec) => path_match(spec, &mut problems.at("path")),
+    let MatchSpec { path, methods, headers, query, cookies, grpc } = spec.cloned().unwrap_or_default();
+    let is_grpc = grpc.is_some();
+    let path = match (path, grpc) {
+        (None, None) => Some(PathMatch::Prefix("/".to_owned())),
+        (Some(spec), None) => path_match(spec, &mut problems.at("path")),
+        (None, Some(spec)) => grpc_match(&spec, &mut problems.at("grpc")),
+        (Some(_), Some(_)) => {
+            problems.report("can have only one of path and grpc");
+            None
+        }
     };
     let methods = sorted(methods, &mut problems.at("methods"), |method, problems| problems.ok(text::method(&method)));
     let headers = sorted(headers, &mut problems.at("headers"), header_match);
     let query = sorted(query, &mut problems.at("query"), query_match);
-    Some(Match { path: path?, methods: methods?, headers: headers?, query: query? })
+    let cookies = sorted(cookies, &mut problems.at("cookies"), cookie_match);
+    Some(Match { path: path?, methods: methods?, headers: headers?, query: query?, cookies: cookies?, grpc: is_grpc })
 }
 
 /// Parses every entry, none of which may mean the same as another, and sorts them.
@@ -42,7 +49,7 @@ fn sorted<S, T: Ord + Clone>(
 }
 
 fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch> {
-    let PathMatchSpec { exact, prefix, regex } = spec;
+    let PathMatchSpec { exact, prefix, regex, template } = spec;
     let mut given: Vec<Option<PathMatch>> = Vec::new();
     if let Some(text) = exact {
         given.push(problems.at("exact").ok(path::plain(&text)).map(PathMatch::Exact));
@@ -53,8 +60,12 @@ fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch>
     if let Some(text) = regex {
         given.push(problems.at("regex").ok(re2::check(&text)).map(|()| PathMatch::Regex(text)));
     }
+    if let Some(text) = template {
+        let template = problems.at("template").ok(template::parse(&text));
+        given.push(template.map(|template| PathMatch::Template(template.pattern)));
+    }
     if given.len() != 1 {
-        problems.report("needs exactly one of exact, prefix and regex");
+        problems.report("needs exactly one of exact, prefix, regex and template");
         return None;
     }
     given.pop().flatten()
@@ -72,6 +83,29 @@ fn query_match(spec: QueryMatchSpec, problems: &mut Problems) -> Option<NamedMat
     let name = problems.at("name").ok(text::parameter_name(&name));
     let value = value_match([exact, prefix, suffix, contains, regex], present, problems);
     Some(NamedMatch { name: name?, value: value?, invert: false })
+}
+
+fn cookie_match(spec: CookieMatchSpec, problems: &mut Problems) -> Option<NamedMatch> {
+    let CookieMatchSpec { name, exact, prefix, suffix, contains, regex, present, invert } = spec;
+    let name = problems.at("name").ok(text::cookie_name(&name));
+    let value = value_match([exact, prefix, suffix, contains, regex], present, problems);
+    Some(NamedMatch { name: name?, value: value?, invert: invert.unwrap_or(false) })
+}
+
+/// The path of a call is `/package.Service/Method`.
+fn grpc_match(spec: &GrpcMatchSpec, problems: &mut Problems) -> Option<PathMatch> {
+    let GrpcMatchSpec { service, method } = spec;
+    let service = service.as_ref().map(|service| problems.at("service").ok(text::grpc_service(service)));
+    let method = method.as_ref().map(|method| problems.at("method").ok(text::grpc_method(method)));
+    Some(match (service, method) {
+        (None, None) => PathMatch::Prefix("/".to_owned()),
+        (Some(service), None) => PathMatch::Prefix(format!("/{}/", service?)),
+        (Some(service), Some(method)) => PathMatch::Exact(format!("/{}/{}", service?, method?)),
+        (None, Some(_)) => {
+            problems.at("method").report("goes with service only");
+            return None;
+        }
+    })
 }
 
 /// Exactly one condition on a value; the texts in the order of [`VALUE_FIELDS`].

@@ -1,0 +1,87 @@
+//! Use from pages of other origins, as Envoy's filter takes it.
+//!
+//! The filter is the first of a chain: preflights are not counted or delayed, and what later filters answer themselves can be read by
+//! the page too. It is on every listener, switched off: the first such rule of a fleet must not drain the connections.
+
+use chancery_proto::{
+    any,
+    envoy::{
+        cors::{Cors as CorsFilter, CorsPolicy},
+        hcm::{HttpFilter, http_filter},
+        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+        route::FilterConfig,
+    },
+    google::protobuf::Any,
+};
+
+use super::value::flag;
+use crate::model::cors::{Cors, Origin};
+
+/// The filter, by the name that routes use.
+const FILTER: &str = "envoy.filters.http.cors";
+
+/// The filter on every listener.
+pub(super) fn filter() -> HttpFilter {
+    HttpFilter {
+        name: FILTER.to_owned(),
+        disabled: true,
+        config_type: Some(http_filter::ConfigType::TypedConfig(any::pack_typed(&CorsFilter::default()))),
+        ..HttpFilter::default()
+    }
+}
+
+/// What a rule tells the filter, by its name. Other clients of xDS than Envoy, which do not have it, may do without.
+pub(super) fn per_route(cors: &Cors) -> (String, Any) {
+    let config = FilterConfig { config: Some(any::pack_typed(&policy(cors))), is_optional: true, disabled: false };
+    (FILTER.to_owned(), any::pack_typed(&config))
+}
+
+fn policy(cors: &Cors) -> CorsPolicy {
+    let Cors { origins, methods, headers, expose_headers, max_age, credentials } = cors;
+    CorsPolicy {
+        allow_origin_string_match: origins.iter().map(origin).collect(),
+        allow_methods: methods.join(","),
+        allow_headers: headers.join(","),
+        expose_headers: expose_headers.join(","),
+        max_age: max_age.map(|age| age.as_secs().to_string()).unwrap_or_default(),
+        allow_credentials: Some(flag(*credentials)),
+        // A service knows nothing of preflights that are not for it.
+        forward_not_matching_preflights: Some(flag(false)),
+        ..CorsPolicy::default()
+    }
+}
+
+fn origin(origin: &Origin) -> StringMatcher {
+    let pattern = match origin {
+        // To Envoy this is every origin.
+        Origin::Any => MatchPattern::Exact("*".to_owned()),
+        Origin::Exact(origin) => MatchPattern::Exact(origin.clone()),
+        Origin::Pattern(pattern) => MatchPattern::SafeRegex(RegexMatcher { regex: pattern.clone(), engine_type: None }),
+    };
+    StringMatcher { match_pattern: Some(pattern), ignore_case: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::translate::testing::snapshot;
+
+    #[test]
+    fn what_browsers_are_told() {
+        let cors = Cors {
+            origins: vec![
+                Origin::Any,
+                Origin::Exact("https://shop.example.com".into()),
+                Origin::Pattern(r"https://[^/:]+\.example\.com".into()),
+            ],
+            methods: vec!["GET".into(), "PUT".into()],
+            headers: vec!["x-a".into(), "x-b".into()],
+            expose_headers: vec!["x-c".into()],
+            max_age: Some(Duration::from_secs(600)),
+            credentials: true,
+        };
+        insta::assert_snapshot!(snapshot(&policy(&cors)));
+    }
+}

@@ -1,0 +1,137 @@
+//! Faults on purpose, which end by themselves.
+//!
+//! Envoy's fault filter knows no end. So the filter of the listener is one that does as another, if an expression holds for
+//! the request; the route says which and what, and the expression is `request.time < timestamp("2026-12-01T12:00:00Z")`. Nobody
+//! has to take a fault back: it ends by the clock of the proxy, be every control plane away, and what is sent for a route depends on
+//! nothing but the route. (A timer in the control plane would have to fire at every replica, and to reach every proxy in time.)
+//!
+//! The filter is there on every listener, switched off: the first fault of a fleet must not drain the connections.
+
+use chancery_proto::{
+    any,
+    cel::{CelMatcher, HttpAttributesCelMatchInput, call, field, text},
+    envoy::{
+        composite_filter::{Composite, CompositePerRoute, ExecuteFilterAction},
+        core::TypedExtensionConfig,
+        fault::{FaultDelay, fault_delay::FaultDelaySecifier},
+        fault_filter::{FaultAbort, HttpFault, fault_abort::ErrorType},
+        hcm::{HttpFilter, http_filter},
+        route::FilterConfig,
+        xds_core,
+        xds_matcher::{
+            Matcher,
+            matcher::{
+                MatcherList, MatcherType, OnMatch,
+                matcher_list::{
+                    FieldMatcher, Predicate,
+                    predicate::{MatchType, SinglePredicate, single_predicate},
+                },
+                on_match,
+            },
+        },
+    },
+    google::protobuf::Any,
+};
+use prost::Name;
+use time::format_description::well_known::Rfc3339;
+
+use super::value::{duration, percent};
+use crate::model::fault::{Abort, Delay, Fault};
+
+/// The filter, by the name that routes use.
+const FILTER: &str = "chancery.fault";
+
+/// The filter on every listener.
+pub(super) fn filter() -> HttpFilter {
+    HttpFilter {
+        name: FILTER.to_owned(),
+        disabled: true,
+        config_type: Some(http_filter::ConfigType::TypedConfig(any::pack_typed(&Composite::default()))),
+        ..HttpFilter::default()
+    }
+}
+
+/// What a rule with `fault` tells the filter, by its name. Other clients of xDS than Envoy, which do not have it, may do without.
+pub(super) fn per_route(fault: &Fault) -> (String, Any) {
+    let per_route = CompositePerRoute { matcher: Some(until(fault)) };
+    let config = FilterConfig { config: Some(any::pack_typed(&per_route)), is_optional: true, disabled: false };
+    (FILTER.to_owned(), any::pack_typed(&config))
+}
+
+/// Does as the fault filter, as long as the fault lasts.
+fn until(fault: &Fault) -> Matcher {
+    let predicate = SinglePredicate {
+        input: Some(extension("request", &HttpAttributesCelMatchInput {})),
+        matcher: Some(single_predicate::Matcher::CustomMatch(extension("until", &still(fault)))),
+    };
+    let action = ExecuteFilterAction {
+        typed_config: Some(TypedExtensionConfig {
+            name: "envoy.filters.http.fault".to_owned(),
+            typed_config: Some(any::pack_typed(&settings(fault))),
+        }),
+        ..ExecuteFilterAction::default()
+    };
+    let matcher = FieldMatcher {
+        predicate: Some(Predicate { match_type: Some(MatchType::SinglePredicate(predicate)) }),
+        on_match: Some(OnMatch {
+            on_match: Some(on_match::OnMatch::Action(extension("fault", &action))),
+            ..OnMatch::default()
+        }),
+    };
+    Matcher {
+        matcher_type: Some(MatcherType::MatcherList(MatcherList { matchers: vec![matcher] })),
+        ..Matcher::default()
+    }
+}
+
+fn extension<M: prost::Message + Name>(name: &str, message: &M) -> xds_core::TypedExtensionConfig {
+    xds_core::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(any::pack_typed(message)) }
+}
+
+/// Whether the fault lasts still, for a request that begins now.
+fn still(fault: &Fault) -> CelMatcher {
+    // A time that was parsed has a year of four digits, and so a form.
+    let expires = fault.expires.format(&Rfc3339).unwrap_or_default();
+    CelMatcher::of(call("_<_", [field("request", "time"), call("timestamp", [text(&expires)])]))
+}
+
+fn settings(fault: &Fault) -> HttpFault {
+    let Fault { delay, abort, expires: _ } = fault;
+    HttpFault {
+        delay: delay.map(|Delay { time, percent: share }| FaultDelay {
+            fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(duration(time))),
+            percentage: Some(percent(share)),
+        }),
+        abort: abort.map(|Abort { status, percent: share }| FaultAbort {
+            error_type: Some(ErrorType::HttpStatus(status.into())),
+            percentage: Some(percent(share)),
+            ..FaultAbort::default()
+        }),
+        ..HttpFault::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::translate::testing::snapshot;
+
+    fn fault() -> Fault {
+        Fault {
+            delay: Some(Delay { time: Duration::from_millis(1500), percent: 10 }),
+            abort: Some(Abort { status: 503, percent: 1 }),
+            expires: datetime!(2026-12-01 12:00 UTC),
+        }
+    }
+
+    #[test]
+    fn what_happens_until_when() {
+        insta::assert_snapshot!(snapshot(&settings(&fault())));
+        insta::assert_snapshot!(snapshot(&until(&fault())));
+        insta::assert_snapshot!(snapshot(&still(&fault())));
+    }
+}
