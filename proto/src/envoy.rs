@@ -18,7 +18,7 @@ pub use envoy_types::pb::envoy::{
                 rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
                 router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
             },
-            network::http_connection_manager::v3 as hcm,
+            network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
         },
         matching::common_inputs::network::v3 as matching_inputs,
         retry::host::previous_hosts::v3 as previous_hosts,

@@ -123,7 +123,9 @@ async fn an_identity_that_came_with_the_configuration_changes_with_it_and_no_req
 async fn files_are_read_again_and_those_that_are_broken_change_nothing() {
     let authority = Authority::new();
     let own = Arc::new(authority.own("a", A));
-    let of = |own: &Arc<Own>| Credentials::new(one_of(&[PeerMatch::Uri(B.into())]), Some(own.clone()), Protocol::Http2);
+    let of = |own: &Arc<Own>| {
+        Credentials::new(one_of(&[PeerMatch::Uri(B.into())]), Some(own.clone()), Some(Protocol::Http2))
+    };
     tokio::time::pause();
     let credentials = of(&own);
     let first = credentials.config().unwrap();
