@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use anyhow::{Result, bail, ensure};
 use chancery_e2e::{
     certificates::proxy_uri,
-    client::{fetch, get},
     port::free_port,
     raw::{patch, typed},
     sidecar::Sidecar,
@@ -144,12 +143,7 @@ async fn an_end_waits_for_connections_and_refuses_none() -> Result<()> {
     let (mut scene, at) = scene(&[one.address], &["--tcp-listener", "db"]).await?;
     let mut talk = Talk::begin(at).await?;
     scene.sidecar.ask_to_end()?;
-    until("it is not ready", PATIENCE, async || {
-        let answer = fetch(scene.sidecar.admin, get("admin", "/readyz")).await?;
-        ensure!(answer.status == 503, "{}", answer.status);
-        Ok(())
-    })
-    .await?;
+    scene.sidecar.not_ready().await?;
     let mut late = Talk::begin(at).await?;
     late.say(100_000).await?;
     talk.say(100_000).await?;

@@ -284,7 +284,7 @@ impl Control {
 
 /// Waits until no connection is open.
 async fn closed(end: &PortEnd) {
-    // The port's end is the end of its connections.
+    // The count does not go away: it is held here, too.
     let _ = end.open().wait_for(|open| *open == 0).await;
 }
 
