@@ -201,6 +201,9 @@ fn what_is_well_formed_is_taken() {
         held.take(&batch).unwrap();
     }
     assert_eq!(held.versions().len(), TYPES.len());
+    // All have the same name, so that the last listener is the one in force.
+    let snapshot = held.snapshot();
+    assert_eq!((snapshot.listeners.len(), snapshot.tcp.len()), (0, 1));
     BOOTSTRAP.parse::<Bootstrap>().unwrap();
 }
 

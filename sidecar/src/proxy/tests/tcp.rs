@@ -52,7 +52,11 @@ struct Endpoint {
 
 impl Endpoint {
     async fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), name).await
+    }
+
+    async fn start_at(address: SocketAddr, name: &'static str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let (address, connections) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
         let (mut task, counted) = (JoinSet::new(), connections.clone());
         task.spawn(async move {
@@ -210,7 +214,7 @@ async fn one_of_two(connections: usize, attempts: u32) -> (usize, usize) {
         reached += usize::from(sidecar.say("x").await == "onex.");
         let upstream = sidecar.world.load().upstreams["db"].clone();
         let standing = |member: usize| upstream.endpoints.standing(upstream.members[member].id);
-        known += usize::from(standing(connection % 2) == p2c::Standing::Out);
+        known += usize::from(standing(connection % 2) != p2c::Standing::In);
         assert_eq!(standing(1 - connection % 2), p2c::Standing::In);
     }
     assert_eq!(one.connections(), reached);
@@ -229,6 +233,28 @@ async fn no_more_attempts_are_made_than_the_listener_says() {
     let (reached, known) = one_of_two(20, 1).await;
     assert_eq!(reached + known, 20, "who is sent to the one that is down is lost");
     assert!((1..20).contains(&known), "{known}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_can_be_connected_to_again_is_back() {
+    let (one, down) = (Endpoint::start("one").await, nobody().await);
+    let mut settings = ClusterSettings::default();
+    let breaker = settings.endpoints.breaker.as_mut().unwrap();
+    breaker.accrual.consecutive = Some(1);
+    breaker.backoff.least = Duration::from_millis(10);
+    let sidecar = Sidecar::start(snapshot(cluster("db", &[down, one.address], settings), proxy(2)), base()).await;
+    let upstream = sidecar.world.load().upstreams["db"].clone();
+    let standing = || upstream.endpoints.standing(upstream.members[0].id);
+    assert_eq!(sidecar.say("x").await, "onex.");
+    assert_ne!(standing(), p2c::Standing::In);
+    let two = Endpoint::start_at(down, "two").await;
+    let back = async {
+        while two.connections() == 0 {
+            assert!(sidecar.say("x").await.ends_with("x."))
+        }
+    };
+    timeout(DEADLINE, back).await.expect("it is probed");
+    assert_eq!(standing(), p2c::Standing::In);
 }
 
 #[tokio::test]
