@@ -250,7 +250,7 @@ async fn an_endpoint_that_can_be_connected_to_again_is_back() {
     let two = Endpoint::start_at(down, "two").await;
     let back = async {
         while two.connections() == 0 {
-            assert!(sidecar.say("x").await.ends_with("x."))
+            assert!(sidecar.say("x").await.ends_with("x."));
         }
     };
     timeout(DEADLINE, back).await.expect("it is probed");

@@ -39,7 +39,6 @@ fn read(more: Value) -> Result<TcpProxy, Vec<Problem>> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "callers write json!(…) in place")]
 fn read_proxy(more: Value) -> Result<TcpProxy, Vec<Problem>> {
     read(json!({ "filter_chains": [{ "filters": [to_db(more)] }] }))
 }
@@ -55,7 +54,7 @@ fn a_listener_says_where_connections_go_and_how_long_they_last() {
     assert_eq!(read_proxy(json!({})).unwrap(), usual);
     assert_eq!(read(json!({ "default_filter_chain": { "filters": [to_db(json!({}))] } })).unwrap(), usual);
     let said = read_proxy(json!({ "idle_timeout": "7s", "max_connect_attempts": 3 })).unwrap();
-    let wanted = TcpProxy { idle_timeout: Some(Duration::from_secs(7)), connect_attempts: 3, ..usual.clone() };
+    let wanted = TcpProxy { idle_timeout: Some(Duration::from_secs(7)), connect_attempts: 3, ..usual };
     assert_eq!(said, wanted);
     assert_eq!(read_proxy(json!({ "idle_timeout": "0s" })).unwrap().idle_timeout, None, "as Envoy has it");
     let weighted = typed(
