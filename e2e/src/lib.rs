@@ -34,6 +34,7 @@ pub mod scripted;
 pub mod sealed;
 pub mod sidecar;
 pub mod sidecar_scene;
+pub mod speaker;
 pub mod story;
 pub mod upstream;
 pub mod usage;

@@ -84,6 +84,16 @@ impl Sidecar {
         .await
     }
 
+    /// Waits until it says that it is about to end.
+    pub async fn not_ready(&self) -> Result<()> {
+        until("the sidecar is not ready", PATIENCE, async || {
+            let answer = fetch(self.admin, get("admin", "/readyz")).await?;
+            ensure!(answer.status == 503, "{}", answer.status);
+            Ok(())
+        })
+        .await
+    }
+
     /// A page of its admin port, as JSON.
     pub async fn page(&self, path: &str) -> Result<Value> {
         fetch(self.admin, get("admin", path)).await?.json()

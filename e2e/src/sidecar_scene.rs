@@ -1,6 +1,6 @@
 //! What stories about a sidecar start from: a control plane, and a sidecar that has a configuration.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ pub struct SidecarScene {
     pub api: Api,
     /// Who issued all certificates.
     pub authority: Authority,
-    _control_plane: ControlPlane,
+    control_plane: ControlPlane,
     // Last, so that it outlives whoever has files in it.
     folder: tempfile::TempDir,
 }
@@ -38,7 +38,12 @@ impl SidecarScene {
         api.apply(&[&[fleet("edge"), listener("web", "edge", free_port())], resources].concat()).await?;
         let sidecar = Sidecar::start(folder.path(), "side", &authority, control_plane.xds, flags).await?;
         sidecar.ready().await?;
-        Ok(Self { sidecar, api, authority, _control_plane: control_plane, folder })
+        Ok(Self { sidecar, api, authority, control_plane, folder })
+    }
+
+    /// Where the control plane serves xDS.
+    pub fn xds(&self) -> SocketAddr {
+        self.control_plane.xds
     }
 
     /// Where files of this scene may lie.

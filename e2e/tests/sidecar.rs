@@ -159,12 +159,7 @@ async fn an_end_refuses_no_call_of_the_application() -> Result<()> {
     let mut application = Connection::open(outbound).await?;
     ensure!(application.send(get(HOST, "/")).await?.status == 200);
     scene.sidecar.ask_to_end()?;
-    until("it is not ready", PATIENCE, async || {
-        let answer = fetch(scene.sidecar.admin, get("admin", "/readyz")).await?;
-        ensure!(answer.status == 503, "{}", answer.status);
-        Ok(())
-    })
-    .await?;
+    scene.sidecar.not_ready().await?;
     // The application ends its work, over the connection it has and over a new one.
     ensure!(application.send(request(Method::POST, HOST, "/", &[])).await?.status == 200);
     ensure!(fetch(outbound, get(HOST, "/")).await?.status == 200);

@@ -225,14 +225,8 @@ async fn one_that_ends_loses_no_request() -> Result<()> {
         let mut scene = Scene::start(&["callee-1", "callee-2"], any_callee, json!({ "protocol": protocol })).await?;
         let load = Load::start(scene.caller.outbound, 8, || get(HOST, "/"));
         load.goes_on_for(300).await?;
-        let admin = scene.callees[0].admin;
         scene.callees[0].ask_to_end()?;
-        until("it is not ready", PATIENCE, async || {
-            let answer = fetch(admin, get("admin", "/readyz")).await?;
-            ensure!(answer.status == 503, "{}", answer.status);
-            Ok(())
-        })
-        .await?;
+        scene.callees[0].not_ready().await?;
         // Nobody has taken notice yet: it is still sent requests, over new connections too.
         load.goes_on_for(300).await?;
         let left = service_with("shop", &[scene.callees[1].inbound], json!({ "protocol": protocol }));

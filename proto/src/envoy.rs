@@ -19,7 +19,7 @@ pub use envoy_types::pb::envoy::{
                 rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
                 router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
             },
-            network::http_connection_manager::v3 as hcm,
+            network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
         },
         matching::common_inputs::network::v3 as matching_inputs,
         path::{r#match::uri_template::v3 as path_template_match, rewrite::uri_template::v3 as path_template_rewrite},

@@ -2,6 +2,7 @@
 //!
 //! - `GET /config_dump`: every resource in force with its version, and the fields of it that are not looked at.
 //! - `GET /clusters`: endpoints, who of them is out, and what is under way; JSON, or a table with `?format=text`.
+//! - `GET /listeners`: the ports of TCP, and why one is not open.
 //! - `POST /drain`: begins to drain, as a stop would, but stays.
 
 mod clusters;
@@ -24,7 +25,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::held::Held, proxy::world::World};
+use crate::{
+    config::{held::Held, tcp::TcpPort},
+    proxy::{
+        tcp::ports::{self, Ports},
+        world::World,
+    },
+};
 
 /// What the pages show.
 #[derive(Clone)]
@@ -35,6 +42,8 @@ pub struct Pages {
     pub held: Arc<ArcSwap<Held>>,
     /// What has become of it.
     pub world: Arc<ArcSwap<World>>,
+    /// The ports of TCP.
+    pub ports: Arc<Ports>,
     /// To be cancelled to begin to drain.
     pub drain: CancellationToken,
 }
@@ -47,6 +56,7 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken)
     let own = Router::new()
         .route("/config_dump", get(config_dump))
         .route("/clusters", get(clusters::clusters))
+        .route("/listeners", get(listeners))
         .route("/drain", post(drain))
         .with_state(pages.clone());
     let router = admin::router(pages.admin).merge(own);
@@ -96,6 +106,18 @@ fn hide(value: &mut Value) {
         Value::Array(values) => values.iter_mut().for_each(hide),
         _ => {}
     }
+}
+
+async fn listeners(State(pages): State<Pages>) -> impl IntoResponse {
+    let shown = |(port, standing): (TcpPort, ports::Standing)| {
+        let (standing, at, reason) = match standing {
+            ports::Standing::Absent => ("absent", None, None),
+            ports::Standing::Open { at, .. } => ("open", Some(at), None),
+            ports::Standing::Failed { at, reason } => ("failed", Some(at), Some(reason)),
+        };
+        json!({ "name": &*port.listener, "address": at, "standing": standing, "reason": reason })
+    };
+    Json(json!({ "listeners": pages.ports.shown().into_iter().map(shown).collect::<Vec<_>>() }))
 }
 
 async fn drain(State(pages): State<Pages>) -> &'static str {

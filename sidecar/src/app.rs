@@ -40,9 +40,10 @@ use crate::{
     layer::Clock,
     policy::concurrency::{self, Concurrency},
     proxy::{
-        accept::{AcceptLimits, Carries, Opaque, Open, Port},
+        accept::{AcceptLimits, Carries, Opaque, Port, PortEnd},
         pool::PoolSettings,
         stack::{self, Inbound, InboundSettings, Outbound},
+        tcp::{self, Tcp, ports::Ports},
         world::{Base, World},
     },
 };
@@ -89,6 +90,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     chancery_runtime::tls::install_crypto_provider();
     let prometheus = telemetry::metrics()?;
     stack::describe_metrics();
+    tcp::describe_metrics();
     let bootstrap = bootstrap(&settings)?;
     let server_tls = server_tls(&settings, &bootstrap)?;
     let identity = bootstrap.own().map(Arc::new);
@@ -125,13 +127,17 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         admin: admin_listener.local_addr()?,
     };
 
+    let tcp = Arc::new(Tcp { world: world.clone() });
+    let ports = Ports::new(tcp, settings.tcp_listener, limits, outbound_port.end(), shutdown.clone());
+    let ports = Arc::new(ports);
+
     let readiness = Readiness::new();
     let loaded = readiness.condition("configuration loaded");
     let drain = CancellationToken::new();
     let ends = Ends {
         drain: drain.clone(),
-        inbound: End::of(&inbound_port),
-        outbound: End::of(&outbound_port),
+        inbound: inbound_port.end(),
+        outbound: outbound_port.end(),
         parts_ended: CancellationToken::new(),
         within: Duration::from_secs(settings.drain_seconds),
     };
@@ -150,6 +156,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
             admin: Admin { readiness, metrics: prometheus.clone(), stopping: drain },
             held,
             world: world.clone(),
+            ports: ports.clone(),
             drain: ends.drain.clone(),
         },
         parts_ended: ends.parts_ended.clone(),
@@ -173,7 +180,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
             tower::service_fn(move |request| outbound.clone().call(request))
         }),
     );
-    shutdown.spawn("upkeep", upkeep(world, inbound, prometheus, ends.parts_ended.clone()));
+    shutdown.spawn("upkeep", upkeep(world, ports, inbound, prometheus, ends.parts_ended.clone()));
     let deadline = ends.within + 2 * LAST + Duration::from_secs(5);
     shutdown.spawn("drain", ends.run(shutdown.token()));
     Ok(Running::new(addresses, shutdown, deadline))
@@ -255,12 +262,14 @@ impl Control {
 
     async fn run(self, listener: std::net::TcpListener, shutdown: Shutdown) {
         let Self { ads, loaded, base, inbound_limit, pages, parts_ended } = self;
-        let (held, world) = (pages.held.clone(), pages.world.clone());
+        let (held, world, ports) = (pages.held.clone(), pages.world.clone(), pages.ports.clone());
         let in_force = move |now: &Held| {
             held.store(now.clone().into());
             let next = world.load().next(now.snapshot().into(), &base);
             inbound_limit.follow(&next.snapshot);
             world.store(next.into());
+            // Before word of it goes out that the configuration is there.
+            ports.follow();
         };
         // Until the end: who drains may still be told of endpoints that come and go.
         let subscription =
@@ -273,31 +282,18 @@ impl Control {
     }
 }
 
-/// How a port ends.
-struct End {
-    open: Open,
-    finish: CancellationToken,
-    close: CancellationToken,
+/// Waits until no connection is open.
+async fn closed(end: &PortEnd) {
+    // The count does not go away: it is held here, too.
+    let _ = end.open().wait_for(|open| *open == 0).await;
 }
 
-impl End {
-    fn of(port: &Port) -> Self {
-        Self { open: port.open(), finish: port.finish.clone(), close: port.close.clone() }
-    }
-
-    /// Waits until no connection is open.
-    async fn closed(&mut self) {
-        // The port's end is the end of its connections.
-        let _ = self.open.wait_for(|open| *open == 0).await;
-    }
-
-    /// Waits until no connection has been open for a moment: between two of them, the next one is not to be refused.
-    async fn quiet(&mut self) {
-        loop {
-            self.closed().await;
-            if timeout(QUIET, self.open.wait_for(|open| *open > 0)).await.is_err() {
-                return;
-            }
+/// Waits until no connection has been open for a moment: between two of them, the next one is not to be refused.
+async fn quiet(end: &PortEnd) {
+    loop {
+        closed(end).await;
+        if timeout(QUIET, end.open().wait_for(|open| *open > 0)).await.is_err() {
+            return;
         }
     }
 }
@@ -305,14 +301,15 @@ impl End {
 /// The end of everything, in order.
 struct Ends {
     drain: CancellationToken,
-    inbound: End,
-    outbound: End,
+    inbound: PortEnd,
+    /// Of the ports of TCP, too.
+    outbound: PortEnd,
     parts_ended: CancellationToken,
     within: Duration,
 }
 
 impl Ends {
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.drain.cancelled() => {}
@@ -321,14 +318,14 @@ impl Ends {
         self.inbound.finish.cancel();
         stop.cancelled().await;
         let deadline = Instant::now() + self.within;
-        let in_time = timeout_at(deadline, self.inbound.quiet()).await.is_ok();
+        let in_time = timeout_at(deadline, quiet(&self.inbound)).await.is_ok();
         self.inbound.close.cancel();
-        let quiet = timeout_at(deadline, self.outbound.quiet()).await.is_ok();
-        if !(in_time && quiet) {
+        let out_in_time = timeout_at(deadline, quiet(&self.outbound)).await.is_ok();
+        if !(in_time && out_in_time) {
             tracing::warn!(within = ?self.within, "connections are closed that have not ended in time");
         }
         self.outbound.finish.cancel();
-        let _ = timeout(LAST, self.outbound.closed()).await;
+        let _ = timeout(LAST, closed(&self.outbound)).await;
         self.outbound.close.cancel();
         self.parts_ended.cancel();
     }
@@ -337,6 +334,7 @@ impl Ends {
 /// What is due every second.
 async fn upkeep(
     world: Arc<ArcSwap<World>>,
+    ports: Arc<Ports>,
     inbound: Arc<Inbound>,
     prometheus: PrometheusHandle,
     stop: CancellationToken,
@@ -350,6 +348,7 @@ async fn upkeep(
         let world = world.load();
         world.sweep();
         world.publish();
+        ports.follow();
         inbound.sweep();
         prometheus.run_upkeep();
     }

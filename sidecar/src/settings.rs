@@ -11,6 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::tcp::TcpPort;
+
 /// The settings of a sidecar.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +39,8 @@ pub struct Settings {
     pub service: String,
     /// By the routes of which listener requests go out; empty: of any.
     pub listener: String,
+    /// Which listeners that carry TCP have a port here, and where if not where they say themselves.
+    pub tcp_listener: Vec<TcpPort>,
     /// Where the configuration in force is kept for a start without the control plane; empty: nowhere.
     pub saved_config: PathBuf,
     /// Requests a second that are let in; 0: any number.
@@ -45,7 +49,7 @@ pub struct Settings {
     pub inbound_requests: u32,
     /// Requests at once that go out.
     pub outbound_requests: u32,
-    /// Connections at once, of each of the two ports.
+    /// Connections at once, of each port.
     pub max_connections: usize,
     /// How long a caller may neither go on with what it sends nor take what it asked for.
     pub stall_seconds: NonZeroU32,
@@ -81,6 +85,7 @@ impl Default for Settings {
             allow: String::new(),
             service: String::new(),
             listener: String::new(),
+            tcp_listener: Vec::new(),
             saved_config: PathBuf::new(),
             inbound_rate: 0,
             inbound_requests: 0,
@@ -142,6 +147,9 @@ pub struct Flags {
     /// By the routes of which listener requests go out [default: of any]
     #[arg(long, value_name = "NAME")]
     pub listener: Option<String>,
+    /// A listener that carries TCP and has a port here, where it says itself or at this address; may be said more than once
+    #[arg(long, value_name = "NAME[=ADDR]")]
+    pub tcp_listener: Option<Vec<TcpPort>>,
     /// File that keeps the configuration in force, for a start without the control plane
     #[arg(long, value_name = "FILE")]
     pub saved_config: Option<PathBuf>,
@@ -189,5 +197,20 @@ mod tests {
         assert_eq!(settings.inbound_protocol, InboundProtocol::Detect);
         assert_eq!(settings.allowed(), ["fleet/edge/*", "team/a"]);
         assert!(chancery_runtime::settings::print(&settings).unwrap().contains("drain_seconds = 25"));
+    }
+
+    #[test]
+    fn listeners_are_named_one_by_one_or_in_a_list() {
+        let ports = |settings: &Settings| settings.tcp_listener.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let arguments = ["chancery-sidecar", "--tcp-listener", "db", "--tcp-listener", "cache=127.0.0.1:6379"];
+        let flags = Flags::parse_from(arguments);
+        let settings: Settings = chancery_runtime::settings::load(&flags, [], None).unwrap();
+        assert_eq!(ports(&settings), ["db", "cache=127.0.0.1:6379"]);
+        let variable = ("CHANCERY_TCP_LISTENER".to_owned(), "db, cache=127.0.0.1:6379".to_owned());
+        let from_environment = chancery_runtime::settings::load(&Flags::default(), [variable], None).unwrap();
+        assert_eq!(ports(&from_environment), ports(&settings));
+        let printed = chancery_runtime::settings::print(&settings).unwrap();
+        assert!(printed.contains("\"cache=127.0.0.1:6379\""), "{printed}");
+        assert!(Flags::try_parse_from(["chancery-sidecar", "--tcp-listener", "db=5432"]).is_err());
     }
 }

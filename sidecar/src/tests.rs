@@ -50,7 +50,7 @@ static AUTHORITY: LazyLock<String> = LazyLock::new(|| {
     rcgen::CertificateParams::default().self_signed(&key).unwrap().pem()
 });
 
-/// One message of each type, with about everything in it that is looked at.
+/// One message of each type, and two listeners, with about everything in it that is looked at.
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let at = |port: u16| json!({ "address": { "socket_address": { "address": "10.0.0.1", "port_value": port } } });
     let cluster = json!({
@@ -88,6 +88,13 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     });
     let listener = json!({ "name": "web", "address": at(3)["address"],
         "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }] });
+    let proxy = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "db",
+        "weighted_clusters": { "clusters": [{ "name": "shop", "weight": 9 }, { "name": "b", "weight": 1 }] },
+        "idle_timeout": "60s", "max_connect_attempts": 3,
+    });
+    let tcp = json!({ "name": "db", "address": at(4)["address"],
+        "filter_chains": [{ "filters": [{ "name": "tcp", "typed_config": proxy }] }] });
     let secret = json!({ "name": "shop", "validation_context": { "trusted_ca": { "inline_string": *AUTHORITY } } });
     vec![
         (type_url::SECRET, encoded(type_url::SECRET, &secret)),
@@ -95,6 +102,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         (type_url::ENDPOINT, encoded(type_url::ENDPOINT, &endpoints)),
         (type_url::ROUTE, encoded(type_url::ROUTE, &routes)),
         (type_url::LISTENER, encoded(type_url::LISTENER, &listener)),
+        (type_url::LISTENER, encoded(type_url::LISTENER, &tcp)),
     ]
 }
 
@@ -142,8 +150,14 @@ fn damaged(bytes: &[u8], damages: &[Damage]) -> Vec<u8> {
     bytes
 }
 
-/// What is in force is used as requests use it.
+/// What is in force is used as requests and connections use it.
 fn ask(snapshot: &Snapshot) {
+    for proxy in snapshot.tcp.values() {
+        for chance in [0.0, 0.5, 0.999_999] {
+            proxy.cluster(chance);
+        }
+        assert!(proxy.connect_attempts > 0);
+    }
     let headers: HeaderMap =
         [("x", "yes")].into_iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
     for routes in snapshot.listeners.values().flatten() {
@@ -187,6 +201,9 @@ fn what_is_well_formed_is_taken() {
         held.take(&batch).unwrap();
     }
     assert_eq!(held.versions().len(), TYPES.len());
+    // All have the same name, so that the last listener is the one in force.
+    let snapshot = held.snapshot();
+    assert_eq!((snapshot.listeners.len(), snapshot.tcp.len()), (0, 1));
     BOOTSTRAP.parse::<Bootstrap>().unwrap();
 }
 
@@ -211,7 +228,7 @@ proptest! {
     }
 
     #[test]
-    fn messages_that_are_damaged(damages in vec(vec(damage(), 0..4), 5)) {
+    fn messages_that_are_damaged(damages in vec(vec(damage(), 0..4), 6)) {
         let resources: Vec<_> =
             messages().iter().zip(&damages).map(|((url, body), damages)| (*url, damaged(body, damages))).collect();
         take(&resources);

@@ -54,6 +54,7 @@ struct ClusterDto {
     endpoints: Vec<EndpointDto>,
     under_way: usize,
     waiting: usize,
+    tcp_connections: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -121,6 +122,7 @@ impl ClusterDto {
             endpoints: endpoints.collect(),
             under_way: upstream.queue.under_way(),
             waiting: upstream.queue.pending(),
+            tcp_connections: upstream.tcp.open(),
         }
     }
 }
@@ -231,8 +233,14 @@ mod tests {
             EndpointDto { healthy: false, ..at(10087) },
             EndpointDto { breaker: None, ..at(10088) },
         ];
-        let cluster =
-            ClusterDto { name: "demo-chaos".to_owned(), waits_for_secret: None, endpoints, under_way: 2, waiting: 0 };
+        let cluster = ClusterDto {
+            name: "demo-chaos".to_owned(),
+            waits_for_secret: None,
+            endpoints,
+            under_way: 2,
+            waiting: 0,
+            tcp_connections: 0,
+        };
         assert_eq!(
             Clusters { clusters: vec![cluster] }.table(),
             "\

@@ -25,8 +25,8 @@ use chancery_proto::{
 use chancery_xds::client::{Batch, Received, Refused};
 
 use super::{
-    from_xds::{self, ClusterSpec, Discovery, Problem, Routes, Secret},
-    ignored::ignored,
+    from_xds::{self, ClusterSpec, Discovery, Problem, Routes, Secret, Served},
+    ignored::{self, ignored},
     routes::RouteTable,
     snapshot::{Cluster, ClusterSettings, EndpointSpec, Snapshot},
     tls::UpstreamTls,
@@ -56,7 +56,7 @@ enum Parsed {
         warm: Option<Arc<ClusterSpec>>,
     },
     Endpoints(Arc<[EndpointSpec]>),
-    Listener(Routes),
+    Listener(Served),
     /// What is asked by Envoy alone: a sidecar keeps its limits itself.
     OfEnvoy,
     Routes(Arc<RouteTable>),
@@ -133,7 +133,11 @@ impl Held {
             type_url::LISTENER => Parsed::Listener(from_xds::listener(&decode::<ListenerMessage>(body)?)?),
             _ => Parsed::Routes(from_xds::routes(&decode::<RouteConfiguration>(body)?)?.into()),
         };
-        Ok(Loaded { version: received.version.clone(), body: body.clone(), ignored: ignored(kind, body), parsed })
+        let ignored = match &parsed {
+            Parsed::Listener(Served::Tcp(_)) => ignored::of_tcp_listener(body),
+            _ => ignored(kind, body),
+        };
+        Ok(Loaded { version: received.version.clone(), body: body.clone(), ignored, parsed })
     }
 
     /// What all of it is together.
@@ -145,7 +149,10 @@ impl Held {
                     let cluster = self.cluster(name, newest, warm.as_ref());
                     snapshot.clusters.insert(name.clone(), Arc::new(cluster));
                 }
-                Parsed::Listener(spec) => _ = snapshot.listeners.insert(name.clone(), self.listener(spec)),
+                Parsed::Listener(Served::Http(routes)) => {
+                    snapshot.listeners.insert(name.clone(), self.listener(routes));
+                }
+                Parsed::Listener(Served::Tcp(proxy)) => _ = snapshot.tcp.insert(name.clone(), proxy.clone()),
                 Parsed::Endpoints(_) | Parsed::Routes(_) | Parsed::Secret(_) | Parsed::OfEnvoy => {}
             }
         }

@@ -11,6 +11,28 @@ use chancery_proto::{
 };
 use serde_json::Value;
 
+/// What is honoured of a listener that carries TCP. It is the only one whose port is its own.
+const OF_TCP_LISTENER: &[&str] = &[
+    "name",
+    "address.socket_address.address",
+    "address.socket_address.port_value",
+    "address.socket_address.protocol",
+    "filter_chains.filters.name",
+    "filter_chains.filters.typed_config.@type",
+    "filter_chains.filters.typed_config.cluster",
+    "filter_chains.filters.typed_config.weighted_clusters.clusters.name",
+    "filter_chains.filters.typed_config.weighted_clusters.clusters.weight",
+    "filter_chains.filters.typed_config.idle_timeout",
+    "filter_chains.filters.typed_config.max_connect_attempts",
+    "default_filter_chain.filters.name",
+    "default_filter_chain.filters.typed_config.@type",
+    "default_filter_chain.filters.typed_config.cluster",
+    "default_filter_chain.filters.typed_config.weighted_clusters.clusters.name",
+    "default_filter_chain.filters.typed_config.weighted_clusters.clusters.weight",
+    "default_filter_chain.filters.typed_config.idle_timeout",
+    "default_filter_chain.filters.typed_config.max_connect_attempts",
+];
+
 /// What is honoured of each type: what begins like one of these, up to a dot; with an exclamation mark, only that it is there.
 const HONOURED: &[(&str, &[&str])] = &[
     (
@@ -149,6 +171,15 @@ const HONOURED: &[(&str, &[&str])] = &[
 /// The fields of `body`, a message of type `type_url`, that are set and not honoured, each once, without indices.
 pub fn ignored(type_url: &str, body: &[u8]) -> Vec<String> {
     let honoured = HONOURED.iter().find(|(of, _)| *of == type_url).map_or(&[][..], |(_, fields)| fields);
+    but_for(honoured, type_url, body)
+}
+
+/// The same of a listener that carries TCP.
+pub fn of_tcp_listener(body: &[u8]) -> Vec<String> {
+    but_for(OF_TCP_LISTENER, type_url::LISTENER, body)
+}
+
+fn but_for(honoured: &[&str], type_url: &str, body: &[u8]) -> Vec<String> {
     let shown = Type::of_url(type_url).and_then(|of| json::decode(of, body).ok());
     let mut set = BTreeSet::new();
     if let Some(shown) = shown {
@@ -191,6 +222,8 @@ mod tests {
         },
     };
 
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -221,5 +254,29 @@ mod tests {
         assert!(ignored(type_url::CLUSTER, &cluster.encode_to_vec()).is_empty());
         cluster.upstream_bind_config = Some(BindConfig { freebind: Some(Default::default()), ..BindConfig::default() });
         assert_eq!(ignored(type_url::CLUSTER, &cluster.encode_to_vec()), ["upstream_bind_config.freebind"]);
+    }
+
+    #[test]
+    fn where_a_listener_listens_is_looked_at_only_for_tcp() {
+        let config = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": "db", "weighted_clusters": { "clusters": [{ "name": "db", "weight": 1 }] },
+            "idle_timeout": "5s", "max_connect_attempts": 2, "backoff_options": { "base_interval": "1s" },
+        });
+        let chain = json!({ "filters": [{ "name": "tcp", "typed_config": config }] });
+        let address = json!({ "socket_address": { "address": "0.0.0.0", "port_value": 5432 } });
+        for (chain, place) in [
+            (json!({ "filter_chains": [chain] }), "filter_chains"),
+            (json!({ "default_filter_chain": chain }), "default_filter_chain"),
+        ] {
+            let mut listener = chain;
+            listener["name"] = "db".into();
+            listener["address"] = address.clone();
+            let body = json::encode(Type::of_url(type_url::LISTENER).unwrap(), &listener).unwrap();
+            let config = format!("{place}.filters.typed_config");
+            let left = [format!("{config}.backoff_options.base_interval"), format!("{config}.stat_prefix")];
+            assert_eq!(of_tcp_listener(&body), left);
+            assert!(ignored(type_url::LISTENER, &body).contains(&"address.socket_address.port_value".to_owned()));
+        }
     }
 }

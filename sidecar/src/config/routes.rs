@@ -8,6 +8,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, uri::Authority};
 use regex::bytes::Regex;
 
+use super::share;
 use crate::policy::retry::RetryPolicy;
 
 /// The routes of one listener, by host.
@@ -373,15 +374,7 @@ impl QueryMatch {
 impl Forward {
     /// The cluster for a random number from 0 to 1.
     pub fn cluster(&self, chance: f64) -> &Arc<str> {
-        let total: u64 = self.clusters.iter().map(|(_, share)| u64::from(*share)).sum();
-        let mut point = ((chance * total as f64) as u64).min(total.saturating_sub(1));
-        let hit = self.clusters.iter().find(|(_, share)| {
-            let share = u64::from(*share);
-            let hit = point < share;
-            point = point.saturating_sub(share);
-            hit
-        });
-        &hit.unwrap_or(&self.clusters[0]).0
+        share::cluster(&self.clusters, chance)
     }
 }
 

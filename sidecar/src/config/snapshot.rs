@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{routes::RouteTable, tls::UpstreamTls};
+use super::{routes::RouteTable, tcp::TcpProxy, tls::UpstreamTls};
 use crate::policy;
 
 /// The whole configuration.
@@ -13,6 +13,8 @@ use crate::policy;
 pub struct Snapshot {
     /// The routes of listeners, by name; none until they have come. A host that several of them serve belongs to the first.
     pub listeners: BTreeMap<Arc<str>, Option<Arc<RouteTable>>>,
+    /// What the listeners do that carry TCP as it is, by name.
+    pub tcp: BTreeMap<Arc<str>, Arc<TcpProxy>>,
     /// By name.
     pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
 }

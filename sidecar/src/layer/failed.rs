@@ -32,6 +32,8 @@ pub enum Failed {
 pub enum Overload {
     /// As many requests are under way as may be.
     Concurrency,
+    /// As many connections are open as may be.
+    Connections,
     /// As many wait as may.
     QueueFull,
     /// It waited for too long.
@@ -83,6 +85,7 @@ impl fmt::Display for Overload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Concurrency => "too many requests are under way",
+            Self::Connections => "too many connections are open",
             Self::QueueFull => "too many requests wait",
             Self::QueueTimeout => "the request waited for too long",
             Self::FailFast => "requests have just waited for too long",

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
-use self::connection::{Closing, Connection};
+use self::connection::Connection;
 use super::{body::Body, connect::Connector};
 
 /// How long to wait when the system cannot give another connection (out of file descriptors).
@@ -70,11 +70,28 @@ pub struct Port {
     tls: Option<ServerTls>,
     limits: AcceptLimits,
     carries: Carries,
+    end: PortEnd,
+    /// When no more connections are accepted, while those that are open go on.
+    pub retire: CancellationToken,
+}
+
+/// How many connections are open, and when they end. Ports may have it in common.
+#[derive(Clone, Debug)]
+pub struct PortEnd {
     open: watch::Sender<usize>,
     /// When connections are to finish.
     pub finish: CancellationToken,
     /// When they are closed.
     pub close: CancellationToken,
+}
+
+/// Counts a connection as open while it exists.
+struct Closing(watch::Sender<usize>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open = open.saturating_sub(1));
+    }
 }
 
 /// What a port carries beside HTTP.
@@ -107,8 +124,17 @@ pub struct Peer {
 impl Port {
     /// Serves `listener`, once it is told to.
     pub fn new(listener: TcpListener, tls: Option<ServerTls>, limits: AcceptLimits) -> Self {
-        let (finish, close) = (CancellationToken::new(), CancellationToken::new());
-        Self { listener, tls, limits, carries: Carries::Http, open: watch::Sender::new(0), finish, close }
+        Self { listener, tls, limits, carries: Carries::Http, end: PortEnd::new(), retire: CancellationToken::new() }
+    }
+
+    /// The same, ending in this way.
+    pub fn ending(self, end: PortEnd) -> Self {
+        Self { end, ..self }
+    }
+
+    /// How it ends.
+    pub fn end(&self) -> PortEnd {
+        self.end.clone()
     }
 
     /// The same, carrying other protocols than HTTP too.
@@ -124,45 +150,52 @@ impl Port {
         self.listener.local_addr()
     }
 
-    /// How many connections are open, as it changes.
-    pub fn open(&self) -> Open {
-        self.open.subscribe()
-    }
-
-    /// Serves until `close`, and returns when every connection is closed. `service` makes one for each connection.
+    /// Serves requests until `close`, and returns when every connection is closed. `service` makes one for each connection.
     pub async fn serve<M, S>(self, service: M)
     where
         M: Fn(&Peer) -> S + Send + Sync + 'static,
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
+        let (tls, service) = (self.tls.clone(), Arc::new(service));
+        let (limits, carries, finish) = (self.limits, self.carries.clone(), self.end.finish.clone());
+        self.each(move |stream, address| {
+            let one = Connection { limits, carries: carries.clone(), finish: finish.clone() };
+            let (tls, service) = (tls.clone(), service.clone());
+            async move { one.run(stream, address, tls, &*service).await }
+        })
+        .await;
+    }
+
+    /// Accepts until `retire` or `close`, and returns when every connection is closed: when it has become what `one` makes
+    /// of it, and at `close` at the latest.
+    pub async fn each<F, R>(self, one: F)
+    where
+        F: Fn(TcpStream, SocketAddr) -> R,
+        R: Future<Output = ()> + Send + 'static,
+    {
         let room = Arc::new(Semaphore::new(self.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
         let connections = TaskTracker::new();
-        let service = Arc::new(service);
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept(&room) => accepted,
-                () = self.close.cancelled() => break,
+                () = self.retire.cancelled() => break,
+                () = self.end.close.cancelled() => break,
             };
             let Some((stream, address, place)) = accepted else { continue };
-            self.open.send_modify(|open| *open += 1);
-            let one = Connection {
-                _open: Closing(self.open.clone()),
-                limits: self.limits,
-                carries: self.carries.clone(),
-                finish: self.finish.clone(),
-                close: self.close.clone(),
-                _place: place,
-            };
-            let (tls, service) = (self.tls.clone(), service.clone());
+            self.end.open.send_modify(|open| *open += 1);
+            let held = (Closing(self.end.open.clone()), place);
+            let (one, close) = (one(stream, address), self.end.close.clone());
             connections.spawn(async move {
-                let close = one.close.clone();
                 tokio::select! {
-                    () = one.run(stream, address, tls, &*service) => {}
+                    () = one => {}
                     () = close.cancelled() => {}
                 }
+                drop(held);
             });
         }
+        // The system refuses whoever comes now, and others may have the port.
+        drop(self.listener);
         connections.close();
         connections.wait().await;
     }
@@ -179,6 +212,17 @@ impl Port {
                 None
             }
         }
+    }
+}
+
+impl PortEnd {
+    fn new() -> Self {
+        Self { open: watch::Sender::new(0), finish: CancellationToken::new(), close: CancellationToken::new() }
+    }
+
+    /// How many connections are open, as it changes.
+    pub fn open(&self) -> Open {
+        self.open.subscribe()
     }
 }
 

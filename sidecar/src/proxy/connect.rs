@@ -1,13 +1,13 @@
 //! Connections to endpoints: TCP, and TLS where the cluster asks for it.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
 use super::tls::Credentials;
-use crate::config::snapshot::{Protocol, Target};
+use crate::config::snapshot::Target;
 
 /// A connection.
 pub type Stream = Either<TcpStream, TlsStream<TcpStream>>;
@@ -19,16 +19,18 @@ pub struct Connector {
     pub target: Target,
     /// Whether over TLS, and as whom.
     pub tls: Option<Arc<Credentials>>,
-    /// What is spoken.
-    pub protocol: Protocol,
 }
 
 impl Connector {
-    /// Connects, in whatever time it takes.
+    /// Connects, TLS included.
     ///
     /// # Errors
-    /// It cannot.
-    pub async fn connect(&self) -> io::Result<Stream> {
+    /// It cannot, or not `within` this time.
+    pub async fn connect(&self, within: Duration) -> io::Result<Stream> {
+        timeout(within, self.connected()).await?
+    }
+
+    async fn connected(&self) -> io::Result<Stream> {
         let stream = match &self.target {
             Target::Address(address) => TcpStream::connect(address).await?,
             Target::Name(name, port) => TcpStream::connect((&**name, *port)).await?,

@@ -9,6 +9,7 @@
 //! - [`world`]: what the configuration of the moment has become: clusters with their endpoints, connections and records.
 //! - [`message`], [`body`], [`failure`]: what is done about HTTP itself, and what is answered when there is no answer.
 //! - [`stall`]: callers that begin something and do not go on.
+//! - [`tcp`]: connections of the application that are carried as they are, and the ports to which it makes them.
 //! - [`tunnel`]: bytes that are not HTTP, or not any more.
 
 pub mod accept;
@@ -23,6 +24,7 @@ pub mod pool;
 pub mod route;
 pub mod stack;
 pub mod stall;
+pub mod tcp;
 pub mod tls;
 pub mod tunnel;
 pub mod world;

@@ -65,9 +65,8 @@ struct Shared {
 }
 
 impl Pool {
-    /// Without connections. `tasks` owns what drives them.
-    pub fn new(connector: Connector, settings: PoolSettings, tasks: TaskTracker) -> Self {
-        let protocol = connector.protocol;
+    /// Without connections, which will speak `protocol`. `tasks` owns what drives them.
+    pub fn new(connector: Connector, protocol: Protocol, settings: PoolSettings, tasks: TaskTracker) -> Self {
         let shared = Arc::new(Shared { connector, settings, tasks });
         let kind = match protocol {
             Protocol::Http1 => Kind::Http1(Http1::new(settings.max_connections)),
@@ -130,8 +129,7 @@ enum Sent {
 impl Shared {
     /// A new connection, in time.
     async fn connect(&self) -> Result<Stream, Failed> {
-        let connected = tokio::time::timeout(self.settings.connect_timeout, self.connector.connect()).await;
-        connected.map_err(no_connection)?.map_err(no_connection)
+        self.connector.connect(self.settings.connect_timeout).await.map_err(no_connection)
     }
 
     /// Runs a connection to its end, which whoever waits for a response on it hears of too.

@@ -35,13 +35,13 @@ const KEPT: Duration = Duration::from_secs(10);
 pub struct Credentials {
     tls: UpstreamTls,
     own: Option<Arc<Own>>,
-    protocol: Protocol,
+    protocol: Option<Protocol>,
     last: Mutex<Option<(Instant, Arc<ClientConfig>)>>,
 }
 
 impl Credentials {
-    /// As `tls` says, and as `own` where it says nothing. `protocol` is the only one that is offered.
-    pub fn new(tls: UpstreamTls, own: Option<Arc<Own>>, protocol: Protocol) -> Self {
+    /// As `tls` says, and as `own` where it says nothing. `protocol` is the only one that is offered; `None`: none is.
+    pub fn new(tls: UpstreamTls, own: Option<Arc<Own>>, protocol: Option<Protocol>) -> Self {
         Self { tls, own, protocol, last: Mutex::default() }
     }
 
@@ -87,10 +87,11 @@ impl Credentials {
             }
         };
         let mut config = building.with_client_auth_cert(chain, key).map_err(io::Error::other)?;
-        config.alpn_protocols = vec![match self.protocol {
+        let offered = self.protocol.map(|protocol| match protocol {
             Protocol::Http1 => b"http/1.1".to_vec(),
             Protocol::Http2 => b"h2".to_vec(),
-        }];
+        });
+        config.alpn_protocols = offered.into_iter().collect();
         Ok(config)
     }
 

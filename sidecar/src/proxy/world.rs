@@ -17,6 +17,7 @@ use super::{
     connect::Connector,
     hedging::Hedging,
     pool::{Pool, PoolSettings},
+    tcp::Connections,
     tls::Credentials,
 };
 use crate::{
@@ -79,6 +80,10 @@ pub struct Upstream {
     pub queue: Arc<Queue>,
     /// How long requests take, of each route; survives changes.
     pub hedging: Arc<Hedging>,
+    /// Connections that are carried as they are; survives changes.
+    pub tcp: Arc<Connections>,
+    /// What such connections need for TLS, on which no protocol is agreed.
+    opaque: Option<Arc<Credentials>>,
 }
 
 /// An endpoint in a cluster.
@@ -114,14 +119,15 @@ impl ConnectionSettings {
         }
     }
 
-    fn credentials(&self, base: &Base) -> Option<Arc<Credentials>> {
+    /// `protocol`: what is agreed on, if anything.
+    fn credentials(&self, base: &Base, protocol: Option<Protocol>) -> Option<Arc<Credentials>> {
         let tls = self.tls.clone()?;
-        Some(Arc::new(Credentials::new(tls, base.identity.clone(), self.protocol)))
+        Some(Arc::new(Credentials::new(tls, base.identity.clone(), protocol)))
     }
 
     fn pool(&self, at: &Target, tls: Option<Arc<Credentials>>, base: &Base) -> Arc<Pool> {
-        let connector = Connector { target: at.clone(), tls, protocol: self.protocol };
-        Arc::new(Pool::new(connector, self.pool, base.tasks.clone()))
+        let connector = Connector { target: at.clone(), tls };
+        Arc::new(Pool::new(connector, self.protocol, self.pool, base.tasks.clone()))
     }
 }
 
@@ -181,6 +187,7 @@ impl Upstream {
             None => Arc::new(Queue::new(limits)),
         };
         let hedging = before.map_or_else(Arc::default, |before| before.hedging.clone());
+        let tcp = before.map_or_else(|| Connections::to(cluster.name.clone()), |before| before.tcp.clone());
         let known: BTreeMap<&Target, &Member> =
             before.iter().flat_map(|before| &before.members).map(|member| (&member.at, member)).collect();
         // Those who go first, so that the share of those who may be out is taken of those who are there.
@@ -189,7 +196,7 @@ impl Upstream {
             endpoints.remove(gone.id);
         }
         let made_by = ConnectionSettings::of(settings);
-        let tls = made_by.credentials(base);
+        let tls = made_by.credentials(base, Some(made_by.protocol));
         let member = |at: &Target| {
             let kept = known.get(at);
             let connections = kept.filter(|kept| kept.made_by == made_by);
@@ -205,7 +212,14 @@ impl Upstream {
         let hosts = with_spec
             .map(|(member, spec)| Host { id: member.id, weight: spec.weight, healthy: spec.healthy })
             .collect();
-        Self { members, hosts, endpoints, budget, queue, hedging, cluster }
+        let opaque = made_by.credentials(base, None);
+        Self { members, hosts, endpoints, budget, queue, hedging, tcp, opaque, cluster }
+    }
+
+    /// How an endpoint is connected to for bytes as they are.
+    pub fn connector(&self, id: EndpointId) -> Option<Connector> {
+        let member = self.members.iter().find(|member| member.id == id)?;
+        Some(Connector { target: member.at.clone(), tls: self.opaque.clone() })
     }
 }
 

@@ -10,12 +10,13 @@ mod listener;
 mod matching;
 mod metadata;
 mod route;
+mod tcp;
 mod tls;
 mod value;
 
 pub use cluster::{ClusterSpec, Discovery, cluster};
 pub use endpoints::endpoints;
-pub use listener::{Routes, listener};
+pub use listener::{Routes, Served, listener};
 pub use route::routes;
 pub use tls::{Secret, TlsSpec, secret};
 

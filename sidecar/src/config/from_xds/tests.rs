@@ -217,10 +217,10 @@ fn a_listener_leads_to_its_routes() {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "web", "rds": { "route_config_name": "web", "config_source": { "ads": {} } },
     }));
-    assert!(matches!(http.unwrap(), Routes::Rds(name) if &*name == "web"));
-    let tcp = filter(json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        "stat_prefix": "db", "cluster": "db",
+    assert!(matches!(http.unwrap(), Served::Http(Routes::Rds(name)) if &*name == "web"));
+    let redis = filter(json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.redis_proxy.v3.RedisProxy",
+        "stat_prefix": "cache", "settings": { "op_timeout": "1s" },
     }));
-    assert_eq!(paths(tcp), ["filter_chains[0].filters[0].typed_config"]);
+    assert_eq!(paths(redis), ["filter_chains[0].filters[0].typed_config"]);
 }

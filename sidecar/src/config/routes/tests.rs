@@ -54,13 +54,3 @@ fn what_is_absent_does_not_match_inverted_either() {
     assert!(HeaderMatch { missing_is_empty: true, ..not_one.clone() }.is(asked));
     assert!(HeaderMatch { value: None, ..not_one }.is(asked));
 }
-
-#[test]
-fn shares_are_kept() {
-    let clusters = vec![("a".into(), 10), ("b".into(), 0), ("c".into(), 90)];
-    let forward = Forward { clusters, timeout: None, retry: None, rewrite: Rewrite::None, host: None };
-    assert_eq!(
-        [0.0, 0.09, 0.1, 0.99, 1.0].map(|chance| forward.cluster(chance).to_string()),
-        ["a", "a", "c", "c", "c"]
-    );
-}

@@ -26,7 +26,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ use crate::proxy::{
     body::Body,
     detect::{Spoken, detect},
     stall::Deliveries,
-    tunnel,
+    tunnel::{self, Counters},
 };
 
 /// Answers that callers did not take.
@@ -55,23 +55,11 @@ const LINGER: Duration = Duration::from_secs(3);
 /// How long connecting to whom bytes are carried may take.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// Counts a connection as open while it exists.
-pub(super) struct Closing(pub(super) watch::Sender<usize>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.send_modify(|open| *open = open.saturating_sub(1));
-    }
-}
-
 /// One connection.
 pub(super) struct Connection {
     pub(super) limits: AcceptLimits,
     pub(super) carries: Carries,
     pub(super) finish: CancellationToken,
-    pub(super) close: CancellationToken,
-    pub(super) _open: Closing,
-    pub(super) _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
@@ -214,15 +202,12 @@ fn slow() {
 /// Carries what is not HTTP, until both sides are done, or nothing has come for long.
 async fn tunnelled<I: AsyncRead + AsyncWrite>(stream: I, peer: &Peer, opaque: &Opaque) {
     let Some(connector) = opaque(peer) else { return };
-    let result = match timeout(CONNECT, connector.connect()).await {
-        Ok(Ok(there)) => {
-            metrics::counter!("chancery_sidecar_tunnels_total").increment(1);
-            tunnel::join(stream, there, tunnel::IDLE).await
-        }
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    let carried = async {
+        let there = connector.connect(CONNECT).await?;
+        metrics::counter!("chancery_sidecar_tunnels_total").increment(1);
+        tunnel::join(stream, there, Some(tunnel::IDLE), &Counters::default()).await
     };
-    if let Err(error) = result {
+    if let Err(error) = carried.await {
         tracing::debug!(%error, peer = %peer.address, "a connection that is no HTTP broke off");
     }
 }

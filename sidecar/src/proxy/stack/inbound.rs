@@ -67,8 +67,8 @@ impl Inbound {
     /// Lets in what `settings` say, as many at once as `concurrency` allows.
     pub fn new(settings: InboundSettings, base: Base, concurrency: Arc<Mutex<Concurrency>>) -> Self {
         let pool = |protocol| {
-            let connector = Connector { target: settings.application.clone(), tls: None, protocol };
-            Arc::new(Pool::new(connector, settings.pool, base.tasks.clone()))
+            let connector = Connector { target: settings.application.clone(), tls: None };
+            Arc::new(Pool::new(connector, protocol, settings.pool, base.tasks.clone()))
         };
         let (http1, http2) = (pool(Protocol::Http1), pool(Protocol::Http2));
         let limiter = settings.requests_per_second.map(|limit| RateLimiter::direct(Quota::per_second(limit)));
@@ -90,7 +90,7 @@ impl Inbound {
     /// Where bytes that are no HTTP go, if this peer may send any.
     pub fn tunnel(&self, peer: &Peer) -> Option<Connector> {
         let target = self.settings.application.clone();
-        self.caller(peer).allowed.then_some(Connector { target, tls: None, protocol: Protocol::Http1 })
+        self.caller(peer).allowed.then_some(Connector { target, tls: None })
     }
 
     /// Answers a request.

@@ -44,7 +44,7 @@ impl There {
         let carried = inbound.clone();
         let opaque: Opaque = Arc::new(move |peer| carried.tunnel(peer));
         let port = Port::new(listener, tls, AcceptLimits::default()).carrying(carries(opaque));
-        let finish = port.finish.clone();
+        let finish = port.end().finish;
         let mut serving = JoinSet::new();
         serving.spawn(port.serve(move |peer| {
             let (inbound, caller) = (inbound.clone(), inbound.caller(peer));

@@ -8,5 +8,6 @@ mod inbound;
 mod outbound;
 mod pool;
 mod support;
+mod tcp;
 mod tls;
 mod trace;

@@ -98,13 +98,13 @@ fn answering_twice() -> (SocketAddr, Arc<Mutex<Vec<TcpStream>>>) {
 #[tokio::test]
 async fn a_request_that_meets_a_dead_connection_goes_over_another() {
     let (address, streams) = answering_twice();
-    let connector = Connector { target: Target::Address(address), tls: None, protocol: Protocol::Http1 };
+    let connector = Connector { target: Target::Address(address), tls: None };
     let settings = PoolSettings {
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(50),
         max_connections: 10,
     };
-    let pool = Pool::new(connector, settings, TaskTracker::new());
+    let pool = Pool::new(connector, Protocol::Http1, settings, TaskTracker::new());
     let post = || request("POST", "/", "body").map(boxed);
     let first = pool.send(post()).await.unwrap();
     assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "ok");

@@ -159,6 +159,7 @@ pub(super) fn snapshot(cluster: Arc<Cluster>, route: Route) -> Snapshot {
     Snapshot {
         listeners: [("web".into(), Some(table.into()))].into(),
         clusters: [(cluster.name.clone(), cluster)].into(),
+        ..Snapshot::default()
     }
 }
 
@@ -195,7 +196,7 @@ impl Sidecar {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let port = Port::new(listener, None, limits);
-        let finish = port.finish.clone();
+        let finish = port.end().finish;
         let mut serving = JoinSet::new();
         let served = outbound.clone();
         serving.spawn(port.serve(move |_| {

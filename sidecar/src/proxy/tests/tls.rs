@@ -127,7 +127,9 @@ async fn an_identity_that_came_with_the_configuration_changes_with_it_and_no_req
 async fn files_are_read_again_and_those_that_are_broken_change_nothing() {
     let authority = Authority::new();
     let own = Arc::new(authority.own("a", A));
-    let of = |own: &Arc<Own>| Credentials::new(one_of(&[PeerMatch::Uri(B.into())]), Some(own.clone()), Protocol::Http2);
+    let of = |own: &Arc<Own>| {
+        Credentials::new(one_of(&[PeerMatch::Uri(B.into())]), Some(own.clone()), Some(Protocol::Http2))
+    };
     tokio::time::pause();
     let credentials = of(&own);
     let first = credentials.config().unwrap();
@@ -148,7 +150,7 @@ async fn files_are_read_again_and_those_that_are_broken_change_nothing() {
 fn an_endpoint_is_asked_for_by_its_own_name_where_that_is_wanted_and_it_has_one() {
     let name = |by_host: bool, target: Target| {
         let tls = UpstreamTls { server_name: Some("sni.example.com".into()), by_host, ..UpstreamTls::default() };
-        Credentials::new(tls, None, Protocol::Http1).name(&target).unwrap().to_str().into_owned()
+        Credentials::new(tls, None, Some(Protocol::Http1)).name(&target).unwrap().to_str().into_owned()
     };
     let named = || Target::Name("a.example.com".into(), 443);
     assert_eq!(name(true, named()), "a.example.com");
