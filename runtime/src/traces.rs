@@ -17,7 +17,9 @@ use std::borrow::Cow;
 
 use opentelemetry::{
     Context, KeyValue,
-    trace::{Link, Span as _, SpanBuilder, SpanKind, TraceContextExt as _, TraceId, Tracer as _, TracerProvider as _},
+    trace::{
+        Link, SpanBuilder, SpanContext, SpanKind, TraceContextExt as _, TraceId, Tracer as _, TracerProvider as _,
+    },
 };
 use opentelemetry_sdk::{
     Resource,
@@ -26,8 +28,8 @@ use opentelemetry_sdk::{
 
 pub use self::{
     context::{Arrived, Formats},
-    export::{FLUSH, Spans},
-    settings::{InvalidTraces, Settings},
+    export::{Export, FLUSH, Spans},
+    settings::{InvalidTraces, Said, Settings},
 };
 /// A span under way; it ends when it is dropped, at the latest.
 pub use opentelemetry_sdk::trace::Span;
@@ -37,6 +39,13 @@ pub use opentelemetry_sdk::trace::SpanData;
 /// Makes spans, or does not. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Traces(Option<SdkTracer>);
+
+/// Makes spans if there is a collector to be told of them; and what tells it.
+pub fn begin(settings: Option<Settings>) -> (Traces, Export) {
+    let Some(settings) = settings else { return (Traces::off(), Export(None)) };
+    let (traces, spans) = traces(settings.ratio);
+    (traces, Export(Some((spans, settings))))
+}
 
 /// Traces of which so many are recorded, from 0.0 to 1.0, unless whoever began one has decided; and the spans that come of it.
 pub fn traces(ratio: f64) -> (Traces, Spans) {
@@ -74,9 +83,9 @@ impl Traces {
     }
 
     /// Begins a span below one of our own, which records if that one does.
-    pub fn below(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind, parent: &Span) -> Option<Span> {
-        let own = parent.span_context().clone();
-        self.begin(name, kind, &Arrived { decision: Some(own.is_sampled()), parent: Some(own), ..Arrived::default() })
+    pub fn below(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind, parent: &SpanContext) -> Option<Span> {
+        let decision = Some(parent.is_sampled());
+        self.begin(name, kind, &Arrived { parent: Some(parent.clone()), decision, ..Arrived::default() })
     }
 }
 

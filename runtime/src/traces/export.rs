@@ -66,6 +66,25 @@ pub(super) fn queue() -> (Queue, Spans) {
     (Queue(sender), Spans { queue, batch: Vec::new(), under_way: 0 })
 }
 
+/// Takes spans to a collector.
+#[derive(Debug)]
+pub struct Export(pub(super) Option<(Spans, Settings)>);
+
+impl Export {
+    /// Does so until `stop`, and then, for at most [`FLUSH`], with those that are left. Returns at once if there is no collector.
+    ///
+    /// # Errors
+    /// The environment asks for what the exporter does not know, such as a compression.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ExporterBuildError> {
+        let Some((spans, settings)) = self.0 else { return Ok(()) };
+        let channel = settings.collector.connect_lazy();
+        let mut exporter = Otlp::builder().with_tonic().with_channel(channel).build()?;
+        exporter.set_resource(&settings.resource);
+        spans.export_with(&exporter, stop).await;
+        Ok(())
+    }
+}
+
 fn dropped(reason: &'static str, spans: usize) {
     metrics::counter!(DROPPED, "reason" => reason).increment(spans as u64);
 }
@@ -95,18 +114,6 @@ impl Spans {
     /// The next one, for those who look at spans themselves.
     pub async fn next(&mut self) -> Option<SpanData> {
         self.queue.recv().await
-    }
-
-    /// Takes spans to a collector until `stop`, and then, for at most [`FLUSH`], those that are left.
-    ///
-    /// # Errors
-    /// The environment asks for what the exporter does not know, such as a compression.
-    pub async fn export(self, settings: Settings, stop: CancellationToken) -> Result<(), ExporterBuildError> {
-        let channel = settings.collector.connect_lazy();
-        let mut exporter = Otlp::builder().with_tonic().with_channel(channel).build()?;
-        exporter.set_resource(&settings.resource);
-        self.export_with(&exporter, stop).await;
-        Ok(())
     }
 
     async fn export_with(mut self, exporter: &impl SpanExporter, stop: CancellationToken) {

@@ -1,5 +1,5 @@
 use http::HeaderMap;
-use opentelemetry::trace::SpanId;
+use opentelemetry::trace::{Span as _, SpanId};
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn nothing_is_made_where_nobody_is_told() {
 async fn a_span_is_below_the_one_that_asked() {
     let (traces, mut spans) = traces(0.0);
     let server = traces.begin("GET", SpanKind::Server, &arrived("traceparent", PARENT)).unwrap();
-    let client = traces.below("GET", SpanKind::Client, &server).unwrap();
+    let client = traces.below("GET", SpanKind::Client, server.span_context()).unwrap();
     let (server_id, client_id) = (server.span_context().span_id(), client.span_context().span_id());
     drop(client);
     let client = spans.next().await.unwrap();
@@ -64,6 +64,6 @@ fn who_is_not_recorded_has_an_identity_to_pass_on() {
     let (none, _spans) = traces(0.0);
     let span = none.begin("GET", SpanKind::Server, &Arrived::default()).unwrap();
     assert!(span.span_context().is_valid() && span.span_context().span_id() != SpanId::INVALID);
-    let below = none.below("GET", SpanKind::Client, &span).unwrap();
+    let below = none.below("GET", SpanKind::Client, span.span_context()).unwrap();
     assert!(!below.is_recording());
 }

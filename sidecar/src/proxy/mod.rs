@@ -24,6 +24,7 @@ pub mod route;
 pub mod stack;
 pub mod stall;
 pub mod tls;
+pub mod trace;
 pub mod tunnel;
 pub mod world;
 
