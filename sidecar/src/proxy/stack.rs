@@ -67,7 +67,7 @@ async fn answered(
         metrics::counter!(REFUSALS, "direction" => direction, "reason" => failure.reason()).increment(1);
         tracing::debug!(direction, reason = failure.reason(), error = chancery_runtime::telemetry::chain(&failure));
         if let Some(span) = &mut span {
-            span.fail(failure.reason());
+            span.explain(failure.reason());
         }
         failure.answer(grpc)
     });

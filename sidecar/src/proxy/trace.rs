@@ -16,7 +16,7 @@ use std::{
 };
 
 use chancery_runtime::traces::{Arrived, Formats, Span, Traces};
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use opentelemetry::{
     KeyValue, StringValue, Value,
     trace::{Span as _, SpanContext, SpanId, SpanKind, Status},
@@ -40,11 +40,14 @@ const MOST_TEXT: usize = 1_024;
 pub struct Open {
     span: Span,
     kind: SpanKind,
+    /// Whether its answer has no body, whatever the answer says (RFC 9110, 9.3.2).
+    head: bool,
     /// Until there is an answer.
     waiting: bool,
     /// When nobody waits any more.
     until: Option<(Clock, Deadline)>,
-    failed: bool,
+    /// Whether it is said why it failed.
+    explained: bool,
 }
 
 /// What the tries of a request need to know, in its extensions.
@@ -89,7 +92,7 @@ pub fn received<B>(
         made: AtomicU32::new(0),
     };
     request.extensions_mut().insert(Tries(Arc::new(shared)));
-    Some(Box::new(Open::new(span, SpanKind::Server, None)))
+    Some(Box::new(Open::new(span, SpanKind::Server, request.method(), None)))
 }
 
 /// Begins the span of a try, below that of its request, and makes the headers of the try say so.
@@ -111,7 +114,7 @@ pub fn tried<B>(request: &mut Request<B>, upstream: &Upstream, at: &Target) -> O
         span.set_attribute(KeyValue::new("http.request.resend_count", i64::from(before)));
     }
     let until = request.extensions().get().copied().map(|deadline| (shared.clock, deadline));
-    Some(Box::new(Open::new(span, SpanKind::Client, until)))
+    Some(Box::new(Open::new(span, SpanKind::Client, request.method(), until)))
 }
 
 /// The answer to a try, whose span says what came of it.
@@ -134,19 +137,24 @@ pub async fn followed(
 }
 
 impl Open {
-    fn new(span: Span, kind: SpanKind, until: Option<(Clock, Deadline)>) -> Self {
-        Self { span, kind, waiting: true, until, failed: false }
+    fn new(span: Span, kind: SpanKind, method: &Method, until: Option<(Clock, Deadline)>) -> Self {
+        Self { span, kind, head: method == Method::HEAD, waiting: true, until, explained: false }
     }
 
-    /// It failed, for this reason; the first one counts.
-    pub fn fail(&mut self, reason: impl Into<Value>) {
+    /// There will be no answer, or none of the other side, for this reason; the first one counts. Whether that is a failure is seen
+    /// by the answer.
+    pub fn explain(&mut self, reason: impl Into<Value>) {
         self.waiting = false;
-        if !self.failed {
-            self.failed = true;
+        if !self.explained {
+            self.explained = true;
             self.span.set_attribute(KeyValue::new("error.type", reason));
-            // The reason says it all.
-            self.span.set_status(Status::error(""));
         }
+    }
+
+    fn fail(&mut self, reason: impl Into<Value>) {
+        self.explain(reason);
+        // The reason says it all.
+        self.span.set_status(Status::error(""));
     }
 
     /// There is an answer; the span ends with its body.
@@ -158,6 +166,10 @@ impl Open {
             self.fail(status.as_str().to_owned());
         }
         self.status_in(response.headers());
+        // Nobody reads a body that is not sent, and that is no reason to think that nobody wanted it.
+        if self.head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            return response;
+        }
         response.map(|body| boxed(Watched::new(body, self)))
     }
 
