@@ -8,6 +8,7 @@ pub mod api;
 pub mod bootstrap;
 pub mod certificates;
 pub mod client;
+pub mod collector;
 pub mod command;
 pub mod control_plane;
 pub mod demo;

@@ -28,6 +28,7 @@ pub struct Sidecar {
     /// Where it tells of its health, metrics and configuration.
     pub admin: SocketAddr,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     folder: PathBuf,
     name: String,
     process: Process,
@@ -42,21 +43,39 @@ impl Sidecar {
         xds: SocketAddr,
         more: &[&str],
     ) -> Result<Self> {
+        Self::start_in(folder, name, authority, xds, more, &[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn start_in(
+        folder: &Path,
+        name: &str,
+        authority: &Authority,
+        xds: SocketAddr,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         // The file with which an Envoy would start.
         let proxy = Proxy { fleet: "edge", id: name, protocol: Protocol::Delta, xds, authority };
         let file = folder.join(format!("{name}.json"));
         fs::write(&file, dynamic(&proxy)?.to_string())?;
         let mut arguments = vec!["--bootstrap".to_owned(), file.display().to_string()];
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
-        Self::spawn(folder, name, arguments).await
+        let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self::spawn(folder, name, arguments, variables).await
     }
 
-    async fn spawn(folder: &Path, name: &str, arguments: Vec<String>) -> Result<Self> {
+    async fn spawn(
+        folder: &Path,
+        name: &str,
+        arguments: Vec<String>,
+        variables: Vec<(String, String)>,
+    ) -> Result<Self> {
         let mut command = Command::new(own_program("chancery-sidecar")?);
         for flag in ["--inbound-addr", "--outbound-addr", "--admin-addr"] {
             command.args([flag, "127.0.0.1:0"]);
         }
-        command.args(&arguments);
+        command.args(&arguments).envs(variables.iter().cloned());
         let mut process = Process::spawn(name, command, folder)?;
         let ready = process.ready(PATIENCE).await?;
         let address = |part: &str| -> Result<SocketAddr> {
@@ -68,6 +87,7 @@ impl Sidecar {
             outbound: address("outbound")?,
             admin: address("admin")?,
             arguments,
+            variables,
             folder: folder.to_owned(),
             name: name.to_owned(),
             process,
@@ -107,7 +127,7 @@ impl Sidecar {
     /// Ends it at once and starts it once more, with the same arguments, on other ports.
     pub async fn start_again(&mut self) -> Result<()> {
         self.process.kill();
-        *self = Self::spawn(&self.folder, &self.name, self.arguments.clone()).await?;
+        *self = Self::spawn(&self.folder, &self.name, self.arguments.clone(), self.variables.clone()).await?;
         Ok(())
     }
 

@@ -31,12 +31,18 @@ pub struct SidecarScene {
 impl SidecarScene {
     /// Sets it up with these resources beside the fleet and its listener, and with these flags of the sidecar.
     pub async fn start(resources: &[Value], flags: &[&str]) -> Result<Self> {
+        Self::start_in(resources, flags, &[]).await
+    }
+
+    /// The same, with these variables in the environment of the sidecar.
+    pub async fn start_in(resources: &[Value], flags: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path(), "authority")?;
         let control_plane = ControlPlane::start_alone(folder.path(), &authority).await?;
         let api = control_plane.caller();
         api.apply(&[&[fleet("edge"), listener("web", "edge", free_port())], resources].concat()).await?;
-        let sidecar = Sidecar::start(folder.path(), "side", &authority, control_plane.xds, flags).await?;
+        let xds = control_plane.xds;
+        let sidecar = Sidecar::start_in(folder.path(), "side", &authority, xds, flags, variables).await?;
         sidecar.ready().await?;
         Ok(Self { sidecar, api, authority, control_plane, folder })
     }

@@ -13,6 +13,7 @@ pub mod secret;
 pub mod settings;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 
 pub use drain::Shutdown;
 pub use running::Running;

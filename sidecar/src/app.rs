@@ -1,7 +1,7 @@
 //! Wiring: the only file that knows every part, and the order in which they start and stop.
 //!
-//! Requests are served on the program's runtime; the subscription and the admin port have a thread of their own, so that
-//! neither a large configuration nor a scrape is in the way of a request.
+//! Requests are served on the program's runtime; the subscription, the admin port and the export of traces have a thread of their own,
+//! so that none of them is in the way of a request.
 //!
 //! The end: not ready; others are asked to finish (`GOAWAY`, `connection: close`) while the application's own calls go on
 //! as ever, new ones too; when others have finished and the application has closed its connections, or time is up, the rest is closed.
@@ -17,6 +17,7 @@ use chancery_runtime::{
     admin::{Admin, Condition, Readiness},
     telemetry,
     tls::{RELOAD_INTERVAL, ServerTls, ServerTlsFiles},
+    traces::{self, Export, InvalidTraces, Said},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
@@ -96,7 +97,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let identity = bootstrap.own().map(Arc::new);
 
     let clock = Clock::start();
-    let base = Base { clock, identity, tasks: TaskTracker::new() };
+    let (traces, export) = traces::begin(trace_settings(&settings, &bootstrap)?);
+    let base = Base { clock, identity, tasks: TaskTracker::new(), traces };
     let world = Arc::new(ArcSwap::from_pointee(World::default()));
     let outbound = Arc::new(Outbound {
         base: base.clone(),
@@ -159,6 +161,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
             ports: ports.clone(),
             drain: ends.drain.clone(),
         },
+        export,
         parts_ended: ends.parts_ended.clone(),
     };
     control.start(admin_listener, shutdown.clone())?;
@@ -181,7 +184,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         }),
     );
     shutdown.spawn("upkeep", upkeep(world, ports, inbound, prometheus, ends.parts_ended.clone()));
-    let deadline = ends.within + 2 * LAST + Duration::from_secs(5);
+    let deadline = ends.within + 2 * LAST + traces::FLUSH + Duration::from_secs(5);
     shutdown.spawn("drain", ends.run(shutdown.token()));
     Ok(Running::new(addresses, shutdown, deadline))
 }
@@ -197,6 +200,14 @@ fn bootstrap(settings: &Settings) -> anyhow::Result<Bootstrap> {
         path.display()
     );
     Ok(bootstrap)
+}
+
+/// Whom to tell of traces; `None`: nobody.
+fn trace_settings(settings: &Settings, bootstrap: &Bootstrap) -> Result<Option<traces::Settings>, InvalidTraces> {
+    let service = Some(settings.service.as_str()).filter(|name| !name.is_empty()).unwrap_or("chancery-sidecar");
+    let (endpoint, ratio) = (settings.otlp_endpoint.as_str(), settings.trace_ratio);
+    let said = Said { endpoint, ratio, service, instance: &bootstrap.id };
+    traces::Settings::new(said, |name| std::env::var(name).ok())
 }
 
 /// How others are spoken to; `None`: in plaintext, as was asked for.
@@ -248,6 +259,7 @@ struct Control {
     base: Base,
     inbound_limit: InboundLimit,
     pages: Pages,
+    export: Export,
     parts_ended: CancellationToken,
 }
 
@@ -261,7 +273,7 @@ impl Control {
     }
 
     async fn run(self, listener: std::net::TcpListener, shutdown: Shutdown) {
-        let Self { ads, loaded, base, inbound_limit, pages, parts_ended } = self;
+        let Self { ads, loaded, base, inbound_limit, pages, export, parts_ended } = self;
         let (held, world, ports) = (pages.held.clone(), pages.world.clone(), pages.ports.clone());
         let in_force = move |now: &Held| {
             held.store(now.clone().into());
@@ -274,11 +286,12 @@ impl Control {
         // Until the end: who drains may still be told of endpoints that come and go.
         let subscription =
             shutdown.spawn("configuration over xDS", ads::run(ads, in_force, loaded, parts_ended.clone()));
+        let export = shutdown.spawn("traces", export.run(parts_ended.clone()));
         let pages = shutdown.spawn_essential("admin", async move {
             admin::serve(TcpListener::from_std(listener)?, pages, parts_ended).await
         });
         // What they returned was logged where they were spawned.
-        let _ = tokio::join!(subscription, pages);
+        let _ = tokio::join!(subscription, export, pages);
     }
 }
 

@@ -55,6 +55,10 @@ pub struct Settings {
     pub stall_seconds: NonZeroU32,
     /// How long requests may take to end once a stop was asked for.
     pub drain_seconds: u64,
+    /// URL of the collector that is told of traces, over OTLP; empty: what the environment says.
+    pub otlp_endpoint: String,
+    /// Share of the traces that begin here and are recorded, from 0.0 to 1.0.
+    pub trace_ratio: f64,
 }
 
 /// What others may speak with the application.
@@ -93,6 +97,8 @@ impl Default for Settings {
             max_connections: 10_000,
             stall_seconds: NonZeroU32::MIN.saturating_add(299),
             drain_seconds: 25,
+            otlp_endpoint: String::new(),
+            trace_ratio: 1.0,
         }
     }
 }
@@ -171,6 +177,12 @@ pub struct Flags {
     /// How long requests may take to end once a stop was asked for [default: 25]
     #[arg(long, value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// Collector that is told of traces, over OTLP, http://HOST:PORT [default: OTEL_EXPORTER_OTLP_ENDPOINT, if that is set]
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the traces that begin here and are recorded [default: 1.0]
+    #[arg(long, value_name = "0.0-1.0")]
+    pub trace_ratio: Option<f64>,
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_SETTINGS")]
     #[serde(skip)]

@@ -57,6 +57,25 @@ impl Failed {
         })
     }
 
+    /// The word for it. A fixed set.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::NoEndpoint => "no-endpoint",
+            Self::Overloaded(_) => "overload",
+            Self::Upstream { fault, .. } => match fault {
+                Fault::Connect => "connect",
+                Fault::Unsent => "unsent",
+                Fault::RefusedStream => "refused-stream",
+                Fault::Reset => "reset",
+                Fault::Malformed => "malformed",
+                Fault::TryTimeout => "try-timeout",
+                Fault::LocalOverload => "overload",
+                Fault::Cancelled => "cancelled",
+            },
+        }
+    }
+
     /// The HTTP status that the client is told, as Envoy chooses it.
     pub fn status(&self) -> http::StatusCode {
         match self {

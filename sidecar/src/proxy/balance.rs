@@ -12,6 +12,7 @@ use tower::Service;
 
 use super::{
     body::{Body, boxed},
+    trace,
     world::Upstream,
 };
 use crate::{
@@ -42,7 +43,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let upstream = self.upstream.clone();
         Box::pin(async move {
             let extensions = request.extensions();
@@ -50,8 +51,9 @@ where
             let deadline = extensions.get().copied().unwrap_or(Deadline::NEVER);
             let ticket = upstream.endpoints.choose(&upstream.hosts, &tried, deadline).ok_or(Failed::NoEndpoint)?;
             let member = upstream.members.iter().find(|member| member.id == ticket.endpoint());
-            let pool = member.ok_or(Failed::NoEndpoint)?.pool.clone();
-            watch(ticket, async move { pool.send(request.map(boxed)).await }).await
+            let member = member.ok_or(Failed::NoEndpoint)?;
+            let (span, pool) = (trace::tried(&mut request, &upstream, &member.at), member.pool.clone());
+            watch(ticket, trace::followed(span, async move { pool.send(request.map(boxed)).await })).await
         })
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use parking_lot::Mutex;
@@ -48,6 +49,9 @@ pub enum End {
 
 /// Hears, once, how a body was left.
 pub trait OnEnd: Send + Unpin {
+    /// These are its trailers.
+    fn trailers(&mut self, _: &HeaderMap) {}
+
     /// It is over.
     fn end(self, end: End);
 }
@@ -94,9 +98,15 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
-            // Nobody asks for what comes after the end that a body itself announces.
-            Some(Ok(_)) if self.body.is_end_stream() => self.over(End::Whole),
-            Some(Ok(_)) => {}
+            Some(Ok(frame)) => {
+                if let (Some(on_end), Some(trailers)) = (&mut self.on_end, frame.trailers_ref()) {
+                    on_end.trailers(trailers);
+                }
+                // Nobody asks for what comes after the end that a body itself announces.
+                if self.body.is_end_stream() {
+                    self.over(End::Whole);
+                }
+            }
             Some(Err(_)) => self.over(End::Broken),
             None => self.over(End::Whole),
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::body::{self, Body};
-use crate::{layer::Failed, policy::classify::Fault};
+use crate::layer::Failed;
 
 /// The header that says that the sidecar answered, and why.
 pub const REASON: HeaderName = HeaderName::from_static("x-chancery-reason");
@@ -49,19 +49,7 @@ impl Failure {
             Self::RateLimited => "rate-limited",
             Self::Forbidden => "forbidden",
             Self::NoUpgrade => "no-upgrade",
-            Self::Failed(Failed::Deadline) => "deadline",
-            Self::Failed(Failed::NoEndpoint) => "no-endpoint",
-            Self::Failed(Failed::Overloaded(_)) => "overload",
-            Self::Failed(Failed::Upstream { fault, .. }) => match fault {
-                Fault::Connect => "connect",
-                Fault::Unsent => "unsent",
-                Fault::RefusedStream => "refused-stream",
-                Fault::Reset => "reset",
-                Fault::Malformed => "malformed",
-                Fault::TryTimeout => "try-timeout",
-                Fault::LocalOverload => "overload",
-                Fault::Cancelled => "cancelled",
-            },
+            Self::Failed(failed) => failed.reason(),
         }
     }
 

@@ -8,6 +8,7 @@
 //! - [`hedging`]: how long requests of a route take, for those that are hedged.
 //! - [`world`]: what the configuration of the moment has become: clusters with their endpoints, connections and records.
 //! - [`message`], [`body`], [`failure`]: what is done about HTTP itself, and what is answered when there is no answer.
+//! - [`trace`]: the spans of a request, if anybody is told of them.
 //! - [`stall`]: callers that begin something and do not go on.
 //! - [`tcp`]: connections of the application that are carried as they are, and the ports to which it makes them.
 //! - [`tunnel`]: bytes that are not HTTP, or not any more.
@@ -26,6 +27,7 @@ pub mod stack;
 pub mod stall;
 pub mod tcp;
 pub mod tls;
+pub mod trace;
 pub mod tunnel;
 pub mod world;
 

@@ -12,7 +12,7 @@ use std::{future::Future, sync::LazyLock, time::Duration};
 use http::{HeaderMap, Response};
 use metrics::{Counter, Histogram};
 
-use super::{body::Body, failure::Failure};
+use super::{body::Body, failure::Failure, trace::Open};
 use crate::layer::Clock;
 
 /// Requests by direction and answer.
@@ -52,25 +52,33 @@ impl Meters {
     }
 }
 
-/// The answer, whatever comes of it; counted.
+/// The answer, whatever comes of it; counted, and followed to its end if there is a span for it.
 async fn answered(
     clock: Clock,
     direction: &'static str,
     grpc: bool,
+    span: Option<Box<Open>>,
     answer: impl Future<Output = Result<Response<Body>, Failure>>,
 ) -> Response<Body> {
     let began = clock.now();
     let answer = answer.await;
+    let mut span = span;
     let response = answer.unwrap_or_else(|failure| {
         metrics::counter!(REFUSALS, "direction" => direction, "reason" => failure.reason()).increment(1);
         tracing::debug!(direction, reason = failure.reason(), error = chancery_runtime::telemetry::chain(&failure));
+        if let Some(span) = &mut span {
+            span.explain(failure.reason());
+        }
         failure.answer(grpc)
     });
     let meters = Meters::of(direction);
     let class = usize::from(response.status().as_u16() / 100).clamp(1, 5);
     meters.requests[class - 1].increment(1);
     meters.durations.record(elapsed(clock, began).as_secs_f64());
-    response
+    match span {
+        Some(span) => span.follow(response),
+        None => response,
+    }
 }
 
 fn elapsed(clock: Clock, since: Duration) -> Duration {

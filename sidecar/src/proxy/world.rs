@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use chancery_runtime::traces::Traces;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +54,8 @@ pub struct Base {
     pub identity: Option<Arc<Own>>,
     /// Owns what drives connections.
     pub tasks: TaskTracker,
+    /// Makes spans, if anybody is told of them.
+    pub traces: Traces,
 }
 
 /// A snapshot at work.

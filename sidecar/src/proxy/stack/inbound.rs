@@ -21,6 +21,7 @@ use crate::{
         failure::Failure,
         message,
         pool::{Pool, PoolSettings},
+        trace,
         world::Base,
     },
 };
@@ -100,10 +101,12 @@ impl Inbound {
     pub async fn call(
         self: Arc<Self>,
         caller: Caller,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let grpc = is_grpc(request.headers());
-        Ok(answered(self.base.clock, "inbound", grpc, self.answer(caller, request)).await)
+        let scheme = if self.settings.anonymous { "http" } else { "https" };
+        let span = trace::received(&self.base, "inbound", scheme, &mut request);
+        Ok(answered(self.base.clock, "inbound", grpc, span, self.answer(caller, request)).await)
     }
 
     async fn answer(&self, caller: Caller, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {

@@ -22,6 +22,7 @@ use crate::{
         failure::Failure,
         message,
         route::{self, Way},
+        trace,
         world::{Base, Upstream, World},
     },
 };
@@ -47,9 +48,10 @@ impl Outbound {
     ///
     /// # Errors
     /// None: what fails is answered too.
-    pub async fn call(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    pub async fn call(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let grpc = is_grpc(request.headers());
-        Ok(answered(self.clock(), "outbound", grpc, self.answer(request)).await)
+        let span = trace::received(&self.base, "outbound", "http", &mut request);
+        Ok(answered(self.clock(), "outbound", grpc, span, self.answer(request)).await)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {

@@ -28,6 +28,7 @@ use crate::{
         body,
         pool::PoolSettings,
         stack::{Inbound, InboundSettings, PEER},
+        world::Base,
     },
 };
 
@@ -52,7 +53,15 @@ pub(super) async fn serve(
     at_once: u32,
     tls: Option<ServerTls>,
 ) -> (std::net::SocketAddr, JoinSet<()>) {
-    let base = base();
+    serve_as(settings, base(), at_once, tls).await
+}
+
+pub(super) async fn serve_as(
+    settings: InboundSettings,
+    base: Base,
+    at_once: u32,
+    tls: Option<ServerTls>,
+) -> (std::net::SocketAddr, JoinSet<()>) {
     let concurrency = Concurrency::new(concurrency::Settings::Fixed(at_once), base.clock.now());
     let inbound = Arc::new(Inbound::new(settings, base, Arc::new(Mutex::new(concurrency))));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -7,6 +7,7 @@ mod hostile;
 mod inbound;
 mod outbound;
 mod pool;
+mod spans;
 mod support;
 mod tcp;
 mod tls;

@@ -12,6 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use chancery_runtime::traces::Traces;
 use http::{HeaderMap, Request, Response, header::HOST};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1, service::service_fn};
@@ -214,7 +215,7 @@ impl Sidecar {
 }
 
 pub(super) fn base() -> Base {
-    Base { clock: Clock::start(), identity: None, tasks: TaskTracker::new() }
+    Base { clock: Clock::start(), identity: None, tasks: TaskTracker::new(), traces: Traces::off() }
 }
 
 /// An answer, whole.

@@ -1,4 +1,4 @@
-//! The context of a trace is the application's: it passes as it came, both ways, and nothing of it is made up.
+//! Where no spans are made, the context of a trace is the application's: it passes as it came, both ways, and nothing of it is made up.
 
 use http::{HeaderMap, HeaderValue, Response};
 
