@@ -115,7 +115,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         caller: if settings.insecure { Caller::Trusted } else { Caller::Anonymous },
         admin: Admin { readiness: readiness.clone(), metrics: prometheus, stopping: stop.clone() },
     };
-    let (others, report_health) = grpc::health(readiness, stop.clone()).await;
+    let (others, report_health, told) = grpc::health(readiness, stop.clone()).await;
     let others = grpc::reflection(others).context("cannot describe the services")?;
     shutdown.spawn("health", report_health);
     if let Some(tls) = &tls {
@@ -133,6 +133,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         sockets,
         open: Arc::new(open),
         others,
+        told,
         tls,
         trust_domain: settings.trust_domain.into(),
         server: settings.grpc_server,

@@ -32,13 +32,13 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// The largest question about health or descriptors, in bytes: a name.
 const MAX_QUESTION: usize = 4 << 10;
 
-/// `ShouldRateLimit`, quotas and `others` (health and the like) as one tonic service. What has no end of its own ends on `stop`.
-pub fn routes(service: Service, mut others: Routes, stop: CancellationToken) -> Routes {
+/// `ShouldRateLimit`, quotas and `others` (health and the like) as one tonic service. What has no end of its own ends on `end`.
+pub fn routes(service: Service, mut others: Routes, end: CancellationToken) -> Routes {
     let router = others.axum_router_mut();
-    *router = std::mem::take(router).layer(map_request_with_state(stop.clone(), until_stopped::question));
+    *router = std::mem::take(router).layer(map_request_with_state(end.clone(), until_stopped::question));
     let mut routes = others.add_service(service.quota.clone().server());
     let router = routes.axum_router_mut();
-    *router = std::mem::take(router).layer(map_response_with_state(stop, until_stopped::answer));
+    *router = std::mem::take(router).layer(map_response_with_state(end, until_stopped::answer));
     routes.add_service(RateLimit(service))
 }
 
@@ -62,13 +62,24 @@ pub fn reflection(others: Routes) -> Result<Routes, tonic_reflection::server::Er
     Ok(others.add_service(newest).add_service(usual))
 }
 
-/// `grpc.health.v1`, and the task that keeps it true: serving while `readiness` says so, until `stop`.
-pub async fn health(readiness: Readiness, stop: CancellationToken) -> (Routes, impl Future<Output = ()> + Send) {
+/// `grpc.health.v1`, the task that keeps it true (serving while `readiness` says so, until `stop`), and what is cancelled when
+/// that has told who watches of the end.
+pub async fn health(
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> (Routes, impl Future<Output = ()> + Send, CancellationToken) {
     let reporter = HealthReporter::new();
     // A new reporter says that all is well.
     tell(&reporter, ServingStatus::NotServing).await;
     let service = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
-    (Routes::new(service.max_decoding_message_size(MAX_QUESTION)), report(reporter, readiness, stop))
+    let told = CancellationToken::new();
+    // Whatever becomes of the task.
+    let tells = told.clone().drop_guard();
+    let report = async move {
+        report(reporter, readiness, stop).await;
+        drop(tells);
+    };
+    (Routes::new(service.max_decoding_message_size(MAX_QUESTION)), report, told)
 }
 
 async fn report(reporter: HealthReporter, readiness: Readiness, stop: CancellationToken) {

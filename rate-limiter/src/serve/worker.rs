@@ -66,6 +66,8 @@ pub struct Plan {
     pub open: Arc<dyn Fn() -> Service + Send + Sync>,
     /// What else is served, such as health.
     pub others: Routes,
+    /// Ends calls that have no end of their own: after who watches health has been told of the end.
+    pub told: CancellationToken,
     /// TLS with client certificates; `None`: plaintext.
     pub tls: Option<ServerTls>,
     /// The installation whose certificates speak for a fleet.
@@ -99,6 +101,7 @@ pub fn start(plan: Plan, shutdown: &Shutdown) -> io::Result<Vec<JoinHandle<()>>>
             accepting: plan.accepting.clone(),
             open: plan.open.clone(),
             others: plan.others.clone(),
+            told: plan.told.clone(),
             tls: plan.tls.clone(),
             trust_domain: plan.trust_domain.clone(),
             server: plan.server,
@@ -173,6 +176,7 @@ struct Worker {
     accepting: Condition,
     open: Arc<dyn Fn() -> Service + Send + Sync>,
     others: Routes,
+    told: CancellationToken,
     tls: Option<ServerTls>,
     trust_domain: Arc<str>,
     server: GrpcServer,
@@ -193,7 +197,7 @@ impl Worker {
         if self.unsettled.fetch_sub(1, Relaxed) == 1 {
             self.accepting.met();
         }
-        let routes = grpc::routes(service.clone(), self.others.clone(), self.stop.clone()).prepare();
+        let routes = grpc::routes(service.clone(), self.others.clone(), self.told.clone()).prepare();
         let mut tonic = Tonic::start(self.server, &routes, &self.stop);
         let mut connections = JoinSet::new();
         loop {

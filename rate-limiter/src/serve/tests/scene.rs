@@ -155,7 +155,7 @@ impl Setting {
         let (shutdown, readiness) = (Shutdown::new(), Readiness::new());
         let rules_loaded = readiness.condition("rules loaded");
         let accepting = readiness.condition("connections accepted");
-        let (others, report) = grpc::health(readiness, shutdown.token()).await;
+        let (others, report, told) = grpc::health(readiness, shutdown.token()).await;
         let others = grpc::reflection(others).unwrap();
         shutdown.spawn("health", report);
         let (opened, salt) = (AtomicUsize::new(0), SaltCell::random());
@@ -170,6 +170,7 @@ impl Setting {
             sockets,
             open: Arc::new(open),
             others,
+            told,
             tls: self.tls,
             trust_domain: "chancery.local".into(),
             server: self.server,
