@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::HeaderMap;
 use opentelemetry::trace::{Span as _, SpanId};
 
@@ -19,6 +21,10 @@ fn nothing_is_made_where_nobody_is_told() {
     assert!(Traces::off().begin("GET", SpanKind::Server, &arrived("traceparent", PARENT)).is_none());
 }
 
+async fn next(spans: &mut Spans) -> SpanData {
+    tokio::time::timeout(Duration::from_secs(10), spans.next()).await.expect("a span ends").unwrap()
+}
+
 #[tokio::test]
 async fn a_span_is_below_the_one_that_asked() {
     let (traces, mut spans) = traces(0.0);
@@ -26,11 +32,11 @@ async fn a_span_is_below_the_one_that_asked() {
     let client = traces.below("GET", SpanKind::Client, server.span_context()).unwrap();
     let (server_id, client_id) = (server.span_context().span_id(), client.span_context().span_id());
     drop(client);
-    let client = spans.next().await.unwrap();
+    let client = next(&mut spans).await;
     assert_eq!((client.span_context.span_id(), client.parent_span_id), (client_id, server_id));
     assert!(!client.parent_span_is_remote && client.span_context.is_sampled());
     drop(server);
-    let server = spans.next().await.unwrap();
+    let server = next(&mut spans).await;
     assert_eq!(server.parent_span_id.to_string(), "00f067aa0ba902b7");
     assert_eq!(server.span_context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
     assert!(server.parent_span_is_remote && server.end_time >= server.start_time);
