@@ -13,6 +13,7 @@
 //! and not for a moment of silence, which under steady changes may never come: see
 //! [`Progress::additions_through`] and [`Progress::settled_through`].
 
+mod reach;
 mod standing;
 
 use std::{
@@ -221,40 +222,6 @@ impl Progress {
     /// The sequence up to which changes were taken in.
     pub fn seen(&self) -> u64 {
         self.seen
-    }
-
-    /// The newest change among what is new or changed and not sent; 0 if nothing is.
-    pub fn additions_since(&self) -> u64 {
-        if self.dirty.is_empty() { 0 } else { self.dirty_span.newest }
-    }
-
-    /// The sequence up to which additions were sent.
-    pub fn sent_through(&self) -> u64 {
-        if self.has_unsent_additions() { self.seen.min(self.dirty_span.oldest.saturating_sub(1)) } else { self.seen }
-    }
-
-    /// The sequence up to which additions were sent, and answered or no longer waited for.
-    pub fn additions_through(&self) -> u64 {
-        let waited_for = self.unanswered.back().filter(|_| self.waiting);
-        self.sent_through().min(waited_for.map_or(u64::MAX, |unanswered| unanswered.oldest.saturating_sub(1)))
-    }
-
-    /// The sequence up to which everything was sent and answered.
-    pub fn settled_through(&self) -> u64 {
-        let removals = self.doomed.values().map(|span| span.oldest);
-        let pending = removals.chain(self.unanswered.iter().map(|unanswered| unanswered.oldest)).min();
-        self.sent_through().min(pending.unwrap_or(u64::MAX).saturating_sub(1))
-    }
-
-    /// The newest change that is kept back because of a rejection.
-    pub fn kept_back(&self) -> Option<u64> {
-        self.kept_back.values().map(|(_, span)| span.newest).max()
-    }
-
-    /// The sequence up to which nothing was rejected, or kept back because of a rejection, and is so still.
-    pub fn taken_through(&self) -> u64 {
-        let kept_back = self.kept_back.values().map(|(_, span)| span.oldest);
-        kept_back.chain(self.refused.oldest()).min().map_or(u64::MAX, |oldest| oldest.saturating_sub(1))
     }
 
     /// What the client has asked for.
