@@ -37,7 +37,8 @@ async fn spoken(bytes: &[u8], at: usize) -> Option<Spoken> {
 fuzz_target!(|input: (u8, &[u8])| {
     let (at, bytes) = input;
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let (cut, whole) = runtime.block_on(async { (spoken(bytes, 1 + usize::from(at)).await, spoken(bytes, usize::MAX).await) });
+    let (cut, whole) =
+        runtime.block_on(async { (spoken(bytes, 1 + usize::from(at)).await, spoken(bytes, usize::MAX).await) });
     assert_eq!(cut, whole, "it does not matter how the bytes arrive");
     assert_eq!(whole.is_none(), bytes.is_empty());
 });
