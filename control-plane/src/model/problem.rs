@@ -131,6 +131,24 @@ impl Problems {
         parsed.into_iter().collect()
     }
 
+    /// Says of every item of the list at the current place which earlier one it is the same as.
+    pub fn each_once<T: PartialEq>(&mut self, items: &[T]) {
+        for (index, item) in items.iter().enumerate() {
+            if let Some(earlier) = items[..index].iter().position(|earlier| earlier == item) {
+                self.index(index).report(format!("is the same as [{earlier}]"));
+            }
+        }
+    }
+
+    /// What was read of the only field that was given, of `fields` (`a, b and c`), if it is the only one.
+    pub fn only_one<T>(&mut self, mut given: Vec<Option<T>>, fields: &str) -> Option<T> {
+        if given.len() != 1 {
+            self.report(format!("needs exactly one of {fields}"));
+            return None;
+        }
+        given.pop().flatten()
+    }
+
     /// How many were found, left out ones included.
     pub fn count(&self) -> usize {
         self.found.len() + self.left_out

@@ -48,11 +48,7 @@ fn rate_limiter(spec: &RateLimiterSpec, problems: &mut Problems) -> Option<RateL
     let addresses = {
         let mut problems = problems.at("addresses");
         let parsed = problems.each(addresses, |text, problems| problems.ok(socket(text)));
-        for (index, address) in parsed.iter().flatten().enumerate() {
-            if let Some(earlier) = parsed.iter().flatten().take(index).position(|earlier| earlier == address) {
-                problems.index(index).report(format!("is the same as [{earlier}]"));
-            }
-        }
+        problems.each_once(parsed.as_deref().unwrap_or_default());
         parsed
     };
     let timeout = match timeout {

@@ -147,11 +147,7 @@ fn key_part(spec: &KeyPartSpec, problems: &mut Problems) -> Option<KeyPart> {
             given.push(text::only_true(*flag, &mut problems.at(field)).map(|()| part));
         }
     }
-    if given.len() != 1 {
-        problems.report("needs exactly one of header, query, remoteAddress, network, path, method and constant");
-        return None;
-    }
-    given.pop().flatten()
+    problems.only_one(given, "header, query, remoteAddress, network, path, method and constant")
 }
 
 fn constant(spec: &ConstantSpec, problems: &mut Problems) -> Option<KeyPart> {

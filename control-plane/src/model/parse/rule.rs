@@ -135,11 +135,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
 /// Names of limits, none of which would count a request twice.
 fn limits(names: &[NameText], problems: &mut Problems) -> Option<Vec<Name>> {
     let limits = problems.each(names, |name, problems| problems.ok(text::name(name)))?;
-    for (index, limit) in limits.iter().enumerate() {
-        if let Some(earlier) = limits[..index].iter().position(|earlier| earlier == limit) {
-            problems.index(index).report(format!("is the same as [{earlier}]"));
-        }
-    }
+    problems.each_once(&limits);
     Some(limits)
 }
 

@@ -54,11 +54,7 @@ pub(super) fn cors(spec: &CorsSpec, matches: Option<&MatchSpec>, problems: &mut 
 
 fn origins(texts: &[String], problems: &mut Problems) -> Option<Vec<Origin>> {
     let origins = problems.each(texts, |text, problems| problems.ok(origin(text)))?;
-    for (index, origin) in origins.iter().enumerate() {
-        if let Some(earlier) = origins[..index].iter().position(|earlier| earlier == origin) {
-            problems.index(index).report(format!("is the same as [{earlier}]"));
-        }
-    }
+    problems.each_once(&origins);
     Some(origins)
 }
 

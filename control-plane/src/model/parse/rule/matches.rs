@@ -64,11 +64,7 @@ fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch>
         let template = problems.at("template").ok(template::parse(&text));
         given.push(template.map(|template| PathMatch::Template(template.pattern)));
     }
-    if given.len() != 1 {
-        problems.report("needs exactly one of exact, prefix, regex and template");
-        return None;
-    }
-    given.pop().flatten()
+    problems.only_one(given, "exact, prefix, regex and template")
 }
 
 fn header_match(spec: HeaderMatchSpec, problems: &mut Problems) -> Option<NamedMatch> {
@@ -124,19 +120,10 @@ fn value_match(texts: [Option<String>; 5], present: Option<bool>, problems: &mut
             _ => problems.ok(text::header_value(&text)).map(kind),
         });
     }
-    match present {
-        None => {}
-        Some(true) => given.push(Some(ValueMatch::Present)),
-        Some(false) => {
-            problems.at("present").report("can only be true");
-            given.push(None);
-        }
+    if let Some(present) = present {
+        given.push(text::only_true(present, &mut problems.at("present")).map(|()| ValueMatch::Present));
     }
-    if given.len() != 1 {
-        problems.report("needs exactly one of exact, prefix, suffix, contains, regex and present");
-        return None;
-    }
-    given.pop().flatten()
+    problems.only_one(given, "exact, prefix, suffix, contains, regex and present")
 }
 
 /// A field, and the condition it stands for.

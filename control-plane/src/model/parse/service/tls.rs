@@ -115,11 +115,7 @@ fn authorities(spec: &TrustedCaSpec, problems: &mut Problems) -> Option<Authorit
     if let Some(mesh) = mesh {
         given.push(text::only_true(*mesh, &mut problems.at("mesh")).map(|()| Authorities::Mesh));
     }
-    if given.len() != 1 {
-        problems.report("needs exactly one of file, pem and mesh");
-        return None;
-    }
-    given.pop().flatten()
+    problems.only_one(given, "file, pem and mesh")
 }
 
 /// PEM in which nothing but certificates is: whoever may read resources reads it.
@@ -162,11 +158,7 @@ fn peer(spec: &SubjectAltNameSpec, problems: &mut Problems) -> Option<Peer> {
         let address = text.parse().map_err(|_| format!("{} is not an IP address", Quoted(text)));
         given.push(problems.at("ip").ok(address).map(Peer::Ip));
     }
-    if given.len() != 1 {
-        problems.report("needs exactly one of uri, uriPrefix, dns and ip");
-        return None;
-    }
-    given.pop().flatten()
+    problems.only_one(given, "uri, uriPrefix, dns and ip")
 }
 
 fn uri(text: &str) -> Result<String, String> {
