@@ -1,20 +1,22 @@
 //! Use from pages of other origins, as Envoy's filter takes it.
 //!
 //! The filter is the first of a chain: preflights are not counted or delayed, and what later filters answer themselves can be read by
-//! the page too. It is on every listener, switched off: the first such rule of a fleet must not drain the connections.
+//! the page too.
 
 use chancery_proto::{
     any,
     envoy::{
         cors::{Cors as CorsFilter, CorsPolicy},
-        hcm::{HttpFilter, http_filter},
-        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
-        route::FilterConfig,
+        hcm::HttpFilter,
+        matcher::{StringMatcher, string_matcher::MatchPattern},
     },
     google::protobuf::Any,
 };
 
-use super::value::flag;
+use super::{
+    filter::{off, on},
+    value::{flag, regex, string_matcher},
+};
 use crate::model::cors::{Cors, Origin};
 
 /// The filter, by the name that routes use.
@@ -22,18 +24,12 @@ const FILTER: &str = "envoy.filters.http.cors";
 
 /// The filter on every listener.
 pub(super) fn filter() -> HttpFilter {
-    HttpFilter {
-        name: FILTER.to_owned(),
-        disabled: true,
-        config_type: Some(http_filter::ConfigType::TypedConfig(any::pack_typed(&CorsFilter::default()))),
-        ..HttpFilter::default()
-    }
+    off(FILTER, any::pack_typed(&CorsFilter::default()))
 }
 
-/// What a rule tells the filter, by its name. Other clients of xDS than Envoy, which do not have it, may do without.
+/// What a rule tells the filter, by its name.
 pub(super) fn per_route(cors: &Cors) -> (String, Any) {
-    let config = FilterConfig { config: Some(any::pack_typed(&policy(cors))), is_optional: true, disabled: false };
-    (FILTER.to_owned(), any::pack_typed(&config))
+    on(FILTER, any::pack_typed(&policy(cors)))
 }
 
 fn policy(cors: &Cors) -> CorsPolicy {
@@ -56,9 +52,9 @@ fn origin(origin: &Origin) -> StringMatcher {
         // To Envoy this is every origin.
         Origin::Any => MatchPattern::Exact("*".to_owned()),
         Origin::Exact(origin) => MatchPattern::Exact(origin.clone()),
-        Origin::Pattern(pattern) => MatchPattern::SafeRegex(RegexMatcher { regex: pattern.clone(), engine_type: None }),
+        Origin::Pattern(pattern) => MatchPattern::SafeRegex(regex(pattern.clone())),
     };
-    StringMatcher { match_pattern: Some(pattern), ignore_case: false }
+    string_matcher(pattern)
 }
 
 #[cfg(test)]

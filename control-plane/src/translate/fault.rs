@@ -4,8 +4,6 @@
 //! the request; the route says which and what, and the expression is `request.time < timestamp("2026-12-01T12:00:00Z")`. Nobody
 //! has to take a fault back: it ends by the clock of the proxy, be every control plane away, and what is sent for a route depends on
 //! nothing but the route. (A timer in the control plane would have to fire at every replica, and to reach every proxy in time.)
-//!
-//! The filter is there on every listener, switched off: the first fault of a fleet must not drain the connections.
 
 use chancery_proto::{
     any,
@@ -15,8 +13,7 @@ use chancery_proto::{
         core::TypedExtensionConfig,
         fault::{FaultDelay, fault_delay::FaultDelaySecifier},
         fault_filter::{FaultAbort, HttpFault, fault_abort::ErrorType},
-        hcm::{HttpFilter, http_filter},
-        route::FilterConfig,
+        hcm::HttpFilter,
         xds_core,
         xds_matcher::{
             Matcher,
@@ -35,7 +32,10 @@ use chancery_proto::{
 use prost::Name;
 use time::format_description::well_known::Rfc3339;
 
-use super::value::{duration, percent};
+use super::{
+    filter::{off, on},
+    value::{duration, percent},
+};
 use crate::model::fault::{Abort, Delay, Fault};
 
 /// The filter, by the name that routes use.
@@ -43,19 +43,12 @@ const FILTER: &str = "chancery.fault";
 
 /// The filter on every listener.
 pub(super) fn filter() -> HttpFilter {
-    HttpFilter {
-        name: FILTER.to_owned(),
-        disabled: true,
-        config_type: Some(http_filter::ConfigType::TypedConfig(any::pack_typed(&Composite::default()))),
-        ..HttpFilter::default()
-    }
+    off(FILTER, any::pack_typed(&Composite::default()))
 }
 
-/// What a rule with `fault` tells the filter, by its name. Other clients of xDS than Envoy, which do not have it, may do without.
+/// What a rule with `fault` tells the filter, by its name.
 pub(super) fn per_route(fault: &Fault) -> (String, Any) {
-    let per_route = CompositePerRoute { matcher: Some(until(fault)) };
-    let config = FilterConfig { config: Some(any::pack_typed(&per_route)), is_optional: true, disabled: false };
-    (FILTER.to_owned(), any::pack_typed(&config))
+    on(FILTER, any::pack_typed(&CompositePerRoute { matcher: Some(until(fault)) }))
 }
 
 /// Does as the fault filter, as long as the fault lasts.

@@ -18,6 +18,7 @@ mod cors;
 pub mod endpoint;
 pub mod envoy_patch;
 mod fault;
+mod filter;
 pub mod listener;
 pub mod rate_limit;
 pub mod route;

@@ -4,7 +4,7 @@ use chancery_proto::{
     chancery::{CA_SECRET, IDENTITY_SECRET},
     envoy::{
         core::{DataSource, TransportSocket, data_source::Specifier, transport_socket},
-        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+        matcher::string_matcher::MatchPattern,
         tls::{
             CertificateValidationContext, SdsSecretConfig, SubjectAltNameMatcher, TlsCertificate, TlsParameters,
             common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
@@ -15,6 +15,7 @@ use chancery_proto::{
     google::protobuf::Any,
 };
 
+use super::value::{regex, string_matcher};
 use crate::model::{listener::TlsFiles, service::tls::TlsVersion};
 
 /// The transport socket that speaks TLS as `context` says.
@@ -71,16 +72,16 @@ fn of_bootstrap(name: &str) -> SdsSecretConfig {
     SdsSecretConfig { name: name.to_owned(), sds_config: None }
 }
 
-/// Whoever has a URI that is, as a whole, as `regex` says.
-pub(super) fn uri_like(regex: String) -> SubjectAltNameMatcher {
-    san(SanType::Uri, MatchPattern::SafeRegex(RegexMatcher { regex, ..RegexMatcher::default() }))
+/// Whoever has a URI that is, as a whole, as `pattern` says.
+pub(super) fn uri_like(pattern: String) -> SubjectAltNameMatcher {
+    san(SanType::Uri, MatchPattern::SafeRegex(regex(pattern)))
 }
 
 /// Whoever has a name of this type that matches.
 pub(super) fn san(of: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
     SubjectAltNameMatcher {
         san_type: of.into(),
-        matcher: Some(StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }),
+        matcher: Some(string_matcher(pattern)),
         ..SubjectAltNameMatcher::default()
     }
 }

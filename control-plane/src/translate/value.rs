@@ -8,6 +8,7 @@ use chancery_proto::{
             Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
             config_source::ConfigSourceSpecifier, socket_address::PortSpecifier,
         },
+        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
         types::{FractionalPercent, fractional_percent::DenominatorType},
     },
     google::protobuf::{self, BoolValue, UInt32Value},
@@ -45,6 +46,16 @@ pub(super) fn ads() -> ConfigSource {
         initial_fetch_timeout: Some(duration(FIRST_FETCH)),
         ..ConfigSource::default()
     }
+}
+
+/// RE2, the only engine. Where a whole text is matched, Envoy anchors it at both ends.
+pub(super) fn regex(pattern: String) -> RegexMatcher {
+    RegexMatcher { regex: pattern, engine_type: None }
+}
+
+/// A text that is as `pattern` says, case and all.
+pub(super) fn string_matcher(pattern: MatchPattern) -> StringMatcher {
+    StringMatcher { match_pattern: Some(pattern), ignore_case: false }
 }
 
 /// So many of a hundred.

@@ -22,7 +22,7 @@ use chancery_proto::{
             FilterStateValue,
             filter_state_value::{Key as ObjectKey, Value as ObjectValue},
         },
-        hcm::{HttpFilter, http_filter},
+        hcm::HttpFilter,
         matching_inputs::FilterStateInput,
         rate_limit_quota_filter::{
             RateLimitQuotaBucketSettings, RateLimitQuotaFilterConfig,
@@ -58,7 +58,7 @@ use crate::{
         fleet::{OnFailure, RateLimiter},
         rate_limit::{Absent, KeyPart, RateLimit},
     },
-    translate::value::duration,
+    translate::{filter::off, value::duration},
 };
 
 /// The filter that enforces, by the name that routes use.
@@ -82,12 +82,6 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 
 /// The two filters on the listeners of `fleet`, in their order; off, unless a route switches them on.
 pub(super) fn filters(fleet: &Name, limiter: &RateLimiter) -> [HttpFilter; 2] {
-    let off = |name: &str, settings| HttpFilter {
-        name: name.to_owned(),
-        disabled: true,
-        config_type: Some(http_filter::ConfigType::TypedConfig(settings)),
-        ..HttpFilter::default()
-    };
     [
         off(NAMING, any::pack_typed(&SetFilterState::default())),
         off(ENFORCING, any::pack_typed(&settings(fleet, limiter))),

@@ -6,7 +6,7 @@ use chancery_proto::{
     any,
     envoy::{
         core::{DataSource, RuntimeFractionalPercent, TypedExtensionConfig, data_source},
-        matcher::{RegexMatchAndSubstitute, RegexMatcher},
+        matcher::RegexMatchAndSubstitute,
         path_template_rewrite::UriTemplateRewriteConfig,
         previous_hosts::PreviousHostsPredicate,
         route::{
@@ -33,7 +33,7 @@ use crate::{
         cors, fault,
         listener::STREAM_IDLE,
         rate_limit,
-        value::{duration, number, percent},
+        value::{duration, number, percent, regex},
     },
 };
 
@@ -60,7 +60,7 @@ pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> Rou
         },
         Some(PathRewrite::Template(template)) => action.path_rewrite_policy = Some(template_rewrite(template)),
         Some(PathRewrite::Regex { pattern, substitution }) => {
-            let pattern = Some(RegexMatcher { regex: pattern.clone(), engine_type: None });
+            let pattern = Some(regex(pattern.clone()));
             action.regex_rewrite = Some(RegexMatchAndSubstitute { pattern, substitution: substitution.clone() });
         }
         None => {}

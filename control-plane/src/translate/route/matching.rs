@@ -7,7 +7,7 @@ use chancery_proto::{
     any,
     envoy::{
         core::TypedExtensionConfig,
-        matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+        matcher::string_matcher::MatchPattern,
         path_template_match::UriTemplateMatchConfig,
         route::{
             CookieMatcher, HeaderMatcher, QueryParameterMatcher, RouteMatch,
@@ -18,7 +18,10 @@ use chancery_proto::{
     },
 };
 
-use crate::model::route::{Match, NamedMatch, PathMatch, ValueMatch};
+use crate::{
+    model::route::{Match, NamedMatch, PathMatch, ValueMatch},
+    translate::value::{regex, string_matcher},
+};
 
 /// Envoy refuses a pattern whose compiled program is too large (100 instructions unless its runtime says otherwise).
 /// Alternatives of so many characters stay far below.
@@ -149,13 +152,4 @@ fn value_pattern(value: &ValueMatch) -> Option<MatchPattern> {
         ValueMatch::Contains(text) => Some(MatchPattern::Contains(text.clone())),
         ValueMatch::Regex(pattern) => Some(MatchPattern::SafeRegex(regex(pattern.clone()))),
     }
-}
-
-fn string_matcher(pattern: MatchPattern) -> StringMatcher {
-    StringMatcher { match_pattern: Some(pattern), ignore_case: false }
-}
-
-/// RE2, the only engine; Envoy anchors it at both ends.
-fn regex(pattern: String) -> RegexMatcher {
-    RegexMatcher { regex: pattern, engine_type: None }
 }

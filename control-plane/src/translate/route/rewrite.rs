@@ -4,9 +4,9 @@
 //! `/api/orders`, and `/` → `/v2` makes `/v2orders` of `/orders`. Nobody wants either: here exactly one
 //! slash stands between the new prefix and what remains of the path.
 
-use chancery_proto::envoy::matcher::{RegexMatchAndSubstitute, RegexMatcher};
+use chancery_proto::envoy::matcher::RegexMatchAndSubstitute;
 
-use crate::model::route::PathMatch;
+use crate::{model::route::PathMatch, translate::value::regex};
 
 /// How Envoy is to change the path.
 #[derive(Debug, PartialEq)]
@@ -27,7 +27,7 @@ pub(super) fn replace_matched(matched: &PathMatch, with: &str) -> Replacement {
         (true, false) => Replacement::Prefix(format!("{with}/")),
         // The slash after the prefix is there or not, depending on the request: only a pattern can take it along.
         (false, true) => Replacement::Regex(RegexMatchAndSubstitute {
-            pattern: Some(RegexMatcher { regex: format!("^{}/*", regex_syntax::escape(prefix)), engine_type: None }),
+            pattern: Some(regex(format!("^{}/*", regex_syntax::escape(prefix)))),
             substitution: with.replace('\\', r"\\"),
         }),
     }
