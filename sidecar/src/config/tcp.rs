@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::share;
 
+/// So long may both sides of a connection be silent, if nothing is said about it (Envoy's `idle_timeout` of TCP).
+pub const IDLE: Duration = Duration::from_secs(3600);
+
 /// What a listener does with the connections that it carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpProxy {

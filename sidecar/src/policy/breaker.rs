@@ -164,8 +164,8 @@ impl Breaker {
 
     /// Lets a request pass, or none.
     pub fn admit(&mut self, now: Duration) -> Option<Pass> {
-        if self.has_lost_probe(now) {
-            let after = self.after_lost_probe(now);
+        let after = self.after_lost_probe(now);
+        if after != self.state {
             self.openings = self.openings.saturating_add(1);
             self.change(after);
         }

@@ -12,8 +12,7 @@ use tokio::{
     time::Instant,
 };
 
-/// So long may both sides be silent (Envoy's `idle_timeout` of TCP).
-pub const IDLE: Duration = Duration::from_secs(3600);
+use crate::config::tcp::IDLE;
 
 const BUFFER: usize = 16 * 1024;
 

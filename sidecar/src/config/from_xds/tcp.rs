@@ -6,7 +6,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use chancery_proto::{
@@ -21,13 +20,10 @@ use chancery_proto::{
 };
 
 use super::{Problems, value};
-use crate::config::tcp::TcpProxy;
+use crate::config::tcp::{IDLE, TcpProxy};
 
 /// The filter that carries TCP.
 pub(super) const PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
-
-/// So long may both sides be silent, if nothing is said about it (Envoy's default).
-const IDLE: Duration = Duration::from_secs(3600);
 
 /// Filters that only watch, or say who may connect and how often: without them, bytes still go where they are meant to go.
 const PASSED_OVER: [&str; 7] = [

@@ -33,11 +33,14 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::{AcceptLimits, Carries, Opaque, Peer};
-use crate::proxy::{
-    body::Body,
-    detect::{Spoken, detect},
-    stall::Deliveries,
-    tunnel::{self, Counters},
+use crate::{
+    config::tcp::IDLE,
+    proxy::{
+        body::Body,
+        detect::{Spoken, detect},
+        stall::Deliveries,
+        tunnel::{self, Counters},
+    },
 };
 
 /// Answers that callers did not take.
@@ -205,7 +208,7 @@ async fn tunnelled<I: AsyncRead + AsyncWrite>(stream: I, peer: &Peer, opaque: &O
     let carried = async {
         let there = connector.connect(CONNECT).await?;
         metrics::counter!("chancery_sidecar_tunnels_total").increment(1);
-        tunnel::join(stream, there, Some(tunnel::IDLE), &Counters::default()).await
+        tunnel::join(stream, there, Some(IDLE), &Counters::default()).await
     };
     if let Err(error) = carried.await {
         tracing::debug!(%error, peer = %peer.address, "a connection that is no HTTP broke off");

@@ -1,5 +1,7 @@
 //! Listeners that carry TCP: what is honoured, and what would send bytes elsewhere.
 
+use std::time::Duration;
+
 use chancery_proto::type_url;
 use serde_json::{Value, json};
 
