@@ -57,8 +57,8 @@ impl<'t> View<'t> {
         if place.is_ordered() { self.ordered } else { self.newest }
     }
 
-    fn table(self, place: Place, type_url: &str) -> &'t Table {
-        self.of(place).table_at(place, type_url)
+    fn table(self, type_url: &str) -> &'t Table {
+        self.of(Place::of(type_url)).table(type_url)
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct SessionRules {
 
 impl<S> Typed<S> {
     fn table<'t>(&self, view: View<'t>) -> &'t Table {
-        view.table(self.place, &self.type_url)
+        view.of(self.place).table_at(self.place, &self.type_url)
     }
 }
 
@@ -213,7 +213,7 @@ impl<S: Subscription> Session<S> {
             }
             // On a service of its own there is no RouteConfiguration to wait for.
             if self.rules.aggregated && self.types[at].place == Place::VirtualHost {
-                self.park_virtual_hosts(at, view.table(Place::Route, type_url::ROUTE));
+                self.park_virtual_hosts(at, view.table(type_url::ROUTE));
             }
             let gate = self.keep_back(at, view, now);
             let (free, taken) = self.removals_through(self.types[at].place, now);
@@ -227,9 +227,7 @@ impl<S: Subscription> Session<S> {
                 match place {
                     // Envoy asks for the endpoints of a new cluster, but not for those of a changed one.
                     Place::Cluster => self.touch_endpoints(&sent.set),
-                    Place::Route => {
-                        self.touch_virtual_hosts(&sent.set, view.table(Place::VirtualHost, type_url::VIRTUAL_HOST));
-                    }
+                    Place::Route => self.touch_virtual_hosts(&sent.set, view.table(type_url::VIRTUAL_HOST)),
                     _ => {}
                 }
                 replies.push((type_url, sent, reply));
@@ -365,8 +363,8 @@ impl<S: Subscription> Session<S> {
     /// just reconnected. Virtual hosts and scopes are asked for by few, so they count only where there are any.
     fn may_yet_ask(&self, place: Place, view: View<'_>, now: Instant) -> bool {
         let none = match place {
-            Place::VirtualHost => view.newest.table_at(place, type_url::VIRTUAL_HOST).is_empty(),
-            Place::ScopedRoute => view.newest.table_at(place, type_url::SCOPED_ROUTE).is_empty(),
+            Place::VirtualHost => view.newest.table(type_url::VIRTUAL_HOST).is_empty(),
+            Place::ScopedRoute => view.newest.table(type_url::SCOPED_ROUTE).is_empty(),
             _ => false,
         };
         self.rules.aggregated && now < self.opened + self.rules.patience && !none

@@ -52,7 +52,9 @@ pub(super) async fn seed(api: &Client, ports: &Ports, more: &[Value], mark: &Pat
         upgrade::set_mark(mark)?;
     }
     let (mut moved, mut missing) = (Vec::new(), Vec::new());
-    for (wanted, is_more) in demo.iter().map(|one| (one, false)).chain(more.iter().map(|one| (one, true))) {
+    // What was written just now is there, with the right ports.
+    let written_before = if is_new { &[] } else { &demo[..] };
+    for (wanted, is_more) in written_before.iter().map(|one| (one, false)).chain(more.iter().map(|one| (one, true))) {
         let Some(mut there) = find(api, wanted).await? else {
             if is_more {
                 missing.push(wanted.clone());
