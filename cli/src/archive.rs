@@ -57,13 +57,11 @@ pub(crate) async fn import(args: ImportArgs) -> Result<(), Failure> {
         let reason = format!("--dry-run: this takes {} requests, of which each needs the one before", parts.len());
         return Err(Failure::Usage(reason));
     }
-    let mut revision = head;
-    for part in parts {
+    for (revision, part) in (head..).zip(parts) {
         let call =
             Call::new(Method::POST, "/api/v1/apply").body(json!({ "resources": part.values() })).if_revision(revision);
         let written = args.write.write(&client, call).await;
         written.map_err(|failure| resources::located(failure, &part))?;
-        revision += 1;
     }
     Ok(())
 }
