@@ -18,6 +18,7 @@ use crate::{
     history, kind, limits,
     manifest::{FileArgs, Manifest},
     output::{self, Format, OutputArgs},
+    traffic::{self, TrafficArgs},
     write::{self, WriteArgs},
 };
 
@@ -29,6 +30,8 @@ const PAGE: usize = 500;
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     files: FileArgs,
+    #[command(flatten)]
+    traffic: TrafficArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -101,9 +104,12 @@ pub(crate) async fn plan(args: PlanArgs) -> Result<(), Failure> {
     let manifest = Manifest::read(&args.files.files)?;
     let client = args.connection.client()?;
     let call = Call::new(Method::POST, "/api/v1/plan").body(json!({ "resources": manifest.values() }));
-    let value: Value = client.send(call).await.map_err(|failure| located(failure, &manifest))?;
+    let mut value: Value = client.send(call).await.map_err(|failure| located(failure, &manifest))?;
+    if let Some(traffic) = args.traffic.replay(&client, &manifest.values()).await? {
+        value["traffic"] = traffic;
+    }
     args.output.print(&value, |value| match serde_json::from_value(value.clone()) {
-        Ok(written) => write::told(&written),
+        Ok(written) => write::told(&written) + &value.get("traffic").map(traffic::told).unwrap_or_default(),
         Err(_) => output::json(value),
     })
 }

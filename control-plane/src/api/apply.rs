@@ -122,6 +122,11 @@ fn request(texts: Vec<TextDocument>) -> Result<Request, ApiError> {
             problems.at(field).report("is not a field of this request; there are message, prune, resources");
         }
     }
+    Ok(Request { message, edits: edits(values, problems)? })
+}
+
+/// The edits that put `values`, each a resource; or what is wrong with them, beside the `problems` that are known.
+pub(super) fn edits(values: Vec<Value>, mut problems: Problems) -> Result<Vec<Edit>, ApiError> {
     if values.is_empty() {
         problems.at("resources").report("must not be empty");
     }
@@ -133,8 +138,7 @@ fn request(texts: Vec<TextDocument>) -> Result<Request, ApiError> {
         }
         return Err(ApiError::Problems(problems.into_vec()));
     }
-    let edits = documents.into_iter().map(|document| Edit::Put { document, expect: Expect::Any }).collect();
-    Ok(Request { message, edits })
+    Ok(documents.into_iter().map(|document| Edit::Put { document, expect: Expect::Any }).collect())
 }
 
 fn documents(values: Vec<Value>, problems: &mut Problems) -> Vec<Document> {

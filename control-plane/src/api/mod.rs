@@ -13,6 +13,7 @@ mod endpoints;
 mod envelope;
 mod error;
 mod events;
+mod explain;
 mod listing;
 mod load;
 mod merge_patch;
@@ -27,6 +28,7 @@ mod revisions;
 mod rollouts;
 mod router;
 pub mod text;
+mod traffic;
 mod view;
 mod write;
 
