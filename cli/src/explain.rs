@@ -131,10 +131,12 @@ fn destination(destination: &Destination, lines: &mut Lines) {
             lines.add("as", format!("{host}{path}"));
         }
         Destination::Redirect { status, location } => lines.add("redirects", format!("{status} to {location}")),
-        Destination::Respond { status, body } if body.is_empty() => {
-            lines.add("answers", format!("{status}, without a body"))
+        Destination::Respond { status, location, body } => {
+            let location = location.as_ref().map(|location| format!(", location {location}")).unwrap_or_default();
+            let body =
+                if body.is_empty() { ", without a body".to_owned() } else { format!(" {}", body.replace('\n', " ")) };
+            lines.add("answers", format!("{status}{location}{body}"));
         }
-        Destination::Respond { status, body } => lines.add("answers", format!("{status} {}", body.replace('\n', " "))),
         Destination::Preflight { status, allowed } => {
             let allowed = if *allowed { "the origin may" } else { "the origin may not" };
             lines.add("answers", format!("{status} to the question of a browser: {allowed}"));

@@ -2,6 +2,8 @@
 //!
 //! Requests come in batches, so that neither a body nor the work for it has to grow with a log.
 
+use std::time::{Duration, Instant};
+
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,6 +25,9 @@ use crate::{
 
 /// How many distinct requests one question may be about.
 const MOST_REQUESTS: usize = 5000;
+
+/// How long they may be looked at; nobody waits for an answer longer.
+const TIME_LIMIT: Duration = Duration::from_secs(25);
 
 /// A change, and requests that were seen.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -125,7 +130,7 @@ pub(super) async fn plan(State(api): State<Api>, author: Author, body: Body) -> 
     let set = ChangeSet { author: author.0, message: String::new(), edits, if_revision: None, dry_run: true };
     let (current, next) = api.commit.preview(&set)?;
     let compare = move || compare(&current.catalog, current.revision, &next, fleet.as_ref(), requests);
-    blocking("comparing traffic", compare).await.map(Json)
+    blocking("comparing traffic", compare).await?.map(Json)
 }
 
 fn compare(
@@ -134,10 +139,14 @@ fn compare(
     after: &Catalog,
     fleet: Option<&Name>,
     requests: Vec<SeenRequest>,
-) -> TrafficPlan {
+) -> Result<TrafficPlan, ApiError> {
+    let began = Instant::now();
     let (before, after) = (Explainer::new(before, revision), Explainer::new(after, revision + 1));
     let mut plan = TrafficPlan { revision, requests: 0, moved_requests: 0, unreadable: 0, moved: Vec::new() };
     for seen in requests {
+        if began.elapsed() > TIME_LIMIT {
+            return Err(ApiError::Timeout);
+        }
         let SeenRequest { method, authority, path, headers, count } = &seen;
         let headers = headers.iter().cloned().map(Into::into);
         let Ok(request) = Request::logged(method, authority, path, headers) else {
@@ -151,7 +160,7 @@ fn compare(
         }
         plan.moved.extend(moved.into_iter().map(|moved| MovedRequest::new(&seen, moved)));
     }
-    plan
+    Ok(plan)
 }
 
 impl MovedRequest {

@@ -45,6 +45,36 @@ const REMOVED: [&str; 24] = [
 /// What the proxy adds, of which nobody knows the value before.
 const UNKNOWN: [&str; 3] = ["x-envoy-external-address", "x-forwarded-for", "x-request-id"];
 
+/// What Envoy makes one value of, with commas, if it comes several times.
+const JOINED: [&str; 26] = [
+    "accept",
+    "accept-encoding",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "access-control-request-private-network",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "expect",
+    "grpc-accept-encoding",
+    "grpc-timeout",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "origin",
+    "pragma",
+    "referer",
+    "user-agent",
+    "via",
+    "x-client-trace-id",
+    "x-envoy-attempt-count",
+    "x-forwarded-host",
+    "x-forwarded-port",
+];
+
 /// The header that says how the client has connected.
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
@@ -63,8 +93,8 @@ pub(super) struct Arrived {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Header<'a> {
     Absent,
-    /// All its values, joined with commas.
-    Value(Cow<'a, str>),
+    /// Its values, at least one. Conditions look at each by itself (Envoy before 1.39: at all of them joined).
+    Values(Vec<Cow<'a, str>>),
     /// It will be there; with which value only the proxy knows.
     Unknown,
 }
@@ -142,20 +172,27 @@ fn without_trailing_dot(authority: &str) -> String {
     }
 }
 
+impl<'a> Header<'a> {
+    fn of(value: &'a str) -> Self {
+        Self::Values(vec![Cow::Borrowed(value)])
+    }
+}
+
 impl Arrived {
     pub(super) fn header(&self, name: &str) -> Header<'_> {
         match name {
-            "host" => return Header::Value(Cow::Borrowed(&self.host)),
-            FORWARDED_PROTO => return Header::Value(Cow::Borrowed(&self.scheme)),
+            "host" => return Header::of(&self.host),
+            FORWARDED_PROTO => return Header::of(&self.scheme),
             "te" => return self.trailers(),
             _ if UNKNOWN.contains(&name) => return Header::Unknown,
             _ => {}
         }
-        let mut values = self.values(name);
-        match (values.next(), values.next()) {
-            (None, _) => Header::Absent,
-            (Some(value), None) => Header::Value(Cow::Borrowed(value)),
-            (Some(_), Some(_)) => Header::Value(self.values(name).collect::<Vec<_>>().join(",").into()),
+        let values: Vec<_> = self.values(name).map(Cow::Borrowed).collect();
+        match values.len() {
+            0 => Header::Absent,
+            1 => Header::Values(values),
+            _ if JOINED.contains(&name) => Header::Values(vec![values.join(",").into()]),
+            _ => Header::Values(values),
         }
     }
 
@@ -163,18 +200,18 @@ impl Arrived {
     fn trailers(&self) -> Header<'_> {
         let mut codings = self.values("te").flat_map(|value| value.split(','));
         let trailers = codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
-        if trailers { Header::Value(Cow::Borrowed("trailers")) } else { Header::Absent }
+        if trailers { Header::of("trailers") } else { Header::Absent }
     }
 
     /// The values of a header that the client has sent, in their order.
-    pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
         self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// A header that is known, empty if it is not there.
     pub(super) fn text(&self, name: &str) -> Cow<'_, str> {
         match self.header(name) {
-            Header::Value(value) => value,
+            Header::Values(values) => values.join(",").into(),
             Header::Absent | Header::Unknown => Cow::Borrowed(""),
         }
     }
@@ -197,7 +234,7 @@ impl Arrived {
     /// Whether it is a call of gRPC.
     pub(super) fn is_grpc(&self) -> bool {
         let kind = self.text("content-type");
-        kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+        kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
     }
 
     /// Whether it is what a browser asks before a request from a page of another origin.

@@ -45,7 +45,9 @@ pub(super) fn conditions(matches: &Match) -> impl Iterator<Item = Condition<'_>>
 /// cookies of that.
 pub(super) fn is_preflight_of(matches: &Match, arrived: &Arrived, patterns: &Patterns) -> bool {
     let asks = match arrived.header("access-control-request-method") {
-        Header::Value(method) => matches.methods.is_empty() || matches.methods.iter().any(|known| *known == method),
+        Header::Values(asked) => {
+            matches.methods.is_empty() || asked.iter().any(|method| matches.methods.iter().any(|known| known == method))
+        }
         Header::Absent | Header::Unknown => false,
     };
     let mut others = std::iter::once(Condition::Path(&matches.path)).chain(matches.query.iter().map(Condition::Query));
@@ -81,7 +83,7 @@ impl Condition<'_> {
                     (Header::Absent, ValueMatch::Present) => false,
                     // One that is not there is empty to an inverted condition, and nothing to another.
                     (Header::Absent, value) => condition.invert && is(value, "", patterns),
-                    (Header::Value(found), value) => is(value, &found, patterns),
+                    (Header::Values(found), value) => found.iter().any(|found| is(value, found, patterns)),
                 };
                 holds != condition.invert
             }
@@ -115,7 +117,9 @@ impl Condition<'_> {
             Self::Header(condition) => {
                 let found = match arrived.header(&condition.name) {
                     Header::Absent => quoted(None),
-                    Header::Value(value) => quoted(Some(value)),
+                    Header::Values(values) => {
+                        values.iter().map(|value| Quoted(value).to_string()).collect::<Vec<_>>().join(", ")
+                    }
                     Header::Unknown => "what the proxy makes it".to_owned(),
                 };
                 (named("headers", condition, written), wanted_value("header", condition), found)

@@ -39,7 +39,11 @@ pub(super) fn of(
         Action::Redirect(redirect) => {
             Destination::Redirect { status: redirect.status, location: location(redirect, &rule.matches.path, arrived) }
         }
-        Action::Respond(Respond { status, body }) => Destination::Respond { status: *status, body: body.clone() },
+        Action::Respond(Respond { status, body }) => {
+            let itself = || format!("{}://{}{}", arrived.scheme, arrived.host, arrived.target());
+            let location = matches!(status, 201 | 300..=399).then(itself);
+            Destination::Respond { status: *status, location, body: body.clone() }
+        }
     }
 }
 

@@ -166,6 +166,9 @@ pub enum Destination {
     Respond {
         /// The status.
         status: u16,
+        /// The URL of the request itself, which Envoy adds to 201 and to what is else a redirect.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        location: Option<String>,
         /// The body.
         body: String,
     },

@@ -139,6 +139,10 @@ fn encoded(digits: &[u8]) -> Option<u8> {
 }
 
 fn merge_slashes(path: &str) -> String {
+    // Of nothing but slashes Envoy keeps the first and the last.
+    if path.len() > 1 && path.bytes().all(|b| b == b'/') {
+        return "//".to_owned();
+    }
     let mut merged = String::with_capacity(path.len());
     for character in path.chars() {
         if character != '/' || !merged.ends_with('/') {
@@ -188,6 +192,8 @@ mod tests {
             ("/a;p=1/../b", "/b"),
             ("//a//b/", "/a/b/"),
             ("/a/..//b", "/b"),
+            ("///", "//"),
+            ("/\\", "//"),
             ("/a\\b", "/a/b"),
             ("/a%20b", "/a%20b"),
             ("/z%41%7e%2Dz", "/zA~-z"),

@@ -1,5 +1,7 @@
 //! What else the rule that matches does to a request that it sends to services: time, retries, limits, copies, faults, other origins.
 
+use std::borrow::Cow;
+
 use time::format_description::well_known::Rfc3339;
 
 use super::{
@@ -133,11 +135,10 @@ fn counted(part: &KeyPart, arrived: &Arrived) -> Counted {
         (None, Absent::Skip) => Counted::Skipped,
     };
     match part {
-        KeyPart::Header { name, absent } => match (arrived.header(name), arrived.values(name).next()) {
-            (Header::Unknown, _) => Counted::Unknown,
-            (_, Some(first)) => or(Some(first.to_owned()), *absent),
-            (Header::Value(value), None) => or(Some(value.into_owned()), *absent),
-            (Header::Absent, None) => or(None, *absent),
+        KeyPart::Header { name, absent } => match arrived.header(name) {
+            Header::Unknown => Counted::Unknown,
+            Header::Values(values) => or(values.into_iter().next().map(Cow::into_owned), *absent),
+            Header::Absent => or(None, *absent),
         },
         KeyPart::Query { name, absent } => or(arrived.parameter(name).map(path::decode), *absent),
         KeyPart::RemoteAddress | KeyPart::Network { .. } => Counted::Unknown,

@@ -53,6 +53,10 @@ fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> Request {
     Request::new(method, url, headers).unwrap()
 }
 
+fn answer(status: u16) -> Destination {
+    Destination::Respond { status, location: None, body: String::new() }
+}
+
 fn edge() -> Name {
     "edge".parse().unwrap()
 }
@@ -187,12 +191,12 @@ fn only_the_rules_that_came_closest_are_told_of() {
 fn rules_of_all_routes_for_a_host_are_tried_in_one_order() {
     let respond = |path: Value, status: u16| json!([{ "match": { "path": path }, "respond": { "status": status } }]);
     let documents = with_routes(&[
-        route("a", &["*"], &respond(json!({ "prefix": "/" }), 201)),
+        route("a", &["*"], &respond(json!({ "prefix": "/" }), 203)),
         route("b", &["*"], &respond(json!({ "prefix": "/api" }), 202)),
     ]);
     let destination = |path: &str| at_web(&documents, "GET", &format!("http://a{path}"), &[]).destination;
-    assert_eq!(destination("/api/x"), Destination::Respond { status: 202, body: String::new() });
-    assert_eq!(destination("/ap"), Destination::Respond { status: 201, body: String::new() });
+    assert_eq!(destination("/api/x"), answer(202));
+    assert_eq!(destination("/ap"), answer(203));
 }
 
 #[test]
@@ -201,7 +205,8 @@ fn headers_are_matched_as_the_proxy_sees_them() {
         |header: Value, status: u16| json!({ "match": { "headers": [header] }, "respond": { "status": status } });
     let rules = json!([
         rule(json!({ "name": "x-envoy-max-retries", "present": true }), 201),
-        rule(json!({ "name": "x-joined", "exact": "a,b" }), 202),
+        rule(json!({ "name": "x-several", "exact": "b" }), 202),
+        rule(json!({ "name": "accept", "exact": "a,b" }), 209),
         rule(json!({ "name": "host", "exact": "other.example.com" }), 203),
         rule(json!({ "name": "x-request-id", "exact": "mine" }), 204),
         rule(json!({ "name": "x-forwarded-proto", "exact": "https" }), 205),
@@ -218,12 +223,14 @@ fn headers_are_matched_as_the_proxy_sees_them() {
         }
     };
     assert_eq!(status(&[("x-envoy-max-retries", "3"), ("x-request-id", "mine")]), (208, 1));
-    assert_eq!(status(&[("X-Joined", "a"), ("x-joined", "b")]), (202, 0));
+    assert_eq!(status(&[("X-Several", "a"), ("x-several", "b")]), (202, 0));
+    assert_eq!(status(&[("accept", "a"), ("accept", "b")]), (209, 0));
+    assert_eq!(status(&[("x-several", "a,b"), ("content-type", "application/grpc;x")]), (208, 1));
     assert_eq!(status(&[("host", "other.example.com")]), (203, 0));
     assert_eq!(status(&[("x-forwarded-proto", "https"), ("te", "gzip")]), (208, 1));
     assert_eq!(status(&[("te", "gzip, trailers")]), (206, 1));
     let without = at_web(&documents, "GET", "http://a/", &[]);
-    assert_eq!(without.destination, Destination::Respond { status: 207, body: String::new() });
+    assert_eq!(without.destination, answer(207));
 }
 
 #[test]
@@ -267,6 +274,21 @@ fn a_redirect_says_where_to() {
         let wanted = Destination::Redirect { status: wanted.0, location: wanted.1.to_owned() };
         assert_eq!(at.destination, wanted, "{host} {target}");
     }
+}
+
+#[test]
+fn an_answer_that_is_else_a_redirect_leads_back() {
+    let rules = json!([{ "match": { "path": { "prefix": "/made" } }, "respond": { "status": 201 } },
+        { "match": { "path": { "prefix": "/moved" } }, "respond": { "status": 302 } }, { "respond": { "status": 200 } }]);
+    let documents = with_routes(&[route("shop", &["*"], &rules)]);
+    let location = |target: &str| match at_web(&documents, "GET", &format!("http://A:81{target}"), &[("host", "A:81")])
+    {
+        AtListener { destination: Destination::Respond { location, .. }, .. } => location,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(location("/made/./x?q").as_deref(), Some("http://A:81/made/x?q"));
+    assert_eq!(location("/moved").as_deref(), Some("http://A:81/moved"));
+    assert_eq!(location("/"), None);
 }
 
 #[test]
