@@ -76,8 +76,8 @@ async fn what_is_explained_is_what_happens() -> Result<()> {
             asked.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let method = Method::from_bytes(asked.method.as_bytes())?;
         // A condition on the host, met: the last one counts in an explanation, and Envoy takes no two.
-        let hosts = headers.iter().filter(|(name, _)| *name == "host").map(|(_, value)| *value);
-        let host = hosts.last().unwrap_or(&asked.host).to_owned();
+        let mut hosts = headers.iter().filter(|(name, _)| *name == "host").map(|(_, value)| *value);
+        let host = hosts.next_back().unwrap_or(&asked.host).to_owned();
         let headers: Vec<_> = headers.into_iter().filter(|(name, _)| *name != "host").collect();
         if host.contains(' ') {
             continue;

@@ -55,7 +55,7 @@ impl From<HeaderValue> for (String, String) {
     responses((status = 200, body = Explanation)))]
 pub(super) async fn explain(State(api): State<Api>, body: Body) -> Result<Json<Explanation>, ApiError> {
     let Question { fleet, method, url, headers } = read(body.value().await?)?;
-    let request = Request::new(&method, &url, headers.into_iter().map(Into::into)).map_err(invalid)?;
+    let request = Request::new(&method, &url, headers.into_iter().map(Into::into)).map_err(|error| invalid(&error))?;
     let current = api.replica.current();
     let key = Key::new(Kind::Fleet, fleet.clone());
     let explained = blocking("explaining a request", move || {
@@ -64,7 +64,7 @@ pub(super) async fn explain(State(api): State<Api>, body: Body) -> Result<Json<E
     explained.await?.map(Json).ok_or_else(|| ApiError::NotFound(key.to_string()))
 }
 
-fn invalid(error: InvalidRequest) -> ApiError {
+fn invalid(error: &InvalidRequest) -> ApiError {
     let mut problems = Problems::default();
     problems.at(error.field()).report(error.to_string());
     ApiError::Problems(problems.into_vec())

@@ -56,14 +56,17 @@ pub struct Explainer<'a> {
     catalog: &'a Catalog,
     revision: u64,
     patterns: Patterns,
-    claims: RefCell<HashMap<(Name, HostPattern), Rc<[Claim<'a>]>>>,
+    claims: RefCell<HashMap<(Name, HostPattern), Claims<'a>>>,
 }
+
+/// The rules for a host on a listener, in the order in which they are tried.
+type Claims<'a> = Rc<[Claim<'a>]>;
 
 /// What a listener does with a request.
 struct Decision<'a> {
     arrived: Result<Arrived, Refusal>,
     host: Option<HostPattern>,
-    claims: Rc<[Claim<'a>]>,
+    claims: Claims<'a>,
     /// Which of the claims.
     chosen: Option<usize>,
 }
@@ -159,7 +162,7 @@ impl<'a> Explainer<'a> {
     }
 
     /// The rules for a host on a listener, in the order in which they are tried.
-    fn claims(&self, listener: &Name, host: &HostPattern) -> Rc<[Claim<'a>]> {
+    fn claims(&self, listener: &Name, host: &HostPattern) -> Claims<'a> {
         let merged = || {
             let routes = self.catalog.routes_claiming(listener, host);
             order::merge(routes.filter_map(|name| self.catalog.route(name)).map(AsRef::as_ref)).collect()

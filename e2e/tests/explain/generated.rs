@@ -33,6 +33,13 @@ const COOKIES: [&str; 3] = ["tier", "id", "Tier"];
 const VALUES: [&str; 5] = ["1", "10", "beta", "a b", "gold"];
 const ORIGINS: [&str; 3] = ["https://shop.example.com", "https://a.example.org", "https://evil.test"];
 
+/// Hosts as clients may write them.
+const OTHER_HOSTS: [&str; 6] =
+    ["a.example.com", "A.Example.COM:8080", "b.example.com.", "x.b.example.com.:80", "example.com", "x.test"];
+/// Ends of paths that a proxy changes, or should not.
+const ENDS: [&str; 13] =
+    ["/", "x", "/..", "/../api", "/./x", "//x", "/%2e%2e/a", "/b%2Fc", "%5c", "/[x]", "/\"{|}", "/..;/x", "/%41"];
+
 /// A route, with its rules and what would match each.
 pub(crate) struct Route {
     pub(crate) name: String,
@@ -238,41 +245,9 @@ pub(crate) fn request(routes: &[Route], random: &mut StdRng) -> Request {
 fn spoil(request: &mut Request, random: &mut StdRng) {
     match random.random_range(0..12) {
         0 => pick(&METHODS, random).clone_into(&mut request.method),
-        1 => {
-            request.host = pick(
-                &[
-                    "a.example.com",
-                    "A.Example.COM:8080",
-                    "b.example.com.",
-                    "x.b.example.com.:80",
-                    "example.com",
-                    "x.test",
-                ],
-                random,
-            )
-            .to_owned()
-        }
+        1 => request.host = pick(&OTHER_HOSTS, random).to_owned(),
         2 => request.path = pick(&PATHS, random).to_owned(),
-        3 => {
-            request.path += pick(
-                &[
-                    "/",
-                    "x",
-                    "/..",
-                    "/../api",
-                    "/./x",
-                    "//x",
-                    "/%2e%2e/a",
-                    "/b%2Fc",
-                    "%5c",
-                    "/[x]",
-                    "/\"{|}",
-                    "/..;/x",
-                    "/%41",
-                ],
-                random,
-            )
-        }
+        3 => request.path += pick(&ENDS, random),
         4 => request.path = format!("{}{}", pick(&["/x/..", "/.", "//", "/%2E/"], random), request.path),
         5 => request.path = request.path.to_uppercase(),
         6 => request
