@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    archive, bootstrap, cert, demo, dev, endpoints, events, failure::Failure, fleet, history, limits, load, plan,
-    proxy_config, quarantine, resources, rollout,
+    archive, bootstrap, cert, demo, dev, endpoints, events, explain, failure::Failure, fleet, history, limits, load,
+    plan, proxy_config, quarantine, resources, rollout,
 };
 
 const EXIT_CODES: &str = "\
@@ -35,6 +35,8 @@ enum Command {
     DemoUpstream(demo::DemoUpstreamArgs),
     /// Check files and say what would change, for which proxies, and whose connections would drain
     Plan(plan::PlanArgs),
+    /// Say what becomes of a request, without sending it
+    Explain(explain::ExplainArgs),
     /// Make what files say, all of it or nothing, as one revision
     Apply(resources::ApplyArgs),
     /// Show resources of a kind, or one
@@ -99,6 +101,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Dev(args) => Ok(dev::run(args).await?),
         Command::DemoUpstream(args) => demo::run(args).await,
         Command::Plan(args) => plan::plan(args).await,
+        Command::Explain(args) => explain::explain(args).await,
         Command::Apply(args) => resources::apply(args).await,
         Command::Get(args) => resources::get(args).await,
         Command::Describe(args) => resources::describe(args).await,
@@ -152,6 +155,8 @@ mod tests {
             "chancery apply -f a.yaml -f dir --wait --timeout 10s -m why --if-revision 7",
             "chancery apply -f - --wait=applied --dry-run -o yaml",
             "chancery plan -f a.yaml",
+            "chancery plan -f a.yaml --traffic access.log --fleet edge",
+            "chancery explain GET https://a.example.com/ -H x-a:1 -H x-b:2 --fleet edge -o json",
             "chancery get routes",
             "chancery get svc checkout -o json",
             "chancery delete route checkout --wait",

@@ -14,6 +14,7 @@ mod demo;
 pub mod dev;
 mod endpoints;
 mod events;
+mod explain;
 mod failure;
 mod fleet;
 mod history;
@@ -28,6 +29,7 @@ mod proxy_config;
 mod quarantine;
 mod resources;
 mod rollout;
+mod traffic;
 mod write;
 
 pub use command::{Cli, run};

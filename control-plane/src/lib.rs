@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod commit;
 pub mod connections;
 pub mod csds;
+pub mod explain;
 pub mod feed;
 pub mod identity;
 pub mod load;
