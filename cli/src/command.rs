@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    bootstrap, cert, demo, dev, endpoints, events, failure::Failure, fleet, history, limits, load, proxy_config,
-    quarantine, resources, rollout,
+    bootstrap, cert, demo, dev, endpoints, events, failure::Failure, fleet, foreign, history, limits, load,
+    proxy_config, quarantine, resources, rollout,
 };
 
 const EXIT_CODES: &str = "\
@@ -37,6 +37,8 @@ enum Command {
     Plan(resources::PlanArgs),
     /// Make what files say, all of it or nothing, as one revision
     Apply(resources::ApplyArgs),
+    /// Make resources of what is there already, to be planned or applied
+    Import(foreign::ImportArgs),
     /// Show resources of a kind, or one
     Get(resources::GetArgs),
     /// Show one resource and its latest changes
@@ -92,6 +94,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::DemoUpstream(args) => demo::run(args).await,
         Command::Plan(args) => resources::plan(args).await,
         Command::Apply(args) => resources::apply(args).await,
+        Command::Import(args) => foreign::import(args),
         Command::Get(args) => resources::get(args).await,
         Command::Describe(args) => resources::describe(args).await,
         Command::Delete(args) => resources::delete(args).await,
@@ -140,6 +143,7 @@ mod tests {
             "chancery apply -f a.yaml -f dir --wait --timeout 10s -m why --if-revision 7",
             "chancery apply -f - --wait=applied --dry-run -o yaml",
             "chancery plan -f a.yaml",
+            "chancery import gateway-api a.yaml dir - --fleet edge --team shop --cluster-domain k8s.internal --strict",
             "chancery get routes",
             "chancery get svc checkout -o json",
             "chancery delete route checkout --wait",
@@ -179,6 +183,8 @@ mod tests {
             "chancery apply -f a.yaml --timeout 10s",
             "chancery apply -f a.yaml --wait --timeout 61s",
             "chancery apply -f a.yaml --wait=never",
+            "chancery import gateway-api",
+            "chancery import gateway-api a.yaml -o table",
             "chancery get",
             "chancery get widgets",
             "chancery get route ../x",

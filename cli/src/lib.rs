@@ -15,6 +15,7 @@ mod endpoints;
 mod events;
 mod failure;
 mod fleet;
+mod foreign;
 mod history;
 mod kind;
 mod limits;

@@ -14,6 +14,7 @@ pub mod connections;
 pub mod csds;
 pub mod feed;
 pub mod identity;
+pub mod import;
 pub mod load;
 pub mod metrics;
 pub mod model;
