@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use chancery_control_plane::{
-    import::{Import, Unmatched, gateway_api},
+    import::{Import, Unmatched, envoy, gateway_api, openapi},
     model::Name,
 };
 use clap::{Args, Subcommand, ValueEnum};
@@ -24,8 +24,13 @@ pub(crate) struct ImportArgs {
 /// What is imported.
 #[derive(Debug, Subcommand)]
 enum Source {
+    /// The servers and paths of descriptions in OpenAPI 3.0 and 3.1
+    #[command(name = "openapi")]
+    OpenApi(OpenApiArgs),
     /// Gateways, HTTPRoutes and GRPCRoutes of Kubernetes, with what they refer to
     GatewayApi(GatewayApiArgs),
+    /// The listeners and clusters of an Envoy's static configuration
+    Envoy(EnvoyArgs),
 }
 
 /// What is read, and how the result is written.
@@ -64,9 +69,47 @@ struct GatewayApiArgs {
     cluster_domain: String,
 }
 
+#[derive(Debug, Args)]
+struct OpenApiArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// Where the routes are served
+    #[arg(long, value_name = "FLEET/LISTENER")]
+    listener: String,
+    /// The name of the service and the route [default: the title]
+    #[arg(long, value_name = "NAME")]
+    service: Option<Name>,
+    /// Which of the servers, from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    server: usize,
+    /// The host to claim [default: that of the server]
+    #[arg(long)]
+    host: Option<String>,
+    /// Where the service is [default: where the server is]
+    #[arg(long, value_name = "HOST:PORT")]
+    endpoint: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct EnvoyArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// The fleet that is to do what it says, and is there already
+    #[arg(long)]
+    fleet: Name,
+}
+
 /// Imports, and prints what came of it.
 pub(crate) fn import(args: ImportArgs) -> Result<(), Failure> {
     match args.source {
+        Source::Envoy(EnvoyArgs { files, fleet }) => {
+            let options = envoy::Options { fleet, team: files.team.clone() };
+            told(&files, |documents| envoy::import(documents, &options))
+        }
+        Source::OpenApi(OpenApiArgs { files, listener, service, server, host, endpoint }) => {
+            let options = openapi::Options { listener, service, team: files.team.clone(), server, host, endpoint };
+            told(&files, |documents| openapi::import(documents, &options))
+        }
         Source::GatewayApi(GatewayApiArgs { files, fleet, cluster_domain }) => {
             let options = gateway_api::Options { fleet, team: files.team.clone(), cluster_domain };
             told(&files, |documents| gateway_api::import(documents, &options))

@@ -31,7 +31,10 @@ type Uses = &'static [(&'static str, &'static [&'static str])];
 
 /// Which modules of a program each of its lower modules may use, itself aside.
 const LOWER_MODULES: &[(&str, Uses)] = &[
-    ("control-plane", &[("model", &[]), ("import", &["model"]), ("translate", &["model"]), ("store", &["model"])]),
+    (
+        "control-plane",
+        &[("model", &[]), ("import", &["model", "translate"]), ("translate", &["model"]), ("store", &["model"])],
+    ),
     (
         "rate-limiter",
         &[

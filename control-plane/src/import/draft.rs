@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::{Kind, Name, Problem, Problems, parse, parse_document};
+use crate::model::{Kind, Name, Problem, Problems, Resource, parse, parse_document};
 
 /// The longest name of a resource.
 const MAX_NAME: usize = 63;
@@ -52,6 +52,13 @@ pub(super) fn refusals(document: &Value) -> Vec<Problem> {
     problems.into_vec()
 }
 
+/// The resource that a document describes, if the model has nothing against it.
+pub(super) fn resource(document: &Value) -> Option<Resource> {
+    let mut problems = Problems::default();
+    let document = parse_document(document, "", &mut problems)?;
+    parse(&document, &mut problems)
+}
+
 /// What the model has against a rule of a route, with paths from the rule on.
 pub(super) fn refusals_of_rule(rule: &Value) -> Vec<Problem> {
     let spec = json!({ "listeners": ["a/b"], "hosts": ["*"], "rules": [rule] });
@@ -67,6 +74,13 @@ pub(super) fn refusals_of_rule(rule: &Value) -> Vec<Problem> {
 pub(super) fn refusal_of_host(host: &str) -> Option<String> {
     let spec = json!({ "listeners": ["a/b"], "hosts": [host], "rules": [{ "respond": { "status": 200 } }] });
     refusals(&document(Kind::Route, "a", None, spec)).into_iter().next().map(|problem| problem.reason)
+}
+
+/// A document as it is given, in which null may be a value.
+pub(super) fn exact_document(kind: Kind, name: &str, team: Option<&Name>, spec: Value) -> Value {
+    let mut document = document(kind, name, team, Value::Null);
+    document["spec"] = spec;
+    document
 }
 
 /// `value` without the fields that are null.

@@ -57,6 +57,12 @@ impl<'a> Place<'a> {
         Self { path, ..self.clone() }
     }
 
+    /// A place below this one, by its path from here.
+    pub(super) fn below(&self, path: &str) -> Self {
+        let dot = if self.path.is_empty() || path.is_empty() || path.starts_with('[') { "" } else { "." };
+        Self { path: format!("{}{dot}{path}", self.path), ..self.clone() }
+    }
+
     /// An item of the list here.
     pub(super) fn index(&self, index: usize) -> Self {
         Self { path: format!("{}[{index}]", self.path), ..self.clone() }

@@ -7,8 +7,10 @@
 //! Invariant: each document that comes out is one that [`crate::model::parse`] takes.
 
 mod draft;
+pub mod envoy;
 mod fields;
 pub mod gateway_api;
+pub mod openapi;
 
 use serde::Serialize;
 use serde_json::Value;

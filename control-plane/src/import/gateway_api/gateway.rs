@@ -20,6 +20,9 @@ use crate::{
     model::{Kind, Name},
 };
 
+/// How many listeners all Gateways may have; each is compared with each.
+const MAX_DOORS: usize = 1000;
+
 /// The label that Kubernetes gives to each namespace.
 const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -96,6 +99,10 @@ impl Gateways {
             spec.rest();
         }
         for node in spec.items("listeners") {
+            if self.doors.len() == MAX_DOORS {
+                node.place.lacks("is one of too many listeners", "import fewer Gateways at once");
+                break;
+            }
             if let Some(door) = node.object().and_then(|fields| self.door(fields, &name, &fleet, making)) {
                 self.doors.push(door);
             }

@@ -181,7 +181,8 @@ fn anything_may_stand_anywhere() {
     let whole = documents(include_str!("shop.yaml"));
     let mut junk = [json!(7), json!("x"), json!([[]]), json!({ "": {} }), json!({ "kind": 1 })].into_iter().cycle();
     for (index, document) in whole.iter().enumerate() {
-        for pointer in pointers(document, String::new()) {
+        // Each third, so that all kinds of junk come to all kinds of places in little time.
+        for pointer in pointers(document, String::new()).into_iter().step_by(3) {
             let mut changed = whole.clone();
             *changed[index].pointer_mut(&pointer).unwrap() = junk.next().unwrap();
             let import = import(&changed, &Options::default());
