@@ -38,9 +38,16 @@ pub(super) fn label(text: &str) -> String {
     }
 }
 
-/// A document.
+/// A document, in whose spec null says nothing.
 pub(super) fn document(kind: Kind, name: &str, team: Option<&Name>, spec: Value) -> Value {
-    dense(json!({ "kind": kind.as_str(), "name": name, "team": team.map(Name::as_str), "spec": spec }))
+    exact_document(kind, name, team, dense(spec))
+}
+
+/// A document with this very spec, in which null may be a value.
+pub(super) fn exact_document(kind: Kind, name: &str, team: Option<&Name>, spec: Value) -> Value {
+    let mut document = dense(json!({ "kind": kind.as_str(), "name": name, "team": team.map(Name::as_str) }));
+    document["spec"] = spec;
+    document
 }
 
 /// What the model has against a document; nothing if it is fine.
@@ -74,13 +81,6 @@ pub(super) fn refusals_of_rule(rule: &Value) -> Vec<Problem> {
 pub(super) fn refusal_of_host(host: &str) -> Option<String> {
     let spec = json!({ "listeners": ["a/b"], "hosts": [host], "rules": [{ "respond": { "status": 200 } }] });
     refusals(&document(Kind::Route, "a", None, spec)).into_iter().next().map(|problem| problem.reason)
-}
-
-/// A document as it is given, in which null may be a value.
-pub(super) fn exact_document(kind: Kind, name: &str, team: Option<&Name>, spec: Value) -> Value {
-    let mut document = document(kind, name, team, Value::Null);
-    document["spec"] = spec;
-    document
 }
 
 /// `value` without the fields that are null.

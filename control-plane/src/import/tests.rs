@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::*;
@@ -52,4 +52,32 @@ pub(super) fn catalog(documents: &[Value]) -> Catalog {
     let catalog = Catalog::empty().apply(changes.into_iter().collect()).expect("a consistent catalog");
     assert_eq!(constraints::refused(&catalog, &snapshot::full(&catalog)), []);
     catalog
+}
+
+/// Puts all kinds of junk into all kinds of places of `whole`: every import of that ends, and gives out what the model takes.
+pub(super) fn survives(whole: &[Value], import: impl Fn(&[Value]) -> Import) {
+    let mut junk = [json!(7), json!("x"), json!([[]]), json!({ "": {} }), json!({ "kind": 1 })].into_iter().cycle();
+    for (index, document) in whole.iter().enumerate() {
+        // Each third, which is no divisor of the kinds of junk: enough, in little time.
+        for pointer in pointers(document, String::new()).into_iter().step_by(3) {
+            let mut changed = whole.to_vec();
+            *changed[index].pointer_mut(&pointer).expect("a place") = junk.next().unwrap_or_default();
+            let refused = import(&changed).resources.iter().flat_map(draft::refusals).next();
+            assert_eq!(refused, None, "{pointer}");
+        }
+    }
+}
+
+fn pointers(value: &Value, at: String) -> Vec<String> {
+    let below: Vec<String> = match value {
+        Value::Object(map) => map
+            .iter()
+            .flat_map(|(key, value)| pointers(value, format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))))
+            .collect(),
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(index, value)| pointers(value, format!("{at}/{index}"))).collect()
+        }
+        _ => Vec::new(),
+    };
+    [vec![at], below].concat()
 }

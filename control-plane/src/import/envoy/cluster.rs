@@ -39,9 +39,11 @@ pub(super) fn service(cluster: &Value) -> Result<Value, Vec<String>> {
         "maxRetries": thresholds["max_retries"],
     });
     let outliers = cluster.get("outlier_detection").map(|outliers| {
+        // Envoy counts gateway failures, and does nothing about them unless it is told to.
+        let enforced = outliers["enforcing_consecutive_gateway_failure"] == 100;
         json!({
             "consecutive5xx": outliers["consecutive_5xx"],
-            "consecutiveGatewayFailures": outliers["consecutive_gateway_failure"],
+            "consecutiveGatewayFailures": enforced.then(|| outliers["consecutive_gateway_failure"].clone()),
             "interval": duration(outliers, "/interval"),
             "ejectFor": duration(outliers, "/base_ejection_time"),
             "maxEjectedPercent": outliers["max_ejection_percent"],
@@ -57,10 +59,9 @@ pub(super) fn service(cluster: &Value) -> Result<Value, Vec<String>> {
         "breaker": draft::given(breaker),
         "outlierDetection": outliers,
     }));
-    let refused = |reason: String| Err(vec![reason]);
     let Some(Resource::Service(service)) = draft::resource(&draft::document(Kind::Service, "a", None, spec.clone()))
     else {
-        return refused(String::new());
+        return Err(vec![String::new()]);
     };
     let made = shown(type_url::CLUSTER, &cluster::cluster(&service));
     let mut source = cluster.clone();
@@ -112,7 +113,6 @@ fn endpoints(cluster: &Value) -> Option<Vec<Value>> {
             }));
         }
     }
-    // A name that is resolved needs a cluster that resolves.
     Some(endpoints)
 }
 

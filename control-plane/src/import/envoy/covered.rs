@@ -24,10 +24,12 @@ fn compare(source: &Value, made: Option<&Value>, names: &[&str], path: &str, fou
             }
         }
         (Value::Array(source), Some(Value::Array(made))) if path.ends_with(AMONG_OTHERS) => {
-            let mut rest = made.iter();
+            let mut rest = made.as_slice();
             for (index, item) in source.iter().enumerate() {
-                let same = rest.find(|made| made.pointer("/typed_config/@type") == item.pointer("/typed_config/@type"));
-                compare(item, same, names, &format!("{path}[{index}]"), found);
+                let of = |item: &Value| item.pointer("/typed_config/@type").cloned();
+                let same = rest.iter().position(|made| of(made) == of(item));
+                compare(item, same.map(|at| &rest[at]), names, &format!("{path}[{index}]"), found);
+                rest = same.map_or(rest, |at| &rest[at + 1..]);
             }
         }
         (Value::Array(source), Some(Value::Array(made))) if source.len() == made.len() => {
@@ -49,10 +51,13 @@ mod tests {
     #[test]
     fn what_is_not_made_is_named() {
         let source = json!({ "name": "a", "a": { "b": 1, "c": [1, 2] }, "d": [1], "e": 1,
-            "http_filters": [{ "typed_config": { "@type": "x" } }, { "typed_config": { "@type": "z" } }] });
+            "http_filters": [{ "typed_config": { "@type": "z" } }, { "typed_config": { "@type": "x" } }, { "typed_config": { "@type": "w" } }] });
         let made = json!({ "name": "b", "a": { "b": 2, "c": [1, 3], "more": 1 }, "d": [1, 2],
             "http_filters": [{ "typed_config": { "@type": "w" } }, { "typed_config": { "@type": "x" } }] });
-        assert_eq!(uncovered(&source, &made, &["name"]), ["a.b", "a.c[1]", "d", "e", "http_filters[1]"]);
+        assert_eq!(
+            uncovered(&source, &made, &["name"]),
+            ["a.b", "a.c[1]", "d", "e", "http_filters[0]", "http_filters[2]"]
+        );
         assert_eq!(uncovered(&made, &made, &[]), Vec::<String>::new());
     }
 }

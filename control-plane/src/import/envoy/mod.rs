@@ -22,6 +22,9 @@ use super::{
 };
 use crate::model::{Kind, Name, Resource, fleet::Fleet};
 
+/// How many listeners, or clusters, there may be.
+const MAX_RESOURCES: usize = 10_000;
+
 /// How an import is to be done.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -60,7 +63,8 @@ fn configuration<'a>(mut fields: Fields<'a>, listeners: &mut Vec<Source<'a>>, cl
     fields.lacks("admin", "is a matter of the proxy's own start", "keep it in the bootstrap file");
     fields.lacks("node", "is a matter of the proxy's own start", "chancery bootstrap says who a proxy is");
     fields.lacks("dynamic_resources", "is where configuration comes from", "the control plane takes its place");
-    let Some(mut resources) = fields.object("static_resources") else {
+    let resources = fields.object("static_resources").or_else(|| fields.object("staticResources"));
+    let Some(mut resources) = resources else {
         fields.place.lacks("has no static_resources", "import a file that has");
         return;
     };
@@ -68,7 +72,17 @@ fn configuration<'a>(mut fields: Fields<'a>, listeners: &mut Vec<Source<'a>>, cl
         [("listeners", type_url::LISTENER, &mut *listeners), ("clusters", type_url::CLUSTER, &mut *clusters)]
     {
         for node in resources.items(name) {
-            found.extend(source(node, type_url));
+            let Some(source) = source(node, type_url) else { continue };
+            if found.iter().any(|known| known.name == source.name) {
+                source
+                    .place
+                    .lacks("has the name of another one", "give it a name of its own; until then it is left out");
+            } else if found.len() == MAX_RESOURCES {
+                source.place.lacks("is one of too many", "import fewer at once");
+                break;
+            } else {
+                found.push(source);
+            }
         }
     }
     resources.lacks("secrets", "is not read", "name files of the proxy, or write an EnvoyPatch with a Secret");

@@ -2,7 +2,7 @@ use chancery_proto::Message as _;
 
 use super::*;
 use crate::{
-    import::tests::{catalog, documents, told},
+    import::tests::{catalog, documents, survives, told},
     model::Catalog,
     translate::{self, snapshot},
 };
@@ -90,4 +90,9 @@ fn what_is_carried_is_the_same_message() {
     let bytes = &made[made.keys().find(of_type).unwrap()];
     let listener = chancery_proto::envoy::listener::Listener::decode(bytes.clone()).unwrap();
     assert_eq!(message::shown(type_url::LISTENER, &listener), staff);
+}
+
+#[test]
+fn anything_may_stand_anywhere() {
+    survives(&documents(include_str!("edge.yaml")), |documents| import(documents, &options()));
 }

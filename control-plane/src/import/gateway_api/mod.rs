@@ -194,6 +194,9 @@ fn checked(matches: &Value, action: &Value, place: &Place<'_>) -> Option<Value> 
     }
 }
 
+/// How many routes claim some hosts, which, and on which listeners.
+type Claimants<'a> = (usize, Vec<usize>, BTreeSet<&'a str>);
+
 /// The documents of routes: one for all hosts and listeners that the same routes have claimed.
 fn merged(routes: &[Route<'_>], making: &mut Making<'_>) -> Vec<Value> {
     let mut claimed: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
@@ -206,7 +209,7 @@ fn merged(routes: &[Route<'_>], making: &mut Making<'_>) -> Vec<Value> {
     for ((host, listener), members) in claimed {
         by_host.entry((members, host)).or_default().insert(listener);
     }
-    let mut groups: BTreeMap<(usize, Vec<usize>, BTreeSet<&str>), Vec<&str>> = BTreeMap::new();
+    let mut groups: BTreeMap<Claimants<'_>, Vec<&str>> = BTreeMap::new();
     for ((members, host), listeners) in by_host {
         // Those of one route alone come first, and so get its name.
         groups.entry((members.len(), members, listeners)).or_default().push(host);

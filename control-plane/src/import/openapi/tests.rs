@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::import::tests::{catalog, documents, told, unmatched};
+use crate::import::tests::{catalog, documents, survives, told, unmatched};
 
 fn options() -> Options {
     Options { listener: "edge/web".into(), service: None, team: None, server: 0, host: None, endpoint: None }
@@ -95,4 +95,9 @@ fn other_versions_are_not_guessed_at() {
         let import = import(&documents(text), &options());
         assert_eq!((import.resources.len(), import.unmatched.len()), (0, 1), "{text}");
     }
+}
+
+#[test]
+fn anything_may_stand_anywhere() {
+    survives(&documents(include_str!("library.yaml")), |documents| import(documents, &options()));
 }
