@@ -93,6 +93,37 @@ fn what_is_carried_is_the_same_message() {
 }
 
 #[test]
+fn a_cluster_is_a_service_only_if_nothing_is_lost() {
+    let endpoint =
+        json!({ "endpoint": { "address": { "socket_address": { "address": "10.0.0.1", "port_value": 80 } } } });
+    let cluster = |more: Value| {
+        let mut cluster = json!({ "name": "a", "load_assignment": { "endpoints": [{ "lb_endpoints": [endpoint] }] } });
+        cluster.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        cluster::service(&message::read(type_url::CLUSTER, &cluster).unwrap())
+    };
+    assert!(cluster(json!({})).is_ok());
+    assert!(cluster(json!({ "outlier_detection": { "consecutive_5xx": 3 } })).is_ok());
+    for (more, lost) in [
+        (json!({ "type": "LOGICAL_DNS" }), "load_assignment"),
+        (json!({ "load_assignment": { "endpoints": [{ "priority": 1 }] } }), "load_assignment"),
+        (
+            json!({ "outlier_detection": { "consecutive_gateway_failure": 3 } }),
+            "outlier_detection.consecutive_gateway_failure",
+        ),
+        (
+            json!({ "health_checks": [{ "timeout": "1s", "interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1,
+            "tcp_health_check": {} }] }),
+            "",
+        ),
+        (json!({ "circuit_breakers": { "thresholds": [{}, { "priority": "HIGH" }] } }), "circuit_breakers"),
+        (json!({ "lb_policy": "MAGLEV" }), "lb_policy"),
+        (json!({ "connect_timeout": "0.0001s" }), "connect_timeout"),
+    ] {
+        assert_eq!(cluster(more.clone()), Err(vec![lost.to_owned()]), "{more}");
+    }
+}
+
+#[test]
 fn anything_may_stand_anywhere() {
     survives(&documents(include_str!("edge.yaml")), |documents| import(documents, &options()));
 }
