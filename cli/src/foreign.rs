@@ -12,13 +12,16 @@ use chancery_control_plane::{
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::{failure::Failure, manifest::Manifest, output};
+use crate::{archive, failure::Failure, manifest::Manifest, output};
 
-/// `chancery import`
+/// `chancery import`: files of Chancery's own, or of others.
 #[derive(Debug, Args)]
-pub(crate) struct ImportArgs {
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct ImportCommand {
     #[command(subcommand)]
-    source: Source,
+    source: Option<Source>,
+    #[command(flatten)]
+    own: Option<archive::ImportArgs>,
 }
 
 /// What is imported.
@@ -99,9 +102,17 @@ struct EnvoyArgs {
     fleet: Name,
 }
 
-/// Imports, and prints what came of it.
-pub(crate) fn import(args: ImportArgs) -> Result<(), Failure> {
-    match args.source {
+/// Imports files of Chancery's own, or prints what comes of others.
+pub(crate) async fn import(command: ImportCommand) -> Result<(), Failure> {
+    match (command.source, command.own) {
+        (Some(source), _) => print(source),
+        (None, Some(own)) => archive::import(own).await,
+        (None, None) => Err(Failure::Usage("import needs files, or openapi, gateway-api or envoy".to_owned())),
+    }
+}
+
+fn print(source: Source) -> Result<(), Failure> {
+    match source {
         Source::Envoy(EnvoyArgs { files, fleet }) => {
             let options = envoy::Options { fleet, team: files.team.clone() };
             told(&files, |documents| envoy::import(documents, &options))

@@ -20,6 +20,7 @@ pub mod re2;
 mod references;
 mod resource;
 pub mod route;
+mod selector;
 pub mod service;
 pub mod wire;
 
@@ -29,3 +30,4 @@ pub use name::{InvalidName, Key, Kind, Name, UnknownKind};
 pub use parse::{Registered, Registrations, parse, parse_document, registration, registrations};
 pub use problem::{Place, Problem, Problems, Quoted};
 pub use resource::Resource;
+pub use selector::Selector;
