@@ -17,6 +17,7 @@ mod events;
 mod explain;
 mod failure;
 mod fleet;
+mod foreign;
 mod history;
 mod kind;
 mod limits;

@@ -15,6 +15,7 @@ pub mod csds;
 pub mod explain;
 pub mod feed;
 pub mod identity;
+pub mod import;
 pub mod load;
 pub mod metrics;
 pub mod model;
