@@ -1,6 +1,6 @@
 //! A port of a fleet.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::Name;
 
@@ -19,6 +19,41 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// In which pieces its routes travel to a proxy that takes them one host at a time.
     pub route_delivery: RouteDelivery,
+    /// How long clients may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long clients may take. The defaults suit clients that are strangers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the headers of a request.
+    pub request_headers: Duration,
+    /// For a request as a whole.
+    pub request: Option<Duration>,
+    /// For a request and its answer without a byte in either direction, unless its rule says otherwise.
+    pub stream_idle: Duration,
+    /// For a connection without requests.
+    pub connection_idle: Duration,
+    /// For a connection; it ends when its requests have.
+    pub max_connection: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The usual time without a byte.
+    pub const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            // Whoever needs longer wants to tie up connections.
+            request_headers: Duration::from_secs(10),
+            request: None,
+            stream_idle: Self::STREAM_IDLE,
+            connection_idle: Duration::from_secs(60 * 60),
+            max_connection: None,
+        }
+    }
 }
 
 /// In which pieces the routes of a listener travel. Proxies that do not take them by host get them whole in either case.

@@ -19,6 +19,7 @@ pub mod rate_limit;
 pub mod re2;
 mod references;
 mod resource;
+pub mod retry;
 pub mod route;
 pub mod service;
 pub mod wire;

@@ -32,31 +32,20 @@ use super::{
     value::{ads, duration, flag, number, socket_address},
 };
 use crate::model::{
-    Name,
     fleet::Fleet,
-    listener::{Listener, ListenerProtocol, TlsFiles},
+    listener::{Listener, ListenerProtocol, Timeouts, TlsFiles},
     service::tls::TlsVersion,
 };
 
 /// What Envoy buffers for a connection before it stops reading.
 const CONNECTION_BUFFER: u32 = 32 * 1024;
 
-/// After so long without a byte in either direction a request is given up; a rule with a longer
-/// timeout extends it for its requests.
-pub(super) const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
-
-/// How long a connection without requests is kept.
-const CONNECTION_IDLE: Duration = Duration::from_secs(60 * 60);
-
-/// How long a client may take to send the headers of a request, and for the TLS handshake: whoever needs
-/// longer wants to tie up connections.
-const HEADERS: Duration = Duration::from_secs(10);
+/// How long a client may take for the TLS handshake: whoever needs longer wants to tie up connections.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The listener of `fleet`, the fleet that `listener` names.
 pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
-    let Listener { name, fleet: _, address, port, protocol, route_delivery } = listener;
-    let routes = route::route_configuration_name(name, *route_delivery);
+    let Listener { name, fleet: _, address, port, protocol, route_delivery: _, timeouts: _ } = listener;
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
         ListenerProtocol::Https(files) => {
@@ -65,7 +54,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
     };
     let connection_manager = Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(any::pack_typed(&connection_manager(name, routes, fleet)))),
+        config_type: Some(filter::ConfigType::TypedConfig(any::pack_typed(&connection_manager(listener, fleet)))),
     };
     EnvoyListener {
         name: name.to_string(),
@@ -85,15 +74,19 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
 }
 
 /// What is done with the bytes of every connection, and with every request whatever its route.
-pub(super) fn connection_manager(listener: &Name, routes: String, fleet: &Fleet) -> HttpConnectionManager {
+pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConnectionManager {
+    let Listener { name, fleet: _, address: _, port: _, protocol: _, route_delivery, timeouts } = listener;
+    let routes = route::route_configuration_name(name, *route_delivery);
+    let Timeouts { request_headers, request, stream_idle, connection_idle, max_connection } = timeouts;
     let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
     HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
-        stat_prefix: listener.to_string(),
+        stat_prefix: name.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
         http_filters: iter::once(cors::filter()).chain(limits).chain([fault::filter(), router()]).collect(),
         common_http_protocol_options: Some(HttpProtocolOptions {
-            idle_timeout: Some(duration(CONNECTION_IDLE)),
+            idle_timeout: Some(duration(*connection_idle)),
+            max_connection_duration: max_connection.map(duration),
             // To many servers `x_user` and `x-user` are the same header: a way around rules about headers.
             headers_with_underscores_action: HeadersWithUnderscoresAction::RejectRequest.into(),
             ..HttpProtocolOptions::default()
@@ -104,8 +97,9 @@ pub(super) fn connection_manager(listener: &Name, routes: String, fleet: &Fleet)
             initial_connection_window_size: Some(number(1024 * 1024)),
             ..Http2ProtocolOptions::default()
         }),
-        stream_idle_timeout: Some(duration(STREAM_IDLE)),
-        request_headers_timeout: Some(duration(HEADERS)),
+        stream_idle_timeout: Some(duration(*stream_idle)),
+        request_headers_timeout: Some(duration(*request_headers)),
+        request_timeout: request.map(duration),
         // The client is whoever connects, or the address that the trusted proxies in front report.
         use_remote_address: Some(flag(true)),
         xff_num_trusted_hops: fleet.trusted_hops,
@@ -149,7 +143,7 @@ pub(super) fn tls_context(files: &TlsFiles) -> DownstreamTlsContext {
 mod tests {
     use super::*;
     use crate::model::listener::RouteDelivery;
-    use crate::translate::testing::{fleet, http_listener, name, snapshot};
+    use crate::translate::testing::{fleet, http_listener, snapshot};
 
     fn web(protocol: ListenerProtocol) -> Listener {
         Listener { protocol, ..http_listener("web", "edge") }
@@ -173,7 +167,34 @@ mod tests {
     #[test]
     fn the_connection_manager_trusts_nobody_it_was_not_told_to() {
         let behind_two = Fleet { trusted_hops: 2, ..fleet("edge") };
-        insta::assert_snapshot!(snapshot(&connection_manager(&name("web"), "web".into(), &behind_two)));
+        insta::assert_snapshot!(snapshot(&connection_manager(&http_listener("web", "edge"), &behind_two)));
+    }
+
+    #[test]
+    fn clients_may_take_as_long_as_the_listener_says() {
+        let seconds = |seconds| Some(duration(Duration::from_secs(seconds)));
+        let patient = Listener {
+            timeouts: Timeouts {
+                request_headers: Duration::from_secs(1),
+                request: Some(Duration::from_secs(2)),
+                stream_idle: Duration::from_secs(3),
+                connection_idle: Duration::from_secs(4),
+                max_connection: Some(Duration::from_secs(5)),
+            },
+            ..http_listener("web", "edge")
+        };
+        let manager = connection_manager(&patient, &fleet("edge"));
+        let common = manager.common_http_protocol_options.unwrap_or_default();
+        assert_eq!(
+            [
+                manager.request_headers_timeout,
+                manager.request_timeout,
+                manager.stream_idle_timeout,
+                common.idle_timeout,
+                common.max_connection_duration,
+            ],
+            [1, 2, 3, 4, 5].map(seconds)
+        );
     }
 
     #[test]

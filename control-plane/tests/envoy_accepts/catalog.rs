@@ -13,9 +13,10 @@ use chancery_control_plane::model::{
     listener::TlsFiles,
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
     re2,
+    retry::{Backoff, Retry, RetryCondition},
     route::{
-        Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, Mirror, NamedMatch, PathMatch,
-        PathRewrite, Redirect, Respond, Retry, RetryCondition, Rewrite, Route, Rule, Target, ValueMatch,
+        Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, Mirror, NamedMatch, PathMatch, PathRewrite,
+        Redirect, Respond, Rewrite, Route, Rule, Target, Upgrade, ValueMatch,
     },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HealthCheck, Hedging, LoadBalancing,
@@ -196,16 +197,7 @@ pub(crate) fn respond(body: &str) -> Action {
 }
 
 pub(crate) fn forward(service: &str) -> Forward {
-    Forward {
-        to: vec![Target { service: name(service), weight: 1 }],
-        rewrite: Rewrite::default(),
-        mirror: None,
-        cors: None,
-        fault: None,
-        timeout: None,
-        retry: None,
-        rate_limits: vec![],
-    }
+    Forward::to(vec![Target { service: name(service), weight: 1 }])
 }
 
 /// Rules that together use every setting, each at its limits.
@@ -256,19 +248,22 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         let fault = Some(Fault { delay, abort, expires });
         rules.push(rule(prefix("/fault"), Action::Forward(Forward { fault, ..forward("checkout") })));
     }
+    let conditions = every_condition()[0].matches.headers.clone();
     let retry = |on: Vec<RetryCondition>, backoff| Retry {
         on,
+        statuses: vec![400, 599],
+        headers: conditions.clone(),
         attempts: 10,
         per_try_timeout: Some(Duration::from_millis(1)),
+        per_try_idle_timeout: Some(Duration::from_millis(1)),
+        another_host: true,
         backoff,
     };
     let steep = Backoff { base: Duration::from_millis(1), max: Duration::from_secs(60) };
     let flat = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(1) };
-    for (on, backoff) in [
-        (RetryCondition::ALL.to_vec(), Some(steep)),
-        (vec![RetryCondition::Reset], Some(flat)),
-        (vec![RetryCondition::GrpcCancelled], None),
-    ] {
+    for (on, backoff) in
+        [(RetryCondition::ALL.to_vec(), Some(steep)), (vec![RetryCondition::Reset], Some(flat)), (Vec::new(), None)]
+    {
         let forward = Forward {
             to: vec![
                 Target { service: name("checkout"), weight: 0 },
@@ -276,6 +271,9 @@ pub(crate) fn every_rule() -> Vec<Rule> {
             ],
             mirror: Some(Mirror { service: name("full"), percent: 1 }),
             timeout: Some(Duration::from_secs(24 * 3600)),
+            idle_timeout: Some(Duration::from_millis(1)),
+            max_stream_duration: Some(Duration::from_secs(24 * 3600)),
+            upgrades: vec![Upgrade::Websocket],
             retry: Some(retry(on, backoff)),
             ..forward("checkout")
         };

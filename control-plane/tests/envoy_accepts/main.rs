@@ -20,7 +20,7 @@ use chancery_control_plane::{
     bootstrap::{Bootstrap, CA_SECRET, DEFAULT_MAX_CONNECTIONS, IDENTITY_SECRET, Protocol},
     model::{
         fleet::Fleet,
-        listener::{Listener, ListenerProtocol, RouteDelivery, TlsFiles},
+        listener::{Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
         re2,
         route::{Action, Forward, PathMatch, PathRewrite, Rewrite, Route},
         service::{Service, ServiceProtocol},
@@ -84,6 +84,11 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 port,
                 protocol: protocol.clone(),
                 route_delivery: RouteDelivery::PerHost,
+                timeouts: Timeouts {
+                    request: Some(Duration::from_millis(1)),
+                    max_connection: Some(Duration::from_secs(24 * 3600)),
+                    ..Timeouts::default()
+                },
             };
             let hosts = route.hosts.iter().map(|host| {
                 translate::route::virtual_host(&listener_name, host, [&route, &also], &limits, fleet).encode_to_vec()
@@ -247,6 +252,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
         port: 10000,
         protocol: ListenerProtocol::Http,
         route_delivery: RouteDelivery::PerHost,
+        timeouts: Timeouts::default(),
     };
     let hosts: Vec<VirtualHost> = route
         .hosts

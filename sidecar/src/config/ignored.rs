@@ -79,6 +79,8 @@ const HONOURED: &[(&str, &[&str])] = &[
             "virtual_hosts.routes.route.prefix_rewrite",
             "virtual_hosts.routes.route.regex_rewrite",
             "virtual_hosts.routes.route.host_rewrite_literal",
+            // WebSockets and the like are always carried.
+            "virtual_hosts.routes.route.upgrade_configs",
             "virtual_hosts.routes.route.retry_policy.retry_on",
             "virtual_hosts.routes.route.retry_policy.num_retries",
             "virtual_hosts.routes.route.retry_policy.per_try_timeout",

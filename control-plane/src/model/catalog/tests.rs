@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 use super::*;
 use crate::model::{
     fleet::{OnFailure, RateLimiter},
-    listener::{ListenerProtocol, RouteDelivery},
+    listener::{ListenerProtocol, RouteDelivery, Timeouts},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, WhenRedisIsDown},
     route::{Action, Forward, ListenerRef, Match, Mirror, PathMatch, Respond, Rewrite, Rule, Target},
     service::{
@@ -100,6 +100,7 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         port,
         protocol: ListenerProtocol::Http,
         route_delivery: RouteDelivery::PerHost,
+        timeouts: Timeouts::default(),
     }))
 }
 
@@ -159,16 +160,8 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
             let (service, mirror) = service.split_once('>').unwrap_or((service, ""));
             let to = vec![Target { service: name(service), weight: 1 }];
             let mirror = (!mirror.is_empty()).then(|| Mirror { service: name(mirror), percent: 5 });
-            Action::Forward(Forward {
-                to,
-                rewrite: Rewrite::default(),
-                mirror,
-                cors: None,
-                fault: None,
-                timeout: None,
-                retry: None,
-                rate_limits: limits.split_terminator('+').map(name).collect(),
-            })
+            let rate_limits = limits.split_terminator('+').map(name).collect();
+            Action::Forward(Forward { mirror, rate_limits, ..Forward::to(to) })
         },
         request_headers: Default::default(),
         response_headers: Default::default(),

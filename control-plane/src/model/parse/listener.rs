@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::text;
 use crate::model::{
     Name,
-    listener::{Listener, ListenerProtocol, RouteDelivery, TlsFiles},
+    listener::{Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
     problem::{Problems, Quoted},
-    wire::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec},
+    wire::{DurationText, ListenerProtocolSpec, ListenerSpec, ListenerTimeoutsSpec, RouteDeliverySpec, TlsFilesSpec},
 };
 
 pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems) -> Option<Listener> {
-    let ListenerSpec { fleet, address, port, protocol, tls, route_delivery } = spec;
+    let ListenerSpec { fleet, address, port, protocol, tls, route_delivery, timeouts } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
         None => Some(Ipv4Addr::UNSPECIFIED.into()),
@@ -38,7 +38,34 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         Some(RouteDeliverySpec::Whole) => RouteDelivery::Whole,
         Some(RouteDeliverySpec::PerHost) | None => RouteDelivery::PerHost,
     };
-    Some(Listener { name, fleet: fleet?, address: address?, port: *port, protocol: protocol?, route_delivery })
+    let timeouts = match timeouts {
+        None => Timeouts::default(),
+        Some(spec) => self::timeouts(spec, &mut problems.at("timeouts")),
+    };
+    Some(Listener {
+        name,
+        fleet: fleet?,
+        address: address?,
+        port: *port,
+        protocol: protocol?,
+        route_delivery,
+        timeouts,
+    })
+}
+
+fn timeouts(spec: &ListenerTimeoutsSpec, problems: &mut Problems) -> Timeouts {
+    let ListenerTimeoutsSpec { request_headers, request, stream_idle, connection_idle, max_connection } = spec;
+    let usual = Timeouts::default();
+    let mut time = |field: &str, time: &Option<DurationText>| {
+        text::optional_duration(time.as_ref(), text::DAY, &mut problems.at(field))
+    };
+    Timeouts {
+        request_headers: time("requestHeaders", request_headers).unwrap_or(usual.request_headers),
+        request: time("request", request),
+        stream_idle: time("streamIdle", stream_idle).unwrap_or(usual.stream_idle),
+        connection_idle: time("connectionIdle", connection_idle).unwrap_or(usual.connection_idle),
+        max_connection: time("maxConnection", max_connection),
+    }
 }
 
 fn bind_address(text: &str) -> Result<IpAddr, String> {

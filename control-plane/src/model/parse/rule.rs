@@ -4,18 +4,17 @@ use super::{host, path, text};
 use crate::model::{
     Name,
     problem::Problems,
-    route::{
-        Action, Backoff, Forward, HeaderChanges, Mirror, PathMatch, Redirect, Respond, Retry, Rewrite, Rule, Target,
-    },
+    route::{Action, Forward, HeaderChanges, Mirror, PathMatch, Redirect, Respond, Rewrite, Rule, Target, Upgrade},
     wire::{
-        BackoffSpec, HeaderChangesSpec, HeaderSpec, MirrorSpec, NameText, RedirectSchemeSpec, RedirectSpec,
-        RespondSpec, RetrySpec, RuleSpec, TargetSpec,
+        DurationText, HeaderChangesSpec, HeaderSpec, MirrorSpec, NameText, RedirectSchemeSpec, RedirectSpec,
+        RespondSpec, RuleSpec, TargetSpec, UpgradeSpec,
     },
 };
 
 mod cors;
 mod fault;
 mod matches;
+mod retry;
 mod rewrite;
 
 use rewrite::{replacement, rewrite};
@@ -28,13 +27,9 @@ const REDIRECT_STATUS: [u16; 5] = [301, 302, 303, 307, 308];
 
 const DEFAULT_REDIRECT_STATUS: u16 = 301;
 const DEFAULT_WEIGHT: u32 = 1;
-const DEFAULT_ATTEMPTS: u32 = 1;
 
 /// Every request, as a percentage.
 const ALL: u32 = 100;
-
-/// The longest wait of a backoff that sets only the first one, as a multiple of that: Envoy's default.
-const DEFAULT_BACKOFF_FACTOR: u32 = 10;
 
 pub(super) fn rule(spec: &RuleSpec, problems: &mut Problems) -> Option<Rule> {
     let headers = spec.headers.clone().unwrap_or_default();
@@ -66,6 +61,9 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         cors,
         fault,
         timeout,
+        idle_timeout,
+        max_stream_duration,
+        upgrades,
         retry,
         rate_limits,
         headers: _,
@@ -81,6 +79,9 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
             ("cors", cors.is_some()),
             ("fault", fault.is_some()),
             ("timeout", timeout.is_some()),
+            ("idleTimeout", idle_timeout.is_some()),
+            ("maxStreamDuration", max_stream_duration.is_some()),
+            ("upgrades", upgrades.is_some()),
             ("retry", retry.is_some()),
             ("rateLimits", rate_limits.is_some()),
         ];
@@ -111,14 +112,14 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
     let mirror = spec.mirror.as_ref().and_then(|spec| mirror(spec, &mut problems.at("mirror")));
     let cors = spec.cors.as_ref().and_then(|cors| cors::cors(cors, spec.r#match.as_ref(), &mut problems.at("cors")));
     let fault = spec.fault.as_ref().and_then(|spec| fault::fault(spec, &mut problems.at("fault")));
-    let timeout =
-        spec.timeout.as_ref().and_then(|timeout| problems.at("timeout").ok(text::duration(timeout, text::DAY)));
-    let retry = spec.retry.as_ref().and_then(|spec| retry(spec, &mut problems.at("retry")));
-    if let (Some(timeout), Some(per_try)) = (timeout, retry.as_ref().and_then(|retry| retry.per_try_timeout))
-        && per_try > timeout
-    {
-        problems.at("retry").at("perTryTimeout").report("must not be above the rule's timeout");
-    }
+    let mut time = |field: &str, time: &Option<DurationText>| {
+        text::optional_duration(time.as_ref(), text::DAY, &mut problems.at(field))
+    };
+    let timeout = time("timeout", &spec.timeout);
+    let idle_timeout = time("idleTimeout", &spec.idle_timeout);
+    let max_stream_duration = time("maxStreamDuration", &spec.max_stream_duration);
+    let retry = spec.retry.as_ref().and_then(|spec| retry::retry(spec, timeout, &mut problems.at("retry")));
+    let upgrades = spec.upgrades.iter().flatten().map(|UpgradeSpec::Websocket| Upgrade::Websocket).collect();
     let rate_limits = limits(spec.rate_limits.as_deref().unwrap_or_default(), &mut problems.at("rateLimits"));
     Some(Forward {
         to: targets?,
@@ -127,7 +128,10 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         cors: cors.map(Box::new),
         fault,
         timeout,
+        idle_timeout,
+        max_stream_duration,
         retry,
+        upgrades,
         rate_limits: rate_limits?,
     })
 }
@@ -207,35 +211,6 @@ pub(super) fn answer_body(body: Option<String>, problems: &mut Problems) -> Opti
         return None;
     }
     Some(body)
-}
-
-fn retry(spec: &RetrySpec, problems: &mut Problems) -> Option<Retry> {
-    let RetrySpec { on, attempts, per_try_timeout, backoff: waits } = spec;
-    let mut conditions: Vec<_> = on.iter().map(|on| on.0).collect();
-    for (index, condition) in conditions.iter().enumerate() {
-        if conditions[..index].contains(condition) {
-            problems.at("on").index(index).report("is given twice");
-        }
-    }
-    conditions.sort_unstable();
-    let per_try_timeout =
-        per_try_timeout.as_ref().and_then(|time| problems.at("perTryTimeout").ok(text::duration(time, text::DAY)));
-    let backoff = waits.as_ref().and_then(|spec| backoff(spec, &mut problems.at("backoff")));
-    Some(Retry { on: conditions, attempts: attempts.unwrap_or(DEFAULT_ATTEMPTS), per_try_timeout, backoff })
-}
-
-fn backoff(spec: &BackoffSpec, problems: &mut Problems) -> Option<Backoff> {
-    let BackoffSpec { base, max } = spec;
-    let base = problems.at("base").ok(text::duration(base, text::HOUR));
-    let max = match max {
-        None => base.map(|base| base.saturating_mul(DEFAULT_BACKOFF_FACTOR).min(text::HOUR)),
-        Some(max) => problems.at("max").ok(text::duration(max, text::HOUR)),
-    };
-    let backoff = Backoff { base: base?, max: max? };
-    if backoff.max < backoff.base {
-        problems.at("max").report("must not be below base");
-    }
-    Some(backoff)
 }
 
 fn header_changes(spec: Option<HeaderChangesSpec>, problems: &mut Problems) -> Option<HeaderChanges> {

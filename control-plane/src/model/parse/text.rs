@@ -58,6 +58,15 @@ pub(super) fn duration(text: &DurationText, most: Duration) -> Result<Duration, 
     Ok(duration)
 }
 
+/// A duration of 1 ms to `most`, if there is one and nothing is wrong with it.
+pub(super) fn optional_duration(
+    text: Option<&DurationText>,
+    most: Duration,
+    problems: &mut Problems,
+) -> Option<Duration> {
+    text.and_then(|text| problems.ok(duration(text, most)))
+}
+
 /// A bound as it is written in a document.
 fn whole(duration: Duration) -> String {
     match duration.as_secs() {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::NameText;
+use super::{DurationText, NameText};
 
 /// A port of a fleet. Routes refer to it as `fleet/listener`.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -25,6 +25,24 @@ pub struct ListenerSpec {
     /// of the listener.
     #[schema(default = "per-host")]
     pub route_delivery: Option<RouteDeliverySpec>,
+    /// How long clients may take.
+    pub timeouts: Option<ListenerTimeoutsSpec>,
+}
+
+/// How long clients may take: each 1ms to 24h.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTimeoutsSpec {
+    /// For the headers of a request; 10s if it is not given.
+    pub request_headers: Option<DurationText>,
+    /// For a request as a whole; no limit if it is not given.
+    pub request: Option<DurationText>,
+    /// For a request and its answer to stand still, unless a rule has `idleTimeout`; 5m if it is not given.
+    pub stream_idle: Option<DurationText>,
+    /// For a connection without requests; 1h if it is not given.
+    pub connection_idle: Option<DurationText>,
+    /// For a connection, which ends when its requests have; no limit if it is not given.
+    pub max_connection: Option<DurationText>,
 }
 
 /// In which pieces the routes of a listener travel.

@@ -13,6 +13,7 @@ mod listener;
 mod matches;
 mod rate_limit;
 mod registration;
+mod retry;
 mod route;
 mod scalar;
 mod schema;
@@ -28,16 +29,17 @@ pub use fleet::{
     CanarySpec, ErrorRateGateSpec, FleetDefaultsSpec, FleetSpec, OnFailureSpec, OnRolloutFailureSpec, RateLimiterSpec,
     RolloutGatesSpec, RolloutSpec,
 };
-pub use listener::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec};
+pub use listener::{ListenerProtocolSpec, ListenerSpec, ListenerTimeoutsSpec, RouteDeliverySpec, TlsFilesSpec};
 pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
 pub use rate_limit::{
     AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,
     NetworkSpec, RateLimitSpec, WhenRedisIsDownSpec,
 };
 pub use registration::{NamedRegistrationSpec, RegistrationSpec, RegistrationsSpec};
+pub use retry::{BackoffSpec, RetryOnSpec, RetrySpec, RetryStatusSpec};
 pub use route::{
-    BackoffSpec, HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec,
-    RegexRewriteSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec,
+    HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec, RegexRewriteSpec,
+    RespondSpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec, UpgradeSpec,
 };
 pub use scalar::{DurationText, NameText};
 pub use schema::schema;

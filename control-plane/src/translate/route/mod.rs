@@ -13,6 +13,7 @@ mod encode;
 mod headers;
 mod matching;
 mod order;
+mod retry;
 mod rewrite;
 
 use std::collections::BTreeMap;
