@@ -12,10 +12,12 @@ pub use envoy_types::pb::envoy::{
         access_loggers::{file::v3 as file_access_log, stream::v3 as stream_access_log},
         clusters::{common::dns::v3 as dns_lookup, dns::v3 as dns_cluster},
         common::ratelimit::v3 as rate_limit_common,
+        compression::{brotli::compressor::v3 as brotli, gzip::compressor::v3 as gzip},
         filters::{
             common::{fault::v3 as fault, set_filter_state::v3 as filter_state},
             http::{
-                composite::v3 as composite_filter, cors::v3 as cors, fault::v3 as fault_filter,
+                buffer::v3 as buffer_filter, composite::v3 as composite_filter, compressor::v3 as compressor_filter,
+                cors::v3 as cors, fault::v3 as fault_filter, local_ratelimit::v3 as local_rate_limit_filter,
                 rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
                 router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
             },

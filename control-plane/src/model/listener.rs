@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::Name;
+use super::{Name, compression::Compression};
 
 /// A listener, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Listener {
     pub route_delivery: RouteDelivery,
     /// How long clients may take.
     pub timeouts: Timeouts,
+    /// How answers are compressed; not at all by default.
+    pub compression: Option<Compression>,
 }
 
 /// How long clients may take. The defaults suit clients that are strangers.

@@ -5,6 +5,7 @@
 
 mod catalog;
 mod check;
+pub mod compression;
 pub mod cors;
 mod document;
 pub mod endpoint;
@@ -12,6 +13,7 @@ pub mod envoy_patch;
 pub mod fault;
 pub mod fleet;
 pub mod listener;
+pub mod local_rate_limit;
 mod name;
 mod parse;
 mod problem;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use super::{Name, cors::Cors, fault::Fault, retry::Retry};
+use super::{Name, cors::Cors, fault::Fault, local_rate_limit::LocalRateLimit, retry::Retry};
 
 /// A route, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,6 +173,12 @@ pub struct Forward {
     pub cors: Option<Box<Cors>>,
     /// What some requests meet on purpose.
     pub fault: Option<Fault>,
+    /// The longest body of a request, in bytes, at least 1; the proxy keeps it until it is whole.
+    pub max_request_body: Option<u32>,
+    /// Whether answers are compressed, where the listener does that.
+    pub compress: bool,
+    /// The limit that each proxy keeps by itself.
+    pub local_rate_limit: Option<LocalRateLimit>,
     /// Time for the whole answer, retries included; `None` is the fleet's default.
     pub timeout: Option<Duration>,
     /// Time without a byte in either direction; `None` is the listener's, or `timeout` where that is longer than usual.
@@ -196,6 +202,9 @@ impl Forward {
             mirror: None,
             cors: None,
             fault: None,
+            max_request_body: None,
+            compress: true,
+            local_rate_limit: None,
             timeout: None,
             idle_timeout: None,
             max_stream_duration: None,

@@ -6,7 +6,7 @@
 //! Settings that the language of the users does not have follow Envoy's guide for edge proxies
 //! ("Configuring Envoy as an edge proxy"): its defaults suit a mesh, where clients are friends.
 
-use std::{iter, time::Duration};
+use std::time::Duration;
 
 use chancery_proto::{
     any,
@@ -18,7 +18,6 @@ use chancery_proto::{
                 CodecType, InternalAddressConfig, PathWithEscapedSlashesAction, RouteSpecifier,
                 ServerHeaderTransformation,
             },
-            http_filter,
         },
         listener::{Filter, FilterChain, Listener as EnvoyListener, filter},
         router::Router,
@@ -27,7 +26,9 @@ use chancery_proto::{
 };
 
 use super::{
-    cors, fault, rate_limit, route,
+    buffer, compression, cors, fault,
+    filter::always,
+    local_rate_limit, rate_limit, route,
     tls::{certificate, since, socket},
     value::{ads, duration, flag, number, socket_address},
 };
@@ -45,7 +46,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The listener of `fleet`, the fleet that `listener` names.
 pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
-    let Listener { name, fleet: _, address, port, protocol, route_delivery: _, timeouts: _ } = listener;
+    let Listener { name, fleet: _, address, port, protocol, route_delivery: _, timeouts: _, compression: _ } = listener;
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
         ListenerProtocol::Https(files) => {
@@ -75,15 +76,15 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
 
 /// What is done with the bytes of every connection, and with every request whatever its route.
 pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConnectionManager {
-    let Listener { name, fleet: _, address: _, port: _, protocol: _, route_delivery, timeouts } = listener;
+    let Listener { name, fleet: _, address: _, port: _, protocol: _, route_delivery, timeouts, compression: _ } =
+        listener;
     let routes = route::route_configuration_name(name, *route_delivery);
     let Timeouts { request_headers, request, stream_idle, connection_idle, max_connection } = timeouts;
-    let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
     HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: name.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
-        http_filters: iter::once(cors::filter()).chain(limits).chain([fault::filter(), router()]).collect(),
+        http_filters: filters(listener, fleet),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(*connection_idle)),
             max_connection_duration: max_connection.map(duration),
@@ -117,13 +118,22 @@ pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConn
     }
 }
 
+/// What every request passes, in order: what may refuse it comes first, and what costs a question after what does not.
+fn filters(listener: &Listener, fleet: &Fleet) -> Vec<HttpFilter> {
+    let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
+    let compression = listener.compression.iter().flat_map(compression::filters);
+    [cors::filter(), local_rate_limit::filter()]
+        .into_iter()
+        .chain(limits)
+        .chain([fault::filter(), buffer::filter()])
+        .chain(compression)
+        .chain([router()])
+        .collect()
+}
+
 /// The last filter of every chain: it does what the routes say.
 pub(crate) fn router() -> HttpFilter {
-    HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(any::pack_typed(&Router::default()))),
-        ..HttpFilter::default()
-    }
+    always("envoy.filters.http.router", any::pack_typed(&Router::default()))
 }
 
 /// TLS from files on the proxy. Envoy reads them when the listener arrives, and not again.

@@ -12,7 +12,9 @@
 //! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`], [`rate_limit`]); [`snapshot`]
 //! decides which of them a fleet gets, and what one edit changes.
 
+mod buffer;
 pub mod cluster;
+mod compression;
 pub mod constraints;
 mod cors;
 pub mod endpoint;
@@ -20,6 +22,7 @@ pub mod envoy_patch;
 mod fault;
 mod filter;
 pub mod listener;
+mod local_rate_limit;
 pub mod rate_limit;
 pub mod route;
 pub mod snapshot;

@@ -93,6 +93,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         protocol: ListenerProtocol::Http,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),
+        compression: None,
     }
 }
 

@@ -7,10 +7,12 @@ use std::{
 
 use chancery_control_plane::model::{
     Name,
+    compression::{Compression, CompressionAlgorithm},
     cors::{Cors, Origin},
     fault::{Abort, Delay, Fault},
     fleet::{OnFailure, RateLimiter},
     listener::TlsFiles,
+    local_rate_limit::LocalRateLimit,
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
     re2,
     retry::{Backoff, Retry, RetryCondition},
@@ -200,6 +202,12 @@ pub(crate) fn forward(service: &str) -> Forward {
     Forward::to(vec![Target { service: name(service), weight: 1 }])
 }
 
+/// Compression that uses every setting.
+pub(crate) fn every_compression() -> Compression {
+    let content_types = vec!["application/problem+json".into(), "a!#$&^_.+-/b".into()];
+    Compression { algorithms: CompressionAlgorithm::ALL.to_vec(), content_types, min_length: 30 }
+}
+
 /// Rules that together use every setting, each at its limits.
 pub(crate) fn every_rule() -> Vec<Rule> {
     let prefix = |path: &str| PathMatch::Prefix(path.into());
@@ -271,6 +279,13 @@ pub(crate) fn every_rule() -> Vec<Rule> {
             ],
             mirror: Some(Mirror { service: name("full"), percent: 1 }),
             timeout: Some(Duration::from_secs(24 * 3600)),
+            max_request_body: Some(64 * 1024 * 1024),
+            compress: false,
+            local_rate_limit: Some(LocalRateLimit {
+                requests: 1_000_000_000,
+                per: Duration::from_secs(1),
+                burst: 1_000_000_000,
+            }),
             idle_timeout: Some(Duration::from_millis(1)),
             max_stream_duration: Some(Duration::from_secs(24 * 3600)),
             upgrades: vec![Upgrade::Websocket],

@@ -49,8 +49,8 @@ use proptest::{collection, prelude::*, sample, strategy::ValueTree, test_runner:
 
 use crate::{
     catalog::{
-        every_limit, every_limiter, every_rule, every_service, every_tls, forward, name, respond, route, route_named,
-        rule, service,
+        every_compression, every_limit, every_limiter, every_rule, every_service, every_tls, forward, name, respond,
+        route, route_named, rule, service,
     },
     envoy::Envoy,
 };
@@ -89,6 +89,7 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                     max_connection: Some(Duration::from_secs(24 * 3600)),
                     ..Timeouts::default()
                 },
+                compression: Some(every_compression()),
             };
             let hosts = route.hosts.iter().map(|host| {
                 translate::route::virtual_host(&listener_name, host, [&route, &also], &limits, fleet).encode_to_vec()
@@ -253,6 +254,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
         protocol: ListenerProtocol::Http,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),
+        compression: None,
     };
     let hosts: Vec<VirtualHost> = route
         .hosts

@@ -9,7 +9,7 @@ use crate::model::{
     fleet::{OnFailure, RateLimiter},
     listener::{ListenerProtocol, RouteDelivery, Timeouts},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, WhenRedisIsDown},
-    route::{Action, Forward, ListenerRef, Match, Mirror, PathMatch, Respond, Rewrite, Rule, Target},
+    route::{Action, Forward, ListenerRef, Match, Mirror, PathMatch, Respond, Rule, Target},
     service::{
         Address, Breaker, LoadBalancing, ServiceProtocol, ServiceTls,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
@@ -101,6 +101,7 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         protocol: ListenerProtocol::Http,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),
+        compression: None,
     }))
 }
 

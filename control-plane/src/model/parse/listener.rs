@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::text;
+use super::{compression, text};
 use crate::model::{
     Name,
     listener::{Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems) -> Option<Listener> {
-    let ListenerSpec { fleet, address, port, protocol, tls, route_delivery, timeouts } = spec;
+    let ListenerSpec { fleet, address, port, protocol, tls, route_delivery, timeouts, compression } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
         None => Some(Ipv4Addr::UNSPECIFIED.into()),
@@ -42,6 +42,8 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         None => Timeouts::default(),
         Some(spec) => self::timeouts(spec, &mut problems.at("timeouts")),
     };
+    let compression =
+        compression.as_ref().and_then(|spec| compression::compression(spec, &mut problems.at("compression")));
     Some(Listener {
         name,
         fleet: fleet?,
@@ -50,6 +52,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         protocol: protocol?,
         route_delivery,
         timeouts,
+        compression,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::model::{
 
 mod cors;
 mod fault;
+mod local_rate_limit;
 mod matches;
 mod retry;
 mod rewrite;
@@ -60,11 +61,14 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         mirror,
         cors,
         fault,
+        max_request_body,
+        compress,
         timeout,
         idle_timeout,
         max_stream_duration,
         upgrades,
         retry,
+        local_rate_limit,
         rate_limits,
         headers: _,
     } = spec;
@@ -78,11 +82,14 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
             ("mirror", mirror.is_some()),
             ("cors", cors.is_some()),
             ("fault", fault.is_some()),
+            ("maxRequestBody", max_request_body.is_some()),
+            ("compress", compress.is_some()),
             ("timeout", timeout.is_some()),
             ("idleTimeout", idle_timeout.is_some()),
             ("maxStreamDuration", max_stream_duration.is_some()),
             ("upgrades", upgrades.is_some()),
             ("retry", retry.is_some()),
+            ("localRateLimit", local_rate_limit.is_some()),
             ("rateLimits", rate_limits.is_some()),
         ];
         for (field, _) in useless.iter().filter(|(_, given)| *given) {
@@ -112,6 +119,16 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
     let mirror = spec.mirror.as_ref().and_then(|spec| mirror(spec, &mut problems.at("mirror")));
     let cors = spec.cors.as_ref().and_then(|cors| cors::cors(cors, spec.r#match.as_ref(), &mut problems.at("cors")));
     let fault = spec.fault.as_ref().and_then(|spec| fault::fault(spec, &mut problems.at("fault")));
+    let max_request_body = spec.max_request_body.as_ref().and_then(|size| {
+        let mut problems = problems.at("maxRequestBody");
+        if spec.upgrades.is_some() {
+            problems.report("would wait for the end of a WebSocket; it does not go with upgrades");
+        }
+        problems.ok(text::size(size, "1B", "64MiB"))
+    });
+    let local_rate_limit = spec.local_rate_limit.as_ref();
+    let local_rate_limit =
+        local_rate_limit.and_then(|spec| local_rate_limit::local_rate_limit(spec, &mut problems.at("localRateLimit")));
     let mut time = |field: &str, time: &Option<DurationText>| {
         text::optional_duration(time.as_ref(), text::DAY, &mut problems.at(field))
     };
@@ -127,6 +144,9 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         mirror,
         cors: cors.map(Box::new),
         fault,
+        max_request_body,
+        compress: spec.compress.unwrap_or(true),
+        local_rate_limit,
         timeout,
         idle_timeout,
         max_stream_duration,

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{DurationText, NameText};
+use super::{CompressionSpec, DurationText, NameText};
 
 /// A port of a fleet. Routes refer to it as `fleet/listener`.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -27,6 +27,8 @@ pub struct ListenerSpec {
     pub route_delivery: Option<RouteDeliverySpec>,
     /// How long clients may take.
     pub timeouts: Option<ListenerTimeoutsSpec>,
+    /// How answers are compressed; not at all if it is not given.
+    pub compression: Option<CompressionSpec>,
 }
 
 /// How long clients may take: each 1ms to 24h.

@@ -4,12 +4,14 @@
 //! JSON Schema. The same schema drives the structural check (`shape`), so what is documented and what is
 //! accepted cannot drift apart. What the values mean is the business of `parse`.
 
+mod compression;
 mod cors;
 mod envelope;
 mod envoy_patch;
 mod fault;
 mod fleet;
 mod listener;
+mod local_rate_limit;
 mod matches;
 mod rate_limit;
 mod registration;
@@ -21,6 +23,7 @@ mod service;
 mod shape;
 mod tls;
 
+pub use compression::{CompressionAlgorithmSpec, CompressionSpec};
 pub use cors::CorsSpec;
 pub use envelope::Envelope;
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
@@ -30,6 +33,7 @@ pub use fleet::{
     RolloutGatesSpec, RolloutSpec,
 };
 pub use listener::{ListenerProtocolSpec, ListenerSpec, ListenerTimeoutsSpec, RouteDeliverySpec, TlsFilesSpec};
+pub use local_rate_limit::LocalRateLimitSpec;
 pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
 pub use rate_limit::{
     AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,
@@ -41,7 +45,7 @@ pub use route::{
     HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec, RegexRewriteSpec,
     RespondSpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec, UpgradeSpec,
 };
-pub use scalar::{DurationText, NameText};
+pub use scalar::{DurationText, NameText, SizeText};
 pub use schema::schema;
 pub use service::{
     AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, HealthCheckSpec, HedgingSpec,

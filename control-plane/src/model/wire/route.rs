@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{CorsSpec, DurationText, FaultSpec, MatchSpec, NameText, RetrySpec};
+use super::{CorsSpec, DurationText, FaultSpec, LocalRateLimitSpec, MatchSpec, NameText, RetrySpec, SizeText};
 
 /// Hosts and ordered rules on one or more listeners.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -42,6 +42,12 @@ pub struct RuleSpec {
     pub cors: Option<CorsSpec>,
     /// What some requests meet on purpose, for a while; only with `to`.
     pub fault: Option<FaultSpec>,
+    /// The longest body of a request, 1B to 64MiB; only with `to`, not with `upgrades`. Each request is kept at the proxy until it is
+    /// whole; a longer one is answered with 413.
+    pub max_request_body: Option<SizeText>,
+    /// Whether answers are compressed, where the listener has `compression`; only with `to`.
+    #[schema(default = true)]
+    pub compress: Option<bool>,
     /// The time for the whole answer, retries included, 1ms to 24h; only with `to`; the fleet's default if it is not given.
     pub timeout: Option<DurationText>,
     /// The time for which request and answer may stand still, 1ms to 24h; only with `to`. If it is not given: `streamIdle` of the
@@ -54,6 +60,8 @@ pub struct RuleSpec {
     pub upgrades: Option<Vec<UpgradeSpec>>,
     /// When and how a request is tried again; only with `to`; never if it is not given.
     pub retry: Option<RetrySpec>,
+    /// How many requests each proxy admits by itself; only with `to`.
+    pub local_rate_limit: Option<LocalRateLimitSpec>,
     /// Names of the limits that apply; only with `to`. A request must be within all of them.
     #[schema(max_items = 10)]
     pub rate_limits: Option<Vec<NameText>>,

@@ -15,6 +15,7 @@ use crate::{
     model::{
         cors::{Cors, Origin},
         fault::{Abort, Fault},
+        local_rate_limit::LocalRateLimit,
         retry::{Backoff, Retry, RetryCondition},
         route::{
             HeaderChanges, Match, Mirror, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Target,
@@ -72,6 +73,9 @@ fn forwarding_with_everything() {
         mirror: Some(Mirror { service: name("checkout-next"), percent: 5 }),
         cors: None,
         fault: None,
+        max_request_body: None,
+        compress: true,
+        local_rate_limit: None,
         timeout: Some(Duration::from_secs(600)),
         idle_timeout: None,
         max_stream_duration: Some(Duration::from_secs(3600)),
@@ -201,6 +205,21 @@ fn a_fault_is_told_beside_limits() {
         told.get_key_value("chancery.fault").map(|(k, v)| (k.clone(), v.clone())),
         Some(crate::translate::fault::per_route(&fault))
     );
+}
+
+#[test]
+fn filters_are_told_what_a_rule_says_and_nothing_else() {
+    let told = |forward: &Forward| action::per_filter(forward, &Limits::new()).into_keys().collect::<Vec<_>>();
+    assert_eq!(told(&to("shop")), Vec::<String>::new());
+    let limit = LocalRateLimit { requests: 1, per: Duration::from_secs(1), burst: 1 };
+    let all = Forward { max_request_body: Some(1), compress: false, local_rate_limit: Some(limit), ..to("shop") };
+    let expected = [
+        "chancery.compression.brotli",
+        "chancery.compression.gzip",
+        "envoy.filters.http.buffer",
+        "envoy.filters.http.local_ratelimit",
+    ];
+    assert_eq!(told(&all), expected);
 }
 
 #[test]
