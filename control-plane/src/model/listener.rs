@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Name, compression::Compression};
+use super::{Name, access::Access, compression::Compression, service::tls::Authorities};
 
 /// A listener, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,19 @@ pub struct Listener {
     pub timeouts: Timeouts,
     /// How answers are compressed; not at all by default.
     pub compression: Option<Compression>,
+    /// What clients prove of themselves; only with [`ListenerProtocol::Https`].
+    pub clients: Option<Clients>,
+    /// Who may send requests; whoever does by default.
+    pub access: Option<Access>,
+}
+
+/// What clients prove of themselves by certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clients {
+    /// Whose certificates are accepted; never [`Authorities::System`].
+    pub authorities: Authorities,
+    /// Whether a client without a certificate is turned away in the handshake.
+    pub required: bool,
 }
 
 /// How long clients may take. The defaults suit clients that are strangers.

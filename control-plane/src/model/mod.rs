@@ -3,6 +3,7 @@
 //! Wire documents (`wire`, with serde and schema) become the types here once (`parse`), with every
 //! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
 
+pub mod access;
 mod catalog;
 mod check;
 pub mod compression;

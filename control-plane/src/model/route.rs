@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use super::{Name, cors::Cors, fault::Fault, local_rate_limit::LocalRateLimit, retry::Retry};
+use super::{Name, access::Access, cors::Cors, fault::Fault, local_rate_limit::LocalRateLimit, retry::Retry};
 
 /// A route, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,6 +171,8 @@ pub struct Forward {
     pub mirror: Option<Mirror>,
     /// Who may use it from pages of other origins; nobody by default. Boxed, for it is large and few rules have it.
     pub cors: Option<Box<Cors>>,
+    /// Who may use it, besides what the listener says; boxed as `cors` is.
+    pub access: Option<Box<Access>>,
     /// What some requests meet on purpose.
     pub fault: Option<Fault>,
     /// The longest body of a request, in bytes, at least 1; the proxy keeps it until it is whole.
@@ -201,6 +203,7 @@ impl Forward {
             rewrite: Rewrite::default(),
             mirror: None,
             cors: None,
+            access: None,
             fault: None,
             max_request_body: None,
             compress: true,

@@ -26,15 +26,15 @@ use chancery_proto::{
 };
 
 use super::{
-    buffer, compression, cors, fault,
+    access, buffer, compression, cors, fault,
     filter::always,
     local_rate_limit, rate_limit, route,
-    tls::{certificate, since, socket},
+    tls::{certificate, since, socket, validation},
     value::{ads, duration, flag, number, socket_address},
 };
 use crate::model::{
     fleet::Fleet,
-    listener::{Listener, ListenerProtocol, Timeouts, TlsFiles},
+    listener::{Clients, Listener, ListenerProtocol, Timeouts, TlsFiles},
     service::tls::TlsVersion,
 };
 
@@ -46,11 +46,22 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The listener of `fleet`, the fleet that `listener` names.
 pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
-    let Listener { name, fleet: _, address, port, protocol, route_delivery: _, timeouts: _, compression: _ } = listener;
+    let Listener {
+        name,
+        fleet: _,
+        address,
+        port,
+        protocol,
+        route_delivery: _,
+        timeouts: _,
+        compression: _,
+        clients,
+        access: _,
+    } = listener;
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
         ListenerProtocol::Https(files) => {
-            (Some(socket(any::pack_typed(&tls_context(files)))), Some(duration(HANDSHAKE)))
+            (Some(socket(any::pack_typed(&tls_context(files, clients.as_ref())))), Some(duration(HANDSHAKE)))
         }
     };
     let connection_manager = Filter {
@@ -76,8 +87,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
 
 /// What is done with the bytes of every connection, and with every request whatever its route.
 pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConnectionManager {
-    let Listener { name, fleet: _, address: _, port: _, protocol: _, route_delivery, timeouts, compression: _ } =
-        listener;
+    let Listener { name, route_delivery, timeouts, .. } = listener;
     let routes = route::route_configuration_name(name, *route_delivery);
     let Timeouts { request_headers, request, stream_idle, connection_idle, max_connection } = timeouts;
     HttpConnectionManager {
@@ -122,8 +132,11 @@ pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConn
 fn filters(listener: &Listener, fleet: &Fleet) -> Vec<HttpFilter> {
     let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
     let compression = listener.compression.iter().flat_map(compression::filters);
-    [cors::filter(), local_rate_limit::filter()]
+    let access = listener.access.iter().map(access::of_listener).chain([access::filter()]);
+    [cors::filter()]
         .into_iter()
+        .chain(access)
+        .chain([local_rate_limit::filter()])
         .chain(limits)
         .chain([fault::filter(), buffer::filter()])
         .chain(compression)
@@ -137,14 +150,16 @@ pub(crate) fn router() -> HttpFilter {
 }
 
 /// TLS from files on the proxy. Envoy reads them when the listener arrives, and not again.
-pub(super) fn tls_context(files: &TlsFiles) -> DownstreamTlsContext {
+pub(super) fn tls_context(files: &TlsFiles, clients: Option<&Clients>) -> DownstreamTlsContext {
     DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(since(TlsVersion::V1_2)),
             tls_certificates: vec![certificate(files)],
             alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            validation_context_type: clients.map(|clients| validation(&clients.authorities, Vec::new())),
             ..CommonTlsContext::default()
         }),
+        require_client_certificate: clients.map(|clients| flag(clients.required)),
         ..DownstreamTlsContext::default()
     }
 }
@@ -152,7 +167,7 @@ pub(super) fn tls_context(files: &TlsFiles) -> DownstreamTlsContext {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::listener::RouteDelivery;
+    use crate::model::{listener::RouteDelivery, service::tls::Authorities};
     use crate::translate::testing::{fleet, http_listener, snapshot};
 
     fn web(protocol: ListenerProtocol) -> Listener {
@@ -171,7 +186,16 @@ mod tests {
     #[test]
     fn https() {
         insta::assert_snapshot!(snapshot(&listener(&web(ListenerProtocol::Https(files())), &fleet("edge"))));
-        insta::assert_snapshot!(snapshot(&tls_context(&files())));
+        insta::assert_snapshot!(snapshot(&tls_context(&files(), None)));
+    }
+
+    #[test]
+    fn clients_prove_who_they_are_where_a_listener_asks() {
+        let clients = Clients { authorities: Authorities::File("/etc/tls/ca.crt".into()), required: true };
+        insta::assert_snapshot!(snapshot(&tls_context(&files(), Some(&clients))));
+        let may = Clients { authorities: Authorities::Mesh, required: false };
+        let context = tls_context(&files(), Some(&may));
+        assert_eq!(context.require_client_certificate, Some(flag(false)));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`], [`rate_limit`]); [`snapshot`]
 //! decides which of them a fleet gets, and what one edit changes.
 
+mod access;
 mod buffer;
 pub mod cluster;
 mod compression;

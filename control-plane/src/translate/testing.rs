@@ -94,6 +94,8 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),
         compression: None,
+        clients: None,
+        access: None,
     }
 }
 

@@ -1,12 +1,13 @@
 //! Services and routes that together use every setting, each at its limits.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
 use chancery_control_plane::model::{
     Name,
+    access::{Access, Caller, Network},
     compression::{Compression, CompressionAlgorithm},
     cors::{Cors, Origin},
     fault::{Abort, Delay, Fault},
@@ -202,6 +203,29 @@ pub(crate) fn forward(service: &str) -> Forward {
     Forward::to(vec![Target { service: name(service), weight: 1 }])
 }
 
+/// Callers of every kind, allowed and denied.
+pub(crate) fn every_access() -> Access {
+    let caller = |clients, networks, headers| Caller { clients, networks, headers };
+    let clients = vec![
+        Peer::Uri("spiffe://example.com/billing".into()),
+        Peer::UriPrefix("spiffe://example.com/".into()),
+        Peer::Dns("api.example.com".into()),
+        Peer::Ip(Ipv6Addr::LOCALHOST.into()),
+    ];
+    let network = |address: IpAddr, length| Network { address, length };
+    let networks = vec![
+        network(Ipv4Addr::UNSPECIFIED.into(), 0),
+        network(Ipv4Addr::LOCALHOST.into(), 32),
+        network(Ipv6Addr::LOCALHOST.into(), 128),
+    ];
+    let headers = || every_condition()[0].matches.headers.clone();
+    let all = caller(clients, networks.clone(), headers());
+    Access {
+        allow: Some(vec![all.clone(), caller(vec![], networks, vec![])]),
+        deny: vec![all, caller(vec![], vec![], headers())],
+    }
+}
+
 /// Compression that uses every setting.
 pub(crate) fn every_compression() -> Compression {
     let content_types = vec!["application/problem+json".into(), "a!#$&^_.+-/b".into()];
@@ -279,6 +303,7 @@ pub(crate) fn every_rule() -> Vec<Rule> {
             ],
             mirror: Some(Mirror { service: name("full"), percent: 1 }),
             timeout: Some(Duration::from_secs(24 * 3600)),
+            access: Some(every_access().into()),
             max_request_body: Some(64 * 1024 * 1024),
             compress: false,
             local_rate_limit: Some(LocalRateLimit {

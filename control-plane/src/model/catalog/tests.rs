@@ -102,6 +102,8 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),
         compression: None,
+        clients: None,
+        access: None,
     }))
 }
 

@@ -7,6 +7,7 @@
 //! Invariant: what comes out satisfies every promise in the doc comments of the parsed types, and everything in it
 //! is within Envoy's own limits; only references between resources remain to be checked (see `check`).
 
+mod access;
 mod compression;
 mod document;
 mod envoy_patch;

@@ -1,6 +1,6 @@
 //! What one rule of a route means.
 
-use super::{host, path, text};
+use super::{access, host, path, text};
 use crate::model::{
     Name,
     problem::Problems,
@@ -14,7 +14,7 @@ use crate::model::{
 mod cors;
 mod fault;
 mod local_rate_limit;
-mod matches;
+pub(super) mod matches;
 mod retry;
 mod rewrite;
 
@@ -60,6 +60,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         rewrite,
         mirror,
         cors,
+        access,
         fault,
         max_request_body,
         compress,
@@ -81,6 +82,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
             ("rewrite", rewrite.is_some()),
             ("mirror", mirror.is_some()),
             ("cors", cors.is_some()),
+            ("access", access.is_some()),
             ("fault", fault.is_some()),
             ("maxRequestBody", max_request_body.is_some()),
             ("compress", compress.is_some()),
@@ -118,6 +120,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
     };
     let mirror = spec.mirror.as_ref().and_then(|spec| mirror(spec, &mut problems.at("mirror")));
     let cors = spec.cors.as_ref().and_then(|cors| cors::cors(cors, spec.r#match.as_ref(), &mut problems.at("cors")));
+    let access = spec.access.as_ref().and_then(|spec| access::access(spec, &mut problems.at("access")));
     let fault = spec.fault.as_ref().and_then(|spec| fault::fault(spec, &mut problems.at("fault")));
     let max_request_body = spec.max_request_body.as_ref().and_then(|size| {
         let mut problems = problems.at("maxRequestBody");
@@ -143,6 +146,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         rewrite,
         mirror,
         cors: cors.map(Box::new),
+        access: access.map(Box::new),
         fault,
         max_request_body,
         compress: spec.compress.unwrap_or(true),

@@ -4,6 +4,7 @@
 //! JSON Schema. The same schema drives the structural check (`shape`), so what is documented and what is
 //! accepted cannot drift apart. What the values mean is the business of `parse`.
 
+mod access;
 mod compression;
 mod cors;
 mod envelope;
@@ -23,6 +24,7 @@ mod service;
 mod shape;
 mod tls;
 
+pub use access::{AccessSpec, CallerSpec};
 pub use compression::{CompressionAlgorithmSpec, CompressionSpec};
 pub use cors::CorsSpec;
 pub use envelope::Envelope;
@@ -32,7 +34,9 @@ pub use fleet::{
     CanarySpec, ErrorRateGateSpec, FleetDefaultsSpec, FleetSpec, OnFailureSpec, OnRolloutFailureSpec, RateLimiterSpec,
     RolloutGatesSpec, RolloutSpec,
 };
-pub use listener::{ListenerProtocolSpec, ListenerSpec, ListenerTimeoutsSpec, RouteDeliverySpec, TlsFilesSpec};
+pub use listener::{
+    ClientsSpec, ListenerProtocolSpec, ListenerSpec, ListenerTimeoutsSpec, ListenerTlsSpec, RouteDeliverySpec,
+};
 pub use local_rate_limit::LocalRateLimitSpec;
 pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
 pub use rate_limit::{

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{CorsSpec, DurationText, FaultSpec, LocalRateLimitSpec, MatchSpec, NameText, RetrySpec, SizeText};
+use super::{
+    AccessSpec, CorsSpec, DurationText, FaultSpec, LocalRateLimitSpec, MatchSpec, NameText, RetrySpec, SizeText,
+};
 
 /// Hosts and ordered rules on one or more listeners.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -40,6 +42,8 @@ pub struct RuleSpec {
     pub mirror: Option<MirrorSpec>,
     /// Which pages of other origins may use it; only with `to`.
     pub cors: Option<CorsSpec>,
+    /// Who may use it, besides what the listener says; only with `to`; everybody if it is not given.
+    pub access: Option<AccessSpec>,
     /// What some requests meet on purpose, for a while; only with `to`.
     pub fault: Option<FaultSpec>,
     /// The longest body of a request, 1B to 64MiB; only with `to`, not with `upgrades`. Each request is kept at the proxy until it is

@@ -22,6 +22,7 @@ use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Acti
 
 pub use configuration::{placeholder, route_configuration, route_configuration_by_host, route_configuration_name};
 pub use encode::encode_virtual_host;
+pub(super) use matching::header;
 use order::Claim;
 
 use crate::model::{

@@ -13,6 +13,7 @@ use chancery_proto::{
 use super::*;
 use crate::{
     model::{
+        access::Access,
         cors::{Cors, Origin},
         fault::{Abort, Fault},
         local_rate_limit::LocalRateLimit,
@@ -72,6 +73,7 @@ fn forwarding_with_everything() {
         rewrite: Rewrite { path: Some(PathRewrite::Prefix("/".into())), host: Some("checkout.internal".into()) },
         mirror: Some(Mirror { service: name("checkout-next"), percent: 5 }),
         cors: None,
+        access: None,
         fault: None,
         max_request_body: None,
         compress: true,
@@ -212,8 +214,15 @@ fn filters_are_told_what_a_rule_says_and_nothing_else() {
     let told = |forward: &Forward| action::per_filter(forward, &Limits::new()).into_keys().collect::<Vec<_>>();
     assert_eq!(told(&to("shop")), Vec::<String>::new());
     let limit = LocalRateLimit { requests: 1, per: Duration::from_secs(1), burst: 1 };
-    let all = Forward { max_request_body: Some(1), compress: false, local_rate_limit: Some(limit), ..to("shop") };
+    let all = Forward {
+        access: Some(Access { allow: Some(vec![]), deny: vec![] }.into()),
+        max_request_body: Some(1),
+        compress: false,
+        local_rate_limit: Some(limit),
+        ..to("shop")
+    };
     let expected = [
+        "chancery.access.rule",
         "chancery.compression.brotli",
         "chancery.compression.gzip",
         "envoy.filters.http.buffer",
