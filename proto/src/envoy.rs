@@ -18,9 +18,10 @@ pub use envoy_types::pb::envoy::{
             common::{fault::v3 as fault, set_filter_state::v3 as filter_state},
             http::{
                 buffer::v3 as buffer_filter, composite::v3 as composite_filter, compressor::v3 as compressor_filter,
-                cors::v3 as cors, fault::v3 as fault_filter, local_ratelimit::v3 as local_rate_limit_filter,
-                rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
-                rbac::v3 as rbac_filter, router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
+                cors::v3 as cors, fault::v3 as fault_filter, jwt_authn::v3 as jwt_filter,
+                local_ratelimit::v3 as local_rate_limit_filter, rate_limit_quota::v3 as rate_limit_quota_filter,
+                ratelimit::v3 as rate_limit_filter, rbac::v3 as rbac_filter, router::v3 as router,
+                set_filter_state::v3 as set_filter_state_filter,
             },
             network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
         },

@@ -184,6 +184,11 @@ fn put_route(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &m
             problems.at("service").report(missing(&service));
         }
     };
+    for (index, provider) in route.jwt_providers.iter().enumerate() {
+        if let Some(service) = provider.service() {
+            exists(service, &mut problems.at("jwtProviders").index(index).at("keys"));
+        }
+    }
     for (index, rule) in route.rules.iter().enumerate() {
         let Action::Forward(forward) = &rule.action else { continue };
         let mut problems = problems.at("rules");

@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod envoy_patch;
 pub mod fault;
 pub mod fleet;
+pub mod jwt;
 pub mod listener;
 pub mod local_rate_limit;
 mod name;

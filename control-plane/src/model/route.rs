@@ -1,8 +1,16 @@
 //! Hosts and ordered rules on one or more listeners.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
-use super::{Name, access::Access, cors::Cors, fault::Fault, local_rate_limit::LocalRateLimit, retry::Retry};
+use super::{
+    Name,
+    access::Access,
+    cors::Cors,
+    fault::Fault,
+    jwt::{Jwt, JwtProvider},
+    local_rate_limit::LocalRateLimit,
+    retry::Retry,
+};
 
 /// A route, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,15 +21,19 @@ pub struct Route {
     pub listeners: Vec<ListenerRef>,
     /// The hosts it claims, without duplicates.
     pub hosts: Vec<HostPattern>,
+    /// Who may have issued tokens; rules hold those that they name.
+    pub jwt_providers: Vec<Arc<JwtProvider>>,
     /// The rules; the first that matches decides.
     pub rules: Vec<Rule>,
 }
 
 impl Route {
-    /// The services its rules send to, copies of requests included, each once.
+    /// The services its rules send to, copies of requests included, or that are asked for keys, each once.
     pub fn services(&self) -> BTreeSet<&Name> {
         let targets = self.forwards().flat_map(|forward| forward.to.iter().map(|target| &target.service));
-        targets.chain(self.forwards().filter_map(|forward| Some(&forward.mirror.as_ref()?.service))).collect()
+        let copies = self.forwards().filter_map(|forward| Some(&forward.mirror.as_ref()?.service));
+        let asked = self.jwt_providers.iter().filter_map(|provider| provider.service());
+        targets.chain(copies).chain(asked).collect()
     }
 
     /// The limits that apply to its rules, each once.
@@ -173,6 +185,8 @@ pub struct Forward {
     pub cors: Option<Box<Cors>>,
     /// Who may use it, besides what the listener says; boxed as `cors` is.
     pub access: Option<Box<Access>>,
+    /// What the tokens of requests have to be; boxed as `cors` is.
+    pub jwt: Option<Box<Jwt>>,
     /// What some requests meet on purpose.
     pub fault: Option<Fault>,
     /// The longest body of a request, in bytes, at least 1; the proxy keeps it until it is whole.
@@ -204,6 +218,7 @@ impl Forward {
             mirror: None,
             cors: None,
             access: None,
+            jwt: None,
             fault: None,
             max_request_body: None,
             compress: true,

@@ -28,7 +28,7 @@ use chancery_proto::{
 use super::{
     access, buffer, compression, cors, fault,
     filter::always,
-    local_rate_limit, rate_limit, route,
+    jwt, local_rate_limit, rate_limit, route,
     tls::{certificate, since, socket, validation},
     value::{ads, duration, flag, number, socket_address},
 };
@@ -133,7 +133,7 @@ fn filters(listener: &Listener, fleet: &Fleet) -> Vec<HttpFilter> {
     let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
     let compression = listener.compression.iter().flat_map(compression::filters);
     let access = listener.access.iter().map(access::of_listener).chain([access::filter()]);
-    [cors::filter()]
+    [cors::filter(), jwt::filter()]
         .into_iter()
         .chain(access)
         .chain([local_rate_limit::filter()])

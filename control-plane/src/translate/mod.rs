@@ -15,6 +15,7 @@
 mod access;
 mod buffer;
 pub mod cluster;
+mod composite;
 mod compression;
 pub mod constraints;
 mod cors;
@@ -22,6 +23,7 @@ pub mod endpoint;
 pub mod envoy_patch;
 mod fault;
 mod filter;
+mod jwt;
 pub mod listener;
 mod local_rate_limit;
 pub mod rate_limit;

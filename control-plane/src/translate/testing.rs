@@ -182,6 +182,7 @@ pub(crate) fn route(text: &str, rules: Vec<Rule>) -> Route {
         name: name(text),
         listeners: vec![ListenerRef { fleet: name("edge"), listener: name("web") }],
         hosts: vec![HostPattern::Exact("shop.example.com".into())],
+        jwt_providers: Vec::new(),
         rules,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use chancery_control_plane::model::{
     cors::{Cors, Origin},
     fault::{Abort, Delay, Fault},
     fleet::{OnFailure, RateLimiter},
+    jwt::{Jwt, JwtProvider, Keys},
     listener::TlsFiles,
     local_rate_limit::LocalRateLimit,
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
@@ -171,6 +173,7 @@ pub(crate) fn route_named(text: &str) -> Route {
         name: name(text),
         listeners: vec![ListenerRef { fleet: name("edge"), listener: name("web") }],
         hosts: vec![],
+        jwt_providers: vec![],
         rules: vec![],
     }
 }
@@ -226,6 +229,32 @@ pub(crate) fn every_access() -> Access {
     }
 }
 
+/// Tokens of issuers with every kind of keys; asks the service `checkout`.
+pub(crate) fn every_jwt() -> Vec<Jwt> {
+    let provider = |text: &str, keys, more: bool| {
+        Arc::new(JwtProvider {
+            name: name(text),
+            issuer: "https://auth.example.com/".into(),
+            audiences: if more { vec!["shop".into(), "api".into()] } else { vec![] },
+            keys,
+            header: more.then(|| "x-token".into()),
+            forward: more,
+            claims: if more { vec![("realm.role".into(), "x-role".into())] } else { vec![] },
+        })
+    };
+    let set = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let remote = Keys::Remote {
+        service: name("checkout"),
+        host: "[::1]".into(),
+        path: "/jwks.json?a=b".into(),
+        cache: Duration::from_secs(1),
+    };
+    let providers = vec![provider("inline", Keys::Inline(set.into()), false), provider("remote", remote, true)];
+    [(true, false), (false, true), (false, false)]
+        .map(|(all, allow_missing)| Jwt { providers: providers.clone(), all, allow_missing })
+        .into()
+}
+
 /// Compression that uses every setting.
 pub(crate) fn every_compression() -> Compression {
     let content_types = vec!["application/problem+json".into(), "a!#$&^_.+-/b".into()];
@@ -273,6 +302,11 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         credentials: false,
     };
     rules.push(rule(prefix("/cors"), Action::Forward(Forward { cors: Some(cors.into()), ..forward("checkout") })));
+    rules.extend(
+        every_jwt()
+            .into_iter()
+            .map(|jwt| rule(prefix("/jwt"), Action::Forward(Forward { jwt: Some(jwt.into()), ..forward("checkout") }))),
+    );
     let delay = Delay { time: Duration::from_secs(60), percent: 100 };
     let abort = Abort { status: 599, percent: 1 };
     for (delay, abort) in [(Some(delay), None), (None, Some(abort)), (Some(delay), Some(abort))] {

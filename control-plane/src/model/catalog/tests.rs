@@ -173,6 +173,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
         name: name(text),
         listeners: places.iter().map(place).collect(),
         hosts: hosts.iter().map(host).collect(),
+        jwt_providers: Vec::new(),
         rules: rules.iter().map(rule).collect(),
     }))
 }

@@ -13,6 +13,7 @@ mod document;
 mod envoy_patch;
 mod fleet;
 mod host;
+mod jwt;
 mod listener;
 mod path;
 mod rate_limit;

@@ -1,6 +1,10 @@
 //! What one rule of a route means.
 
-use super::{access, host, path, text};
+use super::{
+    access, host,
+    jwt::{self, Providers},
+    path, text,
+};
 use crate::model::{
     Name,
     problem::Problems,
@@ -32,12 +36,12 @@ const DEFAULT_WEIGHT: u32 = 1;
 /// Every request, as a percentage.
 const ALL: u32 = 100;
 
-pub(super) fn rule(spec: &RuleSpec, problems: &mut Problems) -> Option<Rule> {
+pub(super) fn rule(spec: &RuleSpec, providers: &Providers<'_>, problems: &mut Problems) -> Option<Rule> {
     let headers = spec.headers.clone().unwrap_or_default();
     let matches = matches::matches(spec.r#match.as_ref(), &mut problems.at("match"));
     // Without a known path condition, nothing is said about what goes with it.
     let path = matches.as_ref().map(|matches| &matches.path);
-    let action = action(spec, path, problems);
+    let action = action(spec, path, providers, problems);
     let mut place = problems.at("headers");
     let request_headers = header_changes(headers.request, &mut place.at("request"));
     let response_headers = header_changes(headers.response, &mut place.at("response"));
@@ -51,7 +55,12 @@ pub(super) fn rule(spec: &RuleSpec, problems: &mut Problems) -> Option<Rule> {
 }
 
 /// Exactly one of the three, each parsed if it is given.
-fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Action> {
+fn action(
+    spec: &RuleSpec,
+    path: Option<&PathMatch>,
+    providers: &Providers<'_>,
+    problems: &mut Problems,
+) -> Option<Action> {
     let RuleSpec {
         r#match: _,
         to,
@@ -61,6 +70,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         mirror,
         cors,
         access,
+        jwt,
         fault,
         max_request_body,
         compress,
@@ -74,7 +84,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         headers: _,
     } = spec;
     let before = problems.count();
-    let forward = to.as_ref().map(|to| forward(to, spec, path, problems).map(Action::Forward));
+    let forward = to.as_ref().map(|to| forward(to, spec, path, providers, problems).map(Action::Forward));
     let redirect = other.as_ref().map(|spec| redirect(spec, path, &mut problems.at("redirect")).map(Action::Redirect));
     let respond = answer.as_ref().map(|spec| respond(spec, &mut problems.at("respond")).map(Action::Respond));
     if forward.is_none() {
@@ -83,6 +93,7 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
             ("mirror", mirror.is_some()),
             ("cors", cors.is_some()),
             ("access", access.is_some()),
+            ("jwt", jwt.is_some()),
             ("fault", fault.is_some()),
             ("maxRequestBody", max_request_body.is_some()),
             ("compress", compress.is_some()),
@@ -112,7 +123,13 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
     }
 }
 
-fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Forward> {
+fn forward(
+    to: &[TargetSpec],
+    spec: &RuleSpec,
+    path: Option<&PathMatch>,
+    providers: &Providers<'_>,
+    problems: &mut Problems,
+) -> Option<Forward> {
     let targets = targets(to, &mut problems.at("to"));
     let rewrite = match &spec.rewrite {
         None => Rewrite::default(),
@@ -121,6 +138,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
     let mirror = spec.mirror.as_ref().and_then(|spec| mirror(spec, &mut problems.at("mirror")));
     let cors = spec.cors.as_ref().and_then(|cors| cors::cors(cors, spec.r#match.as_ref(), &mut problems.at("cors")));
     let access = spec.access.as_ref().and_then(|spec| access::access(spec, &mut problems.at("access")));
+    let jwt = spec.jwt.as_ref().and_then(|spec| jwt::jwt(spec, providers, &mut problems.at("jwt")));
     let fault = spec.fault.as_ref().and_then(|spec| fault::fault(spec, &mut problems.at("fault")));
     let max_request_body = spec.max_request_body.as_ref().and_then(|size| {
         let mut problems = problems.at("maxRequestBody");
@@ -147,6 +165,7 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
         mirror,
         cors: cors.map(Box::new),
         access: access.map(Box::new),
+        jwt: jwt.map(Box::new),
         fault,
         max_request_body,
         compress: spec.compress.unwrap_or(true),

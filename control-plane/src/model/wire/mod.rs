@@ -11,6 +11,7 @@ mod envelope;
 mod envoy_patch;
 mod fault;
 mod fleet;
+mod jwt;
 mod listener;
 mod local_rate_limit;
 mod matches;
@@ -34,6 +35,7 @@ pub use fleet::{
     CanarySpec, ErrorRateGateSpec, FleetDefaultsSpec, FleetSpec, OnFailureSpec, OnRolloutFailureSpec, RateLimiterSpec,
     RolloutGatesSpec, RolloutSpec,
 };
+pub use jwt::{JwtClaimSpec, JwtKeysSpec, JwtProviderSpec, JwtSpec};
 pub use listener::{
     ClientsSpec, ListenerProtocolSpec, ListenerSpec, ListenerTimeoutsSpec, ListenerTlsSpec, RouteDeliverySpec,
 };

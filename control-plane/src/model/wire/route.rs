@@ -4,7 +4,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
-    AccessSpec, CorsSpec, DurationText, FaultSpec, LocalRateLimitSpec, MatchSpec, NameText, RetrySpec, SizeText,
+    AccessSpec, CorsSpec, DurationText, FaultSpec, JwtProviderSpec, JwtSpec, LocalRateLimitSpec, MatchSpec, NameText,
+    RetrySpec, SizeText,
 };
 
 /// Hosts and ordered rules on one or more listeners.
@@ -18,6 +19,9 @@ pub struct RouteSpec {
     /// address (IPv6 in brackets); without a port.
     #[schema(min_items = 1, max_items = 100, examples(json!(["checkout.example.com", "*.example.com"])))]
     pub hosts: Vec<String>,
+    /// Who issues tokens, for the rules to name.
+    #[schema(max_items = 20)]
+    pub jwt_providers: Option<Vec<JwtProviderSpec>>,
     /// The rules; the first that matches decides.
     #[schema(min_items = 1, max_items = 500)]
     pub rules: Vec<RuleSpec>,
@@ -44,6 +48,8 @@ pub struct RuleSpec {
     pub cors: Option<CorsSpec>,
     /// Who may use it, besides what the listener says; only with `to`; everybody if it is not given.
     pub access: Option<AccessSpec>,
+    /// What the tokens of requests have to be; only with `to`; nothing is looked at if it is not given.
+    pub jwt: Option<JwtSpec>,
     /// What some requests meet on purpose, for a while; only with `to`.
     pub fault: Option<FaultSpec>,
     /// The longest body of a request, 1B to 64MiB; only with `to`, not with `upgrades`. Each request is kept at the proxy until it is

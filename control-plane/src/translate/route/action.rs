@@ -32,7 +32,7 @@ use crate::{
         route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Target, Upgrade},
     },
     translate::{
-        access, buffer, compression, cors, fault, local_rate_limit, rate_limit,
+        access, buffer, compression, cors, fault, jwt, local_rate_limit, rate_limit,
         value::{duration, flag, number, percent, regex},
     },
 };
@@ -45,6 +45,7 @@ pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> Rou
         mirror,
         cors: _,
         access: _,
+        jwt: _,
         fault: _,
         max_request_body: _,
         compress: _,
@@ -99,6 +100,7 @@ pub(super) fn per_filter(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<Str
     let mut filters = rate_limit::per_route(&limits);
     filters.extend(forward.cors.as_deref().map(cors::per_route));
     filters.extend(forward.access.as_deref().map(access::per_route));
+    filters.extend(forward.jwt.as_deref().map(jwt::per_route));
     filters.extend(forward.fault.as_ref().map(fault::per_route));
     filters.extend(forward.max_request_body.map(buffer::per_route));
     filters.extend(forward.local_rate_limit.as_ref().map(local_rate_limit::per_route));

@@ -16,6 +16,7 @@ use crate::{
         access::Access,
         cors::{Cors, Origin},
         fault::{Abort, Fault},
+        jwt::Jwt,
         local_rate_limit::LocalRateLimit,
         retry::{Backoff, Retry, RetryCondition},
         route::{
@@ -74,6 +75,7 @@ fn forwarding_with_everything() {
         mirror: Some(Mirror { service: name("checkout-next"), percent: 5 }),
         cors: None,
         access: None,
+        jwt: None,
         fault: None,
         max_request_body: None,
         compress: true,
@@ -216,6 +218,7 @@ fn filters_are_told_what_a_rule_says_and_nothing_else() {
     let limit = LocalRateLimit { requests: 1, per: Duration::from_secs(1), burst: 1 };
     let all = Forward {
         access: Some(Access { allow: Some(vec![]), deny: vec![] }.into()),
+        jwt: Some(Jwt { providers: vec![], all: false, allow_missing: true }.into()),
         max_request_body: Some(1),
         compress: false,
         local_rate_limit: Some(limit),
@@ -225,6 +228,7 @@ fn filters_are_told_what_a_rule_says_and_nothing_else() {
         "chancery.access.rule",
         "chancery.compression.brotli",
         "chancery.compression.gzip",
+        "chancery.jwt",
         "envoy.filters.http.buffer",
         "envoy.filters.http.local_ratelimit",
     ];
