@@ -162,6 +162,7 @@ pub enum ValueMatch {
 }
 
 /// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "nearly all rules forward, and a box would be an allocation for each")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// It goes to a service.
