@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 mod events;
 mod failure;
 mod fixture;
+mod history;
 mod hostile;
 mod load;
 mod resources;

@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use time::OffsetDateTime;
 
-use super::{ChangeSet, CommitError, Edit, Expect};
+use super::{ChangeSet, CommitError, Edit, Expect, prune::pruned};
 use crate::{
-    model::{Document, Entry, Key, Problems, Resource, fault, parse},
+    model::{Catalog, Document, Entry, Key, Problems, Resource, fault, parse},
     replica::Current,
 };
 
@@ -88,6 +88,16 @@ pub(super) fn parse_edits(set: &ChangeSet, current: &Current) -> Result<Vec<Pars
     }
     found.sort();
     Err(CommitError::Problems(found))
+}
+
+/// `edits`, and the deletions that come of what they do not name.
+pub(super) fn with_pruned(mut edits: Vec<Parsed>, set: &ChangeSet, catalog: &Catalog) -> Vec<Parsed> {
+    if let Some(selector) = &set.prune {
+        let named = edits.iter().map(Parsed::key).collect();
+        let gone = pruned(catalog, selector, &named).into_iter();
+        edits.extend(gone.map(|key| Parsed::Delete { key, expect: Expect::Exists }));
+    }
+    edits
 }
 
 /// What a revision says of itself.

@@ -25,6 +25,7 @@ mod references;
 mod resource;
 pub mod retry;
 pub mod route;
+mod selector;
 pub mod service;
 pub mod wire;
 
@@ -34,3 +35,4 @@ pub use name::{InvalidName, Key, Kind, Name, UnknownKind};
 pub use parse::{Registered, Registrations, parse, parse_document, registration, registrations};
 pub use problem::{Place, Problem, Problems, Quoted};
 pub use resource::Resource;
+pub use selector::Selector;

@@ -10,7 +10,7 @@
 //! bytes, so an order that wavers would push what has not changed.
 //!
 //! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`], [`rate_limit`]); [`snapshot`]
-//! decides which of them a fleet gets, and what one edit changes.
+//! decides which of them a fleet gets, and what one edit changes; [`effect`] tells what that is to proxies.
 
 mod access;
 mod buffer;
@@ -19,6 +19,7 @@ mod composite;
 mod compression;
 pub mod constraints;
 mod cors;
+pub mod effect;
 pub mod endpoint;
 pub mod envoy_patch;
 mod fault;
