@@ -108,6 +108,9 @@ fn at_listener(at: &AtListener) -> String {
     if let Some(rule) = &at.rule {
         lines.add("rule", source(rule));
     }
+    for guard in &at.guards {
+        lines.add("passes", format!("{}, {}", guard.what, source(&guard.from)));
+    }
     destination(&at.destination, &mut lines);
     if let Some(policies) = &at.policies {
         policy(policies, &mut lines);
@@ -151,11 +154,18 @@ fn destination(destination: &Destination, lines: &mut Lines) {
 
 fn policy(policies: &Policies, lines: &mut Lines) {
     lines.add("timeout", format!("{}, {}", policies.timeout, source(&policies.timeout_from)));
+    for (word, time) in [("idle", &policies.idle_timeout), ("at most", &policies.max_stream_duration)] {
+        if let Some(time) = time {
+            lines.add(word, time.clone());
+        }
+    }
     if let Some(retry) = &policies.retry {
         let per_try = retry.per_try_timeout.as_ref().map(|time| format!(", {time} each"));
         let backoff = retry.backoff.as_ref().map(|[base, max]| format!(", waiting {base} to {max}"));
-        let more = [per_try, backoff].map(Option::unwrap_or_default).concat();
-        lines.add("retries", format!("{} on {}{more}, {}", retry.attempts, retry.on.join(", "), source(&retry.from)));
+        let another = retry.another_host.then(|| ", at another endpoint".to_owned());
+        let more = [per_try, backoff, another].map(Option::unwrap_or_default).concat();
+        let on = [retry.on.as_slice(), &retry.on_answers].concat().join(", ");
+        lines.add("retries", format!("{} on {on}{more}, {}", retry.attempts, source(&retry.from)));
     }
     for LimitPolicy { limit, from, amount, applies, key } in &policies.limits {
         let key = key.iter().map(|part| match &part.value {

@@ -12,11 +12,13 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 use tokio_rustls::TlsConnector;
+
+use crate::certificates::Identity;
 
 /// The deadline of one request, connecting included.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -74,13 +76,30 @@ pub async fn fetch(address: SocketAddr, request: Request<Bytes>) -> Result<Respo
 
 /// Sends one request over TLS to what must prove to be `name` to an authority in `trusted`, a PEM file.
 pub async fn fetch_tls(address: SocketAddr, name: &str, trusted: &Path, request: Request<Bytes>) -> Result<Response> {
+    fetch_tls_as(None, address, name, trusted, request).await
+}
+
+/// As [`fetch_tls`], showing this certificate.
+pub async fn fetch_tls_as(
+    identity: Option<&Identity>,
+    address: SocketAddr,
+    name: &str,
+    trusted: &Path,
+    request: Request<Bytes>,
+) -> Result<Response> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trusted)?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(Identity { certificate, key }) => {
+            let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?;
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?
+        }
+    };
     let name = ServerName::try_from(name.to_owned())?;
     let exchange = async {
         let stream = TcpStream::connect(address).await?;

@@ -69,6 +69,9 @@ pub struct AtListener {
     /// The rule that matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Source>,
+    /// What may turn the request away first, in the order in which it is asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<Guard>,
     /// Where the request goes.
     pub destination: Destination,
     /// What else the rule does, if it sends to services.
@@ -85,6 +88,17 @@ pub struct AtListener {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(count: &usize) -> bool {
     *count == 0
+}
+
+/// What a request has to pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Guard {
+    /// Where it is written.
+    pub from: Source,
+    /// Who or what passes.
+    #[schema(examples("a token of corp"))]
+    pub what: String,
 }
 
 /// A request as routes see it.
@@ -217,6 +231,12 @@ pub struct Policies {
     pub timeout: String,
     /// Who says so: the rule, or the fleet for want of that.
     pub timeout_from: Source,
+    /// Time without a byte, if the rule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
+    /// Time for request and answer together, if the rule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_stream_duration: Option<String>,
     /// When it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
@@ -248,8 +268,14 @@ pub struct RetryPolicy {
     pub from: Source,
     /// When.
     pub on: Vec<String>,
+    /// The statuses of answers and the headers in them after which it is, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_answers: Vec<String>,
     /// How often, after the first try.
     pub attempts: u32,
+    /// Whether endpoints that were not tried yet come first.
+    #[serde(default)]
+    pub another_host: bool,
     /// Time for one try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_try_timeout: Option<String>,

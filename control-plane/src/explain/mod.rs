@@ -16,6 +16,7 @@ mod arrival;
 mod condition;
 mod destination;
 mod explanation;
+mod guard;
 mod host;
 mod path;
 mod pattern;
@@ -27,8 +28,8 @@ mod traffic;
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 pub use explanation::{
-    AtListener, CorsPolicy, Destination, Explanation, FaultPolicy, HeaderEdits, KeyValue, LimitPolicy, MirrorPolicy,
-    PassedOver, Policies, RetryPolicy, Seen, Share, Source, Unmet, VirtualHost,
+    AtListener, CorsPolicy, Destination, Explanation, FaultPolicy, Guard, HeaderEdits, KeyValue, LimitPolicy,
+    MirrorPolicy, PassedOver, Policies, RetryPolicy, Seen, Share, Source, Unmet, VirtualHost,
 };
 pub use request::{InvalidRequest, Request};
 pub use traffic::{Goal, Moved, moved};
@@ -197,6 +198,7 @@ impl<'a> Explainer<'a> {
             passed_over_omitted: passed.omitted,
             nearest: passed.nearest.filter(|_| chosen.is_none()),
             rule: claim.map(|claim| self.rule_source(&claim, "")),
+            guards: self.guards(listener, claim.as_ref()),
             destination: self.destination(&arrived, claim.as_ref()),
             policies,
             patches: self.patches_here(fleet, listener, claim.as_ref()),

@@ -20,7 +20,8 @@ use crate::model::{
     fault::{Abort, Delay, Fault},
     fleet::Fleet,
     rate_limit::{Absent, Enforcement, KeyPart, Limit, RateLimit},
-    route::{Action, HeaderChanges, Retry, RetryCondition, order::Claim},
+    retry::{Retry, RetryCondition},
+    route::{Action, HeaderChanges, order::Claim},
 };
 
 /// What requests without a header or parameter count as.
@@ -42,6 +43,8 @@ impl Explainer<'_> {
                 Some(_) => at(".timeout"),
                 None => self.source(Kind::Fleet, &fleet.name, "spec.defaults.timeout"),
             },
+            idle_timeout: forward.idle_timeout.map(written),
+            max_stream_duration: forward.max_stream_duration.map(written),
             retry: forward.retry.as_ref().map(|retry| retried(retry, at(".retry"))),
             limits: limits.collect(),
             mirror: forward.mirror.as_ref().map(|mirror| MirrorPolicy {
@@ -64,11 +67,15 @@ impl Explainer<'_> {
 }
 
 fn retried(retry: &Retry, from: Source) -> RetryPolicy {
-    let Retry { on, attempts, per_try_timeout, backoff } = retry;
+    let Retry { on, statuses, headers, attempts, per_try_timeout, per_try_idle_timeout: _, another_host, backoff } =
+        retry;
+    let headers = headers.iter().map(|header| format!("header {}", header.name));
     RetryPolicy {
         from,
         on: on.iter().copied().map(RetryCondition::as_str).map(str::to_owned).collect(),
+        on_answers: statuses.iter().map(u16::to_string).chain(headers).collect(),
         attempts: *attempts,
+        another_host: *another_host,
         per_try_timeout: per_try_timeout.map(written),
         backoff: backoff.map(|backoff| [written(backoff.base), written(backoff.max)]),
     }

@@ -19,6 +19,7 @@ use super::{
     service::Service,
 };
 
+mod access;
 mod envoy_patch;
 
 /// How many resources a reason names.
@@ -41,10 +42,12 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
             Some(Resource::RateLimit(limit)) => put_rate_limit(next, changed, limit, &mut problems.at("spec")),
             Some(Resource::Listener(listener)) => {
                 put_listener(next, changed, unread, listener, &mut problems.at("spec"));
+                access::put_listener(next, changed, listener, &mut problems.at("spec"));
                 envoy_patch::added_already(next, changed, key, &mut problems);
             }
             Some(Resource::Route(route)) => {
                 put_route(next, unread, route, &mut problems.at("spec"));
+                access::put_route(next, route, &mut problems.at("spec"));
                 envoy_patch::hosts_added_already(next, changed, route, &mut problems.at("spec"));
             }
             Some(Resource::EnvoyPatch(patch)) => envoy_patch::put(next, unread, patch, &mut problems.at("spec")),
@@ -181,6 +184,11 @@ fn put_route(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &m
             problems.at("service").report(missing(&service));
         }
     };
+    for (index, provider) in route.jwt_providers.iter().enumerate() {
+        if let Some(service) = provider.service() {
+            exists(service, &mut problems.at("jwtProviders").index(index).at("keys"));
+        }
+    }
     for (index, rule) in route.rules.iter().enumerate() {
         let Action::Forward(forward) = &rule.action else { continue };
         let mut problems = problems.at("rules");

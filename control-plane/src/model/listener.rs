@@ -1,8 +1,8 @@
 //! A port of a fleet.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
-use super::Name;
+use super::{Name, access::Access, compression::Compression, service::tls::Authorities};
 
 /// A listener, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,56 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// In which pieces its routes travel to a proxy that takes them one host at a time.
     pub route_delivery: RouteDelivery,
+    /// How long clients may take.
+    pub timeouts: Timeouts,
+    /// How answers are compressed; not at all by default.
+    pub compression: Option<Compression>,
+    /// What clients prove of themselves; only with [`ListenerProtocol::Https`].
+    pub clients: Option<Clients>,
+    /// Who may send requests; whoever does by default.
+    pub access: Option<Access>,
+}
+
+/// What clients prove of themselves by certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clients {
+    /// Whose certificates are accepted; never [`Authorities::System`].
+    pub authorities: Authorities,
+    /// Whether a client without a certificate is turned away in the handshake.
+    pub required: bool,
+}
+
+/// How long clients may take. The defaults suit clients that are strangers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the headers of a request.
+    pub request_headers: Duration,
+    /// For a request as a whole.
+    pub request: Option<Duration>,
+    /// For a request and its answer without a byte in either direction, unless its rule says otherwise.
+    pub stream_idle: Duration,
+    /// For a connection without requests.
+    pub connection_idle: Duration,
+    /// For a connection; it ends when its requests have.
+    pub max_connection: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The usual time without a byte.
+    pub const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            // Whoever needs longer wants to tie up connections.
+            request_headers: Duration::from_secs(10),
+            request: None,
+            stream_idle: Self::STREAM_IDLE,
+            connection_idle: Duration::from_secs(60 * 60),
+            max_connection: None,
+        }
+    }
 }
 
 /// In which pieces the routes of a listener travel. Proxies that do not take them by host get them whole in either case.

@@ -3,15 +3,19 @@
 //! Wire documents (`wire`, with serde and schema) become the types here once (`parse`), with every
 //! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
 
+pub mod access;
 mod catalog;
 mod check;
+pub mod compression;
 pub mod cors;
 mod document;
 pub mod endpoint;
 pub mod envoy_patch;
 pub mod fault;
 pub mod fleet;
+pub mod jwt;
 pub mod listener;
+pub mod local_rate_limit;
 mod name;
 mod parse;
 mod problem;
@@ -19,6 +23,7 @@ pub mod rate_limit;
 pub mod re2;
 mod references;
 mod resource;
+pub mod retry;
 pub mod route;
 mod selector;
 pub mod service;

@@ -38,6 +38,10 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
                 let listener = place.as_str().and_then(|place| place.split_once('/')).map(|(_, listener)| listener);
                 note(format!("spec.listeners[{index}]"), Kind::Listener, listener);
             }
+            for (provider, value) in list(&spec["jwtProviders"]) {
+                let path = format!("spec.jwtProviders[{provider}].keys.service");
+                note(path, Kind::Service, value["keys"]["service"].as_str());
+            }
             for (rule, value) in list(&spec["rules"]) {
                 for (target, value) in list(&value["to"]) {
                     let path = format!("spec.rules[{rule}].to[{target}].service");

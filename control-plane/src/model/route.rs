@@ -2,9 +2,17 @@
 
 pub mod order;
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
-use super::{Name, cors::Cors, fault::Fault};
+use super::{
+    Name,
+    access::Access,
+    cors::Cors,
+    fault::Fault,
+    jwt::{Jwt, JwtProvider},
+    local_rate_limit::LocalRateLimit,
+    retry::Retry,
+};
 
 /// A route, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,15 +23,19 @@ pub struct Route {
     pub listeners: Vec<ListenerRef>,
     /// The hosts it claims, without duplicates.
     pub hosts: Vec<HostPattern>,
+    /// Who may have issued tokens; rules hold those that they name.
+    pub jwt_providers: Vec<Arc<JwtProvider>>,
     /// The rules; the first that matches decides.
     pub rules: Vec<Rule>,
 }
 
 impl Route {
-    /// The services its rules send to, copies of requests included, each once.
+    /// The services its rules send to, copies of requests included, or that are asked for keys, each once.
     pub fn services(&self) -> BTreeSet<&Name> {
         let targets = self.forwards().flat_map(|forward| forward.to.iter().map(|target| &target.service));
-        targets.chain(self.forwards().filter_map(|forward| Some(&forward.mirror.as_ref()?.service))).collect()
+        let copies = self.forwards().filter_map(|forward| Some(&forward.mirror.as_ref()?.service));
+        let asked = self.jwt_providers.iter().filter_map(|provider| provider.service());
+        targets.chain(copies).chain(asked).collect()
     }
 
     /// The limits that apply to its rules, each once.
@@ -152,6 +164,7 @@ pub enum ValueMatch {
 }
 
 /// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "nearly all rules forward, and a box would be an allocation for each")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// It goes to a service.
@@ -173,14 +186,54 @@ pub struct Forward {
     pub mirror: Option<Mirror>,
     /// Who may use it from pages of other origins; nobody by default. Boxed, for it is large and few rules have it.
     pub cors: Option<Box<Cors>>,
+    /// Who may use it, besides what the listener says; boxed as `cors` is.
+    pub access: Option<Box<Access>>,
+    /// What the tokens of requests have to be; boxed as `cors` is.
+    pub jwt: Option<Box<Jwt>>,
     /// What some requests meet on purpose.
     pub fault: Option<Fault>,
+    /// The longest body of a request, in bytes, at least 1; the proxy keeps it until it is whole.
+    pub max_request_body: Option<u32>,
+    /// Whether answers are compressed, where the listener does that.
+    pub compress: bool,
+    /// The limit that each proxy keeps by itself.
+    pub local_rate_limit: Option<LocalRateLimit>,
     /// Time for the whole answer, retries included; `None` is the fleet's default.
     pub timeout: Option<Duration>,
+    /// Time without a byte in either direction; `None` is the listener's, or `timeout` where that is longer than usual.
+    pub idle_timeout: Option<Duration>,
+    /// Time for request and answer together, however much of them moves.
+    pub max_stream_duration: Option<Duration>,
     /// Retries, none by default.
     pub retry: Option<Retry>,
+    /// What the protocol of a request may be changed to, without duplicates; nothing by default.
+    pub upgrades: Vec<Upgrade>,
     /// The limits that apply, in the order in which Envoy tells the limiter of them, without duplicates.
     pub rate_limits: Vec<Name>,
+}
+
+impl Forward {
+    /// Forwarding to `to`, and nothing else.
+    pub fn to(to: Vec<Target>) -> Self {
+        Self {
+            to,
+            rewrite: Rewrite::default(),
+            mirror: None,
+            cors: None,
+            access: None,
+            jwt: None,
+            fault: None,
+            max_request_body: None,
+            compress: true,
+            local_rate_limit: None,
+            timeout: None,
+            idle_timeout: None,
+            max_stream_duration: None,
+            retry: None,
+            upgrades: Vec::new(),
+            rate_limits: Vec::new(),
+        }
+    }
 }
 
 /// Changes to path and host before forwarding.
@@ -226,87 +279,11 @@ pub struct Mirror {
     pub percent: u32,
 }
 
-/// When and how a request is tried again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Conditions, sorted, without duplicates, at least one.
-    pub on: Vec<RetryCondition>,
-    /// How often a request is tried again after the first try, 1 to 10.
-    pub attempts: u32,
-    /// Time for one try.
-    pub per_try_timeout: Option<Duration>,
-    /// First and longest time between tries.
-    pub backoff: Option<Backoff>,
-}
-
-/// Conditions under which a request is tried again, by Envoy's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RetryCondition {
-    /// Any 5xx, or no response at all.
-    ServerError,
-    /// 502, 503 or 504.
-    GatewayError,
-    /// The connection broke before the response.
-    Reset,
-    /// No connection could be made.
-    ConnectFailure,
-    /// The upstream refused the stream.
-    RefusedStream,
-    /// 409.
-    Retriable4xx,
-    /// gRPC status CANCELLED.
-    GrpcCancelled,
-    /// gRPC status DEADLINE_EXCEEDED.
-    GrpcDeadlineExceeded,
-    /// gRPC status INTERNAL.
-    GrpcInternal,
-    /// gRPC status RESOURCE_EXHAUSTED.
-    GrpcResourceExhausted,
-    /// gRPC status UNAVAILABLE.
-    GrpcUnavailable,
-}
-
-impl RetryCondition {
-    /// Every condition.
-    pub const ALL: [Self; 11] = [
-        Self::ServerError,
-        Self::GatewayError,
-        Self::Reset,
-        Self::ConnectFailure,
-        Self::RefusedStream,
-        Self::Retriable4xx,
-        Self::GrpcCancelled,
-        Self::GrpcDeadlineExceeded,
-        Self::GrpcInternal,
-        Self::GrpcResourceExhausted,
-        Self::GrpcUnavailable,
-    ];
-
-    /// Envoy's name, which is also the one in a document.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ServerError => "5xx",
-            Self::GatewayError => "gateway-error",
-            Self::Reset => "reset",
-            Self::ConnectFailure => "connect-failure",
-            Self::RefusedStream => "refused-stream",
-            Self::Retriable4xx => "retriable-4xx",
-            Self::GrpcCancelled => "cancelled",
-            Self::GrpcDeadlineExceeded => "deadline-exceeded",
-            Self::GrpcInternal => "internal",
-            Self::GrpcResourceExhausted => "resource-exhausted",
-            Self::GrpcUnavailable => "unavailable",
-        }
-    }
-}
-
-/// Exponential backoff with full jitter.
+/// What the protocol of a request may be changed to: a connection that both sides then use as they like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// Upper bound of the first wait.
-    pub base: Duration,
-    /// Upper bound of every wait, not below `base`.
-    pub max: Duration,
+pub enum Upgrade {
+    /// WebSocket (RFC 6455, and RFC 8441 over HTTP/2).
+    Websocket,
 }
 
 /// A redirect.

@@ -9,31 +9,26 @@ use chancery_proto::{
     any,
     cel::{CelMatcher, HttpAttributesCelMatchInput, call, field, text},
     envoy::{
-        composite_filter::{Composite, CompositePerRoute, ExecuteFilterAction},
-        core::TypedExtensionConfig,
         fault::{FaultDelay, fault_delay::FaultDelaySecifier},
         fault_filter::{FaultAbort, HttpFault, fault_abort::ErrorType},
         hcm::HttpFilter,
-        xds_core,
         xds_matcher::{
             Matcher,
             matcher::{
-                MatcherList, MatcherType, OnMatch,
+                MatcherList, MatcherType,
                 matcher_list::{
                     FieldMatcher, Predicate,
                     predicate::{MatchType, SinglePredicate, single_predicate},
                 },
-                on_match,
             },
         },
     },
     google::protobuf::Any,
 };
-use prost::Name;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    filter::{off, on},
+    composite::{self, execute, extension},
     value::{duration, percent},
 };
 use crate::model::fault::{Abort, Delay, Fault};
@@ -43,12 +38,12 @@ const FILTER: &str = "chancery.fault";
 
 /// The filter on every listener.
 pub(super) fn filter() -> HttpFilter {
-    off(FILTER, any::pack_typed(&Composite::default()))
+    composite::filter(FILTER)
 }
 
 /// What a rule with `fault` tells the filter, by its name.
 pub(super) fn per_route(fault: &Fault) -> (String, Any) {
-    on(FILTER, any::pack_typed(&CompositePerRoute { matcher: Some(until(fault)) }))
+    composite::per_route(FILTER, until(fault))
 }
 
 /// Does as the fault filter, as long as the fault lasts.
@@ -57,28 +52,14 @@ fn until(fault: &Fault) -> Matcher {
         input: Some(extension("request", &HttpAttributesCelMatchInput {})),
         matcher: Some(single_predicate::Matcher::CustomMatch(extension("until", &still(fault)))),
     };
-    let action = ExecuteFilterAction {
-        typed_config: Some(TypedExtensionConfig {
-            name: "envoy.filters.http.fault".to_owned(),
-            typed_config: Some(any::pack_typed(&settings(fault))),
-        }),
-        ..ExecuteFilterAction::default()
-    };
     let matcher = FieldMatcher {
         predicate: Some(Predicate { match_type: Some(MatchType::SinglePredicate(predicate)) }),
-        on_match: Some(OnMatch {
-            on_match: Some(on_match::OnMatch::Action(extension("fault", &action))),
-            ..OnMatch::default()
-        }),
+        on_match: Some(execute("envoy.filters.http.fault", any::pack_typed(&settings(fault)))),
     };
     Matcher {
         matcher_type: Some(MatcherType::MatcherList(MatcherList { matchers: vec![matcher] })),
         ..Matcher::default()
     }
-}
-
-fn extension<M: prost::Message + Name>(name: &str, message: &M) -> xds_core::TypedExtensionConfig {
-    xds_core::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(any::pack_typed(message)) }
 }
 
 /// Whether the fault lasts still, for a request that begins now.

@@ -6,7 +6,7 @@
 //! Settings that the language of the users does not have follow Envoy's guide for edge proxies
 //! ("Configuring Envoy as an edge proxy"): its defaults suit a mesh, where clients are friends.
 
-use std::{iter, net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use chancery_proto::{
     any,
@@ -20,7 +20,6 @@ use chancery_proto::{
                 CodecType, InternalAddressConfig, PathWithEscapedSlashesAction, RouteSpecifier,
                 ServerHeaderTransformation,
             },
-            http_filter,
         },
         listener::{Filter, FilterChain, Listener as EnvoyListener, filter},
         router::Router,
@@ -29,45 +28,47 @@ use chancery_proto::{
 };
 
 use super::{
-    cors, fault, rate_limit, route,
-    tls::{certificate, since, socket},
+    access, buffer, compression, cors, fault,
+    filter::always,
+    jwt, local_rate_limit, rate_limit, route,
+    tls::{certificate, since, socket, validation},
     value::{ads, duration, flag, number, socket_address},
 };
 use crate::model::{
-    Name,
     fleet::Fleet,
-    listener::{Listener, ListenerProtocol, TlsFiles},
+    listener::{Clients, Listener, ListenerProtocol, Timeouts, TlsFiles},
     service::tls::TlsVersion,
 };
 
 /// What Envoy buffers for a connection before it stops reading.
 const CONNECTION_BUFFER: u32 = 32 * 1024;
 
-/// After so long without a byte in either direction a request is given up; a rule with a longer
-/// timeout extends it for its requests.
-pub(super) const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
-
-/// How long a connection without requests is kept.
-const CONNECTION_IDLE: Duration = Duration::from_secs(60 * 60);
-
-/// How long a client may take to send the headers of a request, and for the TLS handshake: whoever needs
-/// longer wants to tie up connections.
-const HEADERS: Duration = Duration::from_secs(10);
+/// How long a client may take for the TLS handshake: whoever needs longer wants to tie up connections.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The listener of `fleet`, the fleet that `listener` names.
 pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
-    let Listener { name, fleet: _, address, port, protocol, route_delivery } = listener;
-    let routes = route::route_configuration_name(name, *route_delivery);
+    let Listener {
+        name,
+        fleet: _,
+        address,
+        port,
+        protocol,
+        route_delivery: _,
+        timeouts: _,
+        compression: _,
+        clients,
+        access: _,
+    } = listener;
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
         ListenerProtocol::Https(files) => {
-            (Some(socket(any::pack_typed(&tls_context(files)))), Some(duration(HANDSHAKE)))
+            (Some(socket(any::pack_typed(&tls_context(files, clients.as_ref())))), Some(duration(HANDSHAKE)))
         }
     };
     let connection_manager = Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(any::pack_typed(&connection_manager(name, routes, fleet)))),
+        config_type: Some(filter::ConfigType::TypedConfig(any::pack_typed(&connection_manager(listener, fleet)))),
     };
     EnvoyListener {
         name: name.to_string(),
@@ -87,15 +88,18 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
 }
 
 /// What is done with the bytes of every connection, and with every request whatever its route.
-pub(super) fn connection_manager(listener: &Name, routes: String, fleet: &Fleet) -> HttpConnectionManager {
-    let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
+pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConnectionManager {
+    let Listener { name, route_delivery, timeouts, .. } = listener;
+    let routes = route::route_configuration_name(name, *route_delivery);
+    let Timeouts { request_headers, request, stream_idle, connection_idle, max_connection } = timeouts;
     HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
-        stat_prefix: listener.to_string(),
+        stat_prefix: name.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
-        http_filters: iter::once(cors::filter()).chain(limits).chain([fault::filter(), router()]).collect(),
+        http_filters: filters(listener, fleet),
         common_http_protocol_options: Some(HttpProtocolOptions {
-            idle_timeout: Some(duration(CONNECTION_IDLE)),
+            idle_timeout: Some(duration(*connection_idle)),
+            max_connection_duration: max_connection.map(duration),
             // To many servers `x_user` and `x-user` are the same header: a way around rules about headers.
             headers_with_underscores_action: HeadersWithUnderscoresAction::RejectRequest.into(),
             ..HttpProtocolOptions::default()
@@ -106,8 +110,9 @@ pub(super) fn connection_manager(listener: &Name, routes: String, fleet: &Fleet)
             initial_connection_window_size: Some(number(1024 * 1024)),
             ..Http2ProtocolOptions::default()
         }),
-        stream_idle_timeout: Some(duration(STREAM_IDLE)),
-        request_headers_timeout: Some(duration(HEADERS)),
+        stream_idle_timeout: Some(duration(*stream_idle)),
+        request_headers_timeout: Some(duration(*request_headers)),
+        request_timeout: request.map(duration),
         // The client is whoever connects, or the address that the trusted proxies in front report.
         use_remote_address: Some(flag(true)),
         xff_num_trusted_hops: fleet.trusted_hops,
@@ -134,24 +139,38 @@ fn nobody() -> CidrRange {
     CidrRange { address_prefix: Ipv4Addr::BROADCAST.to_string(), prefix_len: Some(number(Ipv4Addr::BITS)) }
 }
 
+/// What every request passes, in order: what may refuse it comes first, and what costs a question after what does not.
+fn filters(listener: &Listener, fleet: &Fleet) -> Vec<HttpFilter> {
+    let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
+    let compression = listener.compression.iter().flat_map(compression::filters);
+    let access = listener.access.iter().map(access::of_listener).chain([access::filter()]);
+    [cors::filter(), jwt::filter()]
+        .into_iter()
+        .chain(access)
+        .chain([local_rate_limit::filter()])
+        .chain(limits)
+        .chain([fault::filter(), buffer::filter()])
+        .chain(compression)
+        .chain([router()])
+        .collect()
+}
+
 /// The last filter of every chain: it does what the routes say.
 pub(crate) fn router() -> HttpFilter {
-    HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(any::pack_typed(&Router::default()))),
-        ..HttpFilter::default()
-    }
+    always("envoy.filters.http.router", any::pack_typed(&Router::default()))
 }
 
 /// TLS from files on the proxy. Envoy reads them when the listener arrives, and not again.
-pub(super) fn tls_context(files: &TlsFiles) -> DownstreamTlsContext {
+pub(super) fn tls_context(files: &TlsFiles, clients: Option<&Clients>) -> DownstreamTlsContext {
     DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(since(TlsVersion::V1_2)),
             tls_certificates: vec![certificate(files)],
             alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            validation_context_type: clients.map(|clients| validation(&clients.authorities, Vec::new())),
             ..CommonTlsContext::default()
         }),
+        require_client_certificate: clients.map(|clients| flag(clients.required)),
         ..DownstreamTlsContext::default()
     }
 }
@@ -159,8 +178,8 @@ pub(super) fn tls_context(files: &TlsFiles) -> DownstreamTlsContext {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::listener::RouteDelivery;
-    use crate::translate::testing::{fleet, http_listener, name, snapshot};
+    use crate::model::{listener::RouteDelivery, service::tls::Authorities};
+    use crate::translate::testing::{fleet, http_listener, snapshot};
 
     fn web(protocol: ListenerProtocol) -> Listener {
         Listener { protocol, ..http_listener("web", "edge") }
@@ -178,13 +197,49 @@ mod tests {
     #[test]
     fn https() {
         insta::assert_snapshot!(snapshot(&listener(&web(ListenerProtocol::Https(files())), &fleet("edge"))));
-        insta::assert_snapshot!(snapshot(&tls_context(&files())));
+        insta::assert_snapshot!(snapshot(&tls_context(&files(), None)));
+    }
+
+    #[test]
+    fn clients_prove_who_they_are_where_a_listener_asks() {
+        let clients = Clients { authorities: Authorities::File("/etc/tls/ca.crt".into()), required: true };
+        insta::assert_snapshot!(snapshot(&tls_context(&files(), Some(&clients))));
+        let may = Clients { authorities: Authorities::Mesh, required: false };
+        let context = tls_context(&files(), Some(&may));
+        assert_eq!(context.require_client_certificate, Some(flag(false)));
     }
 
     #[test]
     fn the_connection_manager_trusts_nobody_it_was_not_told_to() {
         let behind_two = Fleet { trusted_hops: 2, ..fleet("edge") };
-        insta::assert_snapshot!(snapshot(&connection_manager(&name("web"), "web".into(), &behind_two)));
+        insta::assert_snapshot!(snapshot(&connection_manager(&http_listener("web", "edge"), &behind_two)));
+    }
+
+    #[test]
+    fn clients_may_take_as_long_as_the_listener_says() {
+        let seconds = |seconds| Some(duration(Duration::from_secs(seconds)));
+        let patient = Listener {
+            timeouts: Timeouts {
+                request_headers: Duration::from_secs(1),
+                request: Some(Duration::from_secs(2)),
+                stream_idle: Duration::from_secs(3),
+                connection_idle: Duration::from_secs(4),
+                max_connection: Some(Duration::from_secs(5)),
+            },
+            ..http_listener("web", "edge")
+        };
+        let manager = connection_manager(&patient, &fleet("edge"));
+        let common = manager.common_http_protocol_options.unwrap_or_default();
+        assert_eq!(
+            [
+                manager.request_headers_timeout,
+                manager.request_timeout,
+                manager.stream_idle_timeout,
+                common.idle_timeout,
+                common.max_connection_duration,
+            ],
+            [1, 2, 3, 4, 5].map(seconds)
+        );
     }
 
     #[test]

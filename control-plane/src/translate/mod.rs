@@ -12,7 +12,11 @@
 //! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`], [`rate_limit`]); [`snapshot`]
 //! decides which of them a fleet gets, and what one edit changes; [`effect`] tells what that is to proxies.
 
+mod access;
+mod buffer;
 pub mod cluster;
+mod composite;
+mod compression;
 pub mod constraints;
 mod cors;
 pub mod effect;
@@ -20,7 +24,9 @@ pub mod endpoint;
 pub mod envoy_patch;
 mod fault;
 mod filter;
+mod jwt;
 pub mod listener;
+mod local_rate_limit;
 pub mod rate_limit;
 pub mod route;
 pub mod snapshot;

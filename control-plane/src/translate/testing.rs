@@ -7,12 +7,9 @@ use time::OffsetDateTime;
 use crate::model::{
     Document, Entry, Name, Resource,
     fleet::Fleet,
-    listener::{Listener, ListenerProtocol, RouteDelivery},
+    listener::{Listener, ListenerProtocol, RouteDelivery, Timeouts},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, RateLimit, WhenRedisIsDown},
-    route::{
-        Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Rewrite, Route, Rule,
-        Target,
-    },
+    route::{Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Route, Rule, Target},
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, Hedging, LoadBalancing, RetryBudget,
         Service, ServiceProtocol,
@@ -95,6 +92,10 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         port: 10000,
         protocol: ListenerProtocol::Http,
         route_delivery: RouteDelivery::PerHost,
+        timeouts: Timeouts::default(),
+        compression: None,
+        clients: None,
+        access: None,
     }
 }
 
@@ -168,16 +169,7 @@ pub(crate) fn rule(matches: Match, action: Action) -> Rule {
 }
 
 pub(crate) fn to(service: &str) -> Forward {
-    Forward {
-        to: vec![Target { service: name(service), weight: 1 }],
-        rewrite: Rewrite::default(),
-        mirror: None,
-        cors: None,
-        fault: None,
-        timeout: None,
-        retry: None,
-        rate_limits: Vec::new(),
-    }
+    Forward::to(vec![Target { service: name(service), weight: 1 }])
 }
 
 pub(crate) fn respond(status: u16) -> Action {
@@ -190,6 +182,7 @@ pub(crate) fn route(text: &str, rules: Vec<Rule>) -> Route {
         name: name(text),
         listeners: vec![ListenerRef { fleet: name("edge"), listener: name("web") }],
         hosts: vec![HostPattern::Exact("shop.example.com".into())],
+        jwt_providers: Vec::new(),
         rules,
     }
 }

@@ -16,7 +16,14 @@ use chancery_proto::{
 };
 
 use super::value::{regex, string_matcher};
-use crate::model::{listener::TlsFiles, service::tls::TlsVersion};
+use crate::model::{
+    listener::TlsFiles,
+    service::tls::{Authorities, Peer, ProxyId, TlsVersion},
+};
+
+/// Where most systems keep the authorities that they trust: Debian, Alpine, and the images of Envoy that are made of them. Envoy
+/// has no name for "those of the system".
+pub(super) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The transport socket that speaks TLS as `context` says.
 pub(super) fn socket(context: Any) -> TransportSocket {
@@ -78,10 +85,50 @@ pub(super) fn uri_like(pattern: String) -> SubjectAltNameMatcher {
 }
 
 /// Whoever has a name of this type that matches.
-pub(super) fn san(of: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
+fn san(of: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
     SubjectAltNameMatcher {
         san_type: of.into(),
         matcher: Some(string_matcher(pattern)),
         ..SubjectAltNameMatcher::default()
     }
+}
+
+/// Whoever shows a certificate of `authorities` in which one of `peers` is named; any name will do if there are none.
+pub(super) fn validation(authorities: &Authorities, peers: Vec<SubjectAltNameMatcher>) -> ValidationContextType {
+    let trusted = match authorities {
+        Authorities::Mesh => return of_mesh(peers),
+        Authorities::System => file(SYSTEM_AUTHORITIES),
+        Authorities::File(path) => file(path),
+        Authorities::Pem(pem) => {
+            DataSource { specifier: Some(Specifier::InlineString(pem.clone())), ..DataSource::default() }
+        }
+    };
+    ValidationContextType::ValidationContext(CertificateValidationContext {
+        trusted_ca: Some(trusted),
+        match_typed_subject_alt_names: peers,
+        ..CertificateValidationContext::default()
+    })
+}
+
+/// Whoever is `peer` by a certificate.
+pub(super) fn matcher(peer: &Peer) -> SubjectAltNameMatcher {
+    match peer {
+        Peer::Uri(uri) => exact(SanType::Uri, uri),
+        Peer::UriPrefix(beginning) => san(SanType::Uri, MatchPattern::Prefix(beginning.clone())),
+        Peer::Dns(name) => exact(SanType::Dns, name),
+        Peer::Ip(address) => exact(SanType::IpAddress, &address.to_string()),
+        Peer::Proxy { fleet, id } => {
+            // Of names and their beginnings, no character means anything in an expression.
+            let id = match id {
+                ProxyId::Any => "[^/]+".to_owned(),
+                ProxyId::Exact(id) => id.to_string(),
+                ProxyId::Prefix(beginning) => format!("{beginning}[^/]*"),
+            };
+            uri_like(format!("spiffe://[^/]+/fleet/{fleet}/proxy/{id}"))
+        }
+    }
+}
+
+pub(super) fn exact(of: SanType, text: &str) -> SubjectAltNameMatcher {
+    san(of, MatchPattern::Exact(text.to_owned()))
 }

@@ -1,8 +1,9 @@
 //! Rust's values as the wrapper messages that Envoy's fields hold, and the ADS config source.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chancery_proto::{
+    Message,
     envoy::{
         core::{
             Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
@@ -13,6 +14,7 @@ use chancery_proto::{
     },
     google::protobuf::{self, BoolValue, UInt32Value},
 };
+use prost::encoding;
 
 /// How long Envoy waits for a resource it asked for before it goes on without it.
 ///
@@ -72,4 +74,20 @@ pub(crate) fn socket_address(host: String, port: u16) -> Address {
             ..SocketAddress::default()
         })),
     }
+}
+
+/// Writes the field `number` of a message, a map, in the order of its keys: `prost` would write it in whatever order it finds.
+pub(super) fn encode_map<M>(number: u32, entries: &BTreeMap<String, M>, bytes: &mut Vec<u8>)
+where
+    M: Message + Default + PartialEq,
+{
+    encoding::btree_map::encode(
+        encoding::string::encode,
+        encoding::string::encoded_len,
+        encoding::message::encode,
+        encoding::message::encoded_len,
+        number,
+        entries,
+        bytes,
+    );
 }

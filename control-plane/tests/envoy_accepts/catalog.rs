@@ -1,21 +1,27 @@
 //! Services and routes that together use every setting, each at its limits.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
     time::Duration,
 };
 
 use chancery_control_plane::model::{
     Name,
+    access::{Access, Caller, Network},
+    compression::{Compression, CompressionAlgorithm},
     cors::{Cors, Origin},
     fault::{Abort, Delay, Fault},
     fleet::{OnFailure, RateLimiter},
+    jwt::{Jwt, JwtProvider, Keys},
     listener::TlsFiles,
+    local_rate_limit::LocalRateLimit,
     rate_limit::{Absent, Algorithm, Enforcement, Hits, KeyPart, Limit, Mode, RateLimit, WhenRedisIsDown},
     re2,
+    retry::{Backoff, Retry, RetryCondition},
     route::{
-        Action, Backoff, Forward, HeaderChanges, HostPattern, ListenerRef, Match, Mirror, NamedMatch, PathMatch,
-        PathRewrite, Redirect, Respond, Retry, RetryCondition, Rewrite, Route, Rule, Target, ValueMatch,
+        Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, Mirror, NamedMatch, PathMatch, PathRewrite,
+        Redirect, Respond, Rewrite, Route, Rule, Target, Upgrade, ValueMatch,
     },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HealthCheck, Hedging, LoadBalancing,
@@ -167,6 +173,7 @@ pub(crate) fn route_named(text: &str) -> Route {
         name: name(text),
         listeners: vec![ListenerRef { fleet: name("edge"), listener: name("web") }],
         hosts: vec![],
+        jwt_providers: vec![],
         rules: vec![],
     }
 }
@@ -196,16 +203,62 @@ pub(crate) fn respond(body: &str) -> Action {
 }
 
 pub(crate) fn forward(service: &str) -> Forward {
-    Forward {
-        to: vec![Target { service: name(service), weight: 1 }],
-        rewrite: Rewrite::default(),
-        mirror: None,
-        cors: None,
-        fault: None,
-        timeout: None,
-        retry: None,
-        rate_limits: vec![],
+    Forward::to(vec![Target { service: name(service), weight: 1 }])
+}
+
+/// Callers of every kind, allowed and denied.
+pub(crate) fn every_access() -> Access {
+    let caller = |clients, networks, headers| Caller { clients, networks, headers };
+    let clients = vec![
+        Peer::Uri("spiffe://example.com/billing".into()),
+        Peer::UriPrefix("spiffe://example.com/".into()),
+        Peer::Dns("api.example.com".into()),
+        Peer::Ip(Ipv6Addr::LOCALHOST.into()),
+    ];
+    let network = |address: IpAddr, length| Network { address, length };
+    let networks = vec![
+        network(Ipv4Addr::UNSPECIFIED.into(), 0),
+        network(Ipv4Addr::LOCALHOST.into(), 32),
+        network(Ipv6Addr::LOCALHOST.into(), 128),
+    ];
+    let headers = || every_condition()[0].matches.headers.clone();
+    let all = caller(clients, networks.clone(), headers());
+    Access {
+        allow: Some(vec![all.clone(), caller(vec![], networks, vec![])]),
+        deny: vec![all, caller(vec![], vec![], headers())],
     }
+}
+
+/// Tokens of issuers with every kind of keys; asks the service `checkout`.
+pub(crate) fn every_jwt() -> Vec<Jwt> {
+    let provider = |text: &str, keys, more: bool| {
+        Arc::new(JwtProvider {
+            name: name(text),
+            issuer: "https://auth.example.com/".into(),
+            audiences: if more { vec!["shop".into(), "api".into()] } else { vec![] },
+            keys,
+            header: more.then(|| "x-token".into()),
+            forward: more,
+            claims: if more { vec![("realm.role".into(), "x-role".into())] } else { vec![] },
+        })
+    };
+    let set = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let remote = Keys::Remote {
+        service: name("checkout"),
+        host: "[::1]".into(),
+        path: "/jwks.json?a=b".into(),
+        cache: Duration::from_secs(1),
+    };
+    let providers = vec![provider("inline", Keys::Inline(set.into()), false), provider("remote", remote, true)];
+    [(true, false), (false, true), (false, false)]
+        .map(|(all, allow_missing)| Jwt { providers: providers.clone(), all, allow_missing })
+        .into()
+}
+
+/// Compression that uses every setting.
+pub(crate) fn every_compression() -> Compression {
+    let content_types = vec!["application/problem+json".into(), "a!#$&^_.+-/b".into()];
+    Compression { algorithms: CompressionAlgorithm::ALL.to_vec(), content_types, min_length: 30 }
 }
 
 /// Rules that together use every setting, each at its limits.
@@ -249,6 +302,11 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         credentials: false,
     };
     rules.push(rule(prefix("/cors"), Action::Forward(Forward { cors: Some(cors.into()), ..forward("checkout") })));
+    rules.extend(
+        every_jwt()
+            .into_iter()
+            .map(|jwt| rule(prefix("/jwt"), Action::Forward(Forward { jwt: Some(jwt.into()), ..forward("checkout") }))),
+    );
     let delay = Delay { time: Duration::from_secs(60), percent: 100 };
     let abort = Abort { status: 599, percent: 1 };
     for (delay, abort) in [(Some(delay), None), (None, Some(abort)), (Some(delay), Some(abort))] {
@@ -256,19 +314,22 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         let fault = Some(Fault { delay, abort, expires });
         rules.push(rule(prefix("/fault"), Action::Forward(Forward { fault, ..forward("checkout") })));
     }
+    let conditions = every_condition()[0].matches.headers.clone();
     let retry = |on: Vec<RetryCondition>, backoff| Retry {
         on,
+        statuses: vec![400, 599],
+        headers: conditions.clone(),
         attempts: 10,
         per_try_timeout: Some(Duration::from_millis(1)),
+        per_try_idle_timeout: Some(Duration::from_millis(1)),
+        another_host: true,
         backoff,
     };
     let steep = Backoff { base: Duration::from_millis(1), max: Duration::from_secs(60) };
     let flat = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(1) };
-    for (on, backoff) in [
-        (RetryCondition::ALL.to_vec(), Some(steep)),
-        (vec![RetryCondition::Reset], Some(flat)),
-        (vec![RetryCondition::GrpcCancelled], None),
-    ] {
+    for (on, backoff) in
+        [(RetryCondition::ALL.to_vec(), Some(steep)), (vec![RetryCondition::Reset], Some(flat)), (Vec::new(), None)]
+    {
         let forward = Forward {
             to: vec![
                 Target { service: name("checkout"), weight: 0 },
@@ -276,6 +337,17 @@ pub(crate) fn every_rule() -> Vec<Rule> {
             ],
             mirror: Some(Mirror { service: name("full"), percent: 1 }),
             timeout: Some(Duration::from_secs(24 * 3600)),
+            access: Some(every_access().into()),
+            max_request_body: Some(64 * 1024 * 1024),
+            compress: false,
+            local_rate_limit: Some(LocalRateLimit {
+                requests: 1_000_000_000,
+                per: Duration::from_secs(1),
+                burst: 1_000_000_000,
+            }),
+            idle_timeout: Some(Duration::from_millis(1)),
+            max_stream_duration: Some(Duration::from_secs(24 * 3600)),
+            upgrades: vec![Upgrade::Websocket],
             retry: Some(retry(on, backoff)),
             ..forward("checkout")
         };

@@ -20,9 +20,10 @@ use chancery_control_plane::{
     bootstrap::{Bootstrap, CA_SECRET, DEFAULT_MAX_CONNECTIONS, IDENTITY_SECRET, Protocol},
     model::{
         fleet::Fleet,
-        listener::{Listener, ListenerProtocol, RouteDelivery, TlsFiles},
+        listener::{Clients, Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
         re2,
         route::{Action, Forward, PathMatch, PathRewrite, Rewrite, Route},
+        service::tls::Authorities,
         service::{Service, ServiceProtocol},
     },
     translate::{self, rate_limit, route::Limits},
@@ -49,8 +50,8 @@ use proptest::{collection, prelude::*, sample, strategy::ValueTree, test_runner:
 
 use crate::{
     catalog::{
-        every_limit, every_limiter, every_rule, every_service, every_tls, forward, name, respond, route, route_named,
-        rule, service,
+        every_access, every_compression, every_limit, every_limiter, every_rule, every_service, every_tls, forward,
+        name, respond, route, route_named, rule, service,
     },
     envoy::Envoy,
 };
@@ -84,6 +85,15 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 port,
                 protocol: protocol.clone(),
                 route_delivery: RouteDelivery::PerHost,
+                timeouts: Timeouts {
+                    request: Some(Duration::from_millis(1)),
+                    max_connection: Some(Duration::from_secs(24 * 3600)),
+                    ..Timeouts::default()
+                },
+                compression: Some(every_compression()),
+                clients: matches!(protocol, ListenerProtocol::Https(_))
+                    .then(|| Clients { authorities: Authorities::File(tls.certificate_file.clone()), required: false }),
+                access: Some(every_access()),
             };
             let hosts = route.hosts.iter().map(|host| {
                 translate::route::virtual_host(&listener_name, host, [&route, &also], &limits, fleet).encode_to_vec()
@@ -247,6 +257,10 @@ fn inline(route: &Route) -> messages::Bootstrap {
         port: 10000,
         protocol: ListenerProtocol::Http,
         route_delivery: RouteDelivery::PerHost,
+        timeouts: Timeouts::default(),
+        compression: None,
+        clients: None,
+        access: None,
     };
     let hosts: Vec<VirtualHost> = route
         .hosts

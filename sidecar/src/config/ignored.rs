@@ -79,6 +79,8 @@ const HONOURED: &[(&str, &[&str])] = &[
             "virtual_hosts.routes.route.prefix_rewrite",
             "virtual_hosts.routes.route.regex_rewrite",
             "virtual_hosts.routes.route.host_rewrite_literal",
+            // WebSockets and the like are always carried.
+            "virtual_hosts.routes.route.upgrade_configs",
             "virtual_hosts.routes.route.retry_policy.retry_on",
             "virtual_hosts.routes.route.retry_policy.num_retries",
             "virtual_hosts.routes.route.retry_policy.per_try_timeout",
@@ -215,6 +217,7 @@ mod tests {
         envoy::{
             cluster::Cluster,
             core::BindConfig,
+            rbac_filter::{Rbac, RbacPerRoute},
             route::{
                 FilterConfig, Route, RouteAction, RouteConfiguration, VirtualHost, route::Action,
                 route_action::RequestMirrorPolicy,
@@ -246,6 +249,23 @@ mod tests {
         assert!(listed.iter().any(|path| path.ends_with("call_expr.function")), "{listed:?}");
         let others: Vec<_> = listed.iter().filter(|path| !path.starts_with(of_fault)).collect();
         assert_eq!(others, ["virtual_hosts.routes.route.request_mirror_policies.cluster"]);
+    }
+
+    #[test]
+    fn who_may_send_requests_is_listed_for_its_application_sends_them() {
+        let told = FilterConfig {
+            config: Some(any::pack_typed(&RbacPerRoute { rbac: Some(Rbac::default()) })),
+            ..FilterConfig::default()
+        };
+        let route = Route {
+            typed_per_filter_config: [("chancery.access.rule".to_owned(), any::pack_typed(&told))].into(),
+            ..Route::default()
+        };
+        let host = VirtualHost { routes: vec![route], ..VirtualHost::default() };
+        let routes = RouteConfiguration { virtual_hosts: vec![host], ..RouteConfiguration::default() };
+        let listed = ignored(type_url::ROUTE, &routes.encode_to_vec());
+        assert!(listed.iter().all(|path| path.contains("typed_per_filter_config.chancery.access.rule")), "{listed:?}");
+        assert!(!listed.is_empty());
     }
 
     #[test]

@@ -7,9 +7,9 @@ use proptest::{collection::vec, option, prelude::*, sample::subsequence};
 use super::*;
 use crate::model::{
     fleet::{OnFailure, RateLimiter},
-    listener::{ListenerProtocol, RouteDelivery},
+    listener::{ListenerProtocol, RouteDelivery, Timeouts},
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, WhenRedisIsDown},
-    route::{Action, Forward, ListenerRef, Match, Mirror, PathMatch, Respond, Rewrite, Rule, Target},
+    route::{Action, Forward, ListenerRef, Match, Mirror, PathMatch, Respond, Rule, Target},
     service::{
         Address, Breaker, LoadBalancing, ServiceProtocol, ServiceTls,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
@@ -100,6 +100,10 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         port,
         protocol: ListenerProtocol::Http,
         route_delivery: RouteDelivery::PerHost,
+        timeouts: Timeouts::default(),
+        compression: None,
+        clients: None,
+        access: None,
     }))
 }
 
@@ -159,16 +163,8 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
             let (service, mirror) = service.split_once('>').unwrap_or((service, ""));
             let to = vec![Target { service: name(service), weight: 1 }];
             let mirror = (!mirror.is_empty()).then(|| Mirror { service: name(mirror), percent: 5 });
-            Action::Forward(Forward {
-                to,
-                rewrite: Rewrite::default(),
-                mirror,
-                cors: None,
-                fault: None,
-                timeout: None,
-                retry: None,
-                rate_limits: limits.split_terminator('+').map(name).collect(),
-            })
+            let rate_limits = limits.split_terminator('+').map(name).collect();
+            Action::Forward(Forward { mirror, rate_limits, ..Forward::to(to) })
         },
         request_headers: Default::default(),
         response_headers: Default::default(),
@@ -177,6 +173,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
         name: name(text),
         listeners: places.iter().map(place).collect(),
         hosts: hosts.iter().map(host).collect(),
+        jwt_providers: Vec::new(),
         rules: rules.iter().map(rule).collect(),
     }))
 }

@@ -2,16 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::text;
+use super::{access, compression, service::tls::authorities, text};
 use crate::model::{
     Name,
-    listener::{Listener, ListenerProtocol, RouteDelivery, TlsFiles},
+    listener::{Clients, Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
     problem::{Problems, Quoted},
-    wire::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec},
+    wire::{
+        ClientsSpec, DurationText, ListenerProtocolSpec, ListenerSpec, ListenerTimeoutsSpec, ListenerTlsSpec,
+        RouteDeliverySpec,
+    },
 };
 
 pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems) -> Option<Listener> {
-    let ListenerSpec { fleet, address, port, protocol, tls, route_delivery } = spec;
+    let ListenerSpec { fleet, address, port, protocol, tls, route_delivery, timeouts, compression, access } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
         None => Some(Ipv4Addr::UNSPECIFIED.into()),
@@ -38,7 +41,49 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         Some(RouteDeliverySpec::Whole) => RouteDelivery::Whole,
         Some(RouteDeliverySpec::PerHost) | None => RouteDelivery::PerHost,
     };
-    Some(Listener { name, fleet: fleet?, address: address?, port: *port, protocol: protocol?, route_delivery })
+    let timeouts = match timeouts {
+        None => Timeouts::default(),
+        Some(spec) => self::timeouts(spec, &mut problems.at("timeouts")),
+    };
+    let compression =
+        compression.as_ref().and_then(|spec| compression::compression(spec, &mut problems.at("compression")));
+    let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref());
+    let access = access.as_ref().and_then(|spec| {
+        let mut problems = problems.at("access");
+        let access = access::access(spec, &mut problems)?;
+        if access.names_clients() && clients.is_none() {
+            problems.report("tells clients apart by certificates, which needs tls.clients");
+        }
+        Some(access)
+    });
+    let clients = clients.and_then(|spec| self::clients(spec, &mut problems.at("tls").at("clients")));
+    Some(Listener {
+        name,
+        fleet: fleet?,
+        address: address?,
+        port: *port,
+        protocol: protocol?,
+        route_delivery,
+        timeouts,
+        compression,
+        clients,
+        access,
+    })
+}
+
+fn timeouts(spec: &ListenerTimeoutsSpec, problems: &mut Problems) -> Timeouts {
+    let ListenerTimeoutsSpec { request_headers, request, stream_idle, connection_idle, max_connection } = spec;
+    let usual = Timeouts::default();
+    let mut time = |field: &str, time: &Option<DurationText>| {
+        text::optional_duration(time.as_ref(), text::DAY, &mut problems.at(field))
+    };
+    Timeouts {
+        request_headers: time("requestHeaders", request_headers).unwrap_or(usual.request_headers),
+        request: time("request", request),
+        stream_idle: time("streamIdle", stream_idle).unwrap_or(usual.stream_idle),
+        connection_idle: time("connectionIdle", connection_idle).unwrap_or(usual.connection_idle),
+        max_connection: time("maxConnection", max_connection),
+    }
 }
 
 fn bind_address(text: &str) -> Result<IpAddr, String> {
@@ -49,9 +94,15 @@ fn bind_address(text: &str) -> Result<IpAddr, String> {
     Ok(address)
 }
 
-fn tls_files(spec: &TlsFilesSpec, problems: &mut Problems) -> Option<TlsFiles> {
-    let TlsFilesSpec { certificate_file, private_key_file } = spec;
+fn tls_files(spec: &ListenerTlsSpec, problems: &mut Problems) -> Option<TlsFiles> {
+    let ListenerTlsSpec { certificate_file, private_key_file, clients: _ } = spec;
     let certificate_file = problems.at("certificateFile").ok(text::file_path(certificate_file));
     let private_key_file = problems.at("privateKeyFile").ok(text::file_path(private_key_file));
     Some(TlsFiles { certificate_file: certificate_file?, private_key_file: private_key_file? })
+}
+
+fn clients(spec: &ClientsSpec, problems: &mut Problems) -> Option<Clients> {
+    let ClientsSpec { trusted_ca, required } = spec;
+    let authorities = authorities(trusted_ca, &mut problems.at("trustedCa"))?;
+    Some(Clients { authorities, required: required.unwrap_or(true) })
 }

@@ -7,10 +7,13 @@
 //! Invariant: what comes out satisfies every promise in the doc comments of the parsed types, and everything in it
 //! is within Envoy's own limits; only references between resources remain to be checked (see `check`).
 
+mod access;
+mod compression;
 mod document;
 mod envoy_patch;
 mod fleet;
 mod host;
+mod jwt;
 mod listener;
 mod path;
 mod rate_limit;

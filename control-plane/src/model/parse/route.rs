@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{host, rule};
+use super::{
+    host,
+    jwt::{self, Providers},
+    rule,
+};
 use crate::model::{
     Name,
     problem::{Problems, Quoted},
@@ -16,7 +20,7 @@ use crate::model::{
 const MAX_EXPANSION: usize = 20_000;
 
 pub(super) fn route(name: Name, spec: &RouteSpec, problems: &mut Problems) -> Option<Route> {
-    let RouteSpec { listeners, hosts, rules } = spec;
+    let RouteSpec { listeners, hosts, jwt_providers, rules } = spec;
     let expansion = listeners.len() * hosts.len() * rules.len();
     if expansion > MAX_EXPANSION {
         problems.report(format!(
@@ -25,13 +29,16 @@ pub(super) fn route(name: Name, spec: &RouteSpec, problems: &mut Problems) -> Op
     }
     let listeners = distinct(listeners, &mut problems.at("listeners"), listener_ref);
     let hosts = distinct(hosts, &mut problems.at("hosts"), host::pattern);
+    let written = jwt_providers.as_deref().unwrap_or_default();
+    let jwt_providers = jwt::providers(written, &mut problems.at("jwtProviders"));
     let rules = {
+        let providers = Providers { read: &jwt_providers, written };
         let mut problems = problems.at("rules");
-        let parsed = problems.each(rules, rule::rule);
+        let parsed = problems.each(rules, |spec, problems| rule::rule(spec, &providers, problems));
         unambiguous(parsed.as_deref().unwrap_or_default(), &mut problems);
         parsed
     };
-    Some(Route { name, listeners: listeners?, hosts: hosts?, rules: rules? })
+    Some(Route { name, listeners: listeners?, hosts: hosts?, jwt_providers, rules: rules? })
 }
 
 /// Parses every text of a list, none of which may mean the same as another.

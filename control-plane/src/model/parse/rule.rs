@@ -1,21 +1,25 @@
 //! What one rule of a route means.
 
-use super::{host, path, text};
+use super::{
+    access, host,
+    jwt::{self, Providers},
+    path, text,
+};
 use crate::model::{
     Name,
     problem::Problems,
-    route::{
-        Action, Backoff, Forward, HeaderChanges, Mirror, PathMatch, Redirect, Respond, Retry, Rewrite, Rule, Target,
-    },
+    route::{Action, Forward, HeaderChanges, Mirror, PathMatch, Redirect, Respond, Rewrite, Rule, Target, Upgrade},
     wire::{
-        BackoffSpec, HeaderChangesSpec, HeaderSpec, MirrorSpec, NameText, RedirectSchemeSpec, RedirectSpec,
-        RespondSpec, RetrySpec, RuleSpec, TargetSpec,
+        DurationText, HeaderChangesSpec, HeaderSpec, MirrorSpec, NameText, RedirectSchemeSpec, RedirectSpec,
+        RespondSpec, RuleSpec, TargetSpec, UpgradeSpec,
     },
 };
 
 mod cors;
 mod fault;
-mod matches;
+mod local_rate_limit;
+pub(super) mod matches;
+mod retry;
 mod rewrite;
 
 use rewrite::{replacement, rewrite};
@@ -28,20 +32,16 @@ const REDIRECT_STATUS: [u16; 5] = [301, 302, 303, 307, 308];
 
 const DEFAULT_REDIRECT_STATUS: u16 = 301;
 const DEFAULT_WEIGHT: u32 = 1;
-const DEFAULT_ATTEMPTS: u32 = 1;
 
 /// Every request, as a percentage.
 const ALL: u32 = 100;
 
-/// The longest wait of a backoff that sets only the first one, as a multiple of that: Envoy's default.
-const DEFAULT_BACKOFF_FACTOR: u32 = 10;
-
-pub(super) fn rule(spec: &RuleSpec, problems: &mut Problems) -> Option<Rule> {
+pub(super) fn rule(spec: &RuleSpec, providers: &Providers<'_>, problems: &mut Problems) -> Option<Rule> {
     let headers = spec.headers.clone().unwrap_or_default();
     let matches = matches::matches(spec.r#match.as_ref(), &mut problems.at("match"));
     // Without a known path condition, nothing is said about what goes with it.
     let path = matches.as_ref().map(|matches| &matches.path);
-    let action = action(spec, path, problems);
+    let action = action(spec, path, providers, problems);
     let mut place = problems.at("headers");
     let request_headers = header_changes(headers.request, &mut place.at("request"));
     let response_headers = header_changes(headers.response, &mut place.at("response"));
@@ -55,7 +55,12 @@ pub(super) fn rule(spec: &RuleSpec, problems: &mut Problems) -> Option<Rule> {
 }
 
 /// Exactly one of the three, each parsed if it is given.
-fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Action> {
+fn action(
+    spec: &RuleSpec,
+    path: Option<&PathMatch>,
+    providers: &Providers<'_>,
+    problems: &mut Problems,
+) -> Option<Action> {
     let RuleSpec {
         r#match: _,
         to,
@@ -64,14 +69,22 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
         rewrite,
         mirror,
         cors,
+        access,
+        jwt,
         fault,
+        max_request_body,
+        compress,
         timeout,
+        idle_timeout,
+        max_stream_duration,
+        upgrades,
         retry,
+        local_rate_limit,
         rate_limits,
         headers: _,
     } = spec;
     let before = problems.count();
-    let forward = to.as_ref().map(|to| forward(to, spec, path, problems).map(Action::Forward));
+    let forward = to.as_ref().map(|to| forward(to, spec, path, providers, problems).map(Action::Forward));
     let redirect = other.as_ref().map(|spec| redirect(spec, path, &mut problems.at("redirect")).map(Action::Redirect));
     let respond = answer.as_ref().map(|spec| respond(spec, &mut problems.at("respond")).map(Action::Respond));
     if forward.is_none() {
@@ -79,9 +92,17 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
             ("rewrite", rewrite.is_some()),
             ("mirror", mirror.is_some()),
             ("cors", cors.is_some()),
+            ("access", access.is_some()),
+            ("jwt", jwt.is_some()),
             ("fault", fault.is_some()),
+            ("maxRequestBody", max_request_body.is_some()),
+            ("compress", compress.is_some()),
             ("timeout", timeout.is_some()),
+            ("idleTimeout", idle_timeout.is_some()),
+            ("maxStreamDuration", max_stream_duration.is_some()),
+            ("upgrades", upgrades.is_some()),
             ("retry", retry.is_some()),
+            ("localRateLimit", local_rate_limit.is_some()),
             ("rateLimits", rate_limits.is_some()),
         ];
         for (field, _) in useless.iter().filter(|(_, given)| *given) {
@@ -102,7 +123,13 @@ fn action(spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) ->
     }
 }
 
-fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problems: &mut Problems) -> Option<Forward> {
+fn forward(
+    to: &[TargetSpec],
+    spec: &RuleSpec,
+    path: Option<&PathMatch>,
+    providers: &Providers<'_>,
+    problems: &mut Problems,
+) -> Option<Forward> {
     let targets = targets(to, &mut problems.at("to"));
     let rewrite = match &spec.rewrite {
         None => Rewrite::default(),
@@ -110,24 +137,44 @@ fn forward(to: &[TargetSpec], spec: &RuleSpec, path: Option<&PathMatch>, problem
     };
     let mirror = spec.mirror.as_ref().and_then(|spec| mirror(spec, &mut problems.at("mirror")));
     let cors = spec.cors.as_ref().and_then(|cors| cors::cors(cors, spec.r#match.as_ref(), &mut problems.at("cors")));
+    let access = spec.access.as_ref().and_then(|spec| access::access(spec, &mut problems.at("access")));
+    let jwt = spec.jwt.as_ref().and_then(|spec| jwt::jwt(spec, providers, &mut problems.at("jwt")));
     let fault = spec.fault.as_ref().and_then(|spec| fault::fault(spec, &mut problems.at("fault")));
-    let timeout =
-        spec.timeout.as_ref().and_then(|timeout| problems.at("timeout").ok(text::duration(timeout, text::DAY)));
-    let retry = spec.retry.as_ref().and_then(|spec| retry(spec, &mut problems.at("retry")));
-    if let (Some(timeout), Some(per_try)) = (timeout, retry.as_ref().and_then(|retry| retry.per_try_timeout))
-        && per_try > timeout
-    {
-        problems.at("retry").at("perTryTimeout").report("must not be above the rule's timeout");
-    }
+    let max_request_body = spec.max_request_body.as_ref().and_then(|size| {
+        let mut problems = problems.at("maxRequestBody");
+        if spec.upgrades.is_some() {
+            problems.report("would wait for the end of a WebSocket; it does not go with upgrades");
+        }
+        problems.ok(text::size(size, "1B", "64MiB"))
+    });
+    let local_rate_limit = spec.local_rate_limit.as_ref();
+    let local_rate_limit =
+        local_rate_limit.and_then(|spec| local_rate_limit::local_rate_limit(spec, &mut problems.at("localRateLimit")));
+    let mut time = |field: &str, time: &Option<DurationText>| {
+        text::optional_duration(time.as_ref(), text::DAY, &mut problems.at(field))
+    };
+    let timeout = time("timeout", &spec.timeout);
+    let idle_timeout = time("idleTimeout", &spec.idle_timeout);
+    let max_stream_duration = time("maxStreamDuration", &spec.max_stream_duration);
+    let retry = spec.retry.as_ref().and_then(|spec| retry::retry(spec, timeout, &mut problems.at("retry")));
+    let upgrades = spec.upgrades.iter().flatten().map(|UpgradeSpec::Websocket| Upgrade::Websocket).collect();
     let rate_limits = limits(spec.rate_limits.as_deref().unwrap_or_default(), &mut problems.at("rateLimits"));
     Some(Forward {
         to: targets?,
         rewrite,
         mirror,
         cors: cors.map(Box::new),
+        access: access.map(Box::new),
+        jwt: jwt.map(Box::new),
         fault,
+        max_request_body,
+        compress: spec.compress.unwrap_or(true),
+        local_rate_limit,
         timeout,
+        idle_timeout,
+        max_stream_duration,
         retry,
+        upgrades,
         rate_limits: rate_limits?,
     })
 }
@@ -207,35 +254,6 @@ pub(super) fn answer_body(body: Option<String>, problems: &mut Problems) -> Opti
         return None;
     }
     Some(body)
-}
-
-fn retry(spec: &RetrySpec, problems: &mut Problems) -> Option<Retry> {
-    let RetrySpec { on, attempts, per_try_timeout, backoff: waits } = spec;
-    let mut conditions: Vec<_> = on.iter().map(|on| on.0).collect();
-    for (index, condition) in conditions.iter().enumerate() {
-        if conditions[..index].contains(condition) {
-            problems.at("on").index(index).report("is given twice");
-        }
-    }
-    conditions.sort_unstable();
-    let per_try_timeout =
-        per_try_timeout.as_ref().and_then(|time| problems.at("perTryTimeout").ok(text::duration(time, text::DAY)));
-    let backoff = waits.as_ref().and_then(|spec| backoff(spec, &mut problems.at("backoff")));
-    Some(Retry { on: conditions, attempts: attempts.unwrap_or(DEFAULT_ATTEMPTS), per_try_timeout, backoff })
-}
-
-fn backoff(spec: &BackoffSpec, problems: &mut Problems) -> Option<Backoff> {
-    let BackoffSpec { base, max } = spec;
-    let base = problems.at("base").ok(text::duration(base, text::HOUR));
-    let max = match max {
-        None => base.map(|base| base.saturating_mul(DEFAULT_BACKOFF_FACTOR).min(text::HOUR)),
-        Some(max) => problems.at("max").ok(text::duration(max, text::HOUR)),
-    };
-    let backoff = Backoff { base: base?, max: max? };
-    if backoff.max < backoff.base {
-        problems.at("max").report("must not be below base");
-    }
-    Some(backoff)
 }
 
 fn header_changes(spec: Option<HeaderChangesSpec>, problems: &mut Problems) -> Option<HeaderChanges> {

@@ -1,7 +1,7 @@
 //! What a service's spec means.
 
 mod policy;
-mod tls;
+pub(super) mod tls;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -94,7 +94,7 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
 }
 
 /// `None` if something is given but bad.
-fn all<T>(given: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn all<T>(given: Option<Option<T>>) -> Option<Option<T>> {
     match given {
         None => Some(None),
         Some(parsed) => parsed.map(Some),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::{
     Name,
     problem::{Problems, Quoted},
-    wire::{DurationText, NameText},
+    wire::{DurationText, NameText, SizeText},
 };
 
 /// The longest duration of what happens again and again.
@@ -58,6 +58,15 @@ pub(super) fn duration(text: &DurationText, most: Duration) -> Result<Duration, 
     Ok(duration)
 }
 
+/// A duration of 1 ms to `most`, if there is one and nothing is wrong with it.
+pub(super) fn optional_duration(
+    text: Option<&DurationText>,
+    most: Duration,
+    problems: &mut Problems,
+) -> Option<Duration> {
+    text.and_then(|text| problems.ok(duration(text, most)))
+}
+
 /// A bound as it is written in a document.
 fn whole(duration: Duration) -> String {
     match duration.as_secs() {
@@ -65,6 +74,35 @@ fn whole(duration: Duration) -> String {
         seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
         seconds => format!("{seconds}s"),
     }
+}
+
+/// A size of `least` to `most` bytes.
+pub(super) fn size(text: &SizeText, least: &str, most: &str) -> Result<u32, String> {
+    let bytes = |text: &str| {
+        let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+        let unit = match unit {
+            "B" => 1,
+            "KiB" => 1024,
+            "MiB" => 1024 * 1024,
+            _ => return None,
+        };
+        // A number that does not fit is larger than any bound.
+        (!number.is_empty()).then(|| number.parse::<u32>().map_or(u32::MAX, |number| number.saturating_mul(unit)))
+    };
+    let text = text.0.as_str();
+    let size = bytes(text).ok_or_else(|| format!("{} is not a size such as 512B, 64KiB or 1MiB", Quoted(text)))?;
+    let within = bytes(least).is_none_or(|least| least <= size) && bytes(most).is_none_or(|most| size <= most);
+    within.then_some(size).ok_or_else(|| format!("must be between {least} and {most}, not {}", Quoted(text)))
+}
+
+/// A type of content without parameters, in lower case.
+pub(super) fn content_type(text: &str) -> Result<String, String> {
+    let is_name = |name: &str| !name.is_empty() && !name.contains('*') && name.bytes().all(is_token);
+    let is_type = text.split_once('/').is_some_and(|(of, rest)| is_name(of) && is_name(rest));
+    if !is_type || text.len() > MAX_HEADER_NAME {
+        return Err(format!("{} is not a type of content such as application/json", Quoted(text)));
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 /// The name of a header, in lower case.
@@ -181,6 +219,18 @@ fn is_token(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes() {
+        let parse = |text: &str| size(&SizeText(text.to_owned()), "2B", "4MiB");
+        assert_eq!([parse("2B"), parse("1KiB"), parse("4MiB")], [Ok(2), Ok(1024), Ok(4 * 1024 * 1024)]);
+        for text in ["", "5", "MiB", "-1B", "1.5MiB", "1 B", "1mib", "1MB", "1GiB"] {
+            assert!(parse(text).unwrap_err().contains("is not a size"), "{text}");
+        }
+        for text in ["1B", "5MiB", "4194305B", "99999999999999999999MiB", "4294967295MiB"] {
+            assert!(parse(text).unwrap_err().starts_with("must be between 2B and 4MiB"), "{text}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::NameText;
+use super::{AccessSpec, CompressionSpec, DurationText, NameText, TrustedCaSpec};
 
 /// A port of a fleet. Routes refer to it as `fleet/listener`.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -19,12 +19,34 @@ pub struct ListenerSpec {
     pub port: u16,
     /// What is spoken on it.
     pub protocol: ListenerProtocolSpec,
-    /// The certificate to present; given exactly when the protocol is `https`.
-    pub tls: Option<TlsFilesSpec>,
+    /// The certificate to present, and what clients prove; given exactly when the protocol is `https`.
+    pub tls: Option<ListenerTlsSpec>,
     /// In which pieces its routes travel to proxies that can take them one host at a time. A change drains the connections
     /// of the listener.
     #[schema(default = "per-host")]
     pub route_delivery: Option<RouteDeliverySpec>,
+    /// How long clients may take.
+    pub timeouts: Option<ListenerTimeoutsSpec>,
+    /// How answers are compressed; not at all if it is not given.
+    pub compression: Option<CompressionSpec>,
+    /// Who may send requests, whatever their route; everybody if it is not given.
+    pub access: Option<AccessSpec>,
+}
+
+/// How long clients may take: each 1ms to 24h.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTimeoutsSpec {
+    /// For the headers of a request; 10s if it is not given.
+    pub request_headers: Option<DurationText>,
+    /// For a request as a whole; no limit if it is not given.
+    pub request: Option<DurationText>,
+    /// For a request and its answer to stand still, unless a rule has `idleTimeout`; 5m if it is not given.
+    pub stream_idle: Option<DurationText>,
+    /// For a connection without requests; 1h if it is not given.
+    pub connection_idle: Option<DurationText>,
+    /// For a connection, which ends when its requests have; no limit if it is not given.
+    pub max_connection: Option<DurationText>,
 }
 
 /// In which pieces the routes of a listener travel.
@@ -49,14 +71,27 @@ pub enum ListenerProtocolSpec {
     Tcp,
 }
 
-/// A certificate on the disk of the proxies.
+/// A certificate on the disk of the proxies, and what clients prove of themselves.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TlsFilesSpec {
+pub struct ListenerTlsSpec {
     /// Absolute path of the PEM certificate chain, as a proxy sees it.
     #[schema(examples("/etc/envoy/tls/server.crt"))]
     pub certificate_file: String,
     /// Absolute path of the PEM private key, as a proxy sees it.
     #[schema(examples("/etc/envoy/tls/server.key"))]
     pub private_key_file: String,
+    /// What clients prove of themselves; nothing if it is not given.
+    pub clients: Option<ClientsSpec>,
+}
+
+/// What clients prove of themselves by certificates.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClientsSpec {
+    /// Whose certificates are accepted.
+    pub trusted_ca: TrustedCaSpec,
+    /// Whether a client without a certificate is turned away in the handshake. One with another certificate is in any case.
+    #[schema(default = true)]
+    pub required: Option<bool>,
 }

@@ -4,15 +4,20 @@
 //! JSON Schema. The same schema drives the structural check (`shape`), so what is documented and what is
 //! accepted cannot drift apart. What the values mean is the business of `parse`.
 
+mod access;
+mod compression;
 mod cors;
 mod envelope;
 mod envoy_patch;
 mod fault;
 mod fleet;
+mod jwt;
 mod listener;
+mod local_rate_limit;
 mod matches;
 mod rate_limit;
 mod registration;
+mod retry;
 mod route;
 mod scalar;
 mod schema;
@@ -20,6 +25,8 @@ mod service;
 mod shape;
 mod tls;
 
+pub use access::{AccessSpec, CallerSpec};
+pub use compression::{CompressionAlgorithmSpec, CompressionSpec};
 pub use cors::CorsSpec;
 pub use envelope::Envelope;
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
@@ -28,18 +35,23 @@ pub use fleet::{
     CanarySpec, ErrorRateGateSpec, FleetDefaultsSpec, FleetSpec, OnFailureSpec, OnRolloutFailureSpec, RateLimiterSpec,
     RolloutGatesSpec, RolloutSpec,
 };
-pub use listener::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec};
+pub use jwt::{JwtClaimSpec, JwtKeysSpec, JwtProviderSpec, JwtSpec};
+pub use listener::{
+    ClientsSpec, ListenerProtocolSpec, ListenerSpec, ListenerTimeoutsSpec, ListenerTlsSpec, RouteDeliverySpec,
+};
+pub use local_rate_limit::LocalRateLimitSpec;
 pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
 pub use rate_limit::{
     AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,
     NetworkSpec, RateLimitSpec, WhenRedisIsDownSpec,
 };
 pub use registration::{NamedRegistrationSpec, RegistrationSpec, RegistrationsSpec};
+pub use retry::{BackoffSpec, RetryOnSpec, RetrySpec, RetryStatusSpec};
 pub use route::{
-    BackoffSpec, HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec,
-    RegexRewriteSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec,
+    HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec, RegexRewriteSpec,
+    RespondSpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec, UpgradeSpec,
 };
-pub use scalar::{DurationText, NameText};
+pub use scalar::{DurationText, NameText, SizeText};
 pub use schema::schema;
 pub use service::{
     AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, HealthCheckSpec, HedgingSpec,

@@ -1,18 +1,12 @@
 //! A route as it is written.
 
-use std::borrow::Cow;
+use serde::Deserialize;
+use utoipa::ToSchema;
 
-use serde::{Deserialize, Deserializer};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{
-        RefOr, Schema,
-        schema::{ObjectBuilder, Type},
-    },
+use super::{
+    AccessSpec, CorsSpec, DurationText, FaultSpec, JwtProviderSpec, JwtSpec, LocalRateLimitSpec, MatchSpec, NameText,
+    RetrySpec, SizeText,
 };
-
-use super::{CorsSpec, DurationText, FaultSpec, MatchSpec, NameText};
-use crate::model::route::RetryCondition;
 
 /// Hosts and ordered rules on one or more listeners.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -25,6 +19,9 @@ pub struct RouteSpec {
     /// address (IPv6 in brackets); without a port.
     #[schema(min_items = 1, max_items = 100, examples(json!(["checkout.example.com", "*.example.com"])))]
     pub hosts: Vec<String>,
+    /// Who issues tokens, for the rules to name.
+    #[schema(max_items = 20)]
+    pub jwt_providers: Option<Vec<JwtProviderSpec>>,
     /// The rules; the first that matches decides.
     #[schema(min_items = 1, max_items = 500)]
     pub rules: Vec<RuleSpec>,
@@ -49,12 +46,32 @@ pub struct RuleSpec {
     pub mirror: Option<MirrorSpec>,
     /// Which pages of other origins may use it; only with `to`.
     pub cors: Option<CorsSpec>,
+    /// Who may use it, besides what the listener says; only with `to`; everybody if it is not given.
+    pub access: Option<AccessSpec>,
+    /// What the tokens of requests have to be; only with `to`; nothing is looked at if it is not given.
+    pub jwt: Option<JwtSpec>,
     /// What some requests meet on purpose, for a while; only with `to`.
     pub fault: Option<FaultSpec>,
+    /// The longest body of a request, 1B to 64MiB; only with `to`, not with `upgrades`. Each request is kept at the proxy until it is
+    /// whole; a longer one is answered with 413.
+    pub max_request_body: Option<SizeText>,
+    /// Whether answers are compressed, where the listener has `compression`; only with `to`.
+    #[schema(default = true)]
+    pub compress: Option<bool>,
     /// The time for the whole answer, retries included, 1ms to 24h; only with `to`; the fleet's default if it is not given.
     pub timeout: Option<DurationText>,
+    /// The time for which request and answer may stand still, 1ms to 24h; only with `to`. If it is not given: `streamIdle` of the
+    /// listener, or `timeout` where that is above 5m.
+    pub idle_timeout: Option<DurationText>,
+    /// The time for request and answer together, however much of them moves, 1ms to 24h; only with `to`; no limit if it is not given.
+    pub max_stream_duration: Option<DurationText>,
+    /// What the protocol of requests may be changed to; only with `to`; nothing if it is not given.
+    #[schema(min_items = 1, max_items = 1)]
+    pub upgrades: Option<Vec<UpgradeSpec>>,
     /// When and how a request is tried again; only with `to`; never if it is not given.
     pub retry: Option<RetrySpec>,
+    /// How many requests each proxy admits by itself; only with `to`.
+    pub local_rate_limit: Option<LocalRateLimitSpec>,
     /// Names of the limits that apply; only with `to`. A request must be within all of them.
     #[schema(max_items = 10)]
     pub rate_limits: Option<Vec<NameText>>,
@@ -113,6 +130,14 @@ pub struct RegexRewriteSpec {
     pub substitution: String,
 }
 
+/// What the protocol of a request may be changed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpgradeSpec {
+    /// WebSocket.
+    Websocket,
+}
+
 /// Where a client is sent: at least one of `scheme`, `host`, `port`, `path` and `prefix`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -155,56 +180,6 @@ pub struct RespondSpec {
     pub status: u16,
     /// The body, at most 4096 bytes; empty if it is not given.
     pub body: Option<String>,
-}
-
-/// When and how a request is tried again.
-#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RetrySpec {
-    /// The conditions, one of which must hold.
-    #[schema(min_items = 1, max_items = 20)]
-    pub on: Vec<RetryOnSpec>,
-    /// How often it is tried again after the first try.
-    #[schema(minimum = 1, maximum = 10, default = 1)]
-    pub attempts: Option<u32>,
-    /// The time for one try, 1ms to 24h, not above the rule's timeout; the rule's timeout if it is not given.
-    pub per_try_timeout: Option<DurationText>,
-    /// The time between tries; Envoy's default (25ms to 250ms) if it is not given.
-    pub backoff: Option<BackoffSpec>,
-}
-
-/// A condition on which a request is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryOnSpec(pub RetryCondition);
-
-impl<'de> Deserialize<'de> for RetryOnSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        let condition = RetryCondition::ALL.into_iter().find(|condition| condition.as_str() == text);
-        condition.map(Self).ok_or_else(|| serde::de::Error::custom("is not a condition for a retry"))
-    }
-}
-
-impl PartialSchema for RetryOnSpec {
-    fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some("A condition on which a request is tried again, by Envoy's name."))
-            .enum_values(Some(RetryCondition::ALL.map(RetryCondition::as_str)))
-            .into()
-    }
-}
-
-impl ToSchema for RetryOnSpec {}
-
-/// Exponential backoff with full jitter.
-#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BackoffSpec {
-    /// The longest first wait, 1ms to 1h.
-    pub base: DurationText,
-    /// The longest wait of all, `base` to 1h; ten times `base` if it is not given.
-    pub max: Option<DurationText>,
 }
 
 /// Changes to headers.

@@ -57,6 +57,28 @@ impl ToSchema for DurationText {
     }
 }
 
+/// A size as it is written: `512B`, `64KiB`, `1MiB`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SizeText(pub String);
+
+impl PartialSchema for SizeText {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A size: an integer and one of the units B, KiB and MiB."))
+            .pattern(Some("^[0-9]+(B|KiB|MiB)$"))
+            .examples(["512B", "64KiB", "1MiB"])
+            .into()
+    }
+}
+
+impl ToSchema for SizeText {
+    fn name() -> Cow<'static, str> {
+        "Size".into()
+    }
+}
+
 impl PartialSchema for Kind {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()

@@ -8,27 +8,19 @@
 
 use std::collections::BTreeSet;
 
-use chancery_proto::envoy::{
-    core::{DataSource, data_source::Specifier},
-    matcher::string_matcher::MatchPattern,
-    tls::{
-        CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
-        certificate_validation_context::TrustChainVerification, common_tls_context::ValidationContextType,
-        subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
-    },
+use chancery_proto::envoy::tls::{
+    CertificateValidationContext, CommonTlsContext, TlsParameters, UpstreamTlsContext,
+    certificate_validation_context::TrustChainVerification, common_tls_context::ValidationContextType,
+    subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
 };
 
 use crate::{
     model::service::{
         Address, Service, ServiceProtocol,
-        tls::{Authorities, ClientCertificate, Peer, ProxyId, ServiceTls, Verification},
+        tls::{ClientCertificate, ServiceTls, Verification},
     },
-    translate::tls::{certificate, file, of_mesh, own_identity, san, since, uri_like},
+    translate::tls::{certificate, exact, matcher, own_identity, since, validation},
 };
-
-/// Where most systems keep the authorities that they trust: Debian, Alpine, and the images of Envoy that are made of them. Envoy
-/// has no name for "those of the system".
-pub(super) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The context of `service`, of which `tls` is what it says.
 pub(super) fn context(tls: &ServiceTls, service: &Service) -> UpstreamTlsContext {
@@ -95,44 +87,6 @@ fn unverified() -> ValidationContextType {
     })
 }
 
-fn validation(authorities: &Authorities, peers: Vec<SubjectAltNameMatcher>) -> ValidationContextType {
-    let trusted = match authorities {
-        Authorities::Mesh => return of_mesh(peers),
-        Authorities::System => file(SYSTEM_AUTHORITIES),
-        Authorities::File(path) => file(path),
-        Authorities::Pem(pem) => {
-            DataSource { specifier: Some(Specifier::InlineString(pem.clone())), ..DataSource::default() }
-        }
-    };
-    ValidationContextType::ValidationContext(CertificateValidationContext {
-        trusted_ca: Some(trusted),
-        match_typed_subject_alt_names: peers,
-        ..CertificateValidationContext::default()
-    })
-}
-
-fn matcher(peer: &Peer) -> SubjectAltNameMatcher {
-    match peer {
-        Peer::Uri(uri) => exact(SanType::Uri, uri),
-        Peer::UriPrefix(beginning) => san(SanType::Uri, MatchPattern::Prefix(beginning.clone())),
-        Peer::Dns(name) => exact(SanType::Dns, name),
-        Peer::Ip(address) => exact(SanType::IpAddress, &address.to_string()),
-        Peer::Proxy { fleet, id } => {
-            // Of names and their beginnings, no character means anything in an expression.
-            let id = match id {
-                ProxyId::Any => "[^/]+".to_owned(),
-                ProxyId::Exact(id) => id.to_string(),
-                ProxyId::Prefix(beginning) => format!("{beginning}[^/]*"),
-            };
-            uri_like(format!("spiffe://[^/]+/fleet/{fleet}/proxy/{id}"))
-        }
-    }
-}
-
-fn exact(of: SanType, text: &str) -> SubjectAltNameMatcher {
-    san(of, MatchPattern::Exact(text.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv6Addr;
@@ -147,7 +101,10 @@ mod tests {
     use crate::{
         model::{
             listener::TlsFiles,
-            service::{Endpoint, tls::TlsVersion},
+            service::{
+                Endpoint,
+                tls::{Authorities, Peer, ProxyId, TlsVersion},
+            },
         },
         translate::{
             cluster::{cluster, encode_cluster},

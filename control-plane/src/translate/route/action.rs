@@ -8,12 +8,12 @@ use chancery_proto::{
         core::{DataSource, RuntimeFractionalPercent, TypedExtensionConfig, data_source},
         matcher::RegexMatchAndSubstitute,
         path_template_rewrite::UriTemplateRewriteConfig,
-        previous_hosts::PreviousHostsPredicate,
         route::{
-            DirectResponseAction, RedirectAction, RetryPolicy, RouteAction, WeightedCluster,
+            DirectResponseAction, RedirectAction, RouteAction, WeightedCluster,
             redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
-            retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
-            route_action::{ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy},
+            route_action::{
+                ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy, UpgradeConfig,
+            },
             weighted_cluster::ClusterWeight,
         },
     },
@@ -22,34 +22,53 @@ use chancery_proto::{
 
 use super::{
     Limits,
+    retry::retry_policy,
     rewrite::{Replacement, replace_matched},
 };
 use crate::{
     model::{
         fleet::Fleet,
-        route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Retry, RetryCondition, Target},
+        listener::Timeouts,
+        route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Target, Upgrade},
     },
     translate::{
-        cors, fault,
-        listener::STREAM_IDLE,
-        rate_limit,
-        value::{duration, number, percent, regex},
+        access, buffer, compression, cors, fault, jwt, local_rate_limit, rate_limit,
+        value::{duration, flag, number, percent, regex},
     },
 };
 
-/// How often Envoy draws again for an endpoint that was not tried yet, before it takes one that was.
-const OTHER_HOST_DRAWS: i64 = 5;
-
 /// Forwarding to services.
 pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
-    let Forward { to, rewrite, mirror, cors: _, fault: _, timeout, retry, rate_limits: _ } = forward;
+    let Forward {
+        to,
+        rewrite,
+        mirror,
+        cors: _,
+        access: _,
+        jwt: _,
+        fault: _,
+        max_request_body: _,
+        compress: _,
+        local_rate_limit: _,
+        timeout,
+        idle_timeout,
+        max_stream_duration,
+        retry,
+        upgrades,
+        rate_limits: _,
+    } = forward;
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
         cluster_specifier: Some(cluster_specifier(to)),
         host_rewrite_specifier: rewrite.host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
         request_mirror_policies: mirror.iter().map(mirror_policy).collect(),
         timeout: Some(duration(timeout)),
-        idle_timeout: idle_timeout(timeout).map(duration),
+        idle_timeout: idle_timeout.or(patience(timeout)).map(duration),
+        max_stream_duration: max_stream_duration.map(|most| MaxStreamDuration {
+            max_stream_duration: Some(duration(most)),
+            ..MaxStreamDuration::default()
+        }),
+        upgrade_configs: upgrades.iter().copied().map(upgrade_config).collect(),
         retry_policy: retry.as_ref().map(retry_policy),
         ..RouteAction::default()
     };
@@ -80,13 +99,27 @@ pub(super) fn per_filter(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<Str
     let limits: Vec<_> = forward.rate_limits.iter().filter_map(|limit| limits.get(limit).copied()).collect();
     let mut filters = rate_limit::per_route(&limits);
     filters.extend(forward.cors.as_deref().map(cors::per_route));
+    filters.extend(forward.access.as_deref().map(access::per_route));
+    filters.extend(forward.jwt.as_deref().map(jwt::per_route));
     filters.extend(forward.fault.as_ref().map(fault::per_route));
+    filters.extend(forward.max_request_body.map(buffer::per_route));
+    filters.extend(forward.local_rate_limit.as_ref().map(local_rate_limit::per_route));
+    if !forward.compress {
+        filters.extend(compression::none());
+    }
     filters
 }
 
-/// A rule that grants a service more time than the listener grants a silent stream means it.
-fn idle_timeout(timeout: Duration) -> Option<Duration> {
-    (timeout > STREAM_IDLE).then_some(timeout)
+/// A rule that grants a service more time than a silent stream has means it.
+fn patience(timeout: Duration) -> Option<Duration> {
+    (timeout > Timeouts::STREAM_IDLE).then_some(timeout)
+}
+
+fn upgrade_config(upgrade: Upgrade) -> UpgradeConfig {
+    let upgrade_type = match upgrade {
+        Upgrade::Websocket => "websocket",
+    };
+    UpgradeConfig { upgrade_type: upgrade_type.to_owned(), enabled: Some(flag(true)), ..UpgradeConfig::default() }
 }
 
 fn cluster_specifier(to: &[Target]) -> ClusterSpecifier {
@@ -113,29 +146,6 @@ fn mirror_policy(mirror: &Mirror) -> RequestMirrorPolicy {
             runtime_key: String::new(),
         }),
         ..RequestMirrorPolicy::default()
-    }
-}
-
-fn retry_policy(retry: &Retry) -> RetryPolicy {
-    let Retry { on, attempts, per_try_timeout, backoff } = retry;
-    let conditions: Vec<_> = on.iter().copied().map(RetryCondition::as_str).collect();
-    RetryPolicy {
-        retry_on: conditions.join(","),
-        num_retries: Some(number(*attempts)),
-        per_try_timeout: per_try_timeout.map(duration),
-        retry_back_off: backoff.map(|backoff| RetryBackOff {
-            base_interval: Some(duration(backoff.base)),
-            max_interval: Some(duration(backoff.max)),
-        }),
-        // The endpoint that just failed is the least likely to succeed.
-        retry_host_predicate: vec![RetryHostPredicate {
-            name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-            config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any::pack_typed(
-                &PreviousHostsPredicate::default(),
-            ))),
-        }],
-        host_selection_retry_max_attempts: OTHER_HOST_DRAWS,
-        ..RetryPolicy::default()
     }
 }
 

@@ -14,6 +14,8 @@ use chancery_proto::{
 };
 use prost::encoding;
 
+use crate::translate::value::encode_map;
+
 /// `envoy.config.route.v3.VirtualHost.routes`.
 const ROUTES: u32 = 3;
 
@@ -33,15 +35,7 @@ pub fn encode_virtual_host(mut host: VirtualHost) -> Bytes {
 fn encode_route(mut route: Route) -> Vec<u8> {
     let per_filter: BTreeMap<String, Any> = mem::take(&mut route.typed_per_filter_config).into_iter().collect();
     let mut bytes = route.encode_to_vec();
-    encoding::btree_map::encode(
-        encoding::string::encode,
-        encoding::string::encoded_len,
-        encoding::message::encode,
-        encoding::message::encoded_len,
-        PER_FILTER,
-        &per_filter,
-        &mut bytes,
-    );
+    encode_map(PER_FILTER, &per_filter, &mut bytes);
     bytes
 }
 

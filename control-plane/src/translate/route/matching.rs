@@ -109,7 +109,7 @@ fn method_condition(name: &str, methods: &[String]) -> HeaderMatcher {
     }
 }
 
-fn header(condition: &NamedMatch) -> HeaderMatcher {
+pub(in crate::translate) fn header(condition: &NamedMatch) -> HeaderMatcher {
     let NamedMatch { name, value, invert } = condition;
     let specifier = match value_pattern(value) {
         Some(pattern) => HeaderMatchSpecifier::StringMatch(string_matcher(pattern)),

@@ -12,6 +12,7 @@ mod configuration;
 mod encode;
 mod headers;
 mod matching;
+mod retry;
 mod rewrite;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Acti
 
 pub use configuration::{placeholder, route_configuration, route_configuration_by_host, route_configuration_name};
 pub use encode::encode_virtual_host;
+pub(super) use matching::header;
 
 use crate::model::{
     Name,

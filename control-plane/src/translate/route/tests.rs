@@ -13,11 +13,15 @@ use chancery_proto::{
 use super::*;
 use crate::{
     model::{
+        access::Access,
         cors::{Cors, Origin},
         fault::{Abort, Fault},
+        jwt::Jwt,
+        local_rate_limit::LocalRateLimit,
+        retry::{Backoff, Retry, RetryCondition},
         route::{
-            Backoff, HeaderChanges, Match, Mirror, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Retry,
-            RetryCondition, Rewrite, Target, ValueMatch,
+            HeaderChanges, Match, Mirror, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Target,
+            Upgrade, ValueMatch,
         },
     },
     translate::testing::{exact, fleet, matches, name, prefix, rate_limit, respond, route, rule, snapshot, to},
@@ -70,14 +74,26 @@ fn forwarding_with_everything() {
         rewrite: Rewrite { path: Some(PathRewrite::Prefix("/".into())), host: Some("checkout.internal".into()) },
         mirror: Some(Mirror { service: name("checkout-next"), percent: 5 }),
         cors: None,
+        access: None,
+        jwt: None,
         fault: None,
+        max_request_body: None,
+        compress: true,
+        local_rate_limit: None,
         timeout: Some(Duration::from_secs(600)),
+        idle_timeout: None,
+        max_stream_duration: Some(Duration::from_secs(3600)),
         retry: Some(Retry {
             on: vec![RetryCondition::ServerError, RetryCondition::Reset, RetryCondition::GrpcUnavailable],
+            statuses: vec![409, 429],
+            headers: vec![NamedMatch { name: "x-again".into(), value: ValueMatch::Present, invert: false }],
             attempts: 2,
             per_try_timeout: Some(Duration::from_millis(500)),
+            per_try_idle_timeout: Some(Duration::from_millis(100)),
+            another_host: true,
             backoff: Some(Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250) }),
         }),
+        upgrades: vec![Upgrade::Websocket],
     };
     let changes = HeaderChanges {
         set: vec![("x-share".into(), "100%".into()), ("x-empty".into(), String::new())],
@@ -90,6 +106,36 @@ fn forwarding_with_everything() {
         ..rule(prefix("/api"), Action::Forward(forward))
     };
     insta::assert_snapshot!(snapshot(&translated(vec![everything])));
+}
+
+#[test]
+fn what_a_rule_says_of_silence_holds() {
+    let forward = |timeout, idle_timeout| {
+        let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+        let forward = Forward { timeout: seconds(timeout), idle_timeout: seconds(idle_timeout), ..to("shop") };
+        let action = action::forward(&forward, &PathMatch::Prefix("/".into()), &fleet("edge"));
+        action.idle_timeout.map(|idle| idle.seconds)
+    };
+    assert_eq!(forward(None, None), None, "the listener's");
+    assert_eq!((forward(Some(301), None), forward(Some(300), None)), (Some(301), None));
+    assert_eq!((forward(Some(600), Some(7)), forward(None, Some(7))), (Some(7), Some(7)));
+}
+
+#[test]
+fn an_endpoint_that_failed_is_tried_again_only_where_that_is_said() {
+    let retry = |another_host| Retry {
+        on: vec![RetryCondition::Reset],
+        statuses: vec![],
+        headers: vec![],
+        attempts: 1,
+        per_try_timeout: None,
+        per_try_idle_timeout: None,
+        another_host,
+        backoff: None,
+    };
+    let [usual, same] = [true, false].map(|another| super::retry::retry_policy(&retry(another)));
+    assert_eq!((usual.retry_host_predicate.len(), same.retry_host_predicate.len()), (1, 0));
+    assert_eq!((usual.retry_on.as_str(), same.host_selection_retry_max_attempts), ("reset", 0));
 }
 
 #[test]
@@ -163,6 +209,30 @@ fn a_fault_is_told_beside_limits() {
         told.get_key_value("chancery.fault").map(|(k, v)| (k.clone(), v.clone())),
         Some(crate::translate::fault::per_route(&fault))
     );
+}
+
+#[test]
+fn filters_are_told_what_a_rule_says_and_nothing_else() {
+    let told = |forward: &Forward| action::per_filter(forward, &Limits::new()).into_keys().collect::<Vec<_>>();
+    assert_eq!(told(&to("shop")), Vec::<String>::new());
+    let limit = LocalRateLimit { requests: 1, per: Duration::from_secs(1), burst: 1 };
+    let all = Forward {
+        access: Some(Access { allow: Some(vec![]), deny: vec![] }.into()),
+        jwt: Some(Jwt { providers: vec![], all: false, allow_missing: true }.into()),
+        max_request_body: Some(1),
+        compress: false,
+        local_rate_limit: Some(limit),
+        ..to("shop")
+    };
+    let expected = [
+        "chancery.access.rule",
+        "chancery.compression.brotli",
+        "chancery.compression.gzip",
+        "chancery.jwt",
+        "envoy.filters.http.buffer",
+        "envoy.filters.http.local_ratelimit",
+    ];
+    assert_eq!(told(&all), expected);
 }
 
 #[test]

@@ -364,7 +364,13 @@ fn make(edit: Edit, resources: &mut Resources) {
                 let action = Action::Forward(Forward { to: to.collect(), ..self::to("none") });
                 rule(prefix(&format!("/{number}/{index}")), action)
             });
-            let route = Route { name, listeners: listeners.collect(), hosts, rules: rules.collect() };
+            let route = Route {
+                name,
+                listeners: listeners.collect(),
+                hosts,
+                jwt_providers: Vec::new(),
+                rules: rules.collect(),
+            };
             put(resources, Resource::Route(Arc::new(route)));
         }
         Edit::Patch { number, fleet, on, what } => {

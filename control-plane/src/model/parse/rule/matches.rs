@@ -67,7 +67,7 @@ fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch>
     problems.only_one(given, "exact, prefix, regex and template")
 }
 
-fn header_match(spec: HeaderMatchSpec, problems: &mut Problems) -> Option<NamedMatch> {
+pub(in crate::model::parse) fn header_match(spec: HeaderMatchSpec, problems: &mut Problems) -> Option<NamedMatch> {
     let HeaderMatchSpec { name, exact, prefix, suffix, contains, regex, present, invert } = spec;
     let name = problems.at("name").ok(text::header_name(&name));
     let value = value_match([exact, prefix, suffix, contains, regex], present, problems);

@@ -103,7 +103,7 @@ fn proxy_id(text: &str) -> Result<ProxyId, String> {
     }
 }
 
-fn authorities(spec: &TrustedCaSpec, problems: &mut Problems) -> Option<Authorities> {
+pub(in crate::model::parse) fn authorities(spec: &TrustedCaSpec, problems: &mut Problems) -> Option<Authorities> {
     let TrustedCaSpec { file, pem, mesh } = spec;
     let mut given = Vec::new();
     if let Some(file) = file {
@@ -142,7 +142,7 @@ fn certificates(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn peer(spec: &SubjectAltNameSpec, problems: &mut Problems) -> Option<Peer> {
+pub(in crate::model::parse) fn peer(spec: &SubjectAltNameSpec, problems: &mut Problems) -> Option<Peer> {
     let SubjectAltNameSpec { uri: whole, uri_prefix: beginning, dns, ip } = spec;
     let mut given = Vec::new();
     if let Some(text) = whole {
