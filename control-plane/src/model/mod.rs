@@ -1,4 +1,4 @@
-//! The language of the users, parsed: fleets, listeners, services, limits, routes, patches. Pure.
+//! The language of the users, parsed: fleets, listeners, teams, services, limits, routes, patches. Pure.
 //!
 //! Wire documents (`wire`, with serde and schema) become the types here once (`parse`), with every
 //! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
@@ -21,6 +21,7 @@ mod references;
 mod resource;
 pub mod route;
 pub mod service;
+pub mod team;
 pub mod wire;
 
 pub use catalog::{Catalog, Entry};

@@ -18,6 +18,7 @@ mod scalar;
 mod schema;
 mod service;
 mod shape;
+mod team;
 mod tls;
 
 pub use cors::CorsSpec;
@@ -46,6 +47,7 @@ pub use service::{
     LoadBalancingSpec, OutlierDetectionSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
+pub use team::{QuotasSpec, TeamSpec};
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};
 
 use serde::de::DeserializeOwned;
@@ -83,7 +85,7 @@ macro_rules! wire {
     )*};
 }
 
-wire!(Envelope, FleetSpec, ListenerSpec, ServiceSpec, RateLimitSpec, RouteSpec, EnvoyPatchSpec);
+wire!(Envelope, FleetSpec, ListenerSpec, TeamSpec, ServiceSpec, RateLimitSpec, RouteSpec, EnvoyPatchSpec);
 wire!(RegistrationSpec, RegistrationsSpec);
 
 #[cfg(test)]
