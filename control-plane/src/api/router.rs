@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, apply, author, endpoints, error::ApiError, events, load, observe, openapi, proxies, quarantine, resources,
-    revisions, rollouts,
+    revisions, rollouts, tokens,
 };
 use crate::model::Kind;
 
@@ -62,6 +62,9 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(rollouts::give_back))
         .routes(routes!(load::list))
         .routes(routes!(load::read))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::rotate))
         .routes(routes!(author::whoami));
     Kind::ALL
         .into_iter()

@@ -25,6 +25,14 @@ impl Parsed {
         }
     }
 
+    /// What the resource becomes; none if it is deleted.
+    pub(super) fn becomes(&self) -> Option<&Document> {
+        match self {
+            Parsed::Put { document, .. } => Some(document),
+            Parsed::Delete { .. } => None,
+        }
+    }
+
     pub(super) fn expect(&self) -> Expect {
         match self {
             Parsed::Put { expect, .. } | Parsed::Delete { expect, .. } => *expect,
@@ -82,7 +90,7 @@ pub(super) fn parse_edits(set: &ChangeSet, current: &Current) -> Result<Vec<Pars
     }
     let mut found = problems.into_vec();
     if seen.len() == set.edits.len() {
-        let stamp = Stamp { revision: current.revision + 1, at: now(), author: &set.author };
+        let stamp = Stamp { revision: current.revision + 1, at: now(), author: &set.author.name };
         let changes = parsed.into_iter().map(|edit| edit.into_change(&stamp)).collect();
         found.extend(current.catalog.problems_beside(changes, &unread));
     }
