@@ -26,6 +26,7 @@ mod proxy_config;
 mod quarantine;
 mod resources;
 mod rollout;
+mod token;
 mod write;
 
 pub use command::{Cli, run};
