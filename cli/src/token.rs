@@ -36,7 +36,7 @@ enum TokenCommand {
     /// Give a token another secret and print it; the one before is good for a while
     Rotate {
         #[command(flatten)]
-        which: Which,
+        of: Which,
         /// How long the secret before is good still, at most 7d
         #[arg(long, value_name = "DURATION", default_value = "1h")]
         grace: String,
@@ -70,7 +70,8 @@ struct CreateArgs {
 #[derive(Debug, Args)]
 struct Which {
     /// Its name or id
-    token: String,
+    #[arg(value_name = "NAME|ID")]
+    which: String,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -105,14 +106,14 @@ pub(crate) async fn token(args: TokenArgs) -> Result<(), Failure> {
             let page: Page<Value> = connection.client()?.get("/api/v1/tokens").await?;
             output.print(&json!({ "items": page.items }), |_| rows(&answer::known(&page.items)))
         }
-        TokenCommand::Rotate { which: Which { token, output, connection }, grace } => {
+        TokenCommand::Rotate { of: Which { which, output, connection }, grace } => {
             let client = connection.client()?;
-            let path = format!("/api/v1/tokens/{}/rotate", id(&client, &token).await?);
+            let path = format!("/api/v1/tokens/{}/rotate", id(&client, &which).await?);
             shown(output, &client.send(Call::new(Method::POST, path).query("grace", &grace)).await?)
         }
-        TokenCommand::Revoke(Which { token, output, connection }) => {
+        TokenCommand::Revoke(Which { which, output, connection }) => {
             let client = connection.client()?;
-            let path = format!("/api/v1/tokens/{}", id(&client, &token).await?);
+            let path = format!("/api/v1/tokens/{}", id(&client, &which).await?);
             let revoked: Value = client.send(Call::new(Method::DELETE, path)).await?;
             output.print(&revoked, |revoked| rows(&answer::known(std::slice::from_ref(revoked))))
         }
