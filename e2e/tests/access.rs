@@ -1,6 +1,6 @@
 //! Who may do what: teams that share a control plane, their tokens, and what becomes of one that is revoked, on real processes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chancery_e2e::{
@@ -29,8 +29,8 @@ fn route_of(team: &str, name: &str, host: &str) -> Value {
 }
 
 /// Makes a token as an admin does, and says its id and secret.
-async fn token(admin: &Api, request: Value) -> Result<(String, String)> {
-    let answer = admin.json(Method::POST, "/api/v1/tokens", Some(&request)).await?;
+async fn token(admin: &Api, request: &Value) -> Result<(String, String)> {
+    let answer = admin.json(Method::POST, "/api/v1/tokens", Some(request)).await?;
     ensure!(answer.status == 201, "{} {}", answer.status, answer.text());
     let made = answer.json()?;
     let text = |field: &str| made[field].as_str().map(str::to_owned).with_context(|| format!("no {field}: {made}"));
@@ -55,8 +55,8 @@ async fn two_teams_share_a_control_plane_and_keep_apart() -> Result<()> {
     let mut control_plane = ControlPlane::start_alone(folder.path(), &authority).await?;
     let admin = control_plane.caller();
     admin.apply(&[fleet("edge"), listener("web", "edge", 10000), team("pay"), team("shop")]).await?;
-    let (pay_id, pay_secret) = token(&admin, owner("pay")).await?;
-    let (_, shop_secret) = token(&admin, owner("shop")).await?;
+    let (pay_id, pay_secret) = token(&admin, &owner("pay")).await?;
+    let (_, shop_secret) = token(&admin, &owner("shop")).await?;
     let [pay, shop] = [&pay_secret, &shop_secret].map(|secret| Api::new(control_plane.api, secret));
 
     pay.put(&route_of("pay", "cards", "cards.pay.example.com")).await?;
@@ -106,10 +106,10 @@ async fn a_revoked_token_is_refused_by_every_replica_and_a_new_one_is_taken() ->
     let left = ControlPlane::start(folder.path(), "left", &database, &authority).await?;
     let right = ControlPlane::start(folder.path(), "right", &database, &authority).await?;
     let admin = left.caller();
-    let mut slowest = std::time::Duration::ZERO;
+    let viewer = json!({ "name": "ci", "role": "viewer" });
+    let mut slowest = Duration::ZERO;
     for round in 0..20 {
-        let request = json!({ "name": "ci", "role": "viewer" });
-        let (id, secret) = token(&admin, request).await?;
+        let (id, secret) = token(&admin, &viewer).await?;
         let there = Api::new(right.api, &secret);
         // At once, whether the other replica has heard of it or not; only many that are wrong at once could be in the way.
         until("the other replica takes it", PATIENCE, async || there.read("/api/v1/fleets").await).await?;
@@ -129,7 +129,7 @@ async fn a_revoked_token_is_refused_by_every_replica_and_a_new_one_is_taken() ->
     println!("20 tokens revoked; the slowest was refused elsewhere {slowest:?} after the answer");
 
     // Notifications that are lost cost a second.
-    let (id, secret) = token(&admin, json!({ "name": "ci", "role": "viewer" })).await?;
+    let (id, secret) = token(&admin, &viewer).await?;
     let there = Api::new(right.api, &secret);
     until("it is taken", PATIENCE, async || there.read("/api/v1/fleets").await).await?;
     postgres.terminate_sessions("LISTEN").await?;
@@ -142,7 +142,7 @@ async fn a_revoked_token_is_refused_by_every_replica_and_a_new_one_is_taken() ->
     .await?;
 
     // Without the database, what was good goes on, and nothing new is known.
-    let (_, secret) = token(&admin, json!({ "name": "ci", "role": "viewer" })).await?;
+    let (_, secret) = token(&admin, &viewer).await?;
     let there = Api::new(right.api, &secret);
     until("it is taken", PATIENCE, async || there.read("/api/v1/fleets").await).await?;
     postgres.stop(Stop::Immediate).await?;
