@@ -202,7 +202,7 @@ impl IntoResponse for ApiError {
                 details.problems = refused.iter().filter(|refusal| refusal.key.is_some()).map(Problem::from).collect();
             }
             Self::Token(Refused::Unknown | Refused::Expired) => {
-                challenge = Some(r#"Bearer realm="chancery", error="invalid_token""#)
+                challenge = Some(r#"Bearer realm="chancery", error="invalid_token""#);
             }
             Self::Text(error) => (details.line, details.column) = (Some(error.line), Some(error.column)),
             Self::Problems(problems) => details.problems = problems,
