@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chancery_control_plane::model::Kind;
+use chancery_control_plane::model::{Document, Kind};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -31,6 +31,85 @@ pub(crate) struct FieldChange {
     pub(crate) path: String,
     pub(crate) before: Option<Value>,
     pub(crate) after: Option<Value>,
+}
+
+/// What an apply would do.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Plan {
+    #[serde(flatten)]
+    pub(crate) written: Written,
+    pub(crate) fleets: Vec<FleetPlan>,
+    pub(crate) limiters: Option<LimiterPlan>,
+    pub(crate) complete: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct FleetPlan {
+    pub(crate) fleet: String,
+    pub(crate) connected: usize,
+    pub(crate) proxies: Vec<String>,
+    pub(crate) canaries: usize,
+    pub(crate) staged: bool,
+    pub(crate) resources: Vec<PlannedResource>,
+    pub(crate) omitted: usize,
+    pub(crate) drains: Vec<PlannedDrain>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct PlannedResource {
+    pub(crate) r#type: String,
+    pub(crate) name: String,
+    pub(crate) change: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PlannedDrain {
+    pub(crate) listener: String,
+    pub(crate) reason: String,
+    pub(crate) filter_chains: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct LimiterPlan {
+    pub(crate) fleets: Vec<String>,
+    pub(crate) connected: usize,
+}
+
+/// What differs between two revisions; a page of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Comparison<T> {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) items: Vec<T>,
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// A resource that differs.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Difference {
+    #[serde(flatten)]
+    pub(crate) changed: Changed,
+    pub(crate) before: Option<Document>,
+    pub(crate) after: Option<Document>,
+}
+
+/// Who wrote each field of a resource.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Blame {
+    pub(crate) fields: Vec<FieldOrigin>,
+    pub(crate) omitted: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct FieldOrigin {
+    pub(crate) path: String,
+    pub(crate) value: Value,
+    pub(crate) revision: Option<u64>,
+    pub(crate) author: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) at: Option<String>,
 }
 
 /// How a change arrived at the proxies.

@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    bootstrap, cert, demo, dev, endpoints, events, failure::Failure, fleet, history, limits, load, proxy_config,
-    quarantine, resources, rollout, token,
+    archive, bootstrap, cert, demo, dev, endpoints, events, failure::Failure, fleet, history, limits, load, plan,
+    proxy_config, quarantine, resources, rollout, token,
 };
 
 const EXIT_CODES: &str = "\
@@ -33,8 +33,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Run a demo service, which can be made to fail
     DemoUpstream(demo::DemoUpstreamArgs),
-    /// Check files and say what would change
-    Plan(resources::PlanArgs),
+    /// Check files and say what would change, for which proxies, and whose connections would drain
+    Plan(plan::PlanArgs),
     /// Make what files say, all of it or nothing, as one revision
     Apply(resources::ApplyArgs),
     /// Show resources of a kind, or one
@@ -45,8 +45,16 @@ enum Command {
     Delete(resources::DeleteArgs),
     /// Show who changed what, when and why
     History(history::HistoryArgs),
+    /// Show what differs between two revisions
+    Diff(history::DiffArgs),
+    /// Show who wrote each field of a resource, when and why
+    Blame(history::BlameArgs),
     /// Undo what a revision did, as a new revision
     Revert(history::RevertArgs),
+    /// Print all resources as YAML, to be kept or applied elsewhere
+    Export(archive::ExportArgs),
+    /// Put what files hold into a control plane that has nothing yet
+    Import(archive::ImportArgs),
     /// Show proxies and what they have applied
     Proxies(fleet::ProxiesArgs),
     /// Show what a proxy was given, or where it has something else
@@ -92,12 +100,16 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Dev(args) => Ok(dev::run(args).await?),
         Command::DemoUpstream(args) => demo::run(args).await,
-        Command::Plan(args) => resources::plan(args).await,
+        Command::Plan(args) => plan::plan(args).await,
         Command::Apply(args) => resources::apply(args).await,
         Command::Get(args) => resources::get(args).await,
         Command::Describe(args) => resources::describe(args).await,
         Command::Delete(args) => resources::delete(args).await,
         Command::History(args) => history::history(args).await,
+        Command::Diff(args) => history::diff(args).await,
+        Command::Blame(args) => history::blame(args).await,
+        Command::Export(args) => archive::export(args).await,
+        Command::Import(args) => archive::import(args).await,
         Command::Revert(args) => history::revert(args).await,
         Command::Proxies(args) => fleet::proxies(args).await,
         Command::ProxyConfig(args) => proxy_config::run(args).await,
@@ -149,6 +161,15 @@ mod tests {
             "chancery delete route checkout --dry-run -m why",
             "chancery revert 7 --wait --timeout 10s -m why --dry-run",
             "chancery delete -f a.yaml",
+            "chancery delete route checkout --if-revision 7",
+            "chancery revert 7 --if-revision 9",
+            "chancery plan -f dir --prune-team payments --prune-label app=shop -o json",
+            "chancery apply -f dir --prune-label app=shop --prune-label tier=web --if-revision 7",
+            "chancery diff 7",
+            "chancery diff 7 9 --fields -o table",
+            "chancery blame route checkout",
+            "chancery export",
+            "chancery import dir more.yaml -m moved",
             "chancery history",
             "chancery history route checkout",
             "chancery proxies edge-1 --fleet edge",
@@ -194,6 +215,11 @@ mod tests {
             "chancery delete route",
             "chancery delete route a -f b.yaml",
             "chancery delete -f b.yaml --dry-run",
+            "chancery delete -f b.yaml --if-revision 7",
+            "chancery apply -f dir --prune-label app",
+            "chancery import",
+            "chancery diff",
+            "chancery blame route",
             "chancery delete",
             "chancery history route",
             "chancery revert x",

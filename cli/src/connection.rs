@@ -14,6 +14,9 @@ use crate::{client::Client, failure::Failure};
 /// Where the API of a control plane is unless something says otherwise.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 
+/// Where a `chancery dev` keeps its data unless something says otherwise.
+const DEFAULT_DATA_DIR: &str = "./.chancery";
+
 /// Where a rate limiter answers over HTTP unless something says otherwise.
 const DEFAULT_LIMITER: &str = "http://127.0.0.1:6070";
 
@@ -28,7 +31,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, value_name = "TOKEN", env = "CHANCERY_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
     /// Data folder of a `chancery dev`
-    #[arg(long, value_name = "DIR", default_value = "./.chancery", env = "CHANCERY_DATA_DIR")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA_DIR, env = "CHANCERY_DATA_DIR")]
     data_dir: PathBuf,
 }
 
@@ -43,6 +46,20 @@ struct Dev {
 }
 
 impl ConnectionArgs {
+    /// The flags that mean the same control plane, as far as the environment does not; never the token.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let said = |name: &str, value: &str| std::env::var(name).is_ok_and(|said| said == value);
+        let mut words = Vec::new();
+        if let Some(server) = self.server.as_ref().filter(|server| !said("CHANCERY_SERVER", server)) {
+            words.extend(["--server".to_owned(), server.clone()]);
+        }
+        let data_dir = self.data_dir.display().to_string();
+        if data_dir != DEFAULT_DATA_DIR && !said("CHANCERY_DATA_DIR", &data_dir) {
+            words.extend(["--data-dir".to_owned(), data_dir]);
+        }
+        words
+    }
+
     /// A client for the control plane that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let dev = Dev::read(&self.data_dir);

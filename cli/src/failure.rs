@@ -15,6 +15,9 @@ pub(crate) enum Failure {
     Problems(Vec<String>),
     #[error("{file}:{source}")]
     Syntax { file: String, source: TextError },
+    /// What is imported would be mixed with what is there.
+    #[error("{0}")]
+    NotEmpty(String),
     #[error("{0}")]
     Usage(String),
     #[error("cannot use {what}: {source}")]
@@ -35,7 +38,7 @@ impl Failure {
     /// What the process ends with; `chancery --help` documents it.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Problems(_) | Self::Syntax { .. } | Self::Failed(_) => 1,
+            Self::Refused(_) | Self::Problems(_) | Self::Syntax { .. } | Self::NotEmpty(_) | Self::Failed(_) => 1,
             Self::Usage(_) | Self::Io { .. } => 2,
             Self::Unreachable { .. } | Self::Server { .. } => 3,
             Self::NotApplied(_) => 4,

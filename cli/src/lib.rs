@@ -4,6 +4,7 @@
 //! JSON; what it has to say beside the answer goes to stderr.
 
 mod answer;
+mod archive;
 mod bootstrap;
 pub mod cert;
 mod client;
@@ -21,6 +22,7 @@ mod limits;
 mod load;
 mod manifest;
 mod output;
+mod plan;
 mod progress;
 mod proxy_config;
 mod quarantine;

@@ -8,7 +8,7 @@ use std::{
 
 use chancery_control_plane::{
     api::text::{self, Format},
-    model::Problem,
+    model::{Kind, Problem},
 };
 use clap::Args;
 use serde_json::Value;
@@ -102,6 +102,31 @@ impl Manifest {
         self.resources.iter().map(|source| source.value.clone()).collect()
     }
 
+    /// What it holds, in parts of about `most` bytes; if there are several, what is referred to comes before what refers to it.
+    pub(crate) fn parts(self, most: usize) -> Vec<Self> {
+        let size = |source: &Source| source.value.to_string().len();
+        if self.resources.iter().map(size).sum::<usize>() <= most {
+            return vec![self];
+        }
+        let mut resources = self.resources;
+        // What is no kind is refused by whoever reads it.
+        resources.sort_by_key(|source| source.key().and_then(|(kind, _)| kind.parse::<Kind>().ok()));
+        let mut parts: Vec<Self> = Vec::new();
+        let mut filled = most;
+        for source in resources {
+            let size = size(&source);
+            if filled + size > most {
+                parts.push(Self::default());
+                filled = 0;
+            }
+            filled += size;
+            if let Some(part) = parts.last_mut() {
+                part.resources.push(source);
+            }
+        }
+        parts
+    }
+
     /// Kind and name of every resource, where they can be read, with the place.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (Option<(&str, &str)>, &str)> {
         self.resources.iter().map(|source| (source.key(), source.place.as_str()))
@@ -163,6 +188,25 @@ mod tests {
         assert_eq!(located("resources[1]"), format!("{}:1: spec: is wrong", place("a.json")));
         assert_eq!(located("Route/elsewhere"), "Route/elsewhere: spec: is wrong");
         assert_eq!(located(""), "spec: is wrong");
+    }
+
+    #[test]
+    fn what_is_too_much_comes_in_parts() {
+        let read = || {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("a.yaml");
+            let document = |(kind, name)| format!("kind: {kind}\nname: {name}\n");
+            let all = [("Route", "r"), ("Service", "s"), ("Fleet", "f"), ("Service", "t"), ("Listener", "l")];
+            fs::write(&file, all.map(document).join("---\n")).unwrap();
+            Manifest::read(&[file]).unwrap()
+        };
+        let names = |manifest: &Manifest| {
+            manifest.keys().filter_map(|(key, _)| Some(key?.1.to_owned())).collect::<Vec<_>>().join("")
+        };
+        let parts = |most| read().parts(most).iter().map(names).collect::<Vec<_>>();
+        assert_eq!(parts(10_000), ["rsftl"]);
+        assert_eq!(parts(70), ["fl", "st", "r"]);
+        assert_eq!(parts(1), ["f", "l", "s", "t", "r"]);
     }
 
     #[test]

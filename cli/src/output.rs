@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use chancery_control_plane::api::text;
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -49,18 +50,19 @@ pub(crate) fn json(value: &impl Serialize) -> String {
 }
 
 /// `value` as a YAML document.
-///
-/// The writer takes U+2028 and U+2029 for line breaks and indents what follows, as YAML 1.1 had it; for a reader of YAML 1.2
-/// the spaces are part of the text then. JSON is YAML too, and has no such doubt.
 pub(crate) fn yaml(value: &impl Serialize) -> String {
-    let text = serde_norway::to_string(value).unwrap_or_default();
-    if text.contains(['\u{2028}', '\u{2029}']) { json(value) } else { text }
+    text::yaml(value)
 }
 
 /// `text` to stdout. Whoever reads may stop reading.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// As [`print`].
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::Io { what: "stdout".to_owned(), source: error })
         }

@@ -1,4 +1,4 @@
-//! Resources: plan, apply, get, describe, delete.
+//! Resources: apply, get, describe, delete.
 
 use std::path::PathBuf;
 
@@ -18,29 +18,21 @@ use crate::{
     history, kind, limits,
     manifest::{FileArgs, Manifest},
     output::{self, Format, OutputArgs},
-    write::{self, WriteArgs},
+    plan::PruneArgs,
+    write::WriteArgs,
 };
 
 /// Resources of one page.
 const PAGE: usize = 500;
-
-/// `chancery plan`
-#[derive(Debug, Args)]
-pub(crate) struct PlanArgs {
-    #[command(flatten)]
-    files: FileArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    connection: ConnectionArgs,
-}
 
 /// `chancery apply`
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
     files: FileArgs,
-    /// Only if nothing else was changed since this revision
+    #[command(flatten)]
+    prune: PruneArgs,
+    /// Only if nothing was changed since this revision
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
     #[command(flatten)]
@@ -92,30 +84,19 @@ pub(crate) struct DeleteArgs {
     /// Delete what these files name instead: one after the other, what refers to others first
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", conflicts_with_all = ["kind", "dry_run"])]
     files: Vec<PathBuf>,
+    /// Only if this revision was the last to change the resource
+    #[arg(long, value_name = "N", conflicts_with = "files")]
+    if_revision: Option<u64>,
     #[command(flatten)]
     write: WriteArgs,
-}
-
-/// Says what an apply would change.
-pub(crate) async fn plan(args: PlanArgs) -> Result<(), Failure> {
-    let manifest = Manifest::read(&args.files.files)?;
-    let client = args.connection.client()?;
-    let call = Call::new(Method::POST, "/api/v1/plan").body(json!({ "resources": manifest.values() }));
-    let value: Value = client.send(call).await.map_err(|failure| located(failure, &manifest))?;
-    args.output.print(&value, |value| match serde_json::from_value(value.clone()) {
-        Ok(written) => write::told(&written),
-        Err(_) => output::json(value),
-    })
 }
 
 /// Makes what files say.
 pub(crate) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
     let manifest = Manifest::read(&args.files.files)?;
     let client = args.write.client()?;
-    let mut call = Call::new(Method::POST, "/api/v1/apply").body(json!({ "resources": manifest.values() }));
-    if let Some(revision) = args.if_revision {
-        call = call.if_revision(revision);
-    }
+    let call = Call::new(Method::POST, "/api/v1/apply").body(args.prune.body(&manifest));
+    let call = args.if_revision.into_iter().fold(call, Call::if_revision);
     let written = args.write.write(&client, call).await;
     written.map_err(|failure| located(failure, &manifest))
 }
@@ -156,14 +137,16 @@ pub(crate) async fn describe(args: DescribeArgs) -> Result<(), Failure> {
 
 /// Deletes resources.
 pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
-    let DeleteArgs { kind, name, files, write } = args;
+    let DeleteArgs { kind, name, files, if_revision, write } = args;
     let keys = match kind.zip(name) {
         Some(key) => vec![key],
         None => keys(&Manifest::read(&files)?)?,
     };
     let client = write.client()?;
     for (kind, name) in keys {
-        match write.write(&client, Call::new(Method::DELETE, path(kind, &name))).await {
+        let call = Call::new(Method::DELETE, path(kind, &name));
+        let call = if_revision.into_iter().fold(call, Call::if_revision);
+        match write.write(&client, call).await {
             // With files the end is what is wanted.
             Err(Failure::Refused(details)) if details.status == 404 && !files.is_empty() => {
                 eprintln!("{kind}/{name} is not there");
@@ -215,7 +198,7 @@ fn path(kind: Kind, name: &Name) -> String {
 }
 
 /// The refusal with every problem at its place in the files.
-fn located(failure: Failure, manifest: &Manifest) -> Failure {
+pub(crate) fn located(failure: Failure, manifest: &Manifest) -> Failure {
     match failure {
         Failure::Refused(details) if !details.problems.is_empty() => {
             let ProblemDetails { problems, .. } = *details;

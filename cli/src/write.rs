@@ -6,16 +6,19 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::{
-    answer::{Applied, FieldChange, Written},
+    answer::{Applied, Changed, FieldChange, Written},
     client::{Call, Client},
     connection::ConnectionArgs,
     failure::Failure,
-    output::OutputArgs,
+    output::{self, OutputArgs},
     progress,
 };
 
 /// The longest that the API waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Characters of a value that are shown to people.
+const MOST_OF_A_VALUE: usize = 120;
 
 /// What every write may be told.
 #[derive(Debug, Args)]
@@ -54,6 +57,11 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 impl WriteArgs {
+    /// Whether nothing is to be written.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// The client of the control plane that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         self.connection.client()
@@ -87,19 +95,8 @@ fn arrived(applied: &Applied) -> Result<(), Failure> {
 /// The answer in words.
 pub(crate) fn told(written: &Written) -> String {
     let Written { revision, changed, dry_run, applied } = written;
-    let mut text = String::new();
-    for changed in changed {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{:<8} {}/{}", changed.action, changed.kind, changed.name);
-        for FieldChange { path, before, after } in &changed.fields {
-            let _ = match (before, after) {
-                (Some(before), Some(after)) => writeln!(text, "           {path}: {before} -> {after}"),
-                (None, Some(after)) => writeln!(text, "         + {path}: {after}"),
-                (Some(before), None) => writeln!(text, "         - {path}: {before}"),
-                (None, None) => Ok(()),
-            };
-        }
-    }
+    let mut text = changes(changed);
+    // Writing to a String cannot fail.
     let _ = match (changed.is_empty(), dry_run) {
         (true, _) => writeln!(text, "Nothing to change: revision {revision} has it all."),
         (false, true) => writeln!(text, "Nothing was written: this is what would change at revision {revision}."),
@@ -109,6 +106,42 @@ pub(crate) fn told(written: &Written) -> String {
         text += &arrival(applied);
     }
     text
+}
+
+/// What becomes of each resource, field by field.
+pub(crate) fn changes(changed: &[Changed]) -> String {
+    let mut text = String::new();
+    for changed in changed {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{:<8} {}/{}", changed.action, changed.kind, changed.name);
+        for FieldChange { path, before, after } in &changed.fields {
+            let _ = match (before.as_ref().map(brief), after.as_ref().map(brief)) {
+                (Some(before), Some(after)) => writeln!(text, "           {path}: {before} -> {after}"),
+                (None, Some(after)) => writeln!(text, "         + {path}: {after}"),
+                (Some(before), None) => writeln!(text, "         - {path}: {before}"),
+                (None, None) => Ok(()),
+            };
+        }
+    }
+    text
+}
+
+/// A value on part of a line.
+pub(crate) fn brief(value: &Value) -> String {
+    let text = output::printable(value.to_string());
+    match text.char_indices().nth(MOST_OF_A_VALUE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// So many of `what`.
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    match (number, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {what}s"),
+    }
 }
 
 fn arrival(applied: &Applied) -> String {
@@ -174,6 +207,15 @@ mod tests {
                  - team: "payments"
         Nothing was written: this is what would change at revision 12.
         "#);
+    }
+
+    #[test]
+    fn long_values_are_cut_and_things_are_counted() {
+        assert_eq!(brief(&json!(["a\u{1b}"])), r#"["a\u001b"]"#);
+        let long = brief(&json!("ä".repeat(500)));
+        assert_eq!((long.chars().count(), long.ends_with("ä…")), (121, true));
+        assert_eq!([0, 1, 2].map(|n| counted(n, "proxy")), ["0 proxies", "1 proxy", "2 proxies"]);
+        assert_eq!(counted(2, "limiter"), "2 limiters");
     }
 
     #[test]

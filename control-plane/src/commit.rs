@@ -12,6 +12,7 @@
 //! Invariants: a change set is one revision or none; no turn waits for Envoy.
 
 mod parsed;
+mod prune;
 
 use std::{
     sync::Arc,
@@ -22,13 +23,13 @@ use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
-use self::parsed::{Parsed, Stamp, now, parse_edits};
+use self::parsed::{Parsed, Stamp, now, parse_edits, with_pruned};
 use crate::{
     access::{
         Principal,
         changes::{self, Denied, Refusal},
     },
-    model::{Catalog, Document, Entry, Key, Name, Problem},
+    model::{Catalog, Document, Entry, Key, Name, Problem, Selector},
     publish::Changes,
     replica::{Current, Prepared, Replica, ReplicaError},
     store::{NewChange, NewRevision, StoreError},
@@ -51,6 +52,8 @@ pub struct ChangeSet {
     pub message: String,
     /// The changes.
     pub edits: Vec<Edit>,
+    /// Resources that are deleted unless the changes name them, if there are any such. It chooses something, not all there is.
+    pub prune: Option<Selector>,
     /// The revision they are based on, if that matters.
     pub if_revision: Option<u64>,
     /// Check only.
@@ -126,6 +129,19 @@ pub struct Committed {
     pub limiters: bool,
     /// When it was published; proxies may have applied it before its author hears of it.
     pub published: Instant,
+}
+
+/// A change set that was checked, and may be committed as long as nothing else is.
+#[derive(Debug)]
+pub struct Planned {
+    /// What would be committed; its revision is the one that it is based on.
+    pub committed: Committed,
+    /// The catalog that it is based on.
+    pub before: Arc<Current>,
+    /// The catalog that it would lead to.
+    pub after: Catalog,
+    /// What that changes for those who are served.
+    pub changes: Changes,
 }
 
 /// Why a change set was not committed.
@@ -217,12 +233,10 @@ impl Commit {
     ///
     /// A commit that has begun is carried through even if the caller goes away.
     pub async fn commit(&self, set: ChangeSet) -> Result<Committed, CommitError> {
-        let edits = parse_edits(&set, &self.replica.current())?;
         if set.dry_run {
-            let decided = self.decide(&self.replica.current(), &set, edits)?;
-            self.hear(&mut Hearing::begin(), &decided.questions).await?;
-            return Ok(decided.checked.committed);
+            return Ok(self.plan(&set).await?.committed);
         }
+        let edits = parse_edits(&set, &self.replica.current())?;
         let this = self.clone();
         let work = self.tasks.spawn(async move { this.commit_parsed(set, edits).await });
         let unavailable =
@@ -232,6 +246,15 @@ impl Commit {
             Ok(Err(failed)) => Err(unavailable(failed.into())),
             Err(elapsed) => Err(unavailable(elapsed.into())),
         }
+    }
+
+    /// Checks `set` as [`Commit::commit`] does, and says what it would do.
+    pub async fn plan(&self, set: &ChangeSet) -> Result<Planned, CommitError> {
+        let before = self.replica.current();
+        let edits = parse_edits(set, &before)?;
+        let Decided { checked, changes, questions } = self.decide(&before, set, edits)?;
+        self.hear(&mut Hearing::begin(), &questions).await?;
+        Ok(Planned { committed: checked.committed, before, after: checked.next, changes })
     }
 
     async fn commit_parsed(&self, set: ChangeSet, edits: Vec<Parsed>) -> Result<Committed, CommitError> {
@@ -284,7 +307,7 @@ impl Commit {
 
     /// What `edits` mean for everybody, if they may be made and pass the first verdict, and what Envoy is to be asked about them.
     fn decide(&self, current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Decided, CommitError> {
-        let checked = check(current, set, edits)?;
+        let checked = check(current, set, with_pruned(edits, set, &current.catalog))?;
         let keys: Vec<Key> = checked.committed.changed.iter().map(|changed| changed.key.clone()).collect();
         let changes = Changes::between(&current.catalog, &checked.next, &keys);
         let refused = constraints::refused(&checked.next, &changes.fleets);

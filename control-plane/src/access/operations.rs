@@ -29,6 +29,8 @@ const OPERATIONS: &[(&str, &str, Needs)] = &[
     ("GET", "revisions", To(Read, Area::Revisions)),
     ("GET", "revisions/{number}", To(Read, Area::Revisions)),
     ("POST", "revisions/{number}/revert", EveryChange),
+    ("GET", "revisions/{number}/diff", ToAll(Read, Area::Revisions)),
+    ("GET", "export", ToAll(Read, Area::Revisions)),
     ("GET", "services/{name}/endpoints", To(Read, Area::Endpoints)),
     ("POST", "services/{name}/endpoints", To(Write, Area::Endpoints)),
     ("PUT", "services/{name}/endpoints/{id}", To(Write, Area::Endpoints)),
@@ -66,6 +68,7 @@ fn of_a_kind(method: &str, path: &str) -> Option<Needs> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.collection() == collection)?;
     match (method, rest) {
         ("GET", "" | "{name}") => Some(To(Read, Area::Resources(kind))),
+        ("GET", "{name}/blame") => Some(ToAll(Read, Area::Revisions)),
         ("POST", "") | ("PUT" | "PATCH" | "DELETE", "{name}") => Some(To(Write, Area::Resources(kind))),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! Many resources as one transaction and one revision: `POST /api/v1/apply`, and `plan`, which only says what would change.
+//! Many resources as one transaction and one revision: `POST /api/v1/apply`; and what it asks for, which `plan` is asked as well.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     commit::{Edit, Expect},
-    model::{Document, Key, Problems, parse},
+    model::{Document, Key, Problems, Selector, parse},
 };
 
 /// Many resources, wanted as they stand here.
@@ -30,15 +30,27 @@ use crate::{
 pub(super) struct ApplyRequest {
     /// Why the change is made; kept with the revision.
     message: Option<String>,
-    /// Deletes what is not listed. Not supported yet: must be false or absent.
-    prune: Option<bool>,
+    /// Deletes what is not among the resources, of those that have this team and these labels.
+    prune: Option<Prune>,
     /// The resources, each whole, in any order.
     resources: Vec<ResourceView>,
 }
 
+/// Which resources are deleted unless they are listed: those that have all of this. One of the two must be given.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Prune {
+    /// Whose they are.
+    #[schema(examples("payments"))]
+    team: Option<String>,
+    /// Labels that they carry.
+    labels: Option<BTreeMap<String, String>>,
+}
+
 /// Apply many resources
 ///
-/// All of them or none, as one revision, in any order. Takes `{message, resources}` as JSON, or YAML documents separated
+/// All of them or none, as one revision, in any order; with `prune`, what is not among them is deleted in the same revision, of
+/// the resources with a team or labels. Takes `{message, prune, resources}` as JSON, or YAML documents separated
 /// by `---`. `If-Match: "<revision>"` applies only if the catalog is at this revision.
 #[utoipa::path(post, path = "/api/v1/apply", tag = "Changes", operation_id = "apply", params(
     WriteParams,
@@ -54,42 +66,27 @@ pub(super) async fn apply(
     body: Body,
 ) -> Result<Json<Written>, ApiError> {
     let if_revision = condition::catalog_revision(&headers)?;
-    let Request { message, edits } = request(body.documents().await?)?;
-    write::commit(&api, author, &params, message, edits, if_revision).await.map(Json)
+    let Request { message, edits, prune } = request(body.documents().await?)?;
+    let mut set = write::change_set(author, &params, message, edits, if_revision)?;
+    set.prune = prune;
+    write::commit_set(&api, &params, set).await.map(Json)
 }
 
-/// Say what an apply would change
-///
-/// Checks everything that `apply` checks and writes nothing. Fields that differ are listed for each resource.
-#[utoipa::path(post, path = "/api/v1/plan", tag = "Changes", operation_id = "plan", params(
-    WriteParams,
-    ("If-Match" = Option<String>, Header, description = "Only if the catalog is at this revision, in quotes")
-),
-    request_body(content((ApplyRequest = "application/json"), (String = "application/yaml"))),
-    responses((status = 200, body = Written, description = "What an apply would change")))]
-pub(super) async fn plan(
-    State(api): State<Api>,
-    Params(mut params): Params<WriteParams>,
-    headers: HeaderMap,
-    author: Author,
-    body: Body,
-) -> Result<Json<Written>, ApiError> {
-    params.dry_run = true;
-    let if_revision = condition::catalog_revision(&headers)?;
-    let Request { message, edits } = request(body.documents().await?)?;
-    write::commit(&api, author, &params, message, edits, if_revision).await.map(Json)
-}
-
-struct Request {
-    message: Option<String>,
-    edits: Vec<Edit>,
+/// What a request asks for.
+pub(super) struct Request {
+    /// Why.
+    pub(super) message: Option<String>,
+    /// The resources.
+    pub(super) edits: Vec<Edit>,
+    /// What is deleted unless it is among them.
+    pub(super) prune: Option<Selector>,
 }
 
 /// Either `{message, prune, resources}`, or every document a resource.
-fn request(texts: Vec<TextDocument>) -> Result<Request, ApiError> {
+pub(super) fn request(texts: Vec<TextDocument>) -> Result<Request, ApiError> {
     let mut problems = Problems::default();
     let mut values: Vec<Value> = texts.into_iter().map(|document| document.value).collect();
-    let mut message = None;
+    let (mut message, mut prune) = (None, None);
     if let [Value::Object(fields)] = values.as_mut_slice()
         && !fields.contains_key("kind")
     {
@@ -102,11 +99,7 @@ fn request(texts: Vec<TextDocument>) -> Result<Request, ApiError> {
                 None
             }
         };
-        match fields.remove("prune").unwrap_or_default() {
-            Value::Null | Value::Bool(false) => {}
-            Value::Bool(true) => problems.at("prune").report("is not supported yet"),
-            other => problems.at("prune").report(format!("must be true or false, not {}", envelope::describe(&other))),
-        }
+        prune = selector(fields.remove("prune").unwrap_or_default(), &mut problems.at("prune"));
         values = match fields.remove("resources") {
             Some(Value::Array(resources)) => resources,
             Some(other) => {
@@ -134,7 +127,53 @@ fn request(texts: Vec<TextDocument>) -> Result<Request, ApiError> {
         return Err(ApiError::Problems(problems.into_vec()));
     }
     let edits = documents.into_iter().map(|document| Edit::Put { document, expect: Expect::Any }).collect();
-    Ok(Request { message, edits })
+    Ok(Request { message, edits, prune })
+}
+
+/// What may be deleted: never all there is.
+fn selector(value: Value, problems: &mut Problems) -> Option<Selector> {
+    let mut fields = match value {
+        Value::Null | Value::Bool(false) => return None,
+        Value::Object(fields) => fields,
+        other => {
+            let given = envelope::describe(&other);
+            problems
+                .report(format!("must say what may be deleted, as {{\"labels\": {{\"app\": \"shop\"}}}}, not {given}"));
+            return None;
+        }
+    };
+    let before = problems.count();
+    let mut selector = Selector::default();
+    match fields.remove("team").unwrap_or_default() {
+        Value::Null => {}
+        Value::String(team) => match team.parse() {
+            Ok(team) => selector.team = Some(team),
+            Err(error) => problems.at("team").report(error.to_string()),
+        },
+        other => problems.at("team").report(format!("must be a name, not {}", envelope::describe(&other))),
+    }
+    match fields.remove("labels").unwrap_or_default() {
+        Value::Null => {}
+        Value::Object(labels) => {
+            for (key, value) in labels {
+                match value {
+                    Value::String(value) => selector.labels.push((key, value)),
+                    other => {
+                        let given = envelope::describe(&other);
+                        problems.at("labels").at(&key).report(format!("must be a text, not {given}"));
+                    }
+                }
+            }
+        }
+        other => problems.at("labels").report(format!("must be an object, not {}", envelope::describe(&other))),
+    }
+    for field in fields.keys() {
+        problems.at(field).report("is not a field of it; there are team, labels");
+    }
+    if selector.is_empty() && problems.count() == before {
+        problems.report("needs a team or a label: it is not for everything there is");
+    }
+    Some(selector)
 }
 
 fn documents(values: Vec<Value>, problems: &mut Problems) -> Vec<Document> {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     access::{Principal, owner},
-    model::{Catalog, Entry, Kind, Name},
+    model::{Catalog, Entry, Kind, Name, Selector},
 };
 
 /// Which resources to list.
@@ -37,8 +37,7 @@ pub(super) struct ListParams {
 pub(super) struct Selection {
     limit: usize,
     after: Option<Name>,
-    team: Option<Name>,
-    labels: Vec<(String, String)>,
+    selector: Selector,
 }
 
 impl TryFrom<ListParams> for Selection {
@@ -57,17 +56,8 @@ impl TryFrom<ListParams> for Selection {
         Ok(Self {
             limit: limit as usize,
             after: name("cursor", cursor)?,
-            team: name("team", team)?,
-            labels: labels.collect::<Result<_, _>>()?,
+            selector: Selector { team: name("team", team)?, labels: labels.collect::<Result<_, _>>()? },
         })
-    }
-}
-
-impl Selection {
-    fn wants(&self, entry: &Entry) -> bool {
-        let document = &entry.document;
-        (self.team.is_none() || document.team == self.team)
-            && self.labels.iter().all(|(key, value)| document.labels.get(key) == Some(value))
     }
 }
 
@@ -81,7 +71,7 @@ pub(super) fn page(catalog: &Catalog, kind: Kind, selection: &Selection, reader:
 
 fn first<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>, selection: &Selection, reader: &Principal) -> ResourceList {
     let seen = entries.filter(|entry| reader.sees(owner(&entry.document)));
-    let mut wanted = seen.filter(|entry| selection.wants(entry)).peekable();
+    let mut wanted = seen.filter(|entry| selection.selector.selects(&entry.document)).peekable();
     let items: Vec<_> = wanted.by_ref().take(selection.limit).map(|entry| ResourceView::from(entry.as_ref())).collect();
     let more = wanted.peek().is_some();
     let next_cursor = items.last().filter(|_| more).map(|last| last.name.to_string());

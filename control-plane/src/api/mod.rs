@@ -6,19 +6,23 @@
 
 mod apply;
 mod author;
+mod blame;
 mod body;
+mod compare;
 mod condition;
 mod diff;
 mod endpoints;
 mod envelope;
 mod error;
 mod events;
+mod export;
 mod listing;
 mod load;
 mod merge_patch;
 mod observe;
 mod openapi;
 mod params;
+mod plan;
 mod problem;
 mod proxies;
 mod quarantine;

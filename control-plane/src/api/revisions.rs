@@ -3,6 +3,7 @@
 use axum::{
     Json,
     extract::{Path, State},
+    http::HeaderMap,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -11,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Api,
     author::Author,
+    condition,
     error::ApiError,
     params::{Limit, Params, WriteParams},
     view::Written,
@@ -157,15 +159,22 @@ pub(super) async fn read(
 
 /// Revert a revision
 ///
-/// A new revision that undoes what this one did. Of one that changed resources of several teams, operators do. Refused when a later one changed the same resource.
+/// A new revision that undoes what this one did. Refused when a later one changed the same resource. One that changed
+/// resources of several teams is reverted by operators.
 #[utoipa::path(post, path = "/api/v1/revisions/{number}/revert", tag = "Revisions", operation_id = "revertRevision",
-    params(("number" = u64, Path), WriteParams), responses((status = 200, body = Written, description = "It is undone")))]
+    params(
+        ("number" = u64, Path),
+        WriteParams,
+        ("If-Match" = Option<String>, Header, description = "Only if the catalog is at this revision, in quotes")
+    ), responses((status = 200, body = Written, description = "It is undone")))]
 pub(super) async fn revert(
     State(api): State<Api>,
     Path(number): Path<String>,
     Params(params): Params<WriteParams>,
+    headers: HeaderMap,
     author: Author,
 ) -> Result<Json<Written>, ApiError> {
+    let if_revision = condition::catalog_revision(&headers)?;
     let Revision { summary, changes } = revision(&api, &number, &author).await?;
     if !changes.iter().all(|change| author.sees(change)) {
         return Err(Missing::Role(Role::Operator).into());
@@ -185,7 +194,7 @@ pub(super) async fn revert(
         });
     }
     let message = params.message.is_none().then(|| format!("Revert revision {}", summary.number));
-    write::commit(&api, author, &params, message, edits, None).await.map(Json)
+    write::commit(&api, author, &params, message, edits, if_revision).await.map(Json)
 }
 
 /// A revision that changed something which its reader sees.
@@ -197,7 +206,7 @@ async fn revision(api: &Api, text: &str, reader: &Author) -> Result<Revision, Ap
 }
 
 /// A revision's number, within what a database can hold.
-fn number(what: &str, text: &str) -> Result<u64, ApiError> {
+pub(super) fn number(what: &str, text: &str) -> Result<u64, ApiError> {
     match text.parse() {
         Ok(number) if i64::try_from(number).is_ok() => Ok(number),
         _ => Err(ApiError::Malformed(format!("{what} must be the number of a revision"))),

@@ -12,8 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, apply, author, endpoints, error::ApiError, events, load, observe, openapi, proxies, quarantine, resources,
-    revisions, rollouts, tokens,
+    Api, apply, author, blame, compare, endpoints, error::ApiError, events, export, load, observe, openapi, plan,
+    proxies, quarantine, resources, revisions, rollouts, tokens,
 };
 use crate::model::Kind;
 
@@ -44,10 +44,12 @@ pub(super) fn surround(routes: Router<Api>, api: &Api) -> Router<Api> {
 pub(super) fn routes() -> OpenApiRouter<Api> {
     let routes = OpenApiRouter::new()
         .routes(routes!(apply::apply))
-        .routes(routes!(apply::plan))
+        .routes(routes!(plan::plan))
         .routes(routes!(revisions::list))
         .routes(routes!(revisions::read))
         .routes(routes!(revisions::revert))
+        .routes(routes!(compare::compare))
+        .routes(routes!(export::export))
         .routes(routes!(endpoints::list, endpoints::write))
         .routes(routes!(endpoints::register, endpoints::deregister))
         .routes(routes!(proxies::list))
@@ -79,6 +81,7 @@ fn collection(kind: Kind) -> OpenApiRouter<Api> {
         resources::patch,
         resources::delete
     ));
+    let routes = routes.routes(routes!(blame::blame));
     openapi::of_kind(routes, kind).layer(Extension(kind))
 }
 

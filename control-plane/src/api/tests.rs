@@ -4,6 +4,7 @@ mod access;
 mod events;
 mod failure;
 mod fixture;
+mod history;
 mod hostile;
 mod load;
 mod resources;

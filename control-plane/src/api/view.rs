@@ -7,7 +7,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::diff::{FieldChange, differences};
+use super::diff::{self, FieldChange};
 use crate::{
     commit::{self, Changed},
     model::{Document, Entry, Kind, Name},
@@ -92,7 +92,7 @@ pub(super) struct ChangedResource {
     pub(super) name: Name,
     /// What happened to it.
     pub(super) action: Action,
-    /// When nothing is written: which fields would differ, if the resource is there already.
+    /// When nothing is written: which fields would differ, the first 200 of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fields: Option<Vec<FieldChange>>,
 }
@@ -123,10 +123,7 @@ impl ChangedResource {
     /// What `changed` says; `in_detail`, field by field.
     pub(super) fn new(changed: Changed, in_detail: bool) -> Self {
         let Changed { key, action, before, after } = changed;
-        let fields = before.zip(after).filter(|_| in_detail).map(|(before, after)| {
-            let value = |document: &Document| serde_json::to_value(document).unwrap_or_default();
-            differences(&value(&before), &value(&after))
-        });
+        let fields = in_detail.then(|| diff::of_documents(before.as_deref(), after.as_deref()));
         Self { kind: key.kind, name: key.name, action: action.into(), fields }
     }
 }

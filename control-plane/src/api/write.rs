@@ -20,8 +20,25 @@ pub(super) async fn commit(
     edits: Vec<Edit>,
     if_revision: Option<u64>,
 ) -> Result<Written, ApiError> {
-    let (wait, message, dry_run) = (params.wait()?, params.message(message)?, params.dry_run);
-    let set = ChangeSet { author: author.0, message, edits, if_revision, dry_run };
+    let set = change_set(author, params, message, edits, if_revision)?;
+    commit_set(api, params, set).await
+}
+
+/// `edits` as one change, of which `params` tell the rest.
+pub(super) fn change_set(
+    author: Author,
+    params: &WriteParams,
+    message: Option<String>,
+    edits: Vec<Edit>,
+    if_revision: Option<u64>,
+) -> Result<ChangeSet, ApiError> {
+    let (message, dry_run) = (params.message(message)?, params.dry_run);
+    Ok(ChangeSet { author: author.0, message, edits, prune: None, if_revision, dry_run })
+}
+
+/// As [`commit`], of what is one change already.
+pub(super) async fn commit_set(api: &Api, params: &WriteParams, set: ChangeSet) -> Result<Written, ApiError> {
+    let (wait, dry_run) = (params.wait()?, set.dry_run);
     let committed = api.commit.commit(set).await?;
     let applied = match wait {
         Some(timeout) if !dry_run => {

@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use time::OffsetDateTime;
 
-use super::{ChangeSet, CommitError, Edit, Expect};
+use super::{ChangeSet, CommitError, Edit, Expect, prune::pruned};
 use crate::{
-    model::{Document, Entry, Key, Problems, Resource, fault, parse},
+    access::owner,
+    model::{Catalog, Document, Entry, Key, Problems, Resource, fault, parse},
     replica::Current,
 };
 
@@ -96,6 +97,18 @@ pub(super) fn parse_edits(set: &ChangeSet, current: &Current) -> Result<Vec<Pars
     }
     found.sort();
     Err(CommitError::Problems(found))
+}
+
+/// `edits`, and the deletions that come of what they do not name.
+pub(super) fn with_pruned(mut edits: Vec<Parsed>, set: &ChangeSet, catalog: &Catalog) -> Vec<Parsed> {
+    if let Some(selector) = &set.prune {
+        let named = edits.iter().map(Parsed::key).collect();
+        // What its author does not see it does not mean.
+        let seen = |key: &Key| catalog.entry(key).is_some_and(|entry| set.author.sees(owner(&entry.document)));
+        let gone = pruned(catalog, selector, &named).into_iter().filter(seen);
+        edits.extend(gone.map(|key| Parsed::Delete { key, expect: Expect::Exists }));
+    }
+    edits
 }
 
 /// What a revision says of itself.

@@ -105,6 +105,19 @@ pub struct HistoryQuery {
     pub limit: u32,
 }
 
+/// Which differences between two revisions are wanted.
+#[derive(Clone, Debug)]
+pub struct SpanQuery {
+    /// The older revision; 0 for nothing at all.
+    pub from: u64,
+    /// The newer one.
+    pub to: u64,
+    /// Only resources that come after this one (the cursor of a page).
+    pub after: Option<Key>,
+    /// At most so many.
+    pub limit: u32,
+}
+
 /// Why a store could not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -150,6 +163,13 @@ pub trait Store: EndpointStore + ProxyRecords + QuarantineRecords + RolloutRecor
 
     /// Revisions, newest first.
     async fn history(&self, query: HistoryQuery) -> Result<Vec<RevisionSummary>, StoreError>;
+
+    /// Revisions that changed one resource, newest first, each with that change alone; those below `before`, at most `limit`.
+    async fn changes_of(&self, key: &Key, before: Option<u64>, limit: u32) -> Result<Vec<Revision>, StoreError>;
+
+    /// What each resource was at `from` and is at `to`, of those that a revision in between has changed, in the order of kind and
+    /// name as texts. Both may be the same: it was changed and changed back.
+    async fn changes_between(&self, span: SpanQuery) -> Result<Vec<Change>, StoreError>;
 
     /// Takes the writers' lock, waiting a bounded time for it. Dropping the write releases it
     /// and leaves nothing behind.

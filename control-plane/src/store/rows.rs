@@ -19,6 +19,9 @@ pub(super) type SummaryRow = (i64, String, String, i64, i64);
 pub(super) type ChangeRow =
     (i64, String, String, i64, i64, Option<String>, Option<String>, Option<String>, Option<String>);
 
+/// `kind, name, before, after` of a resource that differs between two revisions.
+pub(super) type SpanRow = (String, String, Option<String>, Option<String>);
+
 /// The head, then `document, revision, updated_at, updated_by` of a resource, if there is any.
 pub(super) type ResourceRow = (i64, Option<String>, Option<i64>, Option<i64>, Option<String>);
 
@@ -130,6 +133,24 @@ pub(super) fn revisions(rows: Vec<ChangeRow>) -> Result<Vec<Revision>, StoreErro
         revision.changes.sort_by(|a, b| a.key.cmp(&b.key));
     }
     Ok(revisions)
+}
+
+/// The place of a cursor in the order of kinds and names; before everything without one.
+pub(super) fn place(after: Option<&Key>) -> (&'static str, &str) {
+    after.map_or(("", ""), |key| (key.kind.as_str(), key.name.as_str()))
+}
+
+/// What differs up to revision `to`, from its rows.
+pub(super) fn span(to: u64, rows: Vec<SpanRow>) -> Result<Vec<Change>, StoreError> {
+    let revision = column(to);
+    let change = |(kind, name, before, after): SpanRow| {
+        Ok(Change {
+            key: key(revision, kind, name)?,
+            before: before.map(|text| document(revision, &text)).transpose()?,
+            after: after.map(|text| document(revision, &text)).transpose()?,
+        })
+    };
+    rows.into_iter().map(change).collect()
 }
 
 /// Everything, from the rows of all resources: one row without a resource if there are none.

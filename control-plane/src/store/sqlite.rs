@@ -26,10 +26,11 @@ use sqlx::{
 use tokio::sync::watch;
 
 use super::{
-    HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, Store, StoreError, Write,
+    Change, HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, SpanQuery, Store, StoreError, Write,
     failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, failure, late},
     rows, schema,
 };
+use crate::model::Key;
 
 /// How long to wait for another process that writes; less than [`ANSWER_WITHIN`], so that SQLite
 /// itself says that it was busy.
@@ -61,6 +62,23 @@ const HISTORY_OF_RESOURCE: &str = "
     SELECT r.number, r.author, r.message, r.at, r.change_count
     FROM changes AS c JOIN revisions AS r ON r.number = c.revision
     WHERE c.kind = ?3 AND c.name = ?4 AND c.revision < ?1 ORDER BY c.revision DESC LIMIT ?2";
+
+const CHANGES_OF: &str = "
+    SELECT r.number, r.author, r.message, r.at, r.change_count, c.kind, c.name, c.before, c.after
+    FROM changes AS c JOIN revisions AS r ON r.number = c.revision
+    WHERE c.kind = ?3 AND c.name = ?4 AND c.revision < ?1 ORDER BY c.revision DESC LIMIT ?2";
+
+// The first change after the one revision says what was there, the last up to the other what is there.
+const CHANGES_BETWEEN: &str = "
+    SELECT k.kind, k.name,
+        (SELECT c.before FROM changes AS c WHERE c.kind = k.kind AND c.name = k.name AND c.revision > ?1
+            ORDER BY c.revision LIMIT 1),
+        (SELECT c.after FROM changes AS c WHERE c.kind = k.kind AND c.name = k.name AND c.revision <= ?2
+            ORDER BY c.revision DESC LIMIT 1)
+    FROM (SELECT c.kind, c.name FROM changes AS c
+        WHERE c.revision > ?1 AND c.revision <= ?2 AND (c.kind, c.name) > (?3, ?4)
+        GROUP BY c.kind, c.name ORDER BY c.kind, c.name LIMIT ?5) AS k
+    ORDER BY k.kind, k.name";
 
 const INSERT_REVISION: &str =
     "INSERT INTO revisions (number, author, message, at, change_count) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -151,6 +169,29 @@ impl Store for SqliteStore {
         };
         let rows = bounded("reading the history", ANSWER_WITHIN, rows.fetch_all(&self.readers)).await?;
         rows.into_iter().map(rows::summary).collect()
+    }
+
+    async fn changes_of(&self, key: &Key, before: Option<u64>, limit: u32) -> Result<Vec<Revision>, StoreError> {
+        let rows = sqlx::query_as(CHANGES_OF)
+            .bind(before.map_or(i64::MAX, rows::column))
+            .bind(limit)
+            .bind(key.kind.as_str())
+            .bind(key.name.as_str())
+            .fetch_all(&self.readers);
+        rows::revisions(bounded("reading the history of a resource", ANSWER_WITHIN, rows).await?)
+    }
+
+    async fn changes_between(&self, span: SpanQuery) -> Result<Vec<Change>, StoreError> {
+        let SpanQuery { from, to, after, limit } = span;
+        let (kind, name) = rows::place(after.as_ref());
+        let rows = sqlx::query_as(CHANGES_BETWEEN)
+            .bind(rows::column(from))
+            .bind(rows::column(to))
+            .bind(kind)
+            .bind(name)
+            .bind(limit)
+            .fetch_all(&self.readers);
+        rows::span(to, bounded("comparing revisions", ANSWER_WITHIN, rows).await?)
     }
 
     async fn begin(&self) -> Result<Box<dyn Write>, StoreError> {

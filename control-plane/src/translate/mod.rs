@@ -10,11 +10,12 @@
 //! bytes, so an order that wavers would push what has not changed.
 //!
 //! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`], [`rate_limit`]); [`snapshot`]
-//! decides which of them a fleet gets, and what one edit changes.
+//! decides which of them a fleet gets, and what one edit changes; [`effect`] tells what that is to proxies.
 
 pub mod cluster;
 pub mod constraints;
 mod cors;
+pub mod effect;
 pub mod endpoint;
 pub mod envoy_patch;
 mod fault;

@@ -20,11 +20,11 @@ use super::{
 };
 use crate::{
     api::router,
-    model::{Name, endpoint::EndpointId},
+    model::{Key, Name, endpoint::EndpointId},
     store::{
-        self, EndpointStore, FoundProxy, HistoryQuery, LeaseWrite, Leased, Loaded, ProxyRecord, ProxyRecords,
+        self, Change, EndpointStore, FoundProxy, HistoryQuery, LeaseWrite, Leased, Loaded, ProxyRecord, ProxyRecords,
         QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, RolloutRecord,
-        RolloutRecords, Rotation, Store, StoreError, TokenRecord, TokenRecords, TokenTable, Write,
+        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, Write,
     },
 };
 
@@ -81,6 +81,12 @@ impl Store for Fragile {
     }
     async fn history(&self, query: HistoryQuery) -> Result<Vec<RevisionSummary>, StoreError> {
         self.here()?.history(query).await
+    }
+    async fn changes_of(&self, key: &Key, before: Option<u64>, limit: u32) -> Result<Vec<Revision>, StoreError> {
+        self.here()?.changes_of(key, before, limit).await
+    }
+    async fn changes_between(&self, span: SpanQuery) -> Result<Vec<Change>, StoreError> {
+        self.here()?.changes_between(span).await
     }
     async fn begin(&self) -> Result<Box<dyn Write>, StoreError> {
         self.here()?.begin().await

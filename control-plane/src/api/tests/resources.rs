@@ -223,6 +223,7 @@ async fn the_history_is_read_and_undone() {
     let created = api.ask(Method::POST, "/api/v1/revisions/3/revert", &[]).await;
     assert_eq!(created.body["changed"][0]["action"], "deleted");
     api.ask(Method::POST, "/api/v1/revisions/99/revert", &[]).await.problem(404, "not-found");
+    api.ask(Method::POST, "/api/v1/revisions/1/revert", &[("if-match", "\"3\"")]).await.problem(409, "conflict");
 }
 
 fn patch(name: &str, mut spec: Value) -> Value {
@@ -270,4 +271,74 @@ async fn what_envoy_would_refuse_is_not_stored() {
     let answer = api.json(Method::POST, "/api/v1/apply", gone).await;
     answer.problem(422, "invalid");
     assert!(answer.text.contains("does not fit: filter_chains[1]: does not exist"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_plan_says_what_proxies_would_see_and_writes_nothing() {
+    let api = Fixture::start().await;
+    let all = json!({ "resources": [fleet(), listener(), service("checkout"), route("checkout", "checkout")] });
+    let first = api.json(Method::POST, "/api/v1/plan", all.clone()).await;
+    assert_eq!(first.status, 200, "{}", first.text);
+    assert_eq!((&first.body["revision"], &first.body["complete"]), (&json!(0), &json!(true)));
+    let names: Vec<_> = first.body["changed"].as_array().unwrap().iter().map(|changed| &changed["action"]).collect();
+    assert_eq!(names, ["created"; 4]);
+    let hosts = json!({ "path": "spec.hosts", "after": ["checkout.example.com"] });
+    assert!(first.body["changed"][3]["fields"].as_array().unwrap().contains(&hosts), "{}", first.text);
+    assert_eq!(api.json(Method::POST, "/api/v1/apply", all).await.body["revision"], 1);
+
+    let mut moved = listener();
+    moved["spec"]["port"] = json!(10001);
+    let mut other = route("checkout", "checkout");
+    other["spec"]["hosts"] = json!(["new.example.com"]);
+    let planned = api.json(Method::POST, "/api/v1/plan", json!({ "resources": [moved, other] })).await;
+    let edge = &planned.body["fleets"][0];
+    let resources = json!([
+        { "type": "listener", "name": "web", "change": "changed" },
+        { "type": "virtualHost", "name": "web/checkout.example.com", "change": "removed" },
+        { "type": "virtualHost", "name": "web/new.example.com", "change": "added" },
+    ]);
+    assert_eq!((&edge["resources"], &edge["omitted"], &edge["connected"]), (&resources, &json!(0), &json!(0)));
+    assert_eq!(edge["drains"], json!([{ "listener": "web", "reason": "moved" }]));
+    let list = api.ask(Method::GET, "/api/v1/revisions", &[]).await;
+    assert_eq!(list.body["items"].as_array().unwrap().len(), 1);
+    let nothing = api.json(Method::POST, "/api/v1/plan", json!({ "resources": [fleet()] })).await;
+    assert_eq!((&nothing.body["changed"], &nothing.body["fleets"]), (&json!([]), &json!([])));
+}
+
+#[tokio::test]
+async fn what_is_not_named_any_more_is_pruned_if_it_was_asked_for() {
+    let api = with_services(&["a", "b"]).await;
+    let mut unlabelled = service("c");
+    unlabelled.as_object_mut().unwrap().remove("labels");
+    let apply = async |body: Value| api.json(Method::POST, "/api/v1/apply", body).await;
+    assert_eq!(apply(json!({ "resources": [unlabelled, fleet(), listener(), route("to-b", "b")] })).await.status, 200);
+    let prune = json!({ "labels": { "tier": "web" } });
+
+    // It is used, so it stays, and so does all else.
+    let refused = apply(json!({ "resources": [service("a")], "prune": prune })).await;
+    refused.problem(422, "invalid");
+    assert_eq!(refused.problems(), ["Service/b#: is deleted, but used by Route/to-b"]);
+    let both = json!({ "resources": [service("a"), route("to-b", "a")], "prune": prune });
+    let planned = api.json(Method::POST, "/api/v1/plan", both.clone()).await;
+    assert_eq!(planned.body["changed"][0]["action"], "deleted", "{}", planned.text);
+    let applied = apply(both).await;
+    assert_eq!((applied.status.as_u16(), &applied.body["revision"]), (200, &json!(3)), "{}", applied.text);
+    let gone = &applied.body["changed"][0];
+    assert_eq!((&gone["name"], &gone["action"]), (&json!("b"), &json!("deleted")));
+    let left = api.ask(Method::GET, "/api/v1/services", &[]).await;
+    let left: Vec<_> = left.body["items"].as_array().unwrap().iter().map(|item| &item["name"]).collect();
+    assert_eq!(left, ["a", "c"], "what has no label is nobody's to prune");
+
+    for (prune, problem) in [
+        (json!(true), "#prune: must say what may be deleted, as {\"labels\": {\"app\": \"shop\"}}, not true"),
+        (json!({}), "#prune: needs a team or a label: it is not for everything there is"),
+        (json!({ "team": "A" }), "#prune.team: must consist of a-z, 0-9 and '-', and neither start nor end with '-'"),
+        (json!({ "labels": { "a": 1 } }), "#prune.labels.a: must be a text, not 1"),
+        (json!({ "label": "a" }), "#prune.label: is not a field of it; there are team, labels"),
+    ] {
+        let answer = apply(json!({ "resources": [service("a")], "prune": prune })).await;
+        assert_eq!(answer.problems(), [problem], "{prune}");
+    }
+    let stays = apply(json!({ "resources": [service("a")], "prune": { "team": "nobody" } })).await;
+    assert_eq!(stays.body["changed"], json!([]));
 }

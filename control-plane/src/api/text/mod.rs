@@ -1,4 +1,4 @@
-//! Configuration as text, JSON or YAML, read into values: every body of the API and every file of the command line.
+//! Configuration as text, JSON or YAML, read into values, and written: every body of the API and every file of the command line.
 //!
 //! A value that comes out of here is safe to walk: no mapping had a key twice, nothing is nested deeper than
 //! [`MAX_DEPTH`], and what it takes in memory is bounded by [`MAX_SIZE`], aliases expanded. The general
@@ -8,6 +8,7 @@
 mod json;
 mod yaml;
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// How deeply sequences and mappings may be nested.
@@ -54,6 +55,17 @@ pub fn documents(format: Format, bytes: &[u8]) -> Result<Vec<TextDocument>, Text
     match format {
         Format::Json => Ok(vec![TextDocument { line: 1, value: json::value(text)? }]),
         Format::Yaml => yaml::documents(text),
+    }
+}
+
+/// `value` as a YAML document without its `---`, in the order of its fields. Reading it gives `value`: what YAML 1.2 reads otherwise
+/// than our writer writes it (U+2028, say, which is no line break any more) is written as JSON, which is YAML too.
+pub fn yaml(value: &impl Serialize) -> String {
+    let text = serde_norway::to_string(value).unwrap_or_default();
+    let expected = serde_json::to_value(value).unwrap_or_default();
+    match documents(Format::Yaml, text.as_bytes()).as_deref() {
+        Ok([document]) if document.value == expected => text,
+        _ => serde_json::to_string_pretty(value).unwrap_or_default() + "\n",
     }
 }
 

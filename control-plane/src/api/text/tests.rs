@@ -135,6 +135,12 @@ proptest! {
     }
 
     #[test]
+    fn what_is_written_is_read(texts in proptest::collection::vec(any::<String>(), 1..4), number in any::<f64>()) {
+        let value = serde_json::json!({ "texts": texts, "number": number });
+        prop_assert_eq!(yaml(&super::yaml(&value)).unwrap(), [value]);
+    }
+
+    #[test]
     fn no_text_makes_it_panic(text in "[\\[\\]{},:&*!|>'\"%@`?#\\- \\n\\tab01.~]{0,60}") {
         let _ = yaml(&text);
         let _ = json(&text);

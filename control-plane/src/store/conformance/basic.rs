@@ -2,11 +2,15 @@
 
 use std::{
     future::poll_fn,
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
 
-use chancery_control_plane::store::{Change, HistoryQuery, StoreError};
+use chancery_control_plane::{
+    model::Document,
+    store::{Change, HistoryQuery, Revision, SpanQuery, StoreError},
+};
 use serde_json::json;
 
 use super::{change, commit, create, key, new_revision, open, service};
@@ -172,6 +176,51 @@ pub async fn history_is_filtered_and_paged(url: &str) {
     assert_eq!(numbers(Some(key("nobody")), None, 100).await, [0; 0]);
     let newest = store.history(HistoryQuery { limit: 1, ..HistoryQuery::default() }).await.unwrap();
     assert_eq!(newest[0], store.revision(9).await.unwrap().unwrap().summary);
+}
+
+pub async fn the_changes_of_one_resource_come_alone(url: &str) {
+    let store = open(url).await;
+    let [first, second, third] = [1, 2, 3].map(|port| service("a", json!({ "port": port })));
+    let other = service("b", json!({}));
+    commit(&store, "one", vec![change("a", None, Some(&first)), change("b", None, Some(&other))]).await;
+    commit(&store, "two", vec![change("a", Some(&first), Some(&second))]).await;
+    commit(&store, "elsewhere", vec![change("b", Some(&other), None)]).await;
+    commit(&store, "four", vec![change("a", Some(&second), Some(&third))]).await;
+    let seen = async |before, limit| {
+        let revisions = store.changes_of(&key("a"), before, limit).await.unwrap();
+        assert!(revisions.iter().all(|revision| revision.changes.len() == 1));
+        let told = |revision: Revision| (revision.summary.number, revision.changes[0].after.clone().unwrap());
+        revisions.into_iter().map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(None, 10).await, [(4, third.clone()), (2, second.clone()), (1, first.clone())]);
+    assert_eq!(seen(None, 1).await, [(4, third)]);
+    assert_eq!(seen(Some(4), 10).await, [(2, second), (1, first)]);
+    assert_eq!(store.changes_of(&key("c"), None, 10).await.unwrap(), []);
+}
+
+pub async fn revisions_are_compared(url: &str) {
+    let store = open(url).await;
+    let [old, new] = [1, 2].map(|port| service("a", json!({ "port": port })));
+    let [b, c] = ["b", "c"].map(|name| service(name, json!({})));
+    commit(&store, "1", vec![change("a", None, Some(&old)), change("b", None, Some(&b))]).await;
+    commit(&store, "2", vec![change("a", Some(&old), Some(&new)), change("c", None, Some(&c))]).await;
+    commit(&store, "3", vec![change("a", Some(&new), Some(&old)), change("b", Some(&b), None)]).await;
+    let differ = |name: &str, before: Option<&Arc<Document>>, after: Option<&Arc<Document>>| Change {
+        key: key(name),
+        before: before.cloned(),
+        after: after.cloned(),
+    };
+    let between = async |from, to, after: Option<&str>, limit| {
+        let span = SpanQuery { from, to, after: after.map(key), limit };
+        store.changes_between(span).await.unwrap()
+    };
+    assert_eq!(between(1, 2, None, 9).await, [differ("a", Some(&old), Some(&new)), differ("c", None, Some(&c))]);
+    let all = [differ("a", Some(&old), Some(&old)), differ("b", Some(&b), None), differ("c", None, Some(&c))];
+    assert_eq!(between(1, 3, None, 9).await, all, "what was changed back is told too");
+    assert_eq!(between(1, 3, None, 2).await, all[..2]);
+    assert_eq!(between(1, 3, Some("b"), 2).await, all[2..]);
+    assert_eq!(between(0, 1, None, 9).await, [differ("a", None, Some(&old)), differ("b", None, Some(&b))]);
+    assert_eq!(between(3, 3, None, 9).await, []);
 }
 
 pub async fn unusual_text_survives(url: &str) {

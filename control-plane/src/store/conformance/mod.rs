@@ -53,6 +53,8 @@ macro_rules! basic_conformance_tests {
             a_failed_commit_leaves_nothing,
             what_was_deleted_can_be_created_again,
             history_is_filtered_and_paged,
+            the_changes_of_one_resource_come_alone,
+            revisions_are_compared,
             unusual_text_survives,
             a_large_document_survives,
             a_thousand_changes_are_one_revision,

@@ -43,10 +43,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, Store, StoreError, Write,
+    Change, HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, SpanQuery, Store, StoreError, Write,
     failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, failure, late},
     rows, schema,
 };
+use crate::model::Key;
 use lease::Lease;
 
 /// How long to try to connect. A restart of Postgres that is quicker is not noticed by callers.
@@ -153,6 +154,35 @@ impl Store for PostgresStore {
         let rows = bounded("reading the history", ANSWER_WITHIN, rows.fetch_all(lease.connection())).await?;
         lease.answered();
         rows.into_iter().map(rows::summary).collect()
+    }
+
+    async fn changes_of(&self, key: &Key, before: Option<u64>, limit: u32) -> Result<Vec<Revision>, StoreError> {
+        let mut lease = Lease::take(&self.pool).await?;
+        let rows = sqlx::query_as(sql::CHANGES_OF)
+            .bind(before.map_or(i64::MAX, rows::column))
+            .bind(i64::from(limit))
+            .bind(key.kind.as_str())
+            .bind(key.name.as_str())
+            .fetch_all(lease.connection());
+        let rows = bounded("reading the history of a resource", ANSWER_WITHIN, rows).await?;
+        lease.answered();
+        rows::revisions(rows)
+    }
+
+    async fn changes_between(&self, span: SpanQuery) -> Result<Vec<Change>, StoreError> {
+        let SpanQuery { from, to, after, limit } = span;
+        let (kind, name) = rows::place(after.as_ref());
+        let mut lease = Lease::take(&self.pool).await?;
+        let rows = sqlx::query_as(sql::CHANGES_BETWEEN)
+            .bind(rows::column(from))
+            .bind(rows::column(to))
+            .bind(kind)
+            .bind(name)
+            .bind(i64::from(limit))
+            .fetch_all(lease.connection());
+        let rows = bounded("comparing revisions", ANSWER_WITHIN, rows).await?;
+        lease.answered();
+        rows::span(to, rows)
     }
 
     async fn begin(&self) -> Result<Box<dyn Write>, StoreError> {

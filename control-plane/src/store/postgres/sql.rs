@@ -38,6 +38,23 @@ pub(super) const HISTORY_OF_RESOURCE: &str = "
     FROM changes AS c JOIN revisions AS r ON r.number = c.revision
     WHERE c.kind = $3 AND c.name = $4 AND c.revision < $1 ORDER BY c.revision DESC LIMIT $2";
 
+pub(super) const CHANGES_OF: &str = "
+    SELECT r.number, r.author, r.message, r.at, r.change_count, c.kind, c.name, c.before::text, c.after::text
+    FROM changes AS c JOIN revisions AS r ON r.number = c.revision
+    WHERE c.kind = $3 AND c.name = $4 AND c.revision < $1 ORDER BY c.revision DESC LIMIT $2";
+
+/// The first change after the one revision says what was there, the last up to the other what is there.
+pub(super) const CHANGES_BETWEEN: &str = "
+    SELECT k.kind, k.name,
+        (SELECT c.before::text FROM changes AS c WHERE c.kind = k.kind AND c.name = k.name AND c.revision > $1
+            ORDER BY c.revision LIMIT 1),
+        (SELECT c.after::text FROM changes AS c WHERE c.kind = k.kind AND c.name = k.name AND c.revision <= $2
+            ORDER BY c.revision DESC LIMIT 1)
+    FROM (SELECT c.kind, c.name FROM changes AS c
+        WHERE c.revision > $1 AND c.revision <= $2 AND (c.kind COLLATE \"C\", c.name COLLATE \"C\") > ($3, $4)
+        GROUP BY c.kind, c.name ORDER BY c.kind COLLATE \"C\", c.name COLLATE \"C\" LIMIT $5) AS k
+    ORDER BY k.kind COLLATE \"C\", k.name COLLATE \"C\"";
+
 /// A whole revision, and the notification of it: one round trip, however many resources are changed.
 /// The notification is delivered when the transaction commits, and not at all if it does not.
 pub(super) const WRITE: &str = "
