@@ -179,9 +179,10 @@ impl Client {
     fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
         let details: Option<ProblemDetails> = serde_json::from_slice(body).ok();
         match (status, details) {
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
-                self.failed("does not accept the token".to_owned())
+            (StatusCode::UNAUTHORIZED, Some(details)) => {
+                self.failed(format!("does not accept the token: {}", details.detail))
             }
+            (StatusCode::UNAUTHORIZED, None) => self.failed("does not accept the token".to_owned()),
             (status, Some(details)) if status.is_client_error() => Failure::Refused(Box::new(details)),
             (_, Some(details)) => self.failed(format!("fails: {}", details.detail)),
             (status, None) => self.failed(format!("answers {status}; is it a control plane?")),

@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 
 use crate::{
     archive, bootstrap, cert, demo, dev, endpoints, events, explain, failure::Failure, fleet, foreign, history, limits,
-    load, plan, proxy_config, quarantine, resources, rollout,
+    load, plan, proxy_config, quarantine, resources, rollout, token,
 };
 
 const EXIT_CODES: &str = "\
@@ -77,6 +77,8 @@ enum Command {
     Endpoints(endpoints::EndpointsArgs),
     /// Issue certificates
     Cert(cert::CertArgs),
+    /// Make, show, rotate and revoke tokens for the API
+    Token(token::TokenArgs),
 }
 
 /// Runs the command; what goes wrong is told on stderr.
@@ -122,6 +124,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Rollout(args) => rollout::rollout(args).await,
         Command::Endpoints(args) => endpoints::run(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
+        Command::Token(args) => token::token(args).await,
     }
 }
 
@@ -190,6 +193,11 @@ mod tests {
             "chancery endpoints register checkout --address ::1 --port 8080 --ttl 10s --health draining --keep",
             "chancery endpoints deregister checkout 10.0.0.1:8080",
             "chancery get rate-limits",
+            "chancery get teams",
+            "chancery token list",
+            "chancery token create ci --role owner --team a --team b --scope routes:write --scope *:read --expires-in 30d",
+            "chancery token rotate ci --grace 0s -o json",
+            "chancery token revoke ci",
             "chancery load",
             "chancery load checkout --fleet edge -o json",
             "chancery quarantine list",
@@ -235,6 +243,10 @@ mod tests {
             "chancery endpoints deregister checkout a/b",
             "chancery limits",
             "chancery demo-upstream",
+            "chancery token create ci",
+            "chancery token create ci --role boss",
+            "chancery token create ci --role owner --scope routes",
+            "chancery token revoke",
             "chancery limits check per-client",
             "chancery limits check per-client x --fleet edge",
             "chancery bootstrap --fleet edge --id ../x",

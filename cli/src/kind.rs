@@ -19,6 +19,7 @@ fn short(kind: Kind) -> &'static str {
     match kind {
         Kind::Fleet => "fl",
         Kind::Listener => "ln",
+        Kind::Team => "tm",
         Kind::Service => "svc",
         Kind::RateLimit => "rl",
         Kind::Route => "rt",
@@ -41,6 +42,7 @@ mod tests {
         for text in ["EnvoyPatch", "envoy-patch", "envoy-patches", "envoypatch", "ep"] {
             assert_eq!(parse(text), Ok(Kind::EnvoyPatch), "{text}");
         }
+        assert_eq!(parse("teams"), Ok(Kind::Team));
         assert_eq!(parse("svc"), Ok(Kind::Service));
         assert!(parse("widget").is_err() && parse("").is_err());
     }

@@ -42,7 +42,7 @@ pub(crate) struct ApplyArgs {
 /// `chancery get`
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// fleets, listeners, services, rate-limits or routes (fl, ln, svc, rl, rt)
+    /// fleets, listeners, teams, services, rate-limits, routes or envoy-patches (fl, ln, tm, svc, rl, rt, ep)
     #[arg(value_parser = kind::parse)]
     kind: Kind,
     /// Only this one
@@ -62,7 +62,7 @@ pub(crate) struct GetArgs {
 /// `chancery describe`
 #[derive(Debug, Args)]
 pub(crate) struct DescribeArgs {
-    /// fleet, listener, service, rate-limit or route
+    /// fleet, listener, team, service, rate-limit, route or envoy-patch
     #[arg(value_parser = kind::parse)]
     kind: Kind,
     /// Which one
@@ -76,7 +76,7 @@ pub(crate) struct DescribeArgs {
 /// `chancery delete`
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// fleet, listener, service, rate-limit or route
+    /// fleet, listener, team, service, rate-limit, route or envoy-patch
     #[arg(value_parser = kind::parse, requires = "name", required_unless_present = "files")]
     kind: Option<Kind>,
     /// Which one
@@ -221,7 +221,7 @@ fn rows(kind: Kind, resources: &[ResourceView]) -> String {
             let shown = endpoints.iter().map(|one| format!("{}:{}", text(&one["address"]), text(&one["port"])));
             some(&shown.collect::<Vec<_>>())
         }),
-        Kind::Route => {
+        Kind::Team | Kind::Route => {
             ("HOSTS", |spec| some(&spec["hosts"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>()))
         }
         Kind::EnvoyPatch => ("CHANGES", |spec| {

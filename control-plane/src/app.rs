@@ -37,6 +37,7 @@ use crate::{
     rollout::Stages,
     services::Services,
     store::{self, Store, StoreError},
+    tokens::Tokens,
     verdict::SecondVerdict,
 };
 
@@ -117,6 +118,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let loading = until_available(&shutdown.token(), registered).await;
     let (registry, batches) = loading.context("cannot load registered endpoints")?;
     let registry = Arc::new(registry);
+    let reading = until_available(&shutdown.token(), async || Tokens::load(store.clone()).await).await;
+    let tokens = Arc::new(reading.context("cannot load tokens")?);
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
     let commit = Commit::new(replica.clone(), envoy, commits.clone());
@@ -146,6 +149,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         loads,
         stages,
         admin_token: Arc::new(admin_token),
+        tokens: tokens.clone(),
     };
     shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
@@ -153,6 +157,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         shutdown.spawn_essential("registry", registry.clone().follow(stop.clone())),
         shutdown.spawn_essential("leases", registry.clone().expire(stop.clone())),
         shutdown.spawn_essential("registrations", batches.run(registry, stop.clone())),
+        shutdown.spawn_essential("tokens", tokens.run(stop.clone())),
     ];
     shutdown.spawn("store", async move {
         stop.cancelled().await;

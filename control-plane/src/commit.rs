@@ -25,6 +25,10 @@ use tokio_util::task::TaskTracker;
 
 use self::parsed::{Parsed, Stamp, now, parse_edits, with_pruned};
 use crate::{
+    access::{
+        Principal,
+        changes::{self, Denied, Refusal},
+    },
     model::{Catalog, Document, Entry, Key, Name, Problem, Selector},
     publish::Changes,
     replica::{Current, Prepared, Replica, ReplicaError},
@@ -43,7 +47,7 @@ const HEARINGS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct ChangeSet {
     /// Who makes them.
-    pub author: String,
+    pub author: Arc<Principal>,
     /// Why.
     pub message: String,
     /// The changes.
@@ -158,7 +162,10 @@ pub enum CommitError {
         /// The newest revision.
         head: u64,
     },
-    /// There is no such resource.
+    /// Its author may not make it.
+    #[error("the change is not allowed")]
+    Forbidden(Vec<Refusal>),
+    /// There is no such resource, as far as its author may know.
     #[error("there is no {0}")]
     NotFound(Key),
     /// There is such a resource already.
@@ -180,6 +187,15 @@ impl From<ReplicaError> for CommitError {
         match error {
             ReplicaError::Store(error) => CommitError::Store(error),
             error @ ReplicaError::Unreadable { .. } => CommitError::Behind(error),
+        }
+    }
+}
+
+impl From<Denied> for CommitError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Hidden(key) => CommitError::NotFound(key),
+            Denied::Refused(refused) => CommitError::Forbidden(refused),
         }
     }
 }
@@ -286,7 +302,7 @@ impl Commit {
         committed.fleets = changes.fleets.keys().cloned().collect();
         committed.limiters = !changes.domains.is_empty();
         let revision =
-            NewRevision { author: set.author.clone(), message: set.message.clone(), at, changes: new_changes };
+            NewRevision { author: set.author.name.clone(), message: set.message.clone(), at, changes: new_changes };
         let summary = write.commit(revision).await?.summary;
         let revision = summary.number;
         committed.revision = revision;
@@ -341,7 +357,8 @@ fn check(current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Check
     {
         return Err(CommitError::Conflict { key: None, expected, current: None, head: *head });
     }
-    let stamp = Stamp { revision: head + 1, at: now(), author: &set.author };
+    let stamp = Stamp { revision: head + 1, at: now(), author: &set.author.name };
+    changes::allowed(&set.author, catalog, edits.iter().map(|edit| (edit.key(), edit.becomes())))?;
     let mut changed = Vec::new();
     let mut changes = Vec::new();
     for edit in edits {

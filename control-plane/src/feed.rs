@@ -7,7 +7,7 @@
 //!
 //! Invariant: listeners are given events in the order of their numbers.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -15,6 +15,8 @@ use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
+
+use crate::model::Name;
 
 /// How many events a listener may be behind. A fleet of thousands answers an edit within milliseconds, with two events each.
 const MOST_BEHIND: usize = 1 << 14;
@@ -132,6 +134,9 @@ pub enum Event {
         message: String,
         /// How many resources it changed.
         change_count: u64,
+        /// Whose they were and are; none: nobody's.
+        #[serde(skip)]
+        owners: BTreeSet<Option<Name>>,
     },
     /// A revision has come further, or back, in a fleet that gets its revisions in stages.
     Rollout {

@@ -5,6 +5,7 @@
 #[cfg(test)]
 extern crate self as chancery_control_plane;
 
+pub mod access;
 pub mod admission;
 pub mod api;
 pub mod app;
@@ -28,5 +29,6 @@ pub mod rollout;
 pub mod services;
 pub mod settings;
 pub mod store;
+pub mod tokens;
 pub mod translate;
 pub mod verdict;

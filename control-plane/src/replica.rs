@@ -10,7 +10,11 @@
 //!
 //! Invariant: the catalog, its revision and what is published move together, under `advancing`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use chancery_runtime::telemetry::chain;
@@ -19,8 +23,9 @@ use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::owner,
     feed::{Event, Feed},
-    model::{Catalog, Entry, Key, Problem, Problems, parse},
+    model::{Catalog, Entry, Key, Name, Problem, Problems, parse},
     publish::{Changes, Publisher},
     store::{Loaded, Revision, RevisionSummary, Store, StoreError, Stored, Write},
 };
@@ -223,16 +228,24 @@ impl Replica {
     }
 
     fn move_to(&self, Prepared { revision, catalog, changes }: Prepared, summary: &RevisionSummary) {
+        let before = self.current.load();
         // Before it is published: who hears of a revision hears of it before the answers to it.
         self.feed.tell(|| Event::Revision {
             revision,
             author: summary.author.clone(),
             message: summary.message.clone(),
             change_count: summary.change_count,
+            owners: owners(&before.catalog, &catalog),
         });
         self.current.store(Arc::new(Current { revision, catalog }));
         self.publisher.publish(revision, changes);
     }
+}
+
+/// Whose the resources are that are not the same in both.
+fn owners(before: &Catalog, after: &Catalog) -> BTreeSet<Option<Name>> {
+    let entries = before.different(after).into_iter().flat_map(|key| [before.entry(&key), after.entry(&key)]);
+    entries.flatten().map(|entry| owner(&entry.document).cloned()).collect()
 }
 
 /// What a committed revision makes of `catalog`.

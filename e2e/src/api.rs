@@ -125,6 +125,7 @@ pub fn path(kind: &str, name: &str) -> Result<String> {
     let collection = match kind {
         "Fleet" => "fleets",
         "Listener" => "listeners",
+        "Team" => "teams",
         "Service" => "services",
         "RateLimit" => "rate-limits",
         "Route" => "routes",

@@ -35,6 +35,7 @@ const LOWER_MODULES: &[(&str, Uses)] = &[
         "control-plane",
         &[
             ("model", &[]),
+            ("access", &["model"]),
             ("explain", &["model"]),
             ("import", &["model", "translate"]),
             ("translate", &["model"]),
@@ -60,6 +61,7 @@ const LOWER_MODULES: &[(&str, Uses)] = &[
 const PURE: &[(&str, &[&str])] = &[
     ("control-plane/src/explain", &["Instant", "SystemTime"]),
     ("control-plane/src/import", &["Instant", "SystemTime"]),
+    ("control-plane/src/access", &["Instant", "SystemTime"]),
     ("control-plane/src/load/stream.rs", &[]),
     ("control-plane/src/load/window.rs", &[]),
     ("control-plane/src/model", &["Instant", "SystemTime"]),

@@ -12,8 +12,9 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Api, body::Body, error::ApiError, params::NameInPath};
+use super::{Api, author::Author, body::Body, error::ApiError, params::NameInPath};
 use crate::{
+    access::{changes::Refusal, owner},
     model::{
         Key, Kind, Name, Problems,
         endpoint::{EndpointId, Health, MAX_PER_SERVICE, RegisteredEndpoint},
@@ -93,8 +94,9 @@ impl<S: Send + Sync> FromRequestParts<S> for EndpointInPath {
 pub(super) async fn list(
     State(api): State<Api>,
     NameInPath(service): NameInPath,
+    author: Author,
 ) -> Result<Json<EndpointList>, ApiError> {
-    taking(&api, &service)?;
+    taking(&api, &author, &service)?;
     let leases = api.replica.store().leases(&service).await?;
     Ok(Json(EndpointList { items: leases.into_iter().map(EndpointView::from).collect() }))
 }
@@ -111,6 +113,7 @@ pub(super) async fn list(
 pub(super) async fn register(
     State(api): State<Api>,
     EndpointInPath(service, id): EndpointInPath,
+    author: Author,
     body: Body,
 ) -> Result<Json<EndpointsWritten>, ApiError> {
     let value = body.value().await?;
@@ -118,7 +121,8 @@ pub(super) async fn register(
     let Some((endpoint, ttl)) = registration(&value, &mut problems) else {
         return Err(ApiError::Problems(problems.into_vec()));
     };
-    taking(&api, &service)?;
+    own(&api, &author, &Key::new(Kind::Service, service.clone()))?;
+    taking(&api, &author, &service)?;
     has_room(&api, &service, std::iter::once(&id))?;
     let action = LeaseAction::Register { endpoint, ttl };
     api.registry.write(vec![LeaseWrite { service, id, action }]).await?;
@@ -136,7 +140,15 @@ pub(super) async fn register(
 pub(super) async fn deregister(
     State(api): State<Api>,
     EndpointInPath(service, id): EndpointInPath,
+    author: Author,
 ) -> Result<Json<EndpointsWritten>, ApiError> {
+    // That there is no such service, or that it takes none, is no obstacle.
+    let key = Key::new(Kind::Service, service.clone());
+    if api.replica.current().catalog.entry(&key).is_some() {
+        own(&api, &author, &key)?;
+    } else if !author.0.sees_all() {
+        return Err(ApiError::NotFound(key.to_string()));
+    }
     api.registry.write(vec![LeaseWrite { service, id, action: LeaseAction::Remove }]).await?;
     Ok(Json(EndpointsWritten { deregistered: 1, ..EndpointsWritten::default() }))
 }
@@ -150,6 +162,7 @@ pub(super) async fn deregister(
 pub(super) async fn write(
     State(api): State<Api>,
     NameInPath(service): NameInPath,
+    author: Author,
     body: Body,
 ) -> Result<Json<EndpointsWritten>, ApiError> {
     let value = body.value().await?;
@@ -157,7 +170,8 @@ pub(super) async fn write(
     let Some(wanted) = registrations(&value, &mut problems) else {
         return Err(ApiError::Problems(problems.into_vec()));
     };
-    taking(&api, &service)?;
+    own(&api, &author, &Key::new(Kind::Service, service.clone()))?;
+    taking(&api, &author, &service)?;
     has_room(&api, &service, wanted.register.iter().map(|(id, _)| id))?;
     let mut written = EndpointsWritten {
         registered: wanted.register.len(),
@@ -178,12 +192,22 @@ pub(super) async fn write(
     Ok(Json(written))
 }
 
-/// Whether endpoints register themselves with `service`.
-fn taking(api: &Api, service: &Name) -> Result<(), ApiError> {
+/// Whether endpoints of this service may be written by `author`.
+fn own(api: &Api, author: &Author, service: &Key) -> Result<(), ApiError> {
+    let current = api.replica.current();
+    let entry = author.find(&current.catalog, service)?;
+    author.0.writes_of(owner(&entry.document)).map_err(|missing| {
+        let key = Some(service.clone());
+        ApiError::Forbidden(vec![Refusal { key, missing }])
+    })
+}
+
+/// Whether endpoints register themselves with `service`, which `author` must see.
+fn taking(api: &Api, author: &Author, service: &Name) -> Result<(), ApiError> {
     let key = Key::new(Kind::Service, service.clone());
     let current = api.replica.current();
-    let found = current.catalog.service(service).ok_or_else(|| ApiError::NotFound(key.to_string()))?;
-    if found.registered {
+    author.find(&current.catalog, &key)?;
+    if current.catalog.service(service).is_some_and(|service| service.registered) {
         return Ok(());
     }
     let mut problems = Problems::default();

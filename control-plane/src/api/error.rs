@@ -12,10 +12,12 @@ use chancery_runtime::telemetry;
 
 use super::{problem::ProblemDetails, text::TextError, view::ResourceView};
 use crate::{
+    access::{Missing, changes::Refusal},
     commit::CommitError,
     model::{Entry, Key, Problem},
     replica::ReplicaError,
     store::StoreError,
+    tokens::{Refused, TokenError},
     verdict::NoVerdict,
 };
 
@@ -27,8 +29,10 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 pub(super) enum ApiError {
     #[error("the request carries no bearer token")]
     NoToken,
-    #[error("the bearer token is not valid")]
-    InvalidToken,
+    #[error(transparent)]
+    Token(Refused),
+    #[error("this is not allowed")]
+    Forbidden(Vec<Refusal>),
     /// A query, header or path that cannot be read.
     #[error("{0}")]
     Malformed(String),
@@ -48,6 +52,9 @@ pub(super) enum ApiError {
     Exists(Key),
     #[error("the change is based on revision {expected}")]
     Conflict { key: Option<Key>, expected: u64, current: Option<Arc<Entry>>, head: u64 },
+    /// A token that cannot be made beside the others.
+    #[error("{0}")]
+    TokenConflict(String),
     /// A revision that cannot be reverted any more.
     #[error("{0}")]
     Superseded(String),
@@ -74,6 +81,7 @@ impl From<CommitError> for ApiError {
         match error {
             CommitError::Problems(problems) => Self::Problems(problems),
             CommitError::Conflict { key, expected, current, head } => Self::Conflict { key, expected, current, head },
+            CommitError::Forbidden(refused) => Self::Forbidden(refused),
             CommitError::NotFound(key) => Self::NotFound(key.to_string()),
             CommitError::Exists(key) => Self::Exists(key),
             CommitError::Store(error) => Self::Store(error),
@@ -89,6 +97,23 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<Missing> for ApiError {
+    fn from(missing: Missing) -> Self {
+        Self::Forbidden(vec![Refusal { key: None, missing }])
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Taken(_) | TokenError::TooMany => Self::TokenConflict(error.to_string()),
+            TokenError::Unknown(id) => Self::NotFound(format!("token {id:?}")),
+            TokenError::Grants(source) => Self::Internal("making a token", source.into()),
+            TokenError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> Self {
         Self::Text(error)
@@ -98,7 +123,9 @@ impl From<TextError> for ApiError {
 impl ApiError {
     fn status(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::NoToken | Self::InvalidToken => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Token(Refused::Unsure) => (StatusCode::SERVICE_UNAVAILABLE, "tokens-unknown"),
+            Self::NoToken | Self::Token(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed-request"),
             Self::Text(_) => (StatusCode::BAD_REQUEST, "malformed-body"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "incomplete-body"),
@@ -106,7 +133,7 @@ impl ApiError {
             Self::MediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
             Self::Problems(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not-found"),
-            Self::Exists(_) => (StatusCode::CONFLICT, "exists"),
+            Self::Exists(_) | Self::TokenConflict(_) => (StatusCode::CONFLICT, "exists"),
             Self::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
             Self::Superseded(_) => (StatusCode::CONFLICT, "superseded"),
             Self::NotConnected(_) => (StatusCode::CONFLICT, "not-connected"),
@@ -123,11 +150,10 @@ impl ApiError {
     fn detail(&self) -> String {
         match self {
             Self::Text(error) => format!("the body cannot be read: {error}"),
-            Self::Problems(problems) => match problems.as_slice() {
-                [problem] => problem.to_string(),
-                [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
-                [] => "the request is not valid".to_owned(),
-            },
+            Self::Problems(problems) => first(problems),
+            Self::Forbidden(refused) => {
+                format!("this is not allowed: {}", first(&refused.iter().map(Problem::from).collect::<Vec<_>>()))
+            }
             Self::Conflict { key, expected, current, head } => match (key, current) {
                 (Some(key), Some(current)) => {
                     format!("the change is based on revision {expected} of {key}, which is at {}", current.revision)
@@ -150,6 +176,15 @@ impl ApiError {
     }
 }
 
+/// The first of them, and how many more there are.
+fn first(problems: &[Problem]) -> String {
+    match problems {
+        [problem] => problem.to_string(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+        [] => "the request is not valid".to_owned(),
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, slug) = self.status();
@@ -160,7 +195,15 @@ impl IntoResponse for ApiError {
         let mut challenge = None;
         match self {
             Self::NoToken => challenge = Some(r#"Bearer realm="chancery""#),
-            Self::InvalidToken => challenge = Some(r#"Bearer realm="chancery", error="invalid_token""#),
+            Self::Forbidden(refused) => {
+                details.missing = refused.iter().map(|refusal| refusal.missing.to_string()).collect();
+                details.missing.sort_unstable();
+                details.missing.dedup();
+                details.problems = refused.iter().filter(|refusal| refusal.key.is_some()).map(Problem::from).collect();
+            }
+            Self::Token(Refused::Unknown | Refused::Expired) => {
+                challenge = Some(r#"Bearer realm="chancery", error="invalid_token""#);
+            }
             Self::Text(error) => (details.line, details.column) = (Some(error.line), Some(error.column)),
             Self::Problems(problems) => details.problems = problems,
             Self::Conflict { key, expected, current, head } => {

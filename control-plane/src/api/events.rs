@@ -15,8 +15,11 @@ use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
 
-use super::{Api, ProblemDetails, error::ApiError, params::Params};
-use crate::feed::{Event, Feed, Heard, Listener, Told};
+use super::{Api, ProblemDetails, author::Author, error::ApiError, params::Params};
+use crate::{
+    access::Principal,
+    feed::{Event, Feed, Heard, Listener, Told},
+};
 
 /// So often something is sent, be it a comment: a proxy on the way may end a connection that is silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -33,7 +36,12 @@ pub(super) struct EventParams {
 }
 
 impl EventParams {
-    fn wants(&self, event: &Event) -> bool {
+    fn wants(&self, event: &Event, reader: &Principal) -> bool {
+        if let Event::Revision { owners, .. } = event
+            && !owners.iter().any(|owner| reader.sees(owner.as_ref()))
+        {
+            return false;
+        }
         let Some((proxy, fleet)) = event.about() else { return true };
         let fits = |wanted: &Option<String>, given: &str| wanted.as_ref().is_none_or(|wanted| wanted == given);
         fits(&self.proxy, proxy) && fits(&self.fleet, fleet)
@@ -43,7 +51,8 @@ impl EventParams {
 /// Follow events
 ///
 /// Server-sent events of this replica, from now on: `connected`, `disconnected`, `acknowledged`, `rejected`, `settled` of the
-/// proxies and rate limiters that are connected to it, and `revision`, which no filter leaves out. `lagged` says how many events
+/// proxies and rate limiters that are connected to it, and `revision`, which no filter leaves out (but those are left out that changed nothing which the token
+/// allows to see). `lagged` says how many events
 /// (before any filter) were missed, because they were read too slowly or happened while a reader was away; `null` if that is not
 /// known. A reader that comes back sends the id of the last event as `Last-Event-ID`, as browsers do.
 #[utoipa::path(get, path = "/api/v1/events", tag = "Proxies", operation_id = "followEvents", params(EventParams),
@@ -54,31 +63,33 @@ impl EventParams {
 pub(super) async fn follow(
     State(api): State<Api>,
     Params(params): Params<EventParams>,
+    author: Author,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let listener = api.feed.listen(last).map_err(|_| ApiError::TooManyListeners)?;
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
-    Ok(Sse::new(messages(api.feed, listener, params)).keep_alive(keep_alive).into_response())
+    Ok(Sse::new(messages(api.feed, listener, params, author)).keep_alive(keep_alive).into_response())
 }
 
 fn messages(
     feed: Arc<Feed>,
     listener: Listener,
     params: EventParams,
+    Author(reader): Author,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
     // At once, so that a reader knows that it listens.
     let begun = stream::iter([Ok(Message::default().comment("listening"))]);
-    let heard = stream::unfold((feed, listener, params), async |(feed, mut listener, params)| {
+    let heard = stream::unfold((feed, listener, params, reader), async |(feed, mut listener, params, reader)| {
         loop {
             let message = match listener.next().await? {
                 Heard::Missed(count) => {
                     Message::default().event("lagged").data(json!({ "event": "lagged", "missed": count }).to_string())
                 }
-                Heard::Event(told) if !params.wants(&told.event) => continue,
+                Heard::Event(told) if !params.wants(&told.event, &reader) => continue,
                 Heard::Event(told) => message(&feed, &told),
             };
-            return Some((Ok(message), (feed, listener, params)));
+            return Some((Ok(message), (feed, listener, params, reader)));
         }
     });
     futures_util::StreamExt::chain(begun, heard)
@@ -92,12 +103,29 @@ fn message(feed: &Feed, told: &Told) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Role;
+
+    fn revision_of(owners: &[Option<&str>]) -> Event {
+        let owners = owners.iter().map(|owner| owner.map(|owner| owner.parse().unwrap())).collect();
+        let (author, message) = ("admin".to_owned(), String::new());
+        Event::Revision { revision: 1, author, message, change_count: 1, owners }
+    }
+
+    #[test]
+    fn a_revision_is_heard_of_by_who_sees_what_it_changed() {
+        let teams = ["a".parse().unwrap()].into();
+        let owner = Principal { role: Role::Owner, teams, ..Principal::admin("ci") };
+        let wants = |owners: &[Option<&str>], reader| EventParams::default().wants(&revision_of(owners), reader);
+        assert!(wants(&[Some("a")], &owner) && wants(&[Some("b"), Some("a")], &owner) && wants(&[None], &owner));
+        assert!(!wants(&[Some("b")], &owner));
+        assert!(wants(&[Some("b")], &Principal::admin("admin")));
+    }
 
     #[test]
     fn a_filter_is_for_proxies() {
         let gone = |proxy: &str, fleet: &str| Event::Disconnected { proxy: proxy.to_owned(), fleet: fleet.to_owned() };
-        let revision =
-            Event::Revision { revision: 1, author: "admin".to_owned(), message: String::new(), change_count: 1 };
+        let revision = revision_of(&[None]);
+        let admin = Principal::admin("admin");
         let params = |fleet: Option<&str>, proxy: Option<&str>| EventParams {
             fleet: fleet.map(str::to_owned),
             proxy: proxy.map(str::to_owned),
@@ -108,7 +136,7 @@ mod tests {
             (params(Some("edge"), Some("one")), [true, false, false, true]),
         ] {
             let events = [gone("one", "edge"), gone("two", "edge"), gone("one", "other"), revision.clone()];
-            assert_eq!(events.map(|event| params.wants(&event)), wanted, "{params:?}");
+            assert_eq!(events.map(|event| params.wants(&event, &admin)), wanted, "{params:?}");
         }
     }
 }

@@ -10,7 +10,10 @@ use super::{
     params::Limit,
     view::{ResourceList, ResourceView},
 };
-use crate::model::{Catalog, Entry, Kind, Name, Selector};
+use crate::{
+    access::{Principal, owner},
+    model::{Catalog, Entry, Kind, Name, Selector},
+};
 
 /// Which resources to list.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -58,16 +61,17 @@ impl TryFrom<ListParams> for Selection {
     }
 }
 
-/// The first page of what is selected.
-pub(super) fn page(catalog: &Catalog, kind: Kind, selection: &Selection) -> ResourceList {
+/// The first page of what is selected, and seen by `reader`.
+pub(super) fn page(catalog: &Catalog, kind: Kind, selection: &Selection, reader: &Principal) -> ResourceList {
     match &selection.after {
-        Some(after) => first(catalog.entries_after(kind, after), selection),
-        None => first(catalog.entries(kind), selection),
+        Some(after) => first(catalog.entries_after(kind, after), selection, reader),
+        None => first(catalog.entries(kind), selection, reader),
     }
 }
 
-fn first<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>, selection: &Selection) -> ResourceList {
-    let mut wanted = entries.filter(|entry| selection.selector.selects(&entry.document)).peekable();
+fn first<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>, selection: &Selection, reader: &Principal) -> ResourceList {
+    let seen = entries.filter(|entry| reader.sees(owner(&entry.document)));
+    let mut wanted = seen.filter(|entry| selection.selector.selects(&entry.document)).peekable();
     let items: Vec<_> = wanted.by_ref().take(selection.limit).map(|entry| ResourceView::from(entry.as_ref())).collect();
     let more = wanted.peek().is_some();
     let next_cursor = items.last().filter(|_| more).map(|last| last.name.to_string());

@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
+    author::Author,
     error::ApiError,
     params::{self, NameInPath, Params},
 };
@@ -70,10 +71,15 @@ pub(super) struct LoadView {
 pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<LoadParams>,
+    author: Author,
 ) -> Result<Json<LoadList>, ApiError> {
     let fleet = params::fleet(params.fleet)?;
-    let clock = Clock::now();
-    let loads = api.loads.of_services(fleet.as_ref());
+    let (clock, current) = (Clock::now(), api.replica.current());
+    let mut loads = api.loads.of_services(fleet.as_ref());
+    if !author.0.sees_all() {
+        let seen = |service: &Name| author.find(&current.catalog, &Key::new(Kind::Service, service.clone())).is_ok();
+        loads.retain(|(service, _), _| seen(service));
+    }
     let items = loads.into_iter().map(|((service, fleet), load)| LoadView::new(&service, &fleet, load, &clock));
     Ok(Json(LoadList { items: items.collect() }))
 }
@@ -87,12 +93,11 @@ pub(super) async fn read(
     State(api): State<Api>,
     NameInPath(name): NameInPath,
     Params(params): Params<LoadParams>,
+    author: Author,
 ) -> Result<Json<LoadList>, ApiError> {
     let fleet = params::fleet(params.fleet)?;
     let current = api.replica.current();
-    if current.catalog.service(&name).is_none() {
-        return Err(ApiError::NotFound(Key::new(Kind::Service, name).to_string()));
-    }
+    author.find(&current.catalog, &Key::new(Kind::Service, name.clone()))?;
     let clock = Clock::now();
     let mut loads = api.loads.of_service(&name, fleet.as_ref());
     loads.retain(|fleet, _| current.catalog.fleet_uses(fleet, &name));

@@ -32,6 +32,7 @@ mod revisions;
 mod rollouts;
 mod router;
 pub mod text;
+mod tokens;
 mod traffic;
 mod view;
 mod write;
@@ -45,7 +46,7 @@ pub use view::ResourceView;
 
 use crate::{
     commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, proxies::Proxies, publish::Publisher,
-    registry::Registry, replica::Replica, rollout::Stages,
+    registry::Registry, replica::Replica, rollout::Stages, tokens::Tokens,
 };
 
 /// The parts that the API speaks for.
@@ -67,8 +68,10 @@ pub struct Api {
     pub loads: Arc<Loads>,
     /// How far revisions have come to fleets that get them in stages.
     pub stages: Arc<Stages>,
-    /// The token that every request must carry.
+    /// The token that allows everything.
     pub admin_token: Arc<AdminToken>,
+    /// All others.
+    pub tokens: Arc<Tokens>,
 }
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ pub struct ProblemDetails {
     /// Everything that is wrong with a change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+    /// What a token lacks for what was asked with it: a role, a scope, a team.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(examples(json!(["scope routes:write"])))]
+    pub missing: Vec<String>,
     /// The line of a body that cannot be read, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
@@ -56,6 +60,7 @@ impl ProblemDetails {
             status: status.as_u16(),
             detail: detail.into(),
             problems: Vec::new(),
+            missing: Vec::new(),
             line: None,
             column: None,
             expected_revision: None,

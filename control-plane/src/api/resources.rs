@@ -33,7 +33,7 @@ const PATCH_ATTEMPTS: usize = 5;
 
 /// List resources
 ///
-/// By name, a page at a time. The `ETag` is the revision of the catalog.
+/// By name, a page at a time: those that the token allows to see. The `ETag` is the revision of the catalog.
 #[utoipa::path(get, path = "", params(
     ListParams,
     ("If-None-Match" = Option<String>, Header, description = "Revisions that the caller has: 304 instead of one of these")
@@ -45,11 +45,12 @@ pub(super) async fn list(
     State(api): State<Api>,
     Extension(kind): Extension<Kind>,
     Params(params): Params<ListParams>,
+    author: Author,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let selection = listing::Selection::try_from(params)?;
     let current = api.replica.current();
-    Ok(conditional(&headers, current.revision, || listing::page(&current.catalog, kind, &selection)))
+    Ok(conditional(&headers, current.revision, || listing::page(&current.catalog, kind, &selection, &author.0)))
 }
 
 /// Read a resource
@@ -64,11 +65,12 @@ pub(super) async fn read(
     State(api): State<Api>,
     Extension(kind): Extension<Kind>,
     NameInPath(name): NameInPath,
+    author: Author,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let key = Key::new(kind, name);
     let current = api.replica.current();
-    let entry = current.catalog.entry(&key).ok_or_else(|| ApiError::NotFound(key.to_string()))?;
+    let entry = author.find(&current.catalog, &key)?;
     Ok(conditional(&headers, entry.revision, || ResourceView::from(entry.as_ref())))
 }
 
@@ -147,7 +149,7 @@ pub(super) async fn patch(
     loop {
         attempts_left -= 1;
         let current = api.replica.current();
-        let entry = current.catalog.entry(&key).ok_or_else(|| ApiError::NotFound(key.to_string()))?;
+        let entry = author.find(&current.catalog, &key)?;
         let expect = match condition {
             Expect::Exists => Expect::Revision(entry.revision),
             given => given,

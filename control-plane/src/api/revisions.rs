@@ -19,10 +19,14 @@ use super::{
     write,
 };
 use crate::{
+    access::{Missing, Role},
     commit::{Edit, Expect},
     model::{Document, Key, Kind, Name},
     store::{Change, HistoryQuery, Revision, RevisionSummary},
 };
+
+/// How many revisions are looked at for a reader who does not see everything.
+const MOST_EXAMINED: u32 = 100;
 
 /// Which revisions to list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -94,12 +98,15 @@ pub(super) struct RevisionList {
 
 /// List revisions
 ///
-/// Newest first, all or those that changed one resource.
+/// Newest first, all or those that changed one resource. With a token that does not allow to see every team, those that changed
+/// something that it does: such a page looks at up to 100 revisions, so it may hold fewer than `limit`, or none, and have a
+/// `nextCursor`.
 #[utoipa::path(get, path = "/api/v1/revisions", tag = "Revisions", operation_id = "listRevisions", params(RevisionParams),
     responses((status = 200, body = RevisionList)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<RevisionParams>,
+    author: Author,
 ) -> Result<Json<RevisionList>, ApiError> {
     let RevisionParams { kind, name, limit: Limit(limit), cursor } = params;
     let key = match (kind, name) {
@@ -112,27 +119,48 @@ pub(super) async fn list(
         _ => return Err(ApiError::Malformed("query: kind and name belong together".to_owned())),
     };
     let before = cursor.map(|cursor| number("query: cursor", &cursor)).transpose()?;
-    let summaries = api.replica.store().history(HistoryQuery { key, before, limit: limit + 1 }).await?;
+    let limit = if author.0.sees_all() { limit } else { limit.min(MOST_EXAMINED) };
+    let query = HistoryQuery { key: key.clone(), before, limit: limit + 1 };
+    let mut summaries = api.replica.store().history(query).await?;
     let more = summaries.len() > limit as usize;
-    let items: Vec<_> =
-        summaries.into_iter().take(limit as usize).map(|summary| RevisionView::new(summary, None)).collect();
-    let next_cursor = items.last().filter(|_| more).map(|last| last.number.to_string());
+    summaries.truncate(limit as usize);
+    let next_cursor = summaries.last().filter(|_| more).map(|last| last.number.to_string());
+    let mut items = Vec::with_capacity(summaries.len());
+    for summary in summaries {
+        if author.0.sees_all() {
+            items.push(RevisionView::new(summary, None));
+        } else if let Some(revision) = api.replica.store().revision(summary.number).await? {
+            let Revision { mut summary, changes } = revision;
+            let seen: Vec<_> = changes.iter().filter(|change| author.sees(change)).collect();
+            if seen.iter().any(|change| key.as_ref().is_none_or(|key| change.key == *key)) {
+                summary.change_count = seen.len() as u64;
+                items.push(RevisionView::new(summary, None));
+            }
+        }
+    }
     Ok(Json(RevisionList { items, next_cursor }))
 }
 
 /// Read a revision
 ///
-/// With everything it changed, before and after.
+/// With everything it changed, before and after, as far as the token allows to see it.
 #[utoipa::path(get, path = "/api/v1/revisions/{number}", tag = "Revisions", operation_id = "readRevision",
     params(("number" = u64, Path)), responses((status = 200, body = RevisionView)))]
-pub(super) async fn read(State(api): State<Api>, Path(number): Path<String>) -> Result<Json<RevisionView>, ApiError> {
-    let Revision { summary, changes } = revision(&api, &number).await?;
+pub(super) async fn read(
+    State(api): State<Api>,
+    Path(number): Path<String>,
+    author: Author,
+) -> Result<Json<RevisionView>, ApiError> {
+    let Revision { mut summary, mut changes } = revision(&api, &number, &author).await?;
+    changes.retain(|change| author.sees(change));
+    summary.change_count = changes.len() as u64;
     Ok(Json(RevisionView::new(summary, Some(changes))))
 }
 
 /// Revert a revision
 ///
-/// A new revision that undoes what this one did. Refused when a later one changed the same resource.
+/// A new revision that undoes what this one did. Refused when a later one changed the same resource. One that changed
+/// resources of several teams is reverted by operators.
 #[utoipa::path(post, path = "/api/v1/revisions/{number}/revert", tag = "Revisions", operation_id = "revertRevision",
     params(
         ("number" = u64, Path),
@@ -147,7 +175,10 @@ pub(super) async fn revert(
     author: Author,
 ) -> Result<Json<Written>, ApiError> {
     let if_revision = condition::catalog_revision(&headers)?;
-    let Revision { summary, changes } = revision(&api, &number).await?;
+    let Revision { summary, changes } = revision(&api, &number, &author).await?;
+    if !changes.iter().all(|change| author.sees(change)) {
+        return Err(Missing::Role(Role::Operator).into());
+    }
     let current = api.replica.current();
     let mut edits = Vec::with_capacity(changes.len());
     for Change { key, before, after } in changes {
@@ -166,9 +197,12 @@ pub(super) async fn revert(
     write::commit(&api, author, &params, message, edits, if_revision).await.map(Json)
 }
 
-async fn revision(api: &Api, text: &str) -> Result<Revision, ApiError> {
+/// A revision that changed something which its reader sees.
+async fn revision(api: &Api, text: &str, reader: &Author) -> Result<Revision, ApiError> {
     let number = number("path: number", text)?;
-    api.replica.store().revision(number).await?.ok_or_else(|| ApiError::NotFound(format!("revision {number}")))
+    let found = api.replica.store().revision(number).await?;
+    let found = found.filter(|revision| revision.changes.iter().any(|change| reader.sees(change)));
+    found.ok_or_else(|| ApiError::NotFound(format!("revision {number}")))
 }
 
 /// A revision's number, within what a database can hold.

@@ -142,7 +142,7 @@ pub(super) async fn give_back(
 }
 
 async fn decide(api: &Api, author: &Author, fleet: &Name, decision: Decision) -> Result<Json<RolloutView>, ApiError> {
-    Ok(Json(api.stages.decide(fleet, decision, &author.0).await?.into()))
+    Ok(Json(api.stages.decide(fleet, decision, &author.0.name).await?.into()))
 }
 
 impl From<DecisionError> for ApiError {

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+mod access;
 mod events;
 mod explain;
 mod failure;

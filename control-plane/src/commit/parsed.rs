@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::{ChangeSet, CommitError, Edit, Expect, prune::pruned};
 use crate::{
+    access::owner,
     model::{Catalog, Document, Entry, Key, Problems, Resource, fault, parse},
     replica::Current,
 };
@@ -22,6 +23,14 @@ impl Parsed {
         match self {
             Parsed::Put { document, .. } => document.key(),
             Parsed::Delete { key, .. } => key.clone(),
+        }
+    }
+
+    /// What the resource becomes; none if it is deleted.
+    pub(super) fn becomes(&self) -> Option<&Document> {
+        match self {
+            Parsed::Put { document, .. } => Some(document),
+            Parsed::Delete { .. } => None,
         }
     }
 
@@ -82,7 +91,7 @@ pub(super) fn parse_edits(set: &ChangeSet, current: &Current) -> Result<Vec<Pars
     }
     let mut found = problems.into_vec();
     if seen.len() == set.edits.len() {
-        let stamp = Stamp { revision: current.revision + 1, at: now(), author: &set.author };
+        let stamp = Stamp { revision: current.revision + 1, at: now(), author: &set.author.name };
         let changes = parsed.into_iter().map(|edit| edit.into_change(&stamp)).collect();
         found.extend(current.catalog.problems_beside(changes, &unread));
     }
@@ -94,7 +103,9 @@ pub(super) fn parse_edits(set: &ChangeSet, current: &Current) -> Result<Vec<Pars
 pub(super) fn with_pruned(mut edits: Vec<Parsed>, set: &ChangeSet, catalog: &Catalog) -> Vec<Parsed> {
     if let Some(selector) = &set.prune {
         let named = edits.iter().map(Parsed::key).collect();
-        let gone = pruned(catalog, selector, &named).into_iter();
+        // What its author does not see it does not mean.
+        let seen = |key: &Key| catalog.entry(key).is_some_and(|entry| set.author.sees(owner(&entry.document)));
+        let gone = pruned(catalog, selector, &named).into_iter().filter(seen);
         edits.extend(gone.map(|key| Parsed::Delete { key, expect: Expect::Exists }));
     }
     edits

@@ -41,6 +41,11 @@ impl TokenHash {
         Self(Sha256::digest(token.as_bytes()).into())
     }
 
+    /// Its bytes, to be kept.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Whether `presented` is the token. Takes the same time whatever was presented.
     pub fn matches(&self, presented: &str) -> bool {
         self.0.ct_eq(&Self::of(presented).0).into()

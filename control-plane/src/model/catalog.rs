@@ -25,6 +25,7 @@ use super::{
     references::references,
     route::{HostPattern, Route},
     service::Service,
+    team::Team,
 };
 
 mod index;
@@ -107,13 +108,13 @@ impl Catalog {
         let entries = &mut self.entries[key.kind as usize];
         let before = match entry {
             Some(entry) => {
-                self.indexes.step(&entry.resource, Step::Add);
+                self.indexes.step(&entry, Step::Add);
                 entries.insert(key.name.clone(), Arc::new(entry))
             }
             None => entries.remove(&key.name),
         };
         if let Some(before) = before {
-            self.indexes.step(&before.resource, Step::Remove);
+            self.indexes.step(&before, Step::Remove);
         }
     }
 
@@ -171,6 +172,14 @@ impl Catalog {
     pub fn listener(&self, name: &Name) -> Option<&Arc<Listener>> {
         match self.resource(Kind::Listener, name) {
             Some(Resource::Listener(listener)) => Some(listener),
+            _ => None,
+        }
+    }
+
+    /// A team.
+    pub fn team(&self, name: &Name) -> Option<&Arc<Team>> {
+        match self.resource(Kind::Team, name) {
+            Some(Resource::Team(team)) => Some(team),
             _ => None,
         }
     }
@@ -263,6 +272,11 @@ impl Catalog {
     /// Whether a limit applies to a route on a listener of the fleet.
     pub fn fleet_is_limited_by(&self, fleet: &Name, limit: &Name) -> bool {
         self.indexes.limits_of.contains(fleet, limit)
+    }
+
+    /// What names this team as its own, whether there is such a team or not.
+    pub fn owned_by(&self, team: &Name) -> impl Iterator<Item = &Key> {
+        self.indexes.owned_by.of(team)
     }
 
     /// The patches of a fleet.

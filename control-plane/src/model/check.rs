@@ -21,6 +21,7 @@ use super::{
 
 mod access;
 mod envoy_patch;
+mod team;
 
 /// How many resources a reason names.
 const NAMED: usize = 5;
@@ -39,6 +40,7 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
                 put_service(next, unread, service, &mut problems.at("spec"));
                 envoy_patch::added_already(next, changed, key, &mut problems);
             }
+            Some(Resource::Team(team)) => team::put(next, changed, team, &mut problems.at("spec")),
             Some(Resource::RateLimit(limit)) => put_rate_limit(next, changed, limit, &mut problems.at("spec")),
             Some(Resource::Listener(listener)) => {
                 put_listener(next, changed, unread, listener, &mut problems.at("spec"));
@@ -48,11 +50,13 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
             Some(Resource::Route(route)) => {
                 put_route(next, unread, route, &mut problems.at("spec"));
                 access::put_route(next, route, &mut problems.at("spec"));
+                team::hosts_of(next, unread, key, route, &mut problems.at("spec").at("hosts"));
                 envoy_patch::hosts_added_already(next, changed, route, &mut problems.at("spec"));
             }
             Some(Resource::EnvoyPatch(patch)) => envoy_patch::put(next, unread, patch, &mut problems.at("spec")),
         }
     }
+    team::quotas(next, changed, problems);
 }
 
 /// Whether nothing is, or will be, called so.
@@ -76,6 +80,7 @@ fn deleted(next: &Catalog, changed: &BTreeSet<Key>, key: &Key, problems: &mut Pr
         Kind::Listener => unchanged(Kind::Route, &mut next.routes_on(&key.name)),
         Kind::Service => unchanged(Kind::Route, &mut next.routes_to(&key.name)),
         Kind::RateLimit => unchanged(Kind::Route, &mut next.routes_limited_by(&key.name)),
+        Kind::Team => next.owned_by(&key.name).filter(|owned| !changed.contains(owned)).cloned().collect(),
         Kind::Route | Kind::EnvoyPatch => Vec::new(),
     };
     referrers.extend(unchanged(Kind::EnvoyPatch, &mut next.indexes().needed_by.of(key)));

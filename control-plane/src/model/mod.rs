@@ -1,4 +1,4 @@
-//! The language of the users, parsed: fleets, listeners, services, limits, routes, patches. Pure.
+//! The language of the users, parsed: fleets, listeners, teams, services, limits, routes, patches. Pure.
 //!
 //! Wire documents (`wire`, with serde and schema) become the types here once (`parse`), with every
 //! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
@@ -27,6 +27,7 @@ pub mod retry;
 pub mod route;
 mod selector;
 pub mod service;
+pub mod team;
 pub mod wire;
 
 pub use catalog::{Catalog, Entry};

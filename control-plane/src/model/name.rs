@@ -98,6 +98,8 @@ pub enum Kind {
     Fleet,
     /// A port of a fleet.
     Listener,
+    /// An owner of services, limits and routes.
+    Team,
     /// An upstream.
     Service,
     /// What is counted, and how much of it is admitted.
@@ -110,14 +112,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] =
-        [Kind::Fleet, Kind::Listener, Kind::Service, Kind::RateLimit, Kind::Route, Kind::EnvoyPatch];
+    pub const ALL: [Kind; 7] =
+        [Kind::Fleet, Kind::Listener, Kind::Team, Kind::Service, Kind::RateLimit, Kind::Route, Kind::EnvoyPatch];
 
     /// The name as it stands in a document: `Route`.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Fleet => "Fleet",
             Kind::Listener => "Listener",
+            Kind::Team => "Team",
             Kind::Service => "Service",
             Kind::RateLimit => "RateLimit",
             Kind::Route => "Route",
@@ -130,6 +133,7 @@ impl Kind {
         match self {
             Kind::Fleet => "fleet",
             Kind::Listener => "listener",
+            Kind::Team => "team",
             Kind::Service => "service",
             Kind::RateLimit => "rate-limit",
             Kind::Route => "route",
@@ -142,6 +146,7 @@ impl Kind {
         match self {
             Kind::Fleet => "fleets",
             Kind::Listener => "listeners",
+            Kind::Team => "teams",
             Kind::Service => "services",
             Kind::RateLimit => "rate-limits",
             Kind::Route => "routes",
@@ -152,7 +157,7 @@ impl Kind {
 
 /// No kind has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kind {0:?}; known are Fleet, Listener, Service, RateLimit, Route, EnvoyPatch")]
+#[error("unknown kind {0:?}; known are Fleet, Listener, Team, Service, RateLimit, Route, EnvoyPatch")]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {

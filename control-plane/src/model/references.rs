@@ -17,7 +17,7 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
         }
     };
     match document.kind {
-        Kind::Fleet | Kind::RateLimit => {}
+        Kind::Fleet | Kind::Team | Kind::RateLimit => {}
         Kind::Service => {
             let fleet = &spec["tls"]["mesh"]["fleet"];
             note("spec.tls.mesh.fleet".to_owned(), Kind::Fleet, fleet.as_str());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Key, Kind, Name, envoy_patch::EnvoyPatch, fleet::Fleet, listener::Listener, rate_limit::RateLimit, route::Route,
-    service::Service,
+    service::Service, team::Team,
 };
 
 /// A parsed resource; cloning shares it.
@@ -14,6 +14,8 @@ pub enum Resource {
     Fleet(Arc<Fleet>),
     /// A port of a fleet.
     Listener(Arc<Listener>),
+    /// An owner of services, limits and routes.
+    Team(Arc<Team>),
     /// An upstream.
     Service(Arc<Service>),
     /// What is counted, and how much of it is admitted.
@@ -30,6 +32,7 @@ impl Resource {
         match self {
             Self::Fleet(_) => Kind::Fleet,
             Self::Listener(_) => Kind::Listener,
+            Self::Team(_) => Kind::Team,
             Self::Service(_) => Kind::Service,
             Self::RateLimit(_) => Kind::RateLimit,
             Self::Route(_) => Kind::Route,
@@ -42,6 +45,7 @@ impl Resource {
         match self {
             Self::Fleet(fleet) => &fleet.name,
             Self::Listener(listener) => &listener.name,
+            Self::Team(team) => &team.name,
             Self::Service(service) => &service.name,
             Self::RateLimit(limit) => &limit.name,
             Self::Route(route) => &route.name,

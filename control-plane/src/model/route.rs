@@ -82,6 +82,20 @@ pub enum HostPattern {
     Exact(String),
 }
 
+impl HostPattern {
+    /// Whether it stands for every host that `other` stands for.
+    pub fn covers(&self, other: &Self) -> bool {
+        let below = |domain: &str, host: &str| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::Suffix(domain), Self::Suffix(other)) => domain == other || below(domain, other),
+            (Self::Suffix(domain), Self::Exact(host)) => below(domain, host),
+            (Self::Exact(host), Self::Exact(other)) => host == other,
+            (Self::Suffix(_) | Self::Exact(_), _) => false,
+        }
+    }
+}
+
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

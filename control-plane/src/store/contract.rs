@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{EndpointStore, ProxyRecords, QuarantineRecords, RolloutRecords};
+use super::{EndpointStore, ProxyRecords, QuarantineRecords, RolloutRecords, TokenRecords};
 use crate::model::{Document, Key};
 
 /// A resource as it is stored.
@@ -148,7 +148,7 @@ pub enum StoreError {
 
 /// A place where configuration is kept.
 #[async_trait]
-pub trait Store: EndpointStore + ProxyRecords + QuarantineRecords + RolloutRecords {
+pub trait Store: EndpointStore + ProxyRecords + QuarantineRecords + RolloutRecords + TokenRecords {
     /// Everything, at one consistent revision.
     async fn load(&self) -> Result<Loaded, StoreError>;
 

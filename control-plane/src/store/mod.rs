@@ -19,6 +19,7 @@ mod rollouts;
 mod rows;
 mod schema;
 mod sqlite;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub use endpoints::{EndpointStore, LeaseAction, LeaseWrite, Leased, REMOVED_FOR,
 pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
 pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};
 pub use rollouts::{RolloutRecord, RolloutRecords};
+pub use tokens::{Rotation, TOKEN_KEPT_FOR, TokenRecord, TokenRecords, TokenTable};
 
 /// Opens the store at `url` and brings its schema up to date.
 ///

@@ -64,7 +64,7 @@ pub(super) struct EncodedChange {
 /// `new` as revision `number`, in the form that a later read gives back.
 pub(super) fn encode(number: u64, new: NewRevision) -> Result<Encoded, StoreError> {
     let NewRevision { author, message, at, changes } = new;
-    let micros = column(at.unix_timestamp_nanos().div_euclid(1000));
+    let micros = moment(at);
     let at = time(micros)?;
     let mut changes: Vec<Change> =
         changes.into_iter().map(|NewChange { key, before, after }| Change { key, before, after }).collect();
@@ -84,6 +84,11 @@ pub(super) fn encode(number: u64, new: NewRevision) -> Result<Encoded, StoreErro
 /// `value` as an SQL integer. What is too large for one is larger than anything stored.
 pub(super) fn column(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
+}
+
+/// `time` in the unit of the tables.
+pub(super) fn moment(time: OffsetDateTime) -> i64 {
+    column(time.unix_timestamp_nanos().div_euclid(1000))
 }
 
 /// `duration` in the unit of the tables.
@@ -201,7 +206,8 @@ fn document(revision: i64, text: &str) -> Result<Arc<Document>, StoreError> {
     serde_json::from_str(text).map(Arc::new).map_err(|source| unreadable(Unreadable::Document { revision, source }))
 }
 
-fn time(micros: i64) -> Result<OffsetDateTime, StoreError> {
+/// A time from its column.
+pub(super) fn time(micros: i64) -> Result<OffsetDateTime, StoreError> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
         .map_err(|_| unreadable(Unreadable::Time(micros)))
 }

@@ -23,6 +23,7 @@ pub(super) fn postgres() -> Migrator {
         (3, "quarantine", include_str!("../../migrations/postgres/0003_quarantine.sql")),
         (4, "endpoints", include_str!("../../migrations/postgres/0004_endpoints.sql")),
         (5, "rollouts", include_str!("../../migrations/postgres/0005_rollouts.sql")),
+        (6, "tokens", include_str!("../../migrations/postgres/0006_tokens.sql")),
     ])
 }
 
@@ -34,6 +35,7 @@ pub(super) fn sqlite() -> Migrator {
         (3, "quarantine", include_str!("../../migrations/sqlite/0003_quarantine.sql")),
         (4, "endpoints", include_str!("../../migrations/sqlite/0004_endpoints.sql")),
         (5, "rollouts", include_str!("../../migrations/sqlite/0005_rollouts.sql")),
+        (6, "tokens", include_str!("../../migrations/sqlite/0006_tokens.sql")),
     ])
 }
 

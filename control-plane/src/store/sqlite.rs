@@ -14,6 +14,7 @@ mod endpoints;
 mod proxies;
 mod quarantine;
 mod rollouts;
+mod tokens;
 
 use std::{fs::OpenOptions, io, path::Path, time::Duration};
 
@@ -109,6 +110,7 @@ pub(super) struct SqliteStore {
     wakeups: watch::Sender<()>,
     endpoint_wakeups: watch::Sender<()>,
     rollout_wakeups: watch::Sender<()>,
+    token_wakeups: watch::Sender<()>,
 }
 
 impl SqliteStore {
@@ -125,8 +127,9 @@ impl SqliteStore {
         .await?;
         migrate(&writer).await?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        let [wakeups, endpoint_wakeups, rollout_wakeups] = std::array::from_fn(|_| watch::Sender::new(()));
-        Ok(Self { writer, readers, wakeups, endpoint_wakeups, rollout_wakeups })
+        let [wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups] =
+            std::array::from_fn(|_| watch::Sender::new(()));
+        Ok(Self { writer, readers, wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups })
     }
 }
 

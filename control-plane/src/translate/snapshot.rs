@@ -246,6 +246,7 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
                 touched.extend(ids.map(|id| (listener.fleet.clone(), id(name.clone()))));
             }
         }
+        Kind::Team => {}
         Kind::Service => {
             for fleet in catalog.fleets().filter(|fleet| catalog.fleet_uses(&fleet.name, name)) {
                 touched.extend(of_service(name).map(|id| (fleet.name.clone(), id)));

@@ -15,7 +15,7 @@ use crate::{
     api::view::{ResourceList, ResourceView},
     model::{
         Kind,
-        wire::{EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec},
+        wire::{EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, TeamSpec},
     },
 };
 
@@ -81,6 +81,7 @@ pub(super) fn add_schemas(components: &mut Components) {
         match kind {
             Kind::Fleet => schemas.extend(schemas_of::<FleetSpec>()),
             Kind::Listener => schemas.extend(schemas_of::<ListenerSpec>()),
+            Kind::Team => schemas.extend(schemas_of::<TeamSpec>()),
             Kind::Service => schemas.extend(schemas_of::<ServiceSpec>()),
             Kind::RateLimit => schemas.extend(schemas_of::<RateLimitSpec>()),
             Kind::Route => schemas.extend(schemas_of::<RouteSpec>()),

@@ -62,14 +62,16 @@ pub(super) fn complete(mut description: OpenApi) -> OpenApi {
 /// Which errors an operation may answer with, and what each means.
 fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> {
     let writes = !matches!(method, HttpMethod::Get);
-    let takes_body = writes && !matches!(method, HttpMethod::Delete) && !path.ends_with("/revert");
+    let bodiless = ["/revert", "/rotate"];
+    let takes_body = writes && !matches!(method, HttpMethod::Delete) && !bodiless.iter().any(|end| path.ends_with(end));
     let mut errors = vec![
         ("400", "The query, a header, the path or the body cannot be read"),
         ("401", "The bearer token is missing or not valid"),
+        ("403", "The token does not allow it; the answer says which role, scope or team is missing"),
         ("500", "The request failed inside the control plane"),
         ("503", "The request took too long, or the database is unavailable; see Retry-After"),
     ];
-    let of_a_resource = ["}", "/revert", "/diff", "/blame", "/{name}/load", "/endpoints", "/explain"];
+    let of_a_resource = ["}", "/revert", "/rotate", "/diff", "/blame", "/{name}/load", "/endpoints", "/explain"];
     if of_a_resource.iter().any(|end| path.ends_with(end)) {
         errors.push(("404", "There is no such thing"));
     }

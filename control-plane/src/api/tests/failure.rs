@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use axum::{Router, body::Body, http::Method, routing::get};
 use serde_json::json;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::{
@@ -23,7 +24,7 @@ use crate::{
     store::{
         self, Change, EndpointStore, FoundProxy, HistoryQuery, LeaseWrite, Leased, Loaded, ProxyRecord, ProxyRecords,
         QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, RolloutRecord,
-        RolloutRecords, SpanQuery, Store, StoreError, Write,
+        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, Write,
     },
 };
 
@@ -149,6 +150,31 @@ impl QuarantineRecords for Fragile {
     }
     async fn quarantined(&self) -> Result<Vec<QuarantineRecord>, StoreError> {
         self.here()?.quarantined().await
+    }
+}
+
+#[async_trait]
+impl TokenRecords for Fragile {
+    async fn tokens(&self) -> Result<TokenTable, StoreError> {
+        self.here()?.tokens().await
+    }
+    async fn token_serial(&self) -> Result<u64, StoreError> {
+        self.here()?.token_serial().await
+    }
+    async fn add_token(&self, record: TokenRecord) -> Result<bool, StoreError> {
+        self.here()?.add_token(record).await
+    }
+    async fn rotate_token(&self, id: &str, rotation: Rotation) -> Result<bool, StoreError> {
+        self.here()?.rotate_token(id, rotation).await
+    }
+    async fn revoke_token(&self, id: &str, at: OffsetDateTime) -> Result<bool, StoreError> {
+        self.here()?.revoke_token(id, at).await
+    }
+    async fn tokens_used(&self, used: Vec<(String, OffsetDateTime)>) -> Result<(), StoreError> {
+        self.here()?.tokens_used(used).await
+    }
+    fn token_wakeups(&self) -> watch::Receiver<()> {
+        self.store.token_wakeups()
     }
 }
 

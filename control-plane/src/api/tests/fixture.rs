@@ -24,6 +24,7 @@ use crate::{
     replica::Replica,
     rollout::Stages,
     store::{self, Store},
+    tokens::Tokens,
 };
 
 /// An engine over `store`.
@@ -35,6 +36,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     let loads = Arc::new(Loads::new(Duration::from_secs(10)));
     let stages = Stages::load(replica.clone(), publisher.clone(), proxies.clone(), loads.clone(), feed.clone());
     let stages = Arc::new(stages.await.unwrap());
+    let tokens = Arc::new(Tokens::load(store.clone()).await.unwrap());
     let (registry, batches) = Registry::load(store, publisher.clone()).await.unwrap();
     let registry = Arc::new(registry);
     tokio::spawn(batches.run(registry.clone(), CancellationToken::new()));
@@ -48,6 +50,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         stages,
         registry,
         admin_token: Arc::new(admin_token()),
+        tokens,
     }
 }
 
@@ -60,9 +63,10 @@ fn admin_token() -> AdminToken {
     AdminToken::load_or_create(&path, &mut StdRng::seed_from_u64(1)).unwrap()
 }
 
-/// An API with nothing in it.
+/// An API with nothing in it, and the token that it is asked with.
 pub(super) struct Fixture {
     router: Router,
+    token: String,
 }
 
 /// An answer, read whole.
@@ -76,11 +80,16 @@ pub(super) struct Answer {
 
 impl Fixture {
     pub(super) async fn start() -> Self {
-        Self { router: router(api(store::open("sqlite::memory:").await.unwrap()).await) }
+        Self::of(router(api(store::open("sqlite::memory:").await.unwrap()).await))
     }
 
     pub(super) fn of(router: Router) -> Self {
-        Self { router }
+        Self { router, token: TOKEN.to_owned() }
+    }
+
+    /// The same API, asked with another token.
+    pub(super) fn with(&self, token: &str) -> Self {
+        Self { router: self.router.clone(), token: token.to_owned() }
     }
 
     /// Asks with the token; `body` is JSON.
@@ -101,7 +110,7 @@ impl Fixture {
         headers: &[(&str, &str)],
         body: impl Into<Body>,
     ) -> Answer {
-        let token = format!("Bearer {TOKEN}");
+        let token = format!("Bearer {}", self.token);
         let headers: Vec<_> = headers.iter().copied().chain([("authorization", token.as_str())]).collect();
         self.bare(method, path, &headers, body).await
     }

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use imbl::OrdMap;
 
 use crate::model::{
-    Key, Name, Resource,
+    Entry, Key, Name, Resource,
     envoy_patch::{EnvoyPatch, EnvoyResource, PatchChange},
     listener::Listener,
     route::{HostPattern, Match, Route},
@@ -85,6 +85,8 @@ pub(in crate::model) struct Indexes {
     pub(in crate::model) claims: Relation<(Name, HostPattern), Name>,
     /// Digest of listener, host and match to the rules (route, index) that have them; see [`digest`].
     pub(in crate::model) matches: Relation<u64, (Name, usize)>,
+    /// Team to what names it as its own.
+    pub(in crate::model) owned_by: Relation<Name, Key>,
     /// Fleet to patches.
     pub(in crate::model) patches_of: Relation<Name, Name>,
     /// Fleet and resource of Envoy to the patches that add or change it.
@@ -96,9 +98,12 @@ pub(in crate::model) struct Indexes {
 }
 
 impl Indexes {
-    pub(super) fn step(&mut self, resource: &Resource, step: Step) {
-        match resource {
-            Resource::Fleet(_) | Resource::RateLimit(_) => {}
+    pub(super) fn step(&mut self, entry: &Entry, step: Step) {
+        if let Some(team) = &entry.document.team {
+            self.owned_by.step(team, &entry.resource.key(), step);
+        }
+        match &entry.resource {
+            Resource::Fleet(_) | Resource::Team(_) | Resource::RateLimit(_) => {}
             Resource::Service(service) => {
                 if let Some(fleet) = service.behind() {
                     self.behind.step(fleet, &service.name, step);

@@ -36,6 +36,13 @@ pub(in crate::model) fn entry(resource: Resource) -> Entry {
     }
 }
 
+/// What belongs to a team.
+pub(in crate::model) fn entry_of(team: &str, resource: Resource) -> Entry {
+    let entry = entry(resource);
+    let document = Document { team: Some(name(team)), ..entry.document.as_ref().clone() };
+    Entry { document: Arc::new(document), ..entry }
+}
+
 pub(in crate::model) fn fleet(text: &str) -> Resource {
     Resource::Fleet(Arc::new(plain_fleet(text)))
 }

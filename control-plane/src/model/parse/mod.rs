@@ -22,6 +22,7 @@ mod rollout;
 mod route;
 mod rule;
 mod service;
+mod team;
 mod template;
 mod text;
 
@@ -35,7 +36,7 @@ use super::{
     Document, Kind,
     problem::Problems,
     resource::Resource,
-    wire::{EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, Wire},
+    wire::{EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, TeamSpec, Wire},
 };
 
 /// The resource that `document` describes; `None` if `problems` now says why not.
@@ -52,6 +53,10 @@ pub fn parse(document: &Document, problems: &mut Problems) -> Option<Resource> {
         Kind::Listener => {
             let spec = ListenerSpec::read(spec, &mut problems)?;
             Resource::Listener(Arc::new(listener::listener(name, &spec, &mut problems)?))
+        }
+        Kind::Team => {
+            let spec = TeamSpec::read(spec, &mut problems)?;
+            Resource::Team(Arc::new(team::team(name, &spec, &mut problems)?))
         }
         Kind::Service => {
             let spec = ServiceSpec::read(spec, &mut problems)?;

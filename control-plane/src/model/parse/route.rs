@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     host,
     jwt::{self, Providers},
-    rule,
+    rule, text,
 };
 use crate::model::{
     Name,
@@ -27,8 +27,8 @@ pub(super) fn route(name: Name, spec: &RouteSpec, problems: &mut Problems) -> Op
             "listeners × hosts × rules must be at most {MAX_EXPANSION}, not {expansion}; split the route"
         ));
     }
-    let listeners = distinct(listeners, &mut problems.at("listeners"), listener_ref);
-    let hosts = distinct(hosts, &mut problems.at("hosts"), host::pattern);
+    let listeners = text::distinct(listeners, &mut problems.at("listeners"), listener_ref);
+    let hosts = text::distinct(hosts, &mut problems.at("hosts"), host::pattern);
     let written = jwt_providers.as_deref().unwrap_or_default();
     let jwt_providers = jwt::providers(written, &mut problems.at("jwtProviders"));
     let rules = {
@@ -39,26 +39,6 @@ pub(super) fn route(name: Name, spec: &RouteSpec, problems: &mut Problems) -> Op
         parsed
     };
     Some(Route { name, listeners: listeners?, hosts: hosts?, jwt_providers, rules: rules? })
-}
-
-/// Parses every text of a list, none of which may mean the same as another.
-fn distinct<T: Clone + Eq + std::hash::Hash>(
-    texts: &[String],
-    problems: &mut Problems,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Option<Vec<T>> {
-    let mut first = HashMap::new();
-    let mut index = 0..;
-    problems.each(texts, |text, problems| {
-        let index = index.next()?;
-        let parsed = problems.ok(parse(text))?;
-        let earlier: usize = *first.entry(parsed.clone()).or_insert(index);
-        if earlier != index {
-            problems.report(format!("is the same as [{earlier}]"));
-            return None;
-        }
-        Some(parsed)
-    })
 }
 
 /// `fleet/listener`.

@@ -1,6 +1,6 @@
 //! Names, durations, header names and values, files, flags: what stands in several kinds.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use crate::model::{
     Name,
@@ -103,6 +103,26 @@ pub(super) fn content_type(text: &str) -> Result<String, String> {
         return Err(format!("{} is not a type of content such as application/json", Quoted(text)));
     }
     Ok(text.to_ascii_lowercase())
+}
+
+/// Parses every text of a list, none of which may mean the same as another.
+pub(super) fn distinct<T: Clone + Eq + std::hash::Hash>(
+    texts: &[String],
+    problems: &mut Problems,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Option<Vec<T>> {
+    let mut first = HashMap::new();
+    let mut index = 0..;
+    problems.each(texts, |text, problems| {
+        let index = index.next()?;
+        let parsed = problems.ok(parse(text))?;
+        let earlier: usize = *first.entry(parsed.clone()).or_insert(index);
+        if earlier != index {
+            problems.report(format!("is the same as [{earlier}]"));
+            return None;
+        }
+        Some(parsed)
+    })
 }
 
 /// The name of a header, in lower case.

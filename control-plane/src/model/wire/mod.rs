@@ -23,6 +23,7 @@ mod scalar;
 mod schema;
 mod service;
 mod shape;
+mod team;
 mod tls;
 
 pub use access::{AccessSpec, CallerSpec};
@@ -58,6 +59,7 @@ pub use service::{
     LoadBalancingSpec, OutlierDetectionSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
+pub use team::{QuotasSpec, TeamSpec};
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};
 
 use serde::de::DeserializeOwned;
@@ -95,7 +97,7 @@ macro_rules! wire {
     )*};
 }
 
-wire!(Envelope, FleetSpec, ListenerSpec, ServiceSpec, RateLimitSpec, RouteSpec, EnvoyPatchSpec);
+wire!(Envelope, FleetSpec, ListenerSpec, TeamSpec, ServiceSpec, RateLimitSpec, RouteSpec, EnvoyPatchSpec);
 wire!(RegistrationSpec, RegistrationsSpec);
 
 #[cfg(test)]

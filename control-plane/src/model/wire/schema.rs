@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{Envelope, EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec};
+use super::{Envelope, EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, TeamSpec};
 use crate::model::Kind;
 
 /// The JSON Schema (2020-12) of a whole document of `kind`; it stands alone.
@@ -11,6 +11,7 @@ pub fn schema(kind: Kind) -> Value {
     let (spec, mut components) = match kind {
         Kind::Fleet => parts::<FleetSpec>(),
         Kind::Listener => parts::<ListenerSpec>(),
+        Kind::Team => parts::<TeamSpec>(),
         Kind::Service => parts::<ServiceSpec>(),
         Kind::RateLimit => parts::<RateLimitSpec>(),
         Kind::Route => parts::<RouteSpec>(),

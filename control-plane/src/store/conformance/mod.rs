@@ -16,6 +16,7 @@ pub mod proxies;
 pub mod quarantine;
 pub mod rollouts;
 pub mod shared;
+pub mod tokens;
 
 use std::sync::Arc;
 
@@ -72,6 +73,13 @@ macro_rules! basic_conformance_tests {
             what_is_quarantined_is_kept_as_it_is,
             a_resource_is_quarantined_in_one_version,
         );
+        conformance_tests!($fresh, tokens:
+            a_token_is_kept_as_it_is,
+            a_name_is_free_again_once_its_token_is_revoked,
+            a_secret_before_the_last_is_good_no_longer_than_it_was,
+            the_last_use_is_noted_and_changes_nothing_else,
+            what_ended_long_ago_is_forgotten,
+        );
         conformance_tests!($fresh, rollouts: a_rollout_is_moved_on_from_where_it_is);
         conformance_tests!($fresh, leases:
             what_is_registered_is_read_back,
@@ -94,6 +102,7 @@ macro_rules! shared_conformance_tests {
             stores_can_start_at_the_same_instant,
             concurrent_writers_leave_no_gap_and_a_reader_misses_none,
         );
+        conformance_tests!($fresh, tokens: a_change_through_one_store_is_seen_through_another);
         conformance_tests!($fresh, leases:
             stores_that_register_at_once_leave_no_gap_and_a_reader_misses_none,
         );

@@ -1,4 +1,4 @@
-//! Hears of other processes' revisions, and of every process's changes of endpoints and rollouts: `LISTEN`, on a connection of its own.
+//! Hears of other processes' revisions, and of every process's changes of endpoints, rollouts and tokens: `LISTEN`, on a connection of its own.
 //!
 //! A notification only wakes; what happened is read from the tables. So losing one costs the time
 //! until the next wake-up or poll, never a change, and every new connection begins with a wake-up
@@ -33,6 +33,9 @@ const ENDPOINTS: &str = "chancery_endpoints";
 /// What rollouts notify.
 const ROLLOUTS: &str = "chancery_rollouts";
 
+/// What changes of tokens notify.
+const TOKENS: &str = "chancery_tokens";
+
 /// After how long without a notification to ask whether the server is there.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -47,9 +50,11 @@ pub(super) struct Wake {
     pub(super) endpoints: watch::Sender<()>,
     /// Those who wait for rollouts.
     pub(super) rollouts: watch::Sender<()>,
+    /// Those who wait for changes of tokens.
+    pub(super) tokens: watch::Sender<()>,
 }
 
-/// Wakes for every revision above `committed`, for every change of endpoints or of a rollout, and after every connect. Never returns.
+/// Wakes for every revision above `committed`, for every change of endpoints or of a rollout or of a token, and after every connect. Never returns.
 pub(super) async fn listen(options: PgConnectOptions, committed: Arc<AtomicU64>, wake: Wake) {
     let mut attempt = 0;
     loop {
@@ -60,6 +65,7 @@ pub(super) async fn listen(options: PgConnectOptions, committed: Arc<AtomicU64>,
                 wake.revisions.send_replace(());
                 wake.endpoints.send_replace(());
                 wake.rollouts.send_replace(());
+                wake.tokens.send_replace(());
                 relay(&mut listener, &committed, &wake).await
             }
             Err(error) => error,
@@ -87,7 +93,7 @@ async fn subscribe(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error
             .await?;
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
-        listener.listen_all([REVISIONS, ENDPOINTS, ROLLOUTS]).await?;
+        listener.listen_all([REVISIONS, ENDPOINTS, ROLLOUTS, TOKENS]).await?;
         Ok(listener)
     };
     timeout(ANSWER_WITHIN, connected).await.unwrap_or_else(|_| Err(silent()))
@@ -100,6 +106,7 @@ async fn relay(listener: &mut PgListener, committed: &AtomicU64, wake: &Wake) ->
             Ok(Ok(Some(notification))) => match notification.channel() {
                 ENDPOINTS => wake.endpoints.send_replace(()),
                 ROLLOUTS => wake.rollouts.send_replace(()),
+                TOKENS => wake.tokens.send_replace(()),
                 _ if is_ours(&notification, committed) => {}
                 _ => wake.revisions.send_replace(()),
             },

@@ -23,6 +23,7 @@ mod proxies;
 mod quarantine;
 mod rollouts;
 mod sql;
+mod tokens;
 
 use std::{
     str::FromStr,
@@ -64,6 +65,7 @@ pub(super) struct PostgresStore {
     wakeups: watch::Sender<()>,
     endpoint_wakeups: watch::Sender<()>,
     rollout_wakeups: watch::Sender<()>,
+    token_wakeups: watch::Sender<()>,
     /// Ends with the store.
     listener: AbortOnDropHandle<()>,
 }
@@ -83,16 +85,17 @@ impl PostgresStore {
             .test_before_acquire(true)
             .connect_lazy_with(options.clone());
         let committed = Arc::new(AtomicU64::new(0));
-        let wakeups = watch::Sender::new(());
-        let endpoint_wakeups = watch::Sender::new(());
-        let rollout_wakeups = watch::Sender::new(());
+        let [wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups] =
+            std::array::from_fn(|_| watch::Sender::new(()));
         let wake = listen::Wake {
             revisions: wakeups.clone(),
             endpoints: endpoint_wakeups.clone(),
             rollouts: rollout_wakeups.clone(),
+            tokens: token_wakeups.clone(),
         };
         let listener = AbortOnDropHandle::new(tokio::spawn(listen::listen(options, Arc::clone(&committed), wake)));
-        Ok(Self { pool, turn: Arc::default(), committed, wakeups, endpoint_wakeups, rollout_wakeups, listener })
+        let turn = Arc::default();
+        Ok(Self { pool, turn, committed, wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups, listener })
     }
 
     async fn change_rows(

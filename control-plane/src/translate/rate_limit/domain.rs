@@ -64,7 +64,7 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<Name>) {
             let limited = catalog.route(&key.name).filter(|route| !route.rate_limits().is_empty());
             touched.extend(limited.into_iter().flat_map(|route| &route.listeners).map(|place| place.fleet.clone()));
         }
-        Kind::Listener | Kind::Service | Kind::EnvoyPatch => {}
+        Kind::Listener | Kind::Team | Kind::Service | Kind::EnvoyPatch => {}
     }
 }
 
