@@ -30,6 +30,9 @@ const OPERATIONS: &[(&str, &str, Needs)] = &[
     ("GET", "revisions/{number}", To(Read, Area::Revisions)),
     ("POST", "revisions/{number}/revert", EveryChange),
     ("GET", "revisions/{number}/diff", ToAll(Read, Area::Revisions)),
+    // What belongs to teams that are not seen may decide; handlers refuse to tell of that.
+    ("POST", "explain", To(Read, Area::Resources(Kind::Route))),
+    ("POST", "plan/traffic", EveryChange),
     ("GET", "export", ToAll(Read, Area::Revisions)),
     ("GET", "services/{name}/endpoints", To(Read, Area::Endpoints)),
     ("POST", "services/{name}/endpoints", To(Write, Area::Endpoints)),

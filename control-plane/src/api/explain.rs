@@ -1,14 +1,15 @@
 //! What becomes of a request before it is sent: `POST /api/v1/explain`.
 
 use axum::{Json, extract::State};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Api, body::Body, error::ApiError};
+use super::{Api, author::Author, body::Body, error::ApiError};
 use crate::{
+    access::{Missing, Role, owner},
     explain::{Explainer, Explanation, InvalidRequest, Request},
-    model::{Key, Kind, Name, Problems},
+    model::{Catalog, Key, Kind, Name, Problems},
 };
 
 /// A request, and the fleet that it comes to.
@@ -30,7 +31,7 @@ pub(super) struct Question {
 }
 
 /// A header of a request.
-#[derive(Clone, Debug, Deserialize, serde::Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct HeaderValue {
     /// Its name.
@@ -53,15 +54,43 @@ impl From<HeaderValue> for (String, String) {
 /// request goes, under which limits, timeouts and retries. Each with the resource and the revision that it comes from. Nothing is sent.
 #[utoipa::path(post, path = "/api/v1/explain", tag = "Explain", operation_id = "explain", request_body = Question,
     responses((status = 200, body = Explanation)))]
-pub(super) async fn explain(State(api): State<Api>, body: Body) -> Result<Json<Explanation>, ApiError> {
+pub(super) async fn explain(State(api): State<Api>, author: Author, body: Body) -> Result<Json<Explanation>, ApiError> {
     let Question { fleet, method, url, headers } = read(body.value().await?)?;
     let request = Request::new(&method, &url, headers.into_iter().map(Into::into)).map_err(|error| invalid(&error))?;
     let current = api.replica.current();
-    let key = Key::new(Kind::Fleet, fleet.clone());
-    let explained = blocking("explaining a request", move || {
-        Explainer::new(&current.catalog, current.revision).explain(&fleet, &request)
-    });
-    explained.await?.map(Json).ok_or_else(|| ApiError::NotFound(key.to_string()))
+    author.find(&current.catalog, &Key::new(Kind::Fleet, fleet.clone()))?;
+    let (at, of) = (current.clone(), fleet.clone());
+    let explained =
+        blocking("explaining a request", move || Explainer::new(&at.catalog, at.revision).explain(&of, &request));
+    let explained = explained.await?.ok_or_else(|| ApiError::NotFound(format!("Fleet/{fleet}")))?;
+    only_seen(&author, &current.catalog, &explained)?;
+    Ok(Json(explained))
+}
+
+/// Refuses an answer that tells of what belongs to teams that `author` does not see.
+pub(super) fn only_seen(author: &Author, catalog: &Catalog, answer: &impl Serialize) -> Result<(), ApiError> {
+    if author.0.sees_all() {
+        return Ok(());
+    }
+    let answer = serde_json::to_value(answer).map_err(|error| ApiError::Internal("an answer", error.into()))?;
+    let hidden = |resource: &str| {
+        let key =
+            resource.split_once('/').and_then(|(kind, name)| Some(Key::new(kind.parse().ok()?, name.parse().ok()?)));
+        key.and_then(|key| catalog.entry(&key)).is_some_and(|entry| !author.0.sees(owner(&entry.document)))
+    };
+    if names(&answer).into_iter().any(hidden) { Err(Missing::Role(Role::Operator).into()) } else { Ok(()) }
+}
+
+/// The resources that an answer names.
+fn names(answer: &Value) -> Vec<&str> {
+    match answer {
+        Value::Object(fields) => {
+            let own = fields.get("resource").and_then(Value::as_str);
+            own.into_iter().chain(fields.values().flat_map(names)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(names).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn invalid(error: &InvalidRequest) -> ApiError {

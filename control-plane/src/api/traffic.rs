@@ -15,7 +15,7 @@ use super::{
     author::Author,
     body::Body,
     error::ApiError,
-    explain::{HeaderValue, blocking, read},
+    explain::{HeaderValue, blocking, only_seen, read},
     view::ResourceView,
 };
 use crate::{
@@ -134,10 +134,14 @@ pub(super) async fn plan(State(api): State<Api>, author: Author, body: Body) -> 
     let mut problems = Problems::default();
     let prune = apply::selector(prune, &mut problems.at("prune"));
     let edits = apply::edits(resources, problems)?;
-    let set = ChangeSet { author: author.0, message: String::new(), edits, prune, if_revision: None, dry_run: true };
+    let set =
+        ChangeSet { author: author.0.clone(), message: String::new(), edits, prune, if_revision: None, dry_run: true };
     let (current, next) = api.commit.preview(&set)?;
-    let compare = move || compare(&current.catalog, current.revision, &next, fleet.as_ref(), requests);
-    blocking("comparing traffic", compare).await?.map(Json)
+    let before = current.clone();
+    let compare = move || compare(&before.catalog, before.revision, &next, fleet.as_ref(), requests);
+    let compared = blocking("comparing traffic", compare).await??;
+    only_seen(&author, &current.catalog, &compared)?;
+    Ok(Json(compared))
 }
 
 fn compare(
