@@ -4,7 +4,7 @@
 //! had written them. Whatever a source says and a document cannot is listed, with its place: a field that nobody asks for is found
 //! by whoever reads its object (`fields`), and what the model would refuse is not given out (`draft`).
 //!
-//! Invariant: each document that comes out is one that [`crate::model::parse`] takes.
+//! Invariant: each document that comes out is one that [`crate::model::parse()`] takes.
 
 mod draft;
 pub mod envoy;
