@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    archive, bootstrap, cert, demo, dev, endpoints, events, failure::Failure, fleet, history, limits, load, plan,
-    proxy_config, quarantine, resources, rollout,
+    archive, bootstrap, cert, demo, dev, endpoints, events, explain, failure::Failure, fleet, foreign, history, limits,
+    load, plan, proxy_config, quarantine, resources, rollout,
 };
 
 const EXIT_CODES: &str = "\
@@ -35,6 +35,8 @@ enum Command {
     DemoUpstream(demo::DemoUpstreamArgs),
     /// Check files and say what would change, for which proxies, and whose connections would drain
     Plan(plan::PlanArgs),
+    /// Say what becomes of a request, without sending it
+    Explain(explain::ExplainArgs),
     /// Make what files say, all of it or nothing, as one revision
     Apply(resources::ApplyArgs),
     /// Show resources of a kind, or one
@@ -53,8 +55,8 @@ enum Command {
     Revert(history::RevertArgs),
     /// Print all resources as YAML, to be kept or applied elsewhere
     Export(archive::ExportArgs),
-    /// Put what files hold into a control plane that has nothing yet
-    Import(archive::ImportArgs),
+    /// Put what files hold into a control plane that has nothing yet, or make resources of what others have
+    Import(foreign::ImportCommand),
     /// Show proxies and what they have applied
     Proxies(fleet::ProxiesArgs),
     /// Show what a proxy was given, or where it has something else
@@ -99,6 +101,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Dev(args) => Ok(dev::run(args).await?),
         Command::DemoUpstream(args) => demo::run(args).await,
         Command::Plan(args) => plan::plan(args).await,
+        Command::Explain(args) => explain::explain(args).await,
         Command::Apply(args) => resources::apply(args).await,
         Command::Get(args) => resources::get(args).await,
         Command::Describe(args) => resources::describe(args).await,
@@ -107,7 +110,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Diff(args) => history::diff(args).await,
         Command::Blame(args) => history::blame(args).await,
         Command::Export(args) => archive::export(args).await,
-        Command::Import(args) => archive::import(args).await,
+        Command::Import(args) => foreign::import(args).await,
         Command::Revert(args) => history::revert(args).await,
         Command::Proxies(args) => fleet::proxies(args).await,
         Command::ProxyConfig(args) => proxy_config::run(args).await,
@@ -152,6 +155,11 @@ mod tests {
             "chancery apply -f a.yaml -f dir --wait --timeout 10s -m why --if-revision 7",
             "chancery apply -f - --wait=applied --dry-run -o yaml",
             "chancery plan -f a.yaml",
+            "chancery plan -f a.yaml --traffic access.log --fleet edge",
+            "chancery explain GET https://a.example.com/ -H x-a:1 -H x-b:2 --fleet edge -o json",
+            "chancery import gateway-api a.yaml dir - --fleet edge --team shop --cluster-domain k8s.internal --strict",
+            "chancery import envoy envoy.yaml --fleet edge",
+            "chancery import openapi - --listener edge/web --service books --server 1 --host a.com --endpoint b:80 -o json",
             "chancery get routes",
             "chancery get svc checkout -o json",
             "chancery delete route checkout --wait",
@@ -200,6 +208,10 @@ mod tests {
             "chancery apply -f a.yaml --timeout 10s",
             "chancery apply -f a.yaml --wait --timeout 61s",
             "chancery apply -f a.yaml --wait=never",
+            "chancery import openapi a.yaml",
+            "chancery import envoy a.yaml",
+            "chancery import gateway-api",
+            "chancery import gateway-api a.yaml -o table",
             "chancery get",
             "chancery get widgets",
             "chancery get route ../x",
@@ -210,6 +222,7 @@ mod tests {
             "chancery delete -f b.yaml --if-revision 7",
             "chancery apply -f dir --prune-label app",
             "chancery import",
+            "chancery import -m moved",
             "chancery diff",
             "chancery blame route",
             "chancery delete",

@@ -14,8 +14,10 @@ mod demo;
 pub mod dev;
 mod endpoints;
 mod events;
+mod explain;
 mod failure;
 mod fleet;
+mod foreign;
 mod history;
 mod kind;
 mod limits;
@@ -28,6 +30,7 @@ mod proxy_config;
 mod quarantine;
 mod resources;
 mod rollout;
+mod traffic;
 mod write;
 
 pub use command::{Cli, run};

@@ -15,6 +15,7 @@ use crate::{
     manifest::{FileArgs, Manifest},
     output::{self, OutputArgs},
     resources,
+    traffic::{self, TrafficArgs},
     write::{self, counted},
 };
 
@@ -28,6 +29,8 @@ pub(crate) struct PlanArgs {
     files: FileArgs,
     #[command(flatten)]
     prune: PruneArgs,
+    #[command(flatten)]
+    traffic: TrafficArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -74,10 +77,17 @@ impl PruneArgs {
 pub(crate) async fn plan(args: PlanArgs) -> Result<(), Failure> {
     let manifest = Manifest::read(&args.files.files)?;
     let client = args.connection.client()?;
-    let call = Call::new(Method::POST, "/api/v1/plan").body(args.prune.body(&manifest));
-    let value: Value = client.send(call).await.map_err(|failure| resources::located(failure, &manifest))?;
+    let change = args.prune.body(&manifest);
+    let call = Call::new(Method::POST, "/api/v1/plan").body(change.clone());
+    let mut value: Value = client.send(call).await.map_err(|failure| resources::located(failure, &manifest))?;
+    if let Some(traffic) = args.traffic.replay(&client, &change).await? {
+        value["traffic"] = traffic;
+    }
     args.output.print(&value, |value| match serde_json::from_value::<Plan>(value.clone()) {
-        Ok(plan) => told(&plan, &command(&args, plan.written.revision)),
+        Ok(plan) => {
+            let plan = told(&plan, &command(&args, plan.written.revision));
+            plan + &value.get("traffic").map(traffic::told).unwrap_or_default()
+        }
         Err(_) => output::json(value),
     })
 }

@@ -213,6 +213,13 @@ impl Commit {
         self.replica.current()
     }
 
+    /// The catalog as it is, and as `set` would make it, if it may be made by all that is known without asking Envoy.
+    pub fn preview(&self, set: &ChangeSet) -> Result<(Arc<Current>, Catalog), CommitError> {
+        let current = self.replica.current();
+        let decided = self.decide(&current, set, parse_edits(set, &current)?)?;
+        Ok((current, decided.checked.next))
+    }
+
     /// Checks `set`, and commits it unless it is a dry run.
     ///
     /// A commit that has begun is carried through even if the caller goes away.

@@ -115,6 +115,11 @@ pub(super) fn request(texts: Vec<TextDocument>) -> Result<Request, ApiError> {
             problems.at(field).report("is not a field of this request; there are message, prune, resources");
         }
     }
+    Ok(Request { message, edits: edits(values, problems)?, prune })
+}
+
+/// The edits that put `values`, each a resource; or what is wrong with them, beside the `problems` that are known.
+pub(super) fn edits(values: Vec<Value>, mut problems: Problems) -> Result<Vec<Edit>, ApiError> {
     if values.is_empty() {
         problems.at("resources").report("must not be empty");
     }
@@ -126,12 +131,11 @@ pub(super) fn request(texts: Vec<TextDocument>) -> Result<Request, ApiError> {
         }
         return Err(ApiError::Problems(problems.into_vec()));
     }
-    let edits = documents.into_iter().map(|document| Edit::Put { document, expect: Expect::Any }).collect();
-    Ok(Request { message, edits, prune })
+    Ok(documents.into_iter().map(|document| Edit::Put { document, expect: Expect::Any }).collect())
 }
 
 /// What may be deleted: never all there is.
-fn selector(value: Value, problems: &mut Problems) -> Option<Selector> {
+pub(super) fn selector(value: Value, problems: &mut Problems) -> Option<Selector> {
     let mut fields = match value {
         Value::Null | Value::Bool(false) => return None,
         Value::Object(fields) => fields,

@@ -15,6 +15,7 @@ mod endpoints;
 mod envelope;
 mod error;
 mod events;
+mod explain;
 mod export;
 mod listing;
 mod load;
@@ -31,6 +32,7 @@ mod revisions;
 mod rollouts;
 mod router;
 pub mod text;
+mod traffic;
 mod view;
 mod write;
 

@@ -12,8 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, apply, author, blame, compare, endpoints, error::ApiError, events, export, load, observe, openapi, plan,
-    proxies, quarantine, resources, revisions, rollouts,
+    Api, apply, author, blame, compare, endpoints, error::ApiError, events, explain, export, load, observe, openapi,
+    plan, proxies, quarantine, resources, revisions, rollouts, traffic,
 };
 use crate::model::Kind;
 
@@ -45,6 +45,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
     let routes = OpenApiRouter::new()
         .routes(routes!(apply::apply))
         .routes(routes!(plan::plan))
+        .routes(routes!(traffic::plan))
+        .routes(routes!(explain::explain))
         .routes(routes!(revisions::list))
         .routes(routes!(revisions::read))
         .routes(routes!(revisions::revert))

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 mod events;
+mod explain;
 mod failure;
 mod fixture;
 mod history;

@@ -1,5 +1,7 @@
 //! Hosts and ordered rules on one or more listeners.
 
+pub mod order;
+
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{

@@ -6,12 +6,14 @@
 //! Settings that the language of the users does not have follow Envoy's guide for edge proxies
 //! ("Configuring Envoy as an edge proxy"): its defaults suit a mesh, where clients are friends.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use chancery_proto::{
     any,
     envoy::{
-        core::{Http2ProtocolOptions, HttpProtocolOptions, http_protocol_options::HeadersWithUnderscoresAction},
+        core::{
+            CidrRange, Http2ProtocolOptions, HttpProtocolOptions, http_protocol_options::HeadersWithUnderscoresAction,
+        },
         hcm::{
             HttpConnectionManager, HttpFilter, Rds,
             http_connection_manager::{
@@ -114,8 +116,12 @@ pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConn
         // The client is whoever connects, or the address that the trusted proxies in front report.
         use_remote_address: Some(flag(true)),
         xff_num_trusted_hops: fleet.trusted_hops,
-        // A private address is no credential: nobody's `x-envoy-*` headers are believed for it.
-        internal_address_config: Some(InternalAddressConfig::default()),
+        // A private address is no credential: nobody's `x-envoy-*` headers are believed for it. To Envoy, no range at all
+        // means all private ones, so there is one that no client is in.
+        internal_address_config: Some(InternalAddressConfig {
+            cidr_ranges: vec![nobody()],
+            ..InternalAddressConfig::default()
+        }),
         // Rules about paths must see the path that the service will see.
         normalize_path: Some(flag(true)),
         merge_slashes: true,
@@ -142,6 +148,11 @@ fn filters(listener: &Listener, fleet: &Fleet) -> Vec<HttpFilter> {
         .chain(compression)
         .chain([router()])
         .collect()
+}
+
+/// The broadcast address: nobody connects from there.
+fn nobody() -> CidrRange {
+    CidrRange { address_prefix: Ipv4Addr::BROADCAST.to_string(), prefix_len: Some(number(Ipv4Addr::BITS)) }
 }
 
 /// The last filter of every chain: it does what the routes say.

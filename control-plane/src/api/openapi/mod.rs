@@ -69,7 +69,7 @@ fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> 
         ("500", "The request failed inside the control plane"),
         ("503", "The request took too long, or the database is unavailable; see Retry-After"),
     ];
-    let of_a_resource = ["}", "/revert", "/diff", "/blame", "/{name}/load", "/endpoints"];
+    let of_a_resource = ["}", "/revert", "/diff", "/blame", "/{name}/load", "/endpoints", "/explain"];
     if of_a_resource.iter().any(|end| path.ends_with(end)) {
         errors.push(("404", "There is no such thing"));
     }

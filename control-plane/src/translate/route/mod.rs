@@ -2,7 +2,7 @@
 //!
 //! Envoy chooses a virtual host by the host of the request and then takes the first of its routes that matches.
 //! Several routes of several teams may claim one host, so [`virtual_host`] has to put their rules
-//! into one order (`order`), which does not depend on when each was created.
+//! into one order ([`order`]), which does not depend on when each was created.
 //!
 //! A virtual host is the unit in which changes travel: it is a resource of its own (VHDS) for
 //! proxies that speak delta xDS, and a fragment of bytes in the whole `RouteConfiguration` for the others.
@@ -12,7 +12,6 @@ mod configuration;
 mod encode;
 mod headers;
 mod matching;
-mod order;
 mod retry;
 mod rewrite;
 
@@ -23,13 +22,15 @@ use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Acti
 pub use configuration::{placeholder, route_configuration, route_configuration_by_host, route_configuration_name};
 pub use encode::encode_virtual_host;
 pub(super) use matching::header;
-use order::Claim;
 
 use crate::model::{
     Name,
     fleet::Fleet,
     rate_limit::RateLimit,
-    route::{Action, Forward, HostPattern, Route, Rule},
+    route::{
+        Action, Forward, HostPattern, Route, Rule,
+        order::{self, Claim},
+    },
 };
 
 /// The limits that the rules of some routes name.

@@ -12,21 +12,21 @@ use std::{
     collections::BinaryHeap,
 };
 
-use crate::model::route::{Match, PathMatch, Route, Rule};
+use super::{Match, PathMatch, Route, Rule};
 
 /// A rule and where it came from.
-#[derive(Clone, Copy)]
-pub(super) struct Claim<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
     /// The route it stands in.
-    pub(super) route: &'a Route,
+    pub route: &'a Route,
     /// Which of the route's rules it is.
-    pub(super) index: usize,
+    pub index: usize,
     /// The rule.
-    pub(super) rule: &'a Rule,
+    pub rule: &'a Rule,
 }
 
 /// The rules of all `routes` in the order in which Envoy is to try them.
-pub(super) fn merge<'a>(routes: impl IntoIterator<Item = &'a Route>) -> impl Iterator<Item = Claim<'a>> {
+pub fn merge<'a>(routes: impl IntoIterator<Item = &'a Route>) -> impl Iterator<Item = Claim<'a>> {
     let mut next: BinaryHeap<Candidate<'a>> = routes.into_iter().filter_map(|route| Candidate::new(route, 0)).collect();
     std::iter::from_fn(move || {
         let Candidate { claim, .. } = next.pop()?;
@@ -93,7 +93,39 @@ impl Eq for Candidate<'_> {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::translate::testing::{exact, matches, prefix, respond, route, rule};
+    use crate::model::route::{Action, HeaderChanges, Respond};
+
+    fn matches(path: PathMatch) -> Match {
+        let (methods, headers, query, cookies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Match { path, methods, headers, query, cookies, grpc: false }
+    }
+
+    fn exact(path: &str) -> Match {
+        matches(PathMatch::Exact(path.into()))
+    }
+
+    fn prefix(path: &str) -> Match {
+        matches(PathMatch::Prefix(path.into()))
+    }
+
+    fn route(name: &str, matches: impl IntoIterator<Item = Match>) -> Route {
+        let action = Action::Respond(Respond { status: 200, body: String::new() });
+        let (request_headers, response_headers) = (HeaderChanges::default(), HeaderChanges::default());
+        let rule = |matches| Rule {
+            matches,
+            action: action.clone(),
+            request_headers: request_headers.clone(),
+            response_headers: response_headers.clone(),
+        };
+        let name = name.parse().expect("a valid name");
+        Route {
+            name,
+            listeners: Vec::new(),
+            hosts: Vec::new(),
+            jwt_providers: Vec::new(),
+            rules: matches.into_iter().map(rule).collect(),
+        }
+    }
 
     fn with_methods(matches: Match, methods: &[&str]) -> Match {
         Match { methods: methods.iter().map(|&method| method.to_owned()).collect(), ..matches }
@@ -108,7 +140,7 @@ mod tests {
     }
 
     fn one_rule(name: &str, matches: Match) -> Route {
-        route(name, vec![rule(matches, respond(200))])
+        route(name, [matches])
     }
 
     #[test]
@@ -130,8 +162,8 @@ mod tests {
 
     #[test]
     fn rules_of_one_route_stay_as_written() {
-        let stubborn = route("b", vec![rule(prefix("/"), respond(200)), rule(exact("/very/long/path"), respond(200))]);
-        let other = route("a", vec![rule(exact("/x"), respond(200)), rule(prefix("/api"), respond(200))]);
+        let stubborn = route("b", [prefix("/"), exact("/very/long/path")]);
+        let other = route("a", [exact("/x"), prefix("/api")]);
         assert_eq!(order(&[stubborn, other]), ["a/0", "a/1", "b/0", "b/1"]);
     }
 
