@@ -118,7 +118,13 @@ mod tests {
             response_headers: response_headers.clone(),
         };
         let name = name.parse().expect("a valid name");
-        Route { name, listeners: Vec::new(), hosts: Vec::new(), rules: matches.into_iter().map(rule).collect() }
+        Route {
+            name,
+            listeners: Vec::new(),
+            hosts: Vec::new(),
+            jwt_providers: Vec::new(),
+            rules: matches.into_iter().map(rule).collect(),
+        }
     }
 
     fn with_methods(matches: Match, methods: &[&str]) -> Match {
