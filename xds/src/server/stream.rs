@@ -252,7 +252,11 @@ where
             tokio::select! {
                 ended = &mut ended => return Err(ended),
                 request = requests.message() => match request? {
-                    Some(request) => self.on_request(request)?,
+                    Some(request) => {
+                        self.on_request(request)?;
+                        // A client that says much at once has only its turn.
+                        tokio::task::yield_now().await;
+                    }
                     None => return Ok(()),
                 },
                 _ = self.head.changed() => {}
