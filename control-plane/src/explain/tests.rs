@@ -376,3 +376,30 @@ fn traffic_moves_by_what_a_rule_means_not_by_its_number() {
         (Some("spec.rules[1]".into()), Some("spec.rules[0]".into()))
     );
 }
+
+#[test]
+fn what_may_turn_a_request_away_is_said_in_its_order() {
+    let rules = json!([{
+        "match": { "path": { "prefix": "/" } }, "to": [{ "service": "shop" }], "maxRequestBody": "1KiB",
+        "localRateLimit": { "requests": 5, "per": "1s" },
+        "access": { "allow": [{ "networks": ["10.0.0.0/8"] }, { "headers": [{ "name": "x-key", "exact": "7" }] }] },
+        "jwt": { "any": ["corp"], "allowMissing": true },
+    }]);
+    let mut shop = route("shop", &["a.example.com"], &rules);
+    shop["spec"]["jwtProviders"] = json!([{ "name": "corp", "issuer": "https://corp.example.com",
+        "keys": { "service": "shop", "host": "corp.example.com", "path": "/jwks" } }]);
+    let mut documents = with_routes(&[shop]);
+    documents[1]["spec"]["access"] = json!({ "deny": [{ "networks": ["10.9.0.0/16"] }] });
+    let guards = at_web(&documents, "GET", "http://a.example.com/", &[]).guards;
+    let told: Vec<_> = guards.iter().map(|guard| (guard.from.path.as_str(), guard.what.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("spec.rules[0].jwt", "a token of corp, or none"),
+            ("spec.access", "not from 10.9.0.0/16"),
+            ("spec.rules[0].access", "only from 10.0.0.0/8, or by header x-key"),
+            ("spec.rules[0].localRateLimit", "at most 5 per 1s at each proxy, 5 at once"),
+            ("spec.rules[0].maxRequestBody", "a body of at most 1024 bytes"),
+        ]
+    );
+}
