@@ -21,7 +21,7 @@ pub(crate) struct ImportCommand {
     #[command(subcommand)]
     source: Option<Source>,
     #[command(flatten)]
-    own: Option<archive::ImportArgs>,
+    own: archive::ImportArgs,
 }
 
 /// What is imported.
@@ -104,10 +104,12 @@ struct EnvoyArgs {
 
 /// Imports files of Chancery's own, or prints what comes of others.
 pub(crate) async fn import(command: ImportCommand) -> Result<(), Failure> {
-    match (command.source, command.own) {
-        (Some(source), _) => print(source),
-        (None, Some(own)) => archive::import(own).await,
-        (None, None) => Err(Failure::Usage("import needs files, or openapi, gateway-api or envoy".to_owned())),
+    match command.source {
+        Some(source) => print(source),
+        None if command.own.files.is_empty() => {
+            Err(Failure::Usage("import needs files, or openapi, gateway-api or envoy".to_owned()))
+        }
+        None => archive::import(command.own).await,
     }
 }
 
