@@ -21,6 +21,10 @@ pub use envoy_types::pb::envoy::{
             },
             network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
         },
+        load_balancing_policies::{
+            common::v3 as lb_common, least_request::v3 as lb_least_request, maglev::v3 as lb_maglev,
+            random::v3 as lb_random, ring_hash::v3 as lb_ring_hash, round_robin::v3 as lb_round_robin,
+        },
         matching::common_inputs::network::v3 as matching_inputs,
         path::{r#match::uri_template::v3 as path_template_match, rewrite::uri_template::v3 as path_template_rewrite},
         retry::host::previous_hosts::v3 as previous_hosts,

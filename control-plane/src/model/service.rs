@@ -4,8 +4,10 @@ use std::{net::IpAddr, time::Duration};
 
 use super::Name;
 
+pub mod load_balancing;
 pub mod tls;
 
+pub use load_balancing::{HashKey, HashOf, Hashing, LoadBalancing, MadeCookie, Policy, SlowStart};
 pub use tls::ServiceTls;
 
 /// A service, parsed.
@@ -78,15 +80,6 @@ pub enum ServiceProtocol {
     Http1,
     /// HTTP/2 with prior knowledge (also for gRPC).
     Http2,
-}
-
-/// How an endpoint is chosen for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadBalancing {
-    /// In turn, by weight.
-    RoundRobin,
-    /// The less loaded of two drawn at random.
-    LeastRequest,
 }
 
 /// HTTP health checks made by every proxy.

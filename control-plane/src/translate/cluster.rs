@@ -9,6 +9,7 @@
 //! Values that the language of the users does not have follow Envoy's advice for edge proxies, or
 //! are explained where they stand.
 
+mod load_balancing;
 mod sidecar;
 mod tls;
 
@@ -20,9 +21,7 @@ use chancery_proto::{
         cluster::{
             CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlierDetection, UpstreamConnectionOptions,
             circuit_breakers::{Thresholds, thresholds::RetryBudget as EnvoyRetryBudget},
-            cluster::{
-                ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
-            },
+            cluster::{ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig},
         },
         core::{
             HealthCheck as EnvoyHealthCheck, Http1ProtocolOptions, Http2ProtocolOptions,
@@ -47,9 +46,7 @@ use super::{
     tls::socket,
     value::{ads, duration, flag, number},
 };
-use crate::model::service::{
-    Breaker, HealthCheck, LoadBalancing, OutlierDetection, RetryBudget, Service, ServiceProtocol,
-};
+use crate::model::service::{Breaker, HealthCheck, OutlierDetection, RetryBudget, Service, ServiceProtocol};
 
 /// Under this key Envoy looks for the HTTP options of a cluster.
 pub(super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -75,7 +72,7 @@ pub fn cluster(service: &Service) -> Cluster {
         name: service.name.to_string(),
         connect_timeout: Some(duration(service.connect_timeout)),
         per_connection_buffer_limit_bytes: Some(number(CONNECTION_BUFFER)),
-        lb_policy: lb_policy(service.load_balancing).into(),
+        load_balancing_policy: load_balancing::policy(&service.load_balancing),
         typed_extension_protocol_options: std::iter::once((
             HTTP_OPTIONS.to_owned(),
             any::pack_typed(&http_options(service.protocol)),
@@ -88,6 +85,10 @@ pub fn cluster(service: &Service) -> Cluster {
         // Whoever takes an endpoint out of a service wants no more requests there, healthy or not.
         ignore_health_on_host_removal: true,
         common_lb_config: Some(CommonLbConfig {
+            healthy_panic_threshold: service
+                .load_balancing
+                .panic_threshold
+                .map(|percent| Percent { value: percent.into() }),
             update_merge_window: Some(duration(MERGE_WINDOW)),
             // An endpoint that was never checked says nothing about how many are unhealthy.
             ignore_new_hosts_until_first_hc: service.health_check.is_some(),
@@ -129,13 +130,6 @@ pub(super) fn dns() -> DnsCluster {
         dns_min_refresh_rate: Some(duration(Duration::from_secs(1))),
         dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
         ..DnsCluster::default()
-    }
-}
-
-fn lb_policy(load_balancing: LoadBalancing) -> LbPolicy {
-    match load_balancing {
-        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
-        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
     }
 }
 
@@ -238,7 +232,7 @@ fn health_check(check: &HealthCheck, service: &Service) -> EnvoyHealthCheck {
 mod tests {
     use super::*;
     use crate::{
-        model::service::{Address, Endpoint},
+        model::service::{Address, Endpoint, LoadBalancing, Policy},
         translate::testing::{ip, service, snapshot, with_every_policy},
     };
 
@@ -256,7 +250,7 @@ mod tests {
     fn every_setting_has_its_place() {
         let checkout = Service {
             protocol: ServiceProtocol::Http2,
-            load_balancing: LoadBalancing::LeastRequest,
+            load_balancing: LoadBalancing { policy: Policy::LeastRequest(None), panic_threshold: None },
             connect_timeout: Duration::from_millis(250),
             health_check: Some(HealthCheck {
                 path: "/healthz".into(),

@@ -110,7 +110,7 @@ pub(crate) fn service(text: &str) -> Service {
         protocol: ServiceProtocol::Http1,
         tls: None,
         connect_timeout: Duration::from_secs(5),
-        load_balancing: LoadBalancing::RoundRobin,
+        load_balancing: LoadBalancing::default(),
         health_check: None,
         breaker: Breaker::default(),
         retry_budget: None,

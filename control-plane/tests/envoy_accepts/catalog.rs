@@ -18,8 +18,9 @@ use chancery_control_plane::model::{
         PathRewrite, Redirect, Respond, Retry, RetryCondition, Rewrite, Route, Rule, Target, ValueMatch,
     },
     service::{
-        AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HealthCheck, Hedging, LoadBalancing,
-        OutlierDetection, RetryBudget, Service, ServiceProtocol, ServiceTls,
+        AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HashKey, HashOf, Hashing, HealthCheck,
+        Hedging, LoadBalancing, MadeCookie, OutlierDetection, Policy, RetryBudget, Service, ServiceProtocol,
+        ServiceTls, SlowStart,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
 };
@@ -36,7 +37,7 @@ pub(crate) fn service(text: &str) -> Service {
         protocol: ServiceProtocol::Http1,
         tls: None,
         connect_timeout: Duration::from_secs(1),
-        load_balancing: LoadBalancing::RoundRobin,
+        load_balancing: LoadBalancing::default(),
         health_check: None,
         breaker: Breaker::default(),
         retry_budget: None,
@@ -44,6 +45,25 @@ pub(crate) fn service(text: &str) -> Service {
         adaptive_concurrency: None,
         outlier_detection: None,
     }
+}
+
+fn balanced(policy: Policy) -> LoadBalancing {
+    LoadBalancing { policy, panic_threshold: Some(0) }
+}
+
+/// All that can be hashed.
+fn every_hash() -> Hashing {
+    let cookie = |made| HashOf::Cookie { name: "sid".into(), made };
+    let made = MadeCookie { ttl: Duration::from_secs(365 * 24 * 3600), path: "/".into() };
+    let of = [
+        HashOf::Header("x-user".into()),
+        HashOf::Query("account".into()),
+        cookie(Some(made)),
+        cookie(None),
+        HashOf::RemoteAddress,
+    ];
+    let keys = of.into_iter().map(|of| HashKey { of, terminal: true }).collect();
+    Hashing { keys, balance_factor: Some(100) }
 }
 
 /// Services that together use every setting.
@@ -56,7 +76,10 @@ pub(crate) fn every_service() -> Vec<Service> {
         ],
         protocol: ServiceProtocol::Http2,
         connect_timeout: Duration::from_millis(1),
-        load_balancing: LoadBalancing::LeastRequest,
+        load_balancing: balanced(Policy::LeastRequest(Some(SlowStart {
+            window: Duration::from_millis(1),
+            min_weight_percent: Some(1),
+        }))),
         health_check: Some(HealthCheck {
             path: "/healthz?deep=1".into(),
             host: Some("internal.example.com".into()),
@@ -107,6 +130,10 @@ pub(crate) fn every_service() -> Vec<Service> {
         Service { endpoints: vec![], ..service("empty") },
         Service { name: name("mixed"), ..mixed },
         Service { endpoints: vec![resolved("localhost")], ..service("resolved") },
+        Service { load_balancing: balanced(Policy::RoundRobin(None)), ..service("in-turn") },
+        Service { load_balancing: balanced(Policy::Random), ..service("random") },
+        Service { load_balancing: balanced(Policy::RingHash(every_hash())), ..service("ring") },
+        Service { load_balancing: balanced(Policy::Maglev(every_hash())), ..service("table") },
         Service { outlier_detection: Some(OutlierDetection::default()), ..service("passive") },
         Service {
             retry_budget: Some(RetryBudget {

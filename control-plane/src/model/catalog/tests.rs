@@ -111,7 +111,7 @@ pub(in crate::model) fn service(text: &str) -> Resource {
         protocol: ServiceProtocol::Http1,
         tls: None,
         connect_timeout: Duration::from_secs(5),
-        load_balancing: LoadBalancing::RoundRobin,
+        load_balancing: LoadBalancing::default(),
         health_check: None,
         breaker: Breaker::default(),
         retry_budget: None,

@@ -1,5 +1,6 @@
 //! What a service's spec means.
 
+mod load_balancing;
 mod policy;
 mod tls;
 
@@ -10,8 +11,8 @@ use crate::model::{
     Name,
     endpoint::RegisteredEndpoint,
     problem::{Problems, Quoted},
-    service::{Address, Breaker, Endpoint, HealthCheck, LoadBalancing, Service, ServiceProtocol},
-    wire::{DurationText, EndpointSpec, HealthCheckSpec, LoadBalancingSpec, ServiceProtocolSpec, ServiceSpec},
+    service::{Address, Breaker, Endpoint, HealthCheck, Service, ServiceProtocol},
+    wire::{DurationText, EndpointSpec, HealthCheckSpec, ServiceProtocolSpec, ServiceSpec},
 };
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,6 +61,8 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         None => Some(DEFAULT_CONNECT_TIMEOUT),
         Some(timeout) => problems.at("connectTimeout").ok(text::duration(timeout, MAX_CONNECT_TIMEOUT)),
     };
+    let load_balancing =
+        self::load_balancing::load_balancing(load_balancing.as_ref(), &mut problems.at("loadBalancing"));
     let check = check.as_ref().map(|check| health_check(check, &mut problems.at("healthCheck")));
     let breaker = breaker.as_ref().map_or(Some(Breaker::default()), |breaker| {
         policy::breaker(breaker, budget.is_some(), &mut problems.at("breaker"))
@@ -80,10 +83,7 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         },
         tls: all(tls)?,
         connect_timeout: connect_timeout?,
-        load_balancing: match load_balancing {
-            None | Some(LoadBalancingSpec::RoundRobin) => LoadBalancing::RoundRobin,
-            Some(LoadBalancingSpec::LeastRequest) => LoadBalancing::LeastRequest,
-        },
+        load_balancing: load_balancing?,
         health_check: all(check)?,
         breaker: breaker?,
         retry_budget: all(budget)?,

@@ -10,6 +10,7 @@ mod envoy_patch;
 mod fault;
 mod fleet;
 mod listener;
+mod load_balancing;
 mod matches;
 mod rate_limit;
 mod registration;
@@ -29,6 +30,9 @@ pub use fleet::{
     RolloutGatesSpec, RolloutSpec,
 };
 pub use listener::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec};
+pub use load_balancing::{
+    HashCookieSpec, HashKeySpec, LoadBalancingPolicySpec, LoadBalancingSettingsSpec, LoadBalancingSpec, SlowStartSpec,
+};
 pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
 pub use rate_limit::{
     AbsentSpec, AlgorithmSpec, ConstantSpec, DeniedSpec, EnforcementSpec, HitsSpec, KeyPartSpec, LimitSpec,
@@ -43,7 +47,7 @@ pub use scalar::{DurationText, NameText};
 pub use schema::schema;
 pub use service::{
     AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, HealthCheckSpec, HedgingSpec,
-    LoadBalancingSpec, OutlierDetectionSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
+    OutlierDetectionSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};

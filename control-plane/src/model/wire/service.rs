@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{DurationText, ServiceTlsSpec};
+use super::{DurationText, LoadBalancingSpec, ServiceTlsSpec};
 
 /// An upstream: where it is, how it is spoken to, when it is left alone.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -67,16 +67,6 @@ pub enum ServiceProtocolSpec {
     Http1,
     /// HTTP/2 with prior knowledge, also for gRPC.
     Http2,
-}
-
-/// How an endpoint is chosen for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum LoadBalancingSpec {
-    /// In turn, by weight.
-    RoundRobin,
-    /// The less loaded of two drawn at random.
-    LeastRequest,
 }
 
 /// HTTP health checks, made by every proxy.

@@ -1,0 +1,127 @@
+//! Which endpoint a real Envoy sends a request to, as a `Service` says.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use anyhow::{Context, Result, ensure};
+use chancery_e2e::{
+    client::{Response, request},
+    document::{route, service_with},
+    over_both_protocols,
+    scene::Scene,
+    upstream::Upstream,
+};
+use http::Method;
+use serde_json::{Value, json};
+
+/// A host of the routes here.
+const HOST: &str = "shop.example.com";
+
+/// Requests after which chance has been everywhere it can come to.
+const MANY: usize = 60;
+
+over_both_protocols!(Delta in delta: what_requests_have_in_common_brings_them_to_one_endpoint, too_few_healthy_endpoints_are_no_reason_to_panic);
+
+async fn start<const N: usize>(names: [&str; N]) -> Result<Vec<Upstream>> {
+    let mut upstreams = Vec::new();
+    for name in names {
+        upstreams.push(Upstream::start(name).await?);
+    }
+    Ok(upstreams)
+}
+
+fn addresses(upstreams: &[Upstream]) -> Vec<SocketAddr> {
+    upstreams.iter().map(|upstream| upstream.address).collect()
+}
+
+async fn fetch(scene: &Scene, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
+    let response = scene.fetch(request(Method::GET, HOST, path, headers)).await?;
+    ensure!(response.status == 200, "{} {}", response.status, response.text());
+    Ok(response)
+}
+
+/// Who has answered so many requests.
+async fn answering(scene: &Scene, requests: usize, path: &str, headers: &[(&str, &str)]) -> Result<BTreeSet<String>> {
+    let mut seen = BTreeSet::new();
+    for _ in 0..requests {
+        seen.insert(fetch(scene, path, headers).await?.header("x-upstream").to_owned());
+    }
+    Ok(seen)
+}
+
+/// Has `shop` balance so over the upstreams, and sends everything there.
+async fn balance(scene: &Scene, upstreams: &[Upstream], mut more: Value, load_balancing: Value) -> Result<()> {
+    more["loadBalancing"] = load_balancing;
+    let rules = json!([{ "to": [{ "service": "shop" }] }]);
+    let resources = [service_with("shop", &addresses(upstreams), more), route("shop", HOST, &rules)];
+    scene.api.apply_and_wait(&resources).await.map(drop)
+}
+
+async fn what_requests_have_in_common_brings_them_to_one_endpoint(scene: &Scene) -> Result<()> {
+    let shop = start(["a", "b", "c", "d"]).await?;
+    let users: Vec<String> = (0..MANY).map(|user| format!("user-{user}")).collect();
+    for policy in ["maglev", "ring-hash"] {
+        let hash = json!([
+            { "header": "x-user", "terminal": true },
+            { "query": "account", "terminal": true },
+            { "cookie": { "name": "sid", "ttl": "1h", "path": "/" } },
+        ]);
+        balance(scene, &shop, json!({}), json!({ "policy": policy, "hash": hash })).await?;
+        let mut by_user = BTreeSet::new();
+        for user in &users {
+            let one = answering(scene, 3, "/", &[("x-user", user)]).await?;
+            assert_eq!(one.len(), 1, "{policy}: {user} is sent to {one:?}");
+            // What comes after is not looked at.
+            assert_eq!(answering(scene, 1, &format!("/?account={user}x"), &[("x-user", user)]).await?, one);
+            by_user.extend(one);
+        }
+        assert_eq!(by_user.len(), shop.len(), "{policy}: all are used");
+        for user in &users[..5] {
+            assert_eq!(answering(scene, 3, &format!("/?account={user}"), &[]).await?.len(), 1, "{policy}");
+        }
+        // Nobody is known, so the proxy makes a cookie, and knows it again.
+        let first = fetch(scene, "/", &[]).await?;
+        let made = first.header("set-cookie");
+        let cookie =
+            made.split(';').next().filter(|cookie| cookie.starts_with("sid=")).context("there is no cookie")?;
+        assert!(made.contains("Max-Age=3600") && made.contains("Path=/") && made.contains("HttpOnly"), "{made}");
+        let again = answering(scene, 10, "/", &[("cookie", cookie)]).await?;
+        assert_eq!(again.into_iter().collect::<Vec<_>>(), [first.header("x-upstream")]);
+        assert_eq!(fetch(scene, "/", &[("cookie", cookie)]).await?.header("set-cookie"), "", "{policy}");
+    }
+    let by_address = json!({ "policy": "maglev", "hash": [{ "remoteAddress": true }] });
+    balance(scene, &shop, json!({}), by_address).await?;
+    assert_eq!(answering(scene, MANY, "/", &[]).await?.len(), 1);
+    for policy in [json!("random"), json!("round-robin"), json!({ "policy": "least-request" })] {
+        balance(scene, &shop, json!({}), policy.clone()).await?;
+        assert_eq!(answering(scene, 3 * MANY, "/", &[("x-user", "one")]).await?.len(), shop.len(), "{policy}");
+    }
+
+    // Of two services, each hashes what it says itself.
+    let by = |header: &str| json!({ "loadBalancing": { "policy": "maglev", "hash": [{ "header": header }] } });
+    let rules = json!([{ "to": [{ "service": "one", "weight": 50 }, { "service": "two", "weight": 50 }] }]);
+    let (one, two) = shop.split_at(2);
+    let services =
+        [service_with("one", &addresses(one), by("x-one")), service_with("two", &addresses(two), by("x-two"))];
+    scene.api.apply_and_wait(&[services.as_slice(), &[route("shop", HOST, &rules)]].concat()).await?;
+    let both = answering(scene, MANY, "/", &[("x-one", "7"), ("x-two", "7")]).await?;
+    assert_eq!(both.len(), 2, "one of each: {both:?}");
+    let three = answering(scene, 2 * MANY, "/", &[("x-one", "7")]).await?;
+    assert_eq!(three.len(), 3, "one of the first, both of the second: {three:?}");
+    Ok(())
+}
+
+async fn too_few_healthy_endpoints_are_no_reason_to_panic(scene: &Scene) -> Result<()> {
+    let shop = start(["well", "ill", "worse"]).await?;
+    shop[1].answer_health_checks_with(500);
+    shop[2].answer_health_checks_with(500);
+    let check = json!({ "healthCheck": { "path": "/healthz", "interval": "100ms", "unhealthyAfter": 1 } });
+    let start = json!({ "window": "1s", "minWeightPercent": 50 });
+    balance(scene, &shop, check.clone(), json!({ "panicThreshold": 0, "slowStart": start })).await?;
+    scene.envoy.wait_for_stat("cluster.shop.membership_healthy", |healthy| healthy == 1).await?;
+    assert_eq!(answering(scene, MANY, "/", &[]).await?.into_iter().collect::<Vec<_>>(), ["well"]);
+    // A third is below Envoy's own half, so all are asked.
+    balance(scene, &shop, check, json!("round-robin")).await?;
+    scene.envoy.wait_for_stat("cluster.shop.membership_healthy", |healthy| healthy == 1).await?;
+    assert_eq!(answering(scene, MANY, "/", &[]).await?.len(), 3);
+    Ok(())
+}
