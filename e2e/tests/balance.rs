@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use anyhow::{Context, Result, ensure};
 use chancery_e2e::{
     client::{Response, request},
-    document::{route, service_with},
+    document::{resource, route, service_with},
     over_both_protocols,
     scene::Scene,
-    upstream::Upstream,
+    upstream::{HEALTH_PATH, Upstream},
+    wait::{PATIENCE, until},
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ const HOST: &str = "shop.example.com";
 /// Requests after which chance has been everywhere it can come to.
 const MANY: usize = 60;
 
-over_both_protocols!(Delta in delta: what_requests_have_in_common_brings_them_to_one_endpoint, too_few_healthy_endpoints_are_no_reason_to_panic);
+over_both_protocols!(Delta in delta: what_requests_have_in_common_brings_them_to_one_endpoint, too_few_healthy_endpoints_are_no_reason_to_panic, clients_come_back_to_their_endpoint, others_wait_until_they_are_needed);
 
 async fn start<const N: usize>(names: [&str; N]) -> Result<Vec<Upstream>> {
     let mut upstreams = Vec::new();
@@ -114,7 +115,7 @@ async fn too_few_healthy_endpoints_are_no_reason_to_panic(scene: &Scene) -> Resu
     let shop = start(["well", "ill", "worse"]).await?;
     shop[1].answer_health_checks_with(500);
     shop[2].answer_health_checks_with(500);
-    let check = json!({ "healthCheck": { "path": "/healthz", "interval": "100ms", "unhealthyAfter": 1 } });
+    let check = json!({ "healthCheck": { "path": HEALTH_PATH, "interval": "100ms", "unhealthyAfter": 1 } });
     let start = json!({ "window": "1s", "minWeightPercent": 50 });
     balance(scene, &shop, check.clone(), json!({ "panicThreshold": 0, "slowStart": start })).await?;
     scene.envoy.wait_for_stat("cluster.shop.membership_healthy", |healthy| healthy == 1).await?;
@@ -124,4 +125,88 @@ async fn too_few_healthy_endpoints_are_no_reason_to_panic(scene: &Scene) -> Resu
     scene.envoy.wait_for_stat("cluster.shop.membership_healthy", |healthy| healthy == 1).await?;
     assert_eq!(answering(scene, MANY, "/", &[]).await?.len(), 3);
     Ok(())
+}
+
+async fn clients_come_back_to_their_endpoint(scene: &Scene) -> Result<()> {
+    let shop = start(["a", "b", "c", "d"]).await?;
+    let by_cookie = json!({ "sessionAffinity": { "cookie": { "name": "sid", "ttl": "1h" } } });
+    balance(scene, &shop[..2], by_cookie.clone(), json!("round-robin")).await?;
+    let first = fetch(scene, "/", &[]).await?;
+    let made = first.header("set-cookie");
+    let cookie = made.split(';').next().filter(|cookie| cookie.starts_with("sid=")).context("there is no cookie")?;
+    assert!(made.contains("Max-Age=3600") && made.contains("Path=/"), "{made}");
+    let mine = first.header("x-upstream");
+    let other = if mine == "a" { "b" } else { "a" };
+    let to_mine = [("cookie", cookie)];
+    assert_eq!(answering(scene, MANY, "/", &to_mine).await?.into_iter().collect::<Vec<_>>(), [mine]);
+    assert_eq!(answering(scene, MANY, "/", &[]).await?.len(), 2, "others go where they are sent");
+    // Twice as many endpoints: a hash would move.
+    balance(scene, &shop, by_cookie.clone(), json!("round-robin")).await?;
+    assert_eq!(answering(scene, MANY, "/", &to_mine).await?.into_iter().collect::<Vec<_>>(), [mine]);
+    // It is gone, and the client gets another one and keeps that.
+    let left: Vec<_> = shop.iter().enumerate().filter(|(index, _)| ["a", "b", "c", "d"][*index] != mine).collect();
+    let left: Vec<SocketAddr> = left.into_iter().map(|(_, upstream)| upstream.address).collect();
+    scene.api.apply_and_wait(&[service_with("shop", &left, by_cookie)]).await?;
+    let again = fetch(scene, "/", &to_mine).await?;
+    assert_ne!(again.header("x-upstream"), mine);
+    let cookie = again.header("set-cookie").split(';').next().unwrap_or_default().to_owned();
+    let seen = answering(scene, MANY, "/", &[("cookie", &cookie)]).await?;
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [again.header("x-upstream")], "{other} is still there");
+
+    // Of two services, each keeps its own.
+    let by = |header: &str| json!({ "sessionAffinity": { "header": header } });
+    let rules = json!([{ "to": [{ "service": "one", "weight": 50 }, { "service": "two", "weight": 50 }] }]);
+    let (one, two) = shop.split_at(2);
+    let services =
+        [service_with("one", &addresses(one), by("x-one")), service_with("two", &addresses(two), by("x-two"))];
+    scene.api.apply_and_wait(&[services.as_slice(), &[route("shop", HOST, &rules)]].concat()).await?;
+    let mut sessions = std::collections::BTreeMap::new();
+    for _ in 0..MANY {
+        let response = fetch(scene, "/", &[]).await?;
+        for name in ["x-one", "x-two"].into_iter().filter(|name| !response.header(name).is_empty()) {
+            sessions.insert(name, (response.header(name).to_owned(), response.header("x-upstream").to_owned()));
+        }
+    }
+    let headers: Vec<(&str, &str)> = sessions.iter().map(|(name, (value, _))| (*name, value.as_str())).collect();
+    let wanted: BTreeSet<String> = sessions.values().map(|(_, upstream)| upstream.clone()).collect();
+    assert_eq!((headers.len(), wanted.len()), (2, 2), "{sessions:?}");
+    assert_eq!(answering(scene, MANY, "/", &headers).await?, wanted);
+
+    // Nothing but the service says that this ends.
+    let services = [service_with("one", &addresses(one), json!({})), service_with("two", &addresses(two), json!({}))];
+    scene.api.apply_and_wait(&services).await?;
+    assert_eq!(answering(scene, 3 * MANY, "/", &headers).await?.len(), 4);
+    Ok(())
+}
+
+async fn others_wait_until_they_are_needed(scene: &Scene) -> Result<()> {
+    let shop = start(["first", "second", "last"]).await?;
+    let at = |upstream: &Upstream, priority: u32| json!({ "address": upstream.address.ip(), "port": upstream.address.port(), "priority": priority });
+    let spec = json!({
+        "registered": true,
+        "endpoints": [at(&shop[2], 7), at(&shop[0], 0)],
+        "healthCheck": { "path": HEALTH_PATH, "interval": "100ms", "unhealthyAfter": 1, "healthyAfter": 1 },
+        "loadBalancing": { "overprovisioningFactor": 100 },
+    });
+    let rules = json!([{ "to": [{ "service": "shop" }] }]);
+    scene.api.apply_and_wait(&[resource("Service", "shop", spec), route("shop", HOST, &rules)]).await?;
+    let only = async |wanted: &str| {
+        until(&format!("all goes to {wanted}"), PATIENCE, async || {
+            let seen = answering(scene, 20, "/", &[]).await?;
+            ensure!(seen.iter().eq([wanted]), "it goes to {seen:?}");
+            Ok(())
+        })
+        .await
+    };
+    only("first").await?;
+    shop[0].answer_health_checks_with(500);
+    only("last").await?;
+    // One that registers itself is nearer.
+    let mut second = at(&shop[1], 3);
+    second["ttl"] = "10m".into();
+    let answer = scene.api.json(Method::PUT, "/api/v1/services/shop/endpoints/second", Some(&second)).await?;
+    ensure!(answer.status < 300, "{} {}", answer.status, answer.text());
+    only("second").await?;
+    shop[0].answer_health_checks_with(200);
+    only("first").await
 }

@@ -18,9 +18,11 @@ pub use envoy_types::pb::envoy::{
                 composite::v3 as composite_filter, cors::v3 as cors, fault::v3 as fault_filter,
                 rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
                 router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
+                stateful_session::v3 as stateful_session_filter,
             },
             network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
         },
+        http::stateful_session::{cookie::v3 as cookie_session, header::v3 as header_session},
         load_balancing_policies::{
             common::v3 as lb_common, least_request::v3 as lb_least_request, maglev::v3 as lb_maglev,
             random::v3 as lb_random, ring_hash::v3 as lb_ring_hash, round_robin::v3 as lb_round_robin,
@@ -31,7 +33,7 @@ pub use envoy_types::pb::envoy::{
         transport_sockets::tls::v3 as tls,
         upstreams::http::v3 as http_options,
     },
-    r#type::{matcher::v3 as matcher, v3 as types},
+    r#type::{http::v3 as http_types, matcher::v3 as matcher, v3 as types},
 };
 
 /// What xDS shares with other systems than Envoy.

@@ -7,7 +7,7 @@ use super::Name;
 pub mod load_balancing;
 pub mod tls;
 
-pub use load_balancing::{HashKey, HashOf, Hashing, LoadBalancing, MadeCookie, Policy, SlowStart};
+pub use load_balancing::{HashKey, HashOf, Hashing, LoadBalancing, MadeCookie, Policy, SessionAffinity, SlowStart};
 pub use tls::ServiceTls;
 
 /// A service, parsed.
@@ -27,6 +27,8 @@ pub struct Service {
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
     pub load_balancing: LoadBalancing,
+    /// How requests of one client come to one endpoint; they do not, by default.
+    pub session_affinity: Option<SessionAffinity>,
     /// Active health checks, none by default.
     pub health_check: Option<HealthCheck>,
     /// When requests, and single endpoints, are left alone.
@@ -60,6 +62,8 @@ pub struct Endpoint {
     pub address: Address,
     /// Its port, never zero.
     pub port: u16,
+    /// When it is used: while too few of those with a lower number are well, 0 by default.
+    pub priority: u32,
     /// Its share of the load relative to the other endpoints, 1 to 128, 1 by default.
     pub weight: u32,
 }

@@ -250,7 +250,7 @@ mod tests {
     fn every_setting_has_its_place() {
         let checkout = Service {
             protocol: ServiceProtocol::Http2,
-            load_balancing: LoadBalancing { policy: Policy::LeastRequest(None), panic_threshold: None },
+            load_balancing: LoadBalancing { policy: Policy::LeastRequest(None), ..LoadBalancing::default() },
             connect_timeout: Duration::from_millis(250),
             health_check: Some(HealthCheck {
                 path: "/healthz".into(),
@@ -295,7 +295,8 @@ mod tests {
 
     #[test]
     fn a_name_to_resolve_makes_the_endpoints_inline() {
-        let resolved = Endpoint { address: Address::Dns("checkout.internal".into()), port: 8080, weight: 1 };
+        let resolved =
+            Endpoint { address: Address::Dns("checkout.internal".into()), port: 8080, priority: 0, weight: 1 };
         let checkout = Service { endpoints: vec![resolved, ip("10.0.0.1", 80)], ..service("checkout") };
         insta::assert_snapshot!(snapshot(&cluster(&checkout)));
         insta::assert_snapshot!(snapshot(&dns()));

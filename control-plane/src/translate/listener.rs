@@ -27,7 +27,7 @@ use chancery_proto::{
 };
 
 use super::{
-    cors, fault, rate_limit, route,
+    cors, fault, rate_limit, route, session,
     tls::{certificate, since, socket},
     value::{ads, duration, flag, number, socket_address},
 };
@@ -91,7 +91,10 @@ pub(super) fn connection_manager(listener: &Name, routes: String, fleet: &Fleet)
         codec_type: CodecType::Auto.into(),
         stat_prefix: listener.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
-        http_filters: iter::once(cors::filter()).chain(limits).chain([fault::filter(), router()]).collect(),
+        http_filters: iter::once(cors::filter())
+            .chain(limits)
+            .chain([fault::filter(), session::filter(), router()])
+            .collect(),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(CONNECTION_IDLE)),
             // To many servers `x_user` and `x-user` are the same header: a way around rules about headers.

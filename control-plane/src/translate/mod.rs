@@ -22,6 +22,7 @@ mod filter;
 pub mod listener;
 pub mod rate_limit;
 pub mod route;
+mod session;
 pub mod snapshot;
 mod tls;
 pub(crate) mod value;

@@ -99,7 +99,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
 }
 
 pub(crate) fn ip(address: &str, port: u16) -> Endpoint {
-    Endpoint { address: Address::Ip(address.parse().expect("an address")), port, weight: 1 }
+    Endpoint { address: Address::Ip(address.parse().expect("an address")), port, priority: 0, weight: 1 }
 }
 
 pub(crate) fn service(text: &str) -> Service {
@@ -111,6 +111,7 @@ pub(crate) fn service(text: &str) -> Service {
         tls: None,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::default(),
+        session_affinity: None,
         health_check: None,
         breaker: Breaker::default(),
         retry_budget: None,

@@ -20,7 +20,7 @@ use chancery_control_plane::model::{
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HashKey, HashOf, Hashing, HealthCheck,
         Hedging, LoadBalancing, MadeCookie, OutlierDetection, Policy, RetryBudget, Service, ServiceProtocol,
-        ServiceTls, SlowStart,
+        ServiceTls, SessionAffinity, SlowStart,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
 };
@@ -32,12 +32,18 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn service(text: &str) -> Service {
     Service {
         name: name(text),
-        endpoints: vec![Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 8080, weight: 1 }],
+        endpoints: vec![Endpoint {
+            address: Address::Ip(Ipv4Addr::LOCALHOST.into()),
+            port: 8080,
+            priority: 0,
+            weight: 1,
+        }],
         registered: false,
         protocol: ServiceProtocol::Http1,
         tls: None,
         connect_timeout: Duration::from_secs(1),
         load_balancing: LoadBalancing::default(),
+        session_affinity: None,
         health_check: None,
         breaker: Breaker::default(),
         retry_budget: None,
@@ -47,8 +53,18 @@ pub(crate) fn service(text: &str) -> Service {
     }
 }
 
+/// How services of [`every_rule`] keep sessions, by their names.
+pub(crate) fn every_affinity() -> Vec<(Name, SessionAffinity)> {
+    let cookie = |ttl| SessionAffinity::Cookie { name: "sid".into(), ttl, path: "/".into() };
+    vec![
+        (name("checkout"), cookie(Some(Duration::from_secs(365 * 24 * 3600)))),
+        (name("full"), cookie(None)),
+        (name("resolved"), SessionAffinity::Header("x-session".into())),
+    ]
+}
+
 fn balanced(policy: Policy) -> LoadBalancing {
-    LoadBalancing { policy, panic_threshold: Some(0) }
+    LoadBalancing { policy, panic_threshold: Some(0), overprovisioning_factor: Some(1000) }
 }
 
 /// All that can be hashed.
@@ -68,11 +84,11 @@ fn every_hash() -> Hashing {
 
 /// Services that together use every setting.
 pub(crate) fn every_service() -> Vec<Service> {
-    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 80, weight: 128 };
+    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 80, priority: 0, weight: 128 };
     let full = Service {
         endpoints: vec![
-            Endpoint { address: Address::Ip(Ipv6Addr::LOCALHOST.into()), port: 65535, weight: 128 },
-            Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 1, weight: 1 },
+            Endpoint { address: Address::Ip(Ipv6Addr::LOCALHOST.into()), port: 65535, priority: 0, weight: 128 },
+            Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 1, priority: 15, weight: 1 },
         ],
         protocol: ServiceProtocol::Http2,
         connect_timeout: Duration::from_millis(1),
@@ -150,7 +166,7 @@ pub(crate) fn every_service() -> Vec<Service> {
 
 /// Services that together use every setting of TLS; `files` and `pem` have to be there.
 pub(crate) fn every_tls(files: &TlsFiles, pem: &str) -> Vec<Service> {
-    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 443, weight: 1 };
+    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 443, priority: 0, weight: 1 };
     let held = |authorities, peers| Verification::Required { authorities, peers };
     let tls =
         |verification| ServiceTls { sni: None, verification, client_certificate: None, min_version: TlsVersion::V1_2 };

@@ -25,7 +25,7 @@ use chancery_control_plane::{
         route::{Action, Forward, PathMatch, PathRewrite, Rewrite, Route},
         service::{Service, ServiceProtocol},
     },
-    translate::{self, rate_limit, route::Limits},
+    translate::{self, rate_limit, route::References},
 };
 use chancery_proto::{
     Message, any,
@@ -49,8 +49,8 @@ use proptest::{collection, prelude::*, sample, strategy::ValueTree, test_runner:
 
 use crate::{
     catalog::{
-        every_limit, every_limiter, every_rule, every_service, every_tls, forward, name, respond, route, route_named,
-        rule, service,
+        every_affinity, every_limit, every_limiter, every_rule, every_service, every_tls, forward, name, respond,
+        route, route_named, rule, service,
     },
     envoy::Envoy,
 };
@@ -69,7 +69,10 @@ fn everything_that_is_translated() {
 /// A bootstrap with all that can be translated, for a fleet that has a limiter.
 fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
     let limits = every_limit();
-    let limits: Limits<'_> = limits.iter().map(|limit| (&limit.name, limit)).collect();
+    let limits = limits.iter().map(|limit| (&limit.name, limit)).collect();
+    let affinities = every_affinity();
+    let affinities = affinities.iter().map(|(service, affinity)| (service, affinity)).collect();
+    let references = References { limits, affinities };
     let route = Route { rules: every_rule(), ..route("everything") };
     let also = Route { rules: vec![rule(PathMatch::Prefix("/api".into()), respond("also"))], ..route_named("also") };
 
@@ -86,7 +89,8 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 route_delivery: RouteDelivery::PerHost,
             };
             let hosts = route.hosts.iter().map(|host| {
-                translate::route::virtual_host(&listener_name, host, [&route, &also], &limits, fleet).encode_to_vec()
+                translate::route::virtual_host(&listener_name, host, [&route, &also], &references, fleet)
+                    .encode_to_vec()
             });
             let hosts: Vec<_> = hosts.collect();
             let hosts = hosts.iter().map(Vec::as_slice);
@@ -251,7 +255,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
     let hosts: Vec<VirtualHost> = route
         .hosts
         .iter()
-        .map(|host| translate::route::virtual_host(&listener.name, host, [route], &Limits::new(), &fleet))
+        .map(|host| translate::route::virtual_host(&listener.name, host, [route], &References::default(), &fleet))
         .collect();
     let configuration = RouteConfiguration { virtual_hosts: hosts, ..RouteConfiguration::default() };
     let clusters = vec![translate::cluster::cluster(&service("checkout"))];

@@ -112,6 +112,7 @@ pub(in crate::model) fn service(text: &str) -> Resource {
         tls: None,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::default(),
+        session_affinity: None,
         health_check: None,
         breaker: Breaker::default(),
         retry_budget: None,

@@ -30,6 +30,7 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         tls,
         connect_timeout,
         load_balancing,
+        session_affinity: affinity,
         health_check: check,
         breaker,
         retry_budget: budget,
@@ -63,6 +64,8 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
     };
     let load_balancing =
         self::load_balancing::load_balancing(load_balancing.as_ref(), &mut problems.at("loadBalancing"));
+    let affinity =
+        affinity.as_ref().map(|spec| self::load_balancing::session_affinity(spec, &mut problems.at("sessionAffinity")));
     let check = check.as_ref().map(|check| health_check(check, &mut problems.at("healthCheck")));
     let breaker = breaker.as_ref().map_or(Some(Breaker::default()), |breaker| {
         policy::breaker(breaker, budget.is_some(), &mut problems.at("breaker"))
@@ -84,6 +87,7 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         tls: all(tls)?,
         connect_timeout: connect_timeout?,
         load_balancing: load_balancing?,
+        session_affinity: all(affinity)?,
         health_check: all(check)?,
         breaker: breaker?,
         retry_budget: all(budget)?,
@@ -102,7 +106,7 @@ fn all<T>(given: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 fn endpoint(spec: &EndpointSpec, problems: &mut Problems) -> Option<Endpoint> {
-    let EndpointSpec { address, port, dns, weight } = spec;
+    let EndpointSpec { address, port, dns, priority, weight } = spec;
     let address = problems.at("address").ok(match dns {
         Some(true) => match address.parse::<IpAddr>() {
             Ok(_) => Err(format!("{} is an IP address; leave out dns: true", Quoted(address))),
@@ -110,7 +114,8 @@ fn endpoint(spec: &EndpointSpec, problems: &mut Problems) -> Option<Endpoint> {
         },
         None | Some(false) => ip_address(address).map(Address::Ip),
     });
-    Some(Endpoint { address: address?, port: *port, weight: weight.unwrap_or(1) })
+    let (priority, weight) = (priority.unwrap_or(0), weight.unwrap_or(1));
+    Some(Endpoint { address: address?, port: *port, priority, weight })
 }
 
 pub(super) fn ip_address(text: &str) -> Result<IpAddr, String> {

@@ -9,6 +9,8 @@ pub struct LoadBalancing {
     pub policy: Policy,
     /// Below which share of healthy endpoints all of them are used, 0 to 100; `None`: Envoy's default, 50.
     pub panic_threshold: Option<u32>,
+    /// How much of its load the healthy endpoints of a priority can take, in percent, at least 100; `None`: Envoy's default, 140.
+    pub overprovisioning_factor: Option<u32>,
 }
 
 /// By what an endpoint is chosen.
@@ -84,4 +86,20 @@ pub struct MadeCookie {
     pub ttl: Duration,
     /// For which paths of the host.
     pub path: String,
+}
+
+/// By what a client says which endpoint it had, and is sent there again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionAffinity {
+    /// A cookie that the proxy makes.
+    Cookie {
+        /// Its name.
+        name: String,
+        /// How long it is kept, whole seconds; `None`: while the browser is open.
+        ttl: Option<Duration>,
+        /// For which paths of the host.
+        path: String,
+    },
+    /// A header of responses, which the client sends back (name in lower case).
+    Header(String),
 }

@@ -33,6 +33,10 @@ pub struct LoadBalancingSettingsSpec {
     /// Below which share of healthy endpoints, in percent, all are used, healthy or not; 0 for never.
     #[schema(maximum = 100, default = 50)]
     pub panic_threshold: Option<u32>,
+    /// How much of its load the healthy endpoints of a priority are trusted to take, in percent: with 140, the next priority is used
+    /// when fewer than 71 in a hundred are healthy.
+    #[schema(minimum = 100, maximum = 1000, default = 140)]
+    pub overprovisioning_factor: Option<u32>,
 }
 
 /// By what an endpoint is chosen.
@@ -92,4 +96,29 @@ pub struct SlowStartSpec {
     /// The share of its weight that it begins with, in percent.
     #[schema(minimum = 1, maximum = 100, default = 10)]
     pub min_weight_percent: Option<u32>,
+}
+
+/// By what a client is known; exactly one of `cookie` and `header`. The value names the endpoint; whoever has none, or one whose
+/// endpoint is not there or not well, is sent where `loadBalancing` says.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionAffinitySpec {
+    /// A cookie that the proxy makes.
+    pub cookie: Option<SessionCookieSpec>,
+    /// A header that the proxy adds to responses, and that the client sends back.
+    #[schema(examples("x-session"))]
+    pub header: Option<String>,
+}
+
+/// A cookie that names an endpoint.
+#[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionCookieSpec {
+    /// Its name.
+    pub name: String,
+    /// How long a client keeps it, 1s to 8760h; while the browser is open if it is not given.
+    pub ttl: Option<DurationText>,
+    /// For which paths; `/` if it is not given.
+    #[schema(examples("/shop"))]
+    pub path: Option<String>,
 }

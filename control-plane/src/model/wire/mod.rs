@@ -31,7 +31,8 @@ pub use fleet::{
 };
 pub use listener::{ListenerProtocolSpec, ListenerSpec, RouteDeliverySpec, TlsFilesSpec};
 pub use load_balancing::{
-    HashCookieSpec, HashKeySpec, LoadBalancingPolicySpec, LoadBalancingSettingsSpec, LoadBalancingSpec, SlowStartSpec,
+    HashCookieSpec, HashKeySpec, LoadBalancingPolicySpec, LoadBalancingSettingsSpec, LoadBalancingSpec,
+    SessionAffinitySpec, SessionCookieSpec, SlowStartSpec,
 };
 pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
 pub use rate_limit::{

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{DurationText, LoadBalancingSpec, ServiceTlsSpec};
+use super::{DurationText, LoadBalancingSpec, ServiceTlsSpec, SessionAffinitySpec};
 
 /// An upstream: where it is, how it is spoken to, when it is left alone.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -24,6 +24,8 @@ pub struct ServiceSpec {
     pub connect_timeout: Option<DurationText>,
     /// How an endpoint is chosen; `round-robin` if it is not given.
     pub load_balancing: Option<LoadBalancingSpec>,
+    /// How requests of one client come to one endpoint for as long as that is well; they do not if it is not given.
+    pub session_affinity: Option<SessionAffinitySpec>,
     /// Active health checks; none if it is not given.
     pub health_check: Option<HealthCheckSpec>,
     /// Limits on what one proxy has open to the service, and when it leaves a single endpoint alone; the proxy's defaults
@@ -54,6 +56,9 @@ pub struct EndpointSpec {
     /// Whether the address is a host name that the proxy resolves, again and again.
     #[schema(default = false)]
     pub dns: Option<bool>,
+    /// When it is used: 0 always, 1 while too few of those with 0 are healthy, and so on.
+    #[schema(maximum = 15, default = 0)]
+    pub priority: Option<u32>,
     /// The share of the load relative to the other endpoints.
     #[schema(minimum = 1, maximum = 128, default = 1)]
     pub weight: Option<u32>,

@@ -109,7 +109,7 @@ mod tests {
 
     /// As Envoy reads it.
     fn shown(policy: Policy) -> Value {
-        let load_balancing = LoadBalancing { policy, panic_threshold: Some(20) };
+        let load_balancing = LoadBalancing { policy, panic_threshold: Some(20), ..LoadBalancing::default() };
         let cluster = cluster::cluster(&Service { load_balancing, ..service("checkout") });
         let cluster =
             json::decode(Type::of_url(type_url::CLUSTER).unwrap(), &cluster::encode_cluster(cluster)).unwrap();

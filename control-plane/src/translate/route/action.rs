@@ -21,7 +21,7 @@ use chancery_proto::{
 };
 
 use super::{
-    Limits,
+    References,
     rewrite::{Replacement, replace_matched},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     translate::{
         cors, fault,
         listener::STREAM_IDLE,
-        rate_limit,
+        rate_limit, session,
         value::{duration, number, percent, regex},
     },
 };
@@ -41,11 +41,11 @@ use crate::{
 const OTHER_HOST_DRAWS: i64 = 5;
 
 /// Forwarding to services.
-pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
+pub(super) fn forward(forward: &Forward, path: &PathMatch, references: &References<'_>, fleet: &Fleet) -> RouteAction {
     let Forward { to, rewrite, mirror, cors: _, fault: _, timeout, retry, rate_limits: _ } = forward;
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
-        cluster_specifier: Some(cluster_specifier(to)),
+        cluster_specifier: Some(cluster_specifier(to, references)),
         host_rewrite_specifier: rewrite.host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
         request_mirror_policies: mirror.iter().map(mirror_policy).collect(),
         timeout: Some(duration(timeout)),
@@ -76,11 +76,16 @@ fn template_rewrite(template: &str) -> TypedExtensionConfig {
 }
 
 /// What the filters, by their names, are to know about a rule.
-pub(super) fn per_filter(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<String, Any> {
-    let limits: Vec<_> = forward.rate_limits.iter().filter_map(|limit| limits.get(limit).copied()).collect();
+pub(super) fn per_filter(forward: &Forward, references: &References<'_>) -> BTreeMap<String, Any> {
+    let limits = forward.rate_limits.iter().filter_map(|limit| references.limits.get(limit).copied());
+    let limits: Vec<_> = limits.collect();
     let mut filters = rate_limit::per_route(&limits);
     filters.extend(forward.cors.as_deref().map(cors::per_route));
     filters.extend(forward.fault.as_ref().map(fault::per_route));
+    // Of several services, each has its own beside its weight.
+    if let [only] = &forward.to[..] {
+        filters.extend(session_of(only, references));
+    }
     filters
 }
 
@@ -89,13 +94,18 @@ fn idle_timeout(timeout: Duration) -> Option<Duration> {
     (timeout > STREAM_IDLE).then_some(timeout)
 }
 
-fn cluster_specifier(to: &[Target]) -> ClusterSpecifier {
+fn session_of(target: &Target, references: &References<'_>) -> Option<(String, Any)> {
+    references.affinities.get(&target.service).map(|affinity| session::per_route(affinity))
+}
+
+fn cluster_specifier(to: &[Target], references: &References<'_>) -> ClusterSpecifier {
     if let [Target { service, weight: _ }] = to {
         return ClusterSpecifier::Cluster(service.to_string());
     }
     let weighted = |target: &Target| ClusterWeight {
         name: target.service.to_string(),
         weight: Some(number(target.weight)),
+        typed_per_filter_config: session_of(target, references).into_iter().collect(),
         ..ClusterWeight::default()
     };
     ClusterSpecifier::WeightedClusters(WeightedCluster {

@@ -1,14 +1,14 @@
-//! What a service's spec says of how an endpoint is chosen.
+//! What a service's spec says of how an endpoint is chosen, the first time and again.
 
 use std::time::Duration;
 
 use crate::model::{
     parse::{path, text},
     problem::{Problems, Quoted},
-    service::{HashKey, HashOf, Hashing, LoadBalancing, MadeCookie, Policy, SlowStart},
+    service::{HashKey, HashOf, Hashing, LoadBalancing, MadeCookie, Policy, SessionAffinity, SlowStart},
     wire::{
-        HashCookieSpec, HashKeySpec, LoadBalancingPolicySpec, LoadBalancingSettingsSpec, LoadBalancingSpec,
-        SlowStartSpec,
+        DurationText, HashCookieSpec, HashKeySpec, LoadBalancingPolicySpec, LoadBalancingSettingsSpec,
+        LoadBalancingSpec, SessionAffinitySpec, SessionCookieSpec, SlowStartSpec,
     },
 };
 
@@ -22,7 +22,14 @@ pub(super) fn load_balancing(spec: Option<&LoadBalancingSpec>, problems: &mut Pr
         Some(LoadBalancingSpec::Policy(policy)) => of_policy(Some(*policy)),
         Some(LoadBalancingSpec::Settings(settings)) => settings.clone(),
     };
-    let LoadBalancingSettingsSpec { policy, hash, hash_balance_factor, slow_start, panic_threshold } = &spec;
+    let LoadBalancingSettingsSpec {
+        policy,
+        hash,
+        hash_balance_factor,
+        slow_start,
+        panic_threshold,
+        overprovisioning_factor,
+    } = &spec;
     let policy = policy.unwrap_or(LoadBalancingPolicySpec::RoundRobin);
     let hashes = matches!(policy, LoadBalancingPolicySpec::RingHash | LoadBalancingPolicySpec::Maglev);
     let starts_slowly = matches!(policy, LoadBalancingPolicySpec::RoundRobin | LoadBalancingPolicySpec::LeastRequest);
@@ -53,7 +60,7 @@ pub(super) fn load_balancing(spec: Option<&LoadBalancingSpec>, problems: &mut Pr
         LoadBalancingPolicySpec::RingHash => Policy::RingHash(hashing?),
         LoadBalancingPolicySpec::Maglev => Policy::Maglev(hashing?),
     };
-    Some(LoadBalancing { policy, panic_threshold: *panic_threshold })
+    Some(LoadBalancing { policy, panic_threshold: *panic_threshold, overprovisioning_factor: *overprovisioning_factor })
 }
 
 fn parse_slow_start(spec: &SlowStartSpec, problems: &mut Problems) -> Option<SlowStart> {
@@ -88,27 +95,48 @@ fn hash_cookie(spec: &HashCookieSpec, problems: &mut Problems) -> Option<HashOf>
         problems.at("path").report("goes with ttl only");
     }
     let name = problems.at("name").ok(text::cookie_name(name));
-    let path = match path {
-        None => Some("/".to_owned()),
-        Some(path) => problems.at("path").ok(cookie_path(path)),
-    };
+    let path = cookie_path(path.as_ref(), &mut problems.at("path"));
     let Some(ttl) = ttl else { return Some(HashOf::Cookie { name: name?, made: None }) };
-    let ttl = problems.at("ttl").ok(text::duration(ttl, YEAR).and_then(whole_seconds));
+    let ttl = problems.at("ttl").ok(cookie_age(ttl));
     Some(HashOf::Cookie { name: name?, made: Some(MadeCookie { ttl: ttl?, path: path? }) })
 }
 
+pub(super) fn session_affinity(spec: &SessionAffinitySpec, problems: &mut Problems) -> Option<SessionAffinity> {
+    let SessionAffinitySpec { cookie, header } = spec;
+    let mut given: Vec<Option<SessionAffinity>> = Vec::new();
+    if let Some(spec) = cookie {
+        given.push(session_cookie(spec, &mut problems.at("cookie")));
+    }
+    if let Some(name) = header {
+        given.push(problems.at("header").ok(text::changeable_header_name(name)).map(SessionAffinity::Header));
+    }
+    problems.only_one(given, "cookie and header")
+}
+
+fn session_cookie(spec: &SessionCookieSpec, problems: &mut Problems) -> Option<SessionAffinity> {
+    let SessionCookieSpec { name, ttl, path } = spec;
+    let name = problems.at("name").ok(text::cookie_name(name));
+    let ttl = super::all(ttl.as_ref().map(|ttl| problems.at("ttl").ok(cookie_age(ttl))));
+    let path = cookie_path(path.as_ref(), &mut problems.at("path"));
+    Some(SessionAffinity::Cookie { name: name?, ttl: ttl?, path: path? })
+}
+
 /// Ages of cookies have no fractions.
-fn whole_seconds(time: Duration) -> Result<Duration, String> {
-    match time.subsec_nanos() {
-        0 => Ok(time),
+fn cookie_age(text: &DurationText) -> Result<Duration, String> {
+    let age = text::duration(text, YEAR)?;
+    match age.subsec_nanos() {
+        0 => Ok(age),
         _ => Err("must be whole seconds".to_owned()),
     }
 }
 
-fn cookie_path(text: &str) -> Result<String, String> {
-    let path = path::plain(text)?;
-    match path.contains(';') {
-        true => Err(format!("{} holds a ;, where an attribute of a cookie ends", Quoted(text))),
-        false => Ok(path),
+/// All paths unless it is said.
+fn cookie_path(given: Option<&String>, problems: &mut Problems) -> Option<String> {
+    let Some(text) = given else { return Some("/".to_owned()) };
+    let path = problems.ok(path::plain(text))?;
+    if path.contains(';') {
+        problems.report(format!("{} holds a ;, where an attribute of a cookie ends", Quoted(text)));
+        return None;
     }
+    Some(path)
 }
