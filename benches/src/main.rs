@@ -50,6 +50,8 @@ enum Part {
     Load { load: String },
     /// The upstream of `sidecar`, or the bare proxy that it compares ours with
     ServeHttp(sidecar::Server),
+    /// A server that `xds-fleet` compares ours with
+    ServeXds(xds_fleet::FloorServer),
     /// The load of `sidecar`, as it starts it itself
     #[command(hide = true)]
     LoadHttp { load: String },
@@ -74,6 +76,7 @@ fn main() -> Result<()> {
         Part::Sidecar(options) => with_runtime(sidecar::run(&options, &out)),
         Part::XdsFleet(options) => with_runtime(xds_fleet::run(&options, &out)),
         Part::XdsFaults(options) => with_runtime(xds_faults::run(&options, &out)),
+        Part::ServeXds(options) => with_runtime(xds_fleet::serve(&options)),
         Part::Ratelimit(options) => with_runtime(ratelimit::run(&options, &out)),
     }
 }

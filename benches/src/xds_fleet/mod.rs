@@ -1,13 +1,14 @@
 //! `xds-fleet`: thousands of proxies on one server, over mTLS, each with a connection, a certificate and a stream of its own.
 //!
 //! The proxies are scripts that ask as Envoy does and apply nothing; they share the machine with the server, so
-//! times include theirs. Memory is the server's resident set, CPU the server's alone. Where there is Go, go-control-plane
-//! serves the same resources to the same scripts in the same run.
+//! times include theirs. Memory is the server's resident set, CPU the server's alone. The same resources are served to the same
+//! scripts, in the same run, by a bare service on tonic (`floor.rs`) and, where there is Go, by go-control-plane.
 //!
-//! Per server and size of the fleet: connections without a stream (the *floor*: what TLS and HTTP/2 keep), then the streams
+//! Per server and size of the fleet: connections without a stream (what TLS and HTTP/2 keep), then the streams
 //! and all they ask for; changes of one endpoint, one after the other; then the server is killed and the fleet comes
 //! back, once with nothing and once saying what it holds.
 
+mod floor;
 mod results;
 mod subject;
 
@@ -30,9 +31,10 @@ use chancery_e2e::{
 };
 use clap::Args;
 
+pub(crate) use self::floor::{Options as FloorServer, serve};
 use self::{
     results::{Measured, Report},
-    subject::{CHANGED, PeerCommand, Server, Subject, peer_program},
+    subject::{CHANGED, PeerCommand, Server, Subject, program},
 };
 use crate::{
     machine::Machine,
@@ -81,8 +83,10 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
     let most = proxies.iter().max().copied().context("no size of a fleet is given")?;
     ensure!(*services > 0 && *changes > 0 && !proxies.contains(&0), "nothing to measure");
     allow_files(most + OTHER_FILES)?;
-    let peer = peer_program().filter(|_| !options.alone);
-    if peer.is_none() {
+    let mut others = vec![Subject::Floor];
+    if !options.alone && program(Subject::Snapshot).is_some() {
+        others.extend([Subject::Snapshot, Subject::Linear]);
+    } else {
         eprintln!("xds-fleet: WITHOUT go-control-plane: `scripts/setup bench` builds it where there is Go");
     }
     let (mut measured, mut gave_up) = (Vec::new(), Vec::new());
@@ -97,8 +101,8 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
         fs::write(&resources, catalog.encode())?;
         measured.push(measure(Subject::Chancery, &mut server, &fleet, &catalog, count, *changes).await?);
         drop(server);
-        for subject in [Subject::Snapshot, Subject::Linear] {
-            let Some(program) = peer.clone() else { continue };
+        for &subject in &others {
+            let program = program(subject).context("the program is gone")?;
             let mut server = Server::peer(PeerCommand {
                 program,
                 subject,

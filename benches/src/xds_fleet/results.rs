@@ -104,7 +104,8 @@ impl Report {
             aim("memory per stream beyond its connection, KB", 30.0, false, one.own_kb());
             aim("p99 of a change, ms", 1000.0, false, one.reach_ms[1]);
             aim("CPU per delivered change, µs", 20.0, false, one.cpu_per_delivery_us);
-            for peer in self.measured.iter().filter(|peer| peer.subject != one.subject && peer.proxies == one.proxies) {
+            let peers = self.measured.iter().filter(|peer| matches!(peer.subject, Subject::Snapshot | Subject::Linear));
+            for peer in peers.filter(|peer| peer.proxies == one.proxies) {
                 let wanted = if peer.subject == Subject::Snapshot { 3.0 } else { 1.0 };
                 let cpu = peer.cpu_per_delivery_us / one.cpu_per_delivery_us;
                 aim(&format!("{}: CPU per delivered change / ours", peer.subject), wanted, true, cpu);

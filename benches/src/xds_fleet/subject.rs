@@ -1,7 +1,7 @@
 //! The servers that are measured, each as a process of its own with the same catalog.
 
 use std::{
-    fmt, fs,
+    env, fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -31,6 +31,8 @@ pub(super) const CHANGED: &str = "s0";
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Subject {
     Chancery,
+    /// What a server on tonic costs that decides nothing.
+    Floor,
     Snapshot,
     Linear,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Chancery => "Chancery",
+            Self::Floor => "bare tonic",
             Self::Snapshot => "go-control-plane, snapshot cache",
             Self::Linear => "go-control-plane, linear cache",
         })
@@ -146,7 +149,11 @@ impl Peer {
 impl PeerCommand {
     async fn start(self, at: SocketAddr) -> Result<Peer> {
         let mut command = Command::new(&self.program);
-        command.args(["--cache", if self.subject == Subject::Linear { "linear" } else { "snapshot" }]);
+        match self.subject {
+            Subject::Linear => command.args(["--cache", "linear"]),
+            Subject::Snapshot => command.args(["--cache", "snapshot"]),
+            Subject::Chancery | Subject::Floor => command.arg("serve-xds"),
+        };
         command.args(["--xds-addr", &at.to_string()]);
         let Self { resources, authority, identity, .. } = &self;
         for (flag, file) in [
@@ -168,8 +175,12 @@ fn endpoint(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
 }
 
-/// Where `scripts/setup bench` leaves the peer.
-pub(super) fn peer_program() -> Option<PathBuf> {
-    let found = fs::canonicalize(".dev/go-control-plane/xds").ok();
-    found.filter(|program| program.is_file())
+/// The program that serves as `subject`, if it is there: the floor is in this one, the peer where `scripts/setup bench`
+/// leaves it.
+pub(super) fn program(subject: Subject) -> Option<PathBuf> {
+    let found = match subject {
+        Subject::Chancery | Subject::Floor => env::current_exe(),
+        Subject::Snapshot | Subject::Linear => fs::canonicalize(".dev/go-control-plane/xds"),
+    };
+    found.ok().filter(|program| program.is_file())
 }

@@ -19,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
@@ -118,6 +119,8 @@ pub struct Culprits {
     strangers: Credentials,
     /// What everybody asks for.
     script: Script,
+    /// What a liar says at first, for each type.
+    lies: Vec<[Bytes; 4]>,
 }
 
 impl Culprits {
@@ -132,6 +135,7 @@ impl Culprits {
             homeless: some(authority, "nowhere", 1)?,
             strangers: some(&other, "edge", 1)?,
             script: Script::cold(catalog, Envelope::edit),
+            lies: rounds::lies(),
         }))
     }
 

@@ -200,29 +200,16 @@ impl Culprits {
         let me = node(&id(number));
         talk(connection, async |requests| {
             let mut stream = Stream::open(requests.clone()).await?;
-            let invented = |what: &str| (0..LIES).map(move |name| format!("{what}-{name}")).collect::<Vec<_>>();
-            for (at, type_url) in TYPES.iter().enumerate() {
-                let about = |request: DeltaDiscoveryRequest| {
-                    framed(&DeltaDiscoveryRequest { type_url: (*type_url).to_owned(), ..request })
-                };
-                let held = invented("held").into_iter().map(|name| (name, "a-version-never-made".to_owned()));
-                stream.say(about(DeltaDiscoveryRequest {
-                    node: (at == 0).then(|| me.clone()),
-                    resource_names_subscribe: [vec!["*".to_owned()], invented("asked")].concat(),
-                    initial_resource_versions: held.collect(),
-                    ..DeltaDiscoveryRequest::default()
-                }))?;
-                let never_sent = |nonce: &str| Envelope {
-                    type_url: (*type_url).to_owned(),
-                    nonce: nonce.to_owned(),
-                    ..Envelope::default()
-                };
-                stream.say(acknowledge(&never_sent("18446744073709551616")))?;
-                stream.say(framed(&reject(&never_sent("no number"), "I never got it")))?;
-                stream.say(about(DeltaDiscoveryRequest {
-                    resource_names_unsubscribe: invented("never-asked"),
-                    ..DeltaDiscoveryRequest::default()
-                }))?;
+            for (at, [asked, then @ ..]) in self.lies.iter().enumerate() {
+                if at == 0 {
+                    let asked = DeltaDiscoveryRequest { node: Some(me.clone()), ..asked_and_held(TYPES[0]) };
+                    stream.say(framed(&asked))?;
+                } else {
+                    stream.say(asked.clone())?;
+                }
+                for request in then {
+                    stream.say(request.clone())?;
+                }
             }
             for _ in 0..TYPES.len() {
                 let message = stream.next(&record.received).await?.context("the server ended the stream")?;
@@ -246,6 +233,39 @@ impl Culprits {
         })
         .await
     }
+}
+
+/// What a liar says at first, for each type. Made once: the liar shares its cores with those who are not to feel it.
+pub(super) fn lies() -> Vec<[Bytes; 4]> {
+    let of_type = |type_url: &str| {
+        let never_sent =
+            |nonce: &str| Envelope { type_url: type_url.to_owned(), nonce: nonce.to_owned(), ..Envelope::default() };
+        [
+            framed(&asked_and_held(type_url)),
+            acknowledge(&never_sent("18446744073709551616")),
+            framed(&reject(&never_sent("no number"), "I never got it")),
+            framed(&DeltaDiscoveryRequest {
+                type_url: type_url.to_owned(),
+                resource_names_unsubscribe: invented("never-asked").collect(),
+                ..DeltaDiscoveryRequest::default()
+            }),
+        ]
+    };
+    TYPES.iter().map(|type_url| of_type(type_url)).collect()
+}
+
+/// Asks for everything and for what there is not, and says that it has what never was.
+fn asked_and_held(type_url: &str) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: type_url.to_owned(),
+        resource_names_subscribe: std::iter::once("*".to_owned()).chain(invented("asked")).collect(),
+        initial_resource_versions: invented("held").map(|name| (name, "a-version-never-made".to_owned())).collect(),
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
+fn invented(what: &str) -> impl Iterator<Item = String> {
+    (0..LIES).map(move |name| format!("{what}-{name}"))
 }
 
 /// Does something on a connection, and then drops it without a word.

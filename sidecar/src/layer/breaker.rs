@@ -15,7 +15,6 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -290,6 +289,35 @@ impl Ticket {
             None => {}
         }
     }
+
+    /// The endpoint is judged by what the try met: at once, or by what comes of the body.
+    ///
+    /// # Errors
+    /// That of `met`.
+    pub fn met<B: Body>(mut self, met: Result<Response<B>, Failed>) -> Result<Response<Watched<B>>, Failed> {
+        match met {
+            Ok(response) => {
+                self.took = Some(self.endpoints.clock.now().saturating_sub(self.began));
+                let (status, headers) = (response.status().as_u16(), response.headers());
+                let grpc = grpc::status(headers);
+                let undecided = status == 200 && grpc.is_none() && grpc::is_grpc(headers);
+                if !undecided {
+                    self.judge(Outcome::Response { status, grpc }, grpc::pushback(headers).after());
+                }
+                Ok(response.map(|body| {
+                    let mut watched = Watched { body, ticket: Some(self), undecided, began: false };
+                    if watched.body.is_end_stream() {
+                        watched.end();
+                    }
+                    watched
+                }))
+            }
+            Err(failed) => {
+                self.judge(failed.outcome(), None);
+                Err(failed)
+            }
+        }
+    }
 }
 
 impl Drop for Ticket {
@@ -304,38 +332,6 @@ impl Drop for Ticket {
         }
         if let Some(load) = state.loads.get_mut(&self.id) {
             load.pending = load.pending.saturating_sub(1);
-        }
-    }
-}
-
-/// Waits for the response to a try, and judges the endpoint by it.
-///
-/// # Errors
-/// Those of `response`.
-pub async fn watch<B: Body>(
-    mut ticket: Ticket,
-    response: impl Future<Output = Result<Response<B>, Failed>>,
-) -> Result<Response<Watched<B>>, Failed> {
-    match response.await {
-        Ok(response) => {
-            ticket.took = Some(ticket.endpoints.clock.now().saturating_sub(ticket.began));
-            let (status, headers) = (response.status().as_u16(), response.headers());
-            let grpc = grpc::status(headers);
-            let undecided = status == 200 && grpc.is_none() && grpc::is_grpc(headers);
-            if !undecided {
-                ticket.judge(Outcome::Response { status, grpc }, grpc::pushback(headers).after());
-            }
-            Ok(response.map(|body| {
-                let mut watched = Watched { body, ticket: Some(ticket), undecided, began: false };
-                if watched.body.is_end_stream() {
-                    watched.end();
-                }
-                watched
-            }))
-        }
-        Err(failed) => {
-            ticket.judge(failed.outcome(), None);
-            Err(failed)
         }
     }
 }

@@ -16,7 +16,10 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tower::Service;
 
-use super::{BoxFuture, Failed};
+use super::{
+    BoxFuture, Failed,
+    breaker::{Ticket, Watched},
+};
 
 /// A body in frames, which are all there.
 #[derive(Debug, Default)]
@@ -147,4 +150,12 @@ where
             answer.with
         })
     }
+}
+
+/// Waits for the response to a try.
+pub(crate) async fn watch<B: Body>(
+    ticket: Ticket,
+    response: impl Future<Output = Result<Response<B>, Failed>>,
+) -> Result<Response<Watched<B>>, Failed> {
+    ticket.met(response.await)
 }

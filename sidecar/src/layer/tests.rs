@@ -17,14 +17,14 @@ use proptest::prelude::*;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
 use super::{
-    breaker::{Endpoints, Host, Tried, Watched, watch},
+    breaker::{Endpoints, Host, Tried, Watched},
     concurrency::ConcurrencyLayer,
     deadline::DeadlineLayer,
     hedge::HedgeLayer,
     queue::{Limits, Queue, QueueLayer},
     replay::Replay,
     retry::RetryLayer,
-    testing::{Answer, Frames, Mock, answer},
+    testing::{Answer, Frames, Mock, answer, watch},
     *,
 };
 use crate::policy::{

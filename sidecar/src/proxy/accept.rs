@@ -185,7 +185,8 @@ impl Port {
             let Some((stream, address, place)) = accepted else { continue };
             self.end.open.send_modify(|open| *open += 1);
             let held = (Closing(self.end.open.clone()), place);
-            let (one, close) = (one(stream, address), self.end.close.clone());
+            // A future that another waits for is kept twice, unless it has a place of its own.
+            let (one, close) = (Box::pin(one(stream, address)), self.end.close.clone());
             connections.spawn(async move {
                 tokio::select! {
                     () = one => {}

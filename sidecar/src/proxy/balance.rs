@@ -18,7 +18,7 @@ use super::{
 use crate::{
     layer::{
         BoxError, BoxFuture, Failed,
-        breaker::{Tried, Watched, watch},
+        breaker::{Tried, Watched},
     },
     policy::deadline::Deadline,
 };
@@ -53,7 +53,9 @@ where
             let member = upstream.members.iter().find(|member| member.id == ticket.endpoint());
             let member = member.ok_or(Failed::NoEndpoint)?;
             let (span, pool) = (trace::tried(&mut request, &upstream, &member.at), member.pool.clone());
-            watch(ticket, trace::followed(span, async move { pool.send(request.map(boxed)).await })).await
+            // Nothing here takes a future as an argument: it would be kept twice.
+            let answer = pool.send(request.map(boxed)).await;
+            ticket.met(trace::followed(span, answer))
         })
     }
 }

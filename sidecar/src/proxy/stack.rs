@@ -7,7 +7,7 @@ mod upgrade;
 pub use inbound::{Inbound, InboundSettings, PEER};
 pub use outbound::Outbound;
 
-use std::{future::Future, sync::LazyLock, time::Duration};
+use std::{sync::LazyLock, time::Duration};
 
 use http::{HeaderMap, Response};
 use metrics::{Counter, Histogram};
@@ -52,32 +52,39 @@ impl Meters {
     }
 }
 
-/// The answer, whatever comes of it; counted, and followed to its end if there is a span for it.
-async fn answered(
+/// A request that is being answered.
+struct Arrived {
     clock: Clock,
+    began: Duration,
     direction: &'static str,
     grpc: bool,
     span: Option<Box<Open>>,
-    answer: impl Future<Output = Result<Response<Body>, Failure>>,
-) -> Response<Body> {
-    let began = clock.now();
-    let answer = answer.await;
-    let mut span = span;
-    let response = answer.unwrap_or_else(|failure| {
-        metrics::counter!(REFUSALS, "direction" => direction, "reason" => failure.reason()).increment(1);
-        tracing::debug!(direction, reason = failure.reason(), error = chancery_runtime::telemetry::chain(&failure));
-        if let Some(span) = &mut span {
-            span.explain(failure.reason());
+}
+
+impl Arrived {
+    fn new(clock: Clock, direction: &'static str, grpc: bool, span: Option<Box<Open>>) -> Self {
+        Self { clock, began: clock.now(), direction, grpc, span }
+    }
+
+    /// The answer, whatever came of it; counted, and followed to its end if there is a span for it.
+    fn answered(mut self, answer: Result<Response<Body>, Failure>) -> Response<Body> {
+        let direction = self.direction;
+        let response = answer.unwrap_or_else(|failure| {
+            metrics::counter!(REFUSALS, "direction" => direction, "reason" => failure.reason()).increment(1);
+            tracing::debug!(direction, reason = failure.reason(), error = chancery_runtime::telemetry::chain(&failure));
+            if let Some(span) = &mut self.span {
+                span.explain(failure.reason());
+            }
+            failure.answer(self.grpc)
+        });
+        let meters = Meters::of(direction);
+        let class = usize::from(response.status().as_u16() / 100).clamp(1, 5);
+        meters.requests[class - 1].increment(1);
+        meters.durations.record(elapsed(self.clock, self.began).as_secs_f64());
+        match self.span {
+            Some(span) => span.follow(response),
+            None => response,
         }
-        failure.answer(grpc)
-    });
-    let meters = Meters::of(direction);
-    let class = usize::from(response.status().as_u16() / 100).clamp(1, 5);
-    meters.requests[class - 1].increment(1);
-    meters.durations.record(elapsed(clock, began).as_secs_f64());
-    match span {
-        Some(span) => span.follow(response),
-        None => response,
     }
 }
 

@@ -7,12 +7,9 @@
 //! Where nothing is exported, no header is looked at and nothing is allocated. Where a trace is not recorded, its context is
 //! passed on, and no more.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
 use chancery_runtime::traces::{Arrived, Formats, Span, Traces};
@@ -121,11 +118,7 @@ pub fn tried<B>(request: &mut Request<B>, upstream: &Upstream, at: &Target) -> O
 ///
 /// # Errors
 /// Those of `answer`.
-pub async fn followed(
-    open: Option<Box<Open>>,
-    answer: impl Future<Output = Result<Response<Body>, Failed>>,
-) -> Result<Response<Body>, Failed> {
-    let answer = answer.await;
+pub fn followed(open: Option<Box<Open>>, answer: Result<Response<Body>, Failed>) -> Result<Response<Body>, Failed> {
     let Some(mut open) = open else { return answer };
     match answer {
         Ok(response) => Ok(open.follow(response)),

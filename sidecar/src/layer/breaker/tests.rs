@@ -5,7 +5,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::{
-    layer::testing::Frames,
+    layer::testing::{Frames, watch},
     policy::{deadline::Timeouts, endpoints},
 };
 

@@ -84,7 +84,8 @@ impl Connection {
                     let peer = Peer { address, identity: Some(stream.peer().clone()) };
                     // All that is offered there is HTTP.
                     let agreed = stream.protocol().is_some();
-                    self.carry(stream, peer, agreed, service).await;
+                    // Larger than what a connection in plaintext needs.
+                    Box::pin(self.carry(stream, peer, agreed, service)).await;
                 }
             }
         }
@@ -99,14 +100,14 @@ impl Connection {
         S::Future: Send,
     {
         match &self.carries {
-            Carries::All(opaque) => tunnelled(stream, &peer, opaque).await,
+            Carries::All(opaque) => Box::pin(tunnelled(stream, &peer, opaque)).await,
             Carries::Detected(opaque) if !is_http => match timeout(self.limits.first_request, detect(stream)).await {
-                Ok(Ok((Spoken::Opaque, stream))) => tunnelled(stream, &peer, opaque).await,
-                Ok(Ok((Spoken::Http, stream))) => self.serve(stream, service(&peer)).await,
+                Ok(Ok((Spoken::Opaque, stream))) => Box::pin(tunnelled(stream, &peer, opaque)).await,
+                Ok(Ok((Spoken::Http, stream))) => Box::pin(self.serve(stream, service(&peer))).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a connection ended before it said anything"),
                 Err(_) => slow(),
             },
-            _ => self.serve(stream, service(&peer)).await,
+            _ => Box::pin(self.serve(stream, service(&peer))).await,
         }
     }
 

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tower::{ServiceBuilder, ServiceExt as _};
 
-use super::{answered, is_grpc, upgrade};
+use super::{Arrived, is_grpc, upgrade};
 use crate::{
     config::snapshot::{Protocol, Target},
     layer::{Clock, Failed, concurrency::ConcurrencyLayer, deadline::DeadlineLayer},
@@ -106,7 +106,9 @@ impl Inbound {
         let grpc = is_grpc(request.headers());
         let scheme = if self.settings.anonymous { "http" } else { "https" };
         let span = trace::received(&self.base, "inbound", scheme, &mut request);
-        Ok(answered(self.base.clock, "inbound", grpc, span, self.answer(caller, request)).await)
+        let arrived = Arrived::new(self.base.clock, "inbound", grpc, span);
+        let answer = self.answer(caller, request).await;
+        Ok(arrived.answered(answer))
     }
 
     async fn answer(&self, caller: Caller, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {

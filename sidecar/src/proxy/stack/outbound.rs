@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tower::{ServiceBuilder, ServiceExt as _};
 
-use super::{answered, is_grpc, upgrade};
+use super::{Arrived, is_grpc, upgrade};
 use crate::{
     config::routes::{self, Action, Forward},
     layer::{
@@ -51,7 +51,9 @@ impl Outbound {
     pub async fn call(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let grpc = is_grpc(request.headers());
         let span = trace::received(&self.base, "outbound", "http", &mut request);
-        Ok(answered(self.clock(), "outbound", grpc, span, self.answer(request)).await)
+        let arrived = Arrived::new(self.clock(), "outbound", grpc, span);
+        let answer = self.answer(request).await;
+        Ok(arrived.answered(answer))
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {

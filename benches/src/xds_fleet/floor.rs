@@ -1,0 +1,261 @@
+//! The floor of `xds-fleet`: `chancery-bench serve-xds …`, an aggregated delta service on tonic and nothing else.
+//!
+//! It answers the first request for a type with all that there is of it, encoded beforehand, and sends a change of an endpoint to every
+//! stream: what a server on tonic costs before it keeps in mind who has asked for what, who has it, and what has to come first.
+
+use std::{
+    convert::Infallible,
+    fs,
+    future::IntoFuture as _,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use anyhow::{Context as _, Result};
+use axum::{Router, extract::RawQuery, routing::post};
+use bytes::{Buf as _, BufMut as _, Bytes};
+use chancery_proto::{
+    Message as _,
+    envoy::{
+        core::{address::Address, socket_address::PortSpecifier},
+        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+        endpoint::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
+    },
+    type_url,
+};
+use clap::Args;
+use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
+use http::{Request, Response, StatusCode};
+use tokio::{net::TcpListener, sync::watch};
+use tonic::{
+    Status, Streaming,
+    body::Body,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    server::{Grpc, NamedService, StreamingService},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+};
+
+/// What to serve, and how.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Where xDS is served
+    #[arg(long)]
+    xds_addr: SocketAddr,
+    /// Per type one encoded `DeltaDiscoveryResponse` with its length before it
+    #[arg(long)]
+    resources: PathBuf,
+    /// Who may connect
+    #[arg(long)]
+    client_ca: PathBuf,
+    #[arg(long)]
+    tls_cert: PathBuf,
+    #[arg(long)]
+    tls_key: PathBuf,
+}
+
+/// Serves until it is killed.
+pub(crate) async fn serve(options: &Options) -> Result<()> {
+    let (publish, state) = watch::channel(State::read(&fs::read(&options.resources)?)?);
+    let xds = TcpListener::bind(options.xds_addr).await?;
+    let control = TcpListener::bind(("127.0.0.1", 0)).await?;
+    println!(r#"{{"event":"ready","xds":"{}","control":"{}"}}"#, xds.local_addr()?, control.local_addr()?);
+    let publish = Arc::new(publish);
+    let edit = post(move |RawQuery(query): RawQuery| {
+        let edited = edit(&publish, &query.unwrap_or_default());
+        std::future::ready(edited.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string())))
+    });
+    let control = axum::serve(control, Router::new().route("/edit", edit)).into_future();
+    let identity = Identity::from_pem(fs::read(&options.tls_cert)?, fs::read(&options.tls_key)?);
+    let authority = Certificate::from_pem(fs::read(&options.client_ca)?);
+    let tls = ServerTlsConfig::new().identity(identity).client_ca_root(authority);
+    let incoming = TcpIncoming::from(xds).with_nodelay(Some(true));
+    let xds = Server::builder().tls_config(tls)?.add_service(Floor { state }).serve_with_incoming(incoming);
+    tokio::select! {
+        ended = xds => Ok(ended?),
+        ended = control => Ok(ended?),
+    }
+}
+
+/// Changes the port of a service's endpoint, as `name=…&port=…` says.
+fn edit(state: &watch::Sender<State>, query: &str) -> Result<()> {
+    let value = |key: &str| query.split('&').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
+    let (name, port) = (value("name").context("no name")?, value("port").context("no port")?.parse()?);
+    let next = state.borrow().moved(name, port)?;
+    state.send_replace(next);
+    Ok(())
+}
+
+/// What is served.
+#[derive(Clone)]
+struct State {
+    responses: Arc<[DeltaDiscoveryResponse]>,
+    /// The same, encoded.
+    encoded: Arc<[Bytes]>,
+    /// The last change of an endpoint.
+    change: Option<Bytes>,
+}
+
+impl State {
+    fn read(mut file: &[u8]) -> Result<Self> {
+        let mut responses = Vec::new();
+        while !file.is_empty() {
+            let (length, rest) = file.split_at_checked(4).context("cut off")?;
+            let length = usize::try_from(u32::from_be_bytes(length.try_into()?))?;
+            let (message, rest) = rest.split_at_checked(length).context("cut off")?;
+            responses
+                .push(DeltaDiscoveryResponse { nonce: "1".to_owned(), ..DeltaDiscoveryResponse::decode(message)? });
+            file = rest;
+        }
+        Ok(Self::new(responses, None))
+    }
+
+    fn new(responses: Vec<DeltaDiscoveryResponse>, change: Option<Bytes>) -> Self {
+        let encoded = responses.iter().map(|response| response.encode_to_vec().into()).collect();
+        Self { responses: responses.into(), encoded, change }
+    }
+
+    fn moved(&self, name: &str, to: u32) -> Result<Self> {
+        let mut responses = self.responses.to_vec();
+        let endpoints = responses.iter_mut().find(|response| response.type_url == type_url::ENDPOINT);
+        let endpoints = endpoints.context("no endpoints")?;
+        let changed = endpoints.resources.iter_mut().find(|resource| resource.name == name);
+        let changed = changed.with_context(|| format!("no endpoints of {name:?}"))?;
+        let any = changed.resource.as_mut().context("no content")?;
+        let mut assignment = ClusterLoadAssignment::decode(&*any.value)?;
+        *port_of(&mut assignment).context("no port")? = PortSpecifier::PortValue(to);
+        any.value = assignment.encode_to_vec().into();
+        changed.version = to.to_string();
+        let change = DeltaDiscoveryResponse {
+            type_url: type_url::ENDPOINT.to_owned(),
+            resources: vec![changed.clone()],
+            nonce: to.to_string(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        Ok(Self::new(responses, Some(change.encode_to_vec().into())))
+    }
+
+    fn all_of(&self, type_url: &str) -> Option<Bytes> {
+        let at = self.responses.iter().position(|response| response.type_url == type_url)?;
+        self.encoded.get(at).cloned()
+    }
+}
+
+fn port_of(assignment: &mut ClusterLoadAssignment) -> Option<&mut PortSpecifier> {
+    let endpoint = assignment.endpoints.first_mut()?.lb_endpoints.first_mut()?;
+    let Some(HostIdentifier::Endpoint(endpoint)) = &mut endpoint.host_identifier else { return None };
+    let Some(Address::SocketAddress(address)) = &mut endpoint.address.as_mut()?.address else { return None };
+    address.port_specifier.as_mut()
+}
+
+/// The service.
+#[derive(Clone)]
+struct Floor {
+    state: watch::Receiver<State>,
+}
+
+impl NamedService for Floor {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+impl tower::Service<Request<Body>> for Floor {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let floor = self.clone();
+        Box::pin(async move { Ok(Grpc::new(Encoded).streaming(floor, request).await) })
+    }
+}
+
+impl StreamingService<Bytes> for Floor {
+    type Response = Bytes;
+    type ResponseStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+    type Future = std::future::Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
+        let mut state = self.state.clone();
+        state.mark_unchanged();
+        let open = Open { requests: request.into_inner(), state, answered: Vec::new() };
+        let responses = stream::unfold(open, async |mut open| Some((open.next().await?, open)));
+        std::future::ready(Ok(tonic::Response::new(responses.boxed())))
+    }
+}
+
+/// A stream.
+struct Open {
+    requests: Streaming<Bytes>,
+    state: watch::Receiver<State>,
+    answered: Vec<String>,
+}
+
+impl Open {
+    /// What is sent next; nothing if the client has gone.
+    async fn next(&mut self) -> Option<Result<Bytes, Status>> {
+        loop {
+            tokio::select! {
+                request = self.requests.message() => {
+                    let request = match request {
+                        Ok(request) => DeltaDiscoveryRequest::decode(request?).ok()?,
+                        Err(status) => return Some(Err(status)),
+                    };
+                    if !self.answered.contains(&request.type_url) {
+                        let all = self.state.borrow().all_of(&request.type_url);
+                        self.answered.push(request.type_url);
+                        if let Some(all) = all {
+                            return Some(Ok(all));
+                        }
+                    }
+                }
+                changed = self.state.changed() => {
+                    changed.ok()?;
+                    return self.state.borrow_and_update().change.clone().map(Ok);
+                }
+            }
+        }
+    }
+}
+
+/// Messages as they are on the wire.
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
