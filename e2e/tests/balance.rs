@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use anyhow::{Context, Result, ensure};
 use chancery_e2e::{
     client::{Response, request},
-    document::{resource, route, service_with},
+    document::{listener, resource, route, service_with},
     over_both_protocols,
     scene::Scene,
     upstream::{HEALTH_PATH, Upstream},
@@ -13,6 +13,11 @@ use chancery_e2e::{
 };
 use http::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 
 /// A host of the routes here.
 const HOST: &str = "shop.example.com";
@@ -20,7 +25,7 @@ const HOST: &str = "shop.example.com";
 /// Requests after which chance has been everywhere it can come to.
 const MANY: usize = 60;
 
-over_both_protocols!(Delta in delta: what_requests_have_in_common_brings_them_to_one_endpoint, too_few_healthy_endpoints_are_no_reason_to_panic, clients_come_back_to_their_endpoint, others_wait_until_they_are_needed);
+over_both_protocols!(Delta in delta: what_requests_have_in_common_brings_them_to_one_endpoint, too_few_healthy_endpoints_are_no_reason_to_panic, clients_come_back_to_their_endpoint, others_wait_until_they_are_needed, who_is_well_is_found_in_every_way, both_sides_are_told_who_the_client_is);
 
 async fn start<const N: usize>(names: [&str; N]) -> Result<Vec<Upstream>> {
     let mut upstreams = Vec::new();
@@ -209,4 +214,106 @@ async fn others_wait_until_they_are_needed(scene: &Scene) -> Result<()> {
     only("second").await?;
     shop[0].answer_health_checks_with(200);
     only("first").await
+}
+
+async fn who_is_well_is_found_in_every_way(scene: &Scene) -> Result<()> {
+    let shop = start(["a", "b"]).await?;
+    let healthy =
+        async |wanted: u64| scene.envoy.wait_for_stat("cluster.shop.membership_healthy", |n| n == wanted).await;
+    let often = |mut check: Value| {
+        check["interval"] = "100ms".into();
+        check["unhealthyAfter"] = 1.into();
+        check["healthyAfter"] = 1.into();
+        json!({ "healthCheck": check })
+    };
+    shop[1].answer_health_checks_with(204);
+    balance(scene, &shop, often(json!({ "path": HEALTH_PATH })), json!("round-robin")).await?;
+    healthy(1).await?;
+    balance(scene, &shop, often(json!({ "path": HEALTH_PATH, "statuses": [204, 200] })), json!("round-robin")).await?;
+    healthy(2).await?;
+    // Nobody here knows gRPC's health service, and both take connections.
+    let mut grpc = often(json!({ "grpc": { "service": "shop.v1.Checkout" } }));
+    grpc["protocol"] = "http2".into();
+    balance(scene, &shop, grpc, json!("round-robin")).await?;
+    healthy(0).await?;
+    balance(scene, &shop, often(json!({ "tcp": true })), json!("round-robin")).await?;
+    healthy(2).await?;
+
+    // Every answer of one is a failure, but never so many in a row.
+    shop[0].answer_with(500);
+    let outliers = json!({
+        "consecutive5xx": 100_000, "failurePercent": 50, "minEndpoints": 2, "minRequests": 5,
+        "interval": "200ms", "ejectFor": "1h", "maxEjectedPercent": 50,
+    });
+    balance(scene, &shop, json!({ "outlierDetection": outliers }), json!("round-robin")).await?;
+    until("the failing one is out", PATIENCE, async || {
+        for _ in 0..20 {
+            let answer = scene.fetch(request(Method::GET, HOST, "/", &[])).await?;
+            ensure!(answer.status == 200, "{}", answer.status);
+        }
+        Ok(())
+    })
+    .await?;
+    assert_eq!(scene.envoy.stat("cluster.shop.outlier_detection.ejections_enforced_failure_percentage").await?, 1);
+    Ok(())
+}
+
+/// Answers each connection with what it began with, up to the end of a request's head.
+async fn repeat(listener: TcpListener) -> Result<()> {
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        let mut head = Vec::new();
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            let mut some = [0; 1024];
+            match timeout(PATIENCE, stream.read(&mut some)).await?? {
+                0 => break,
+                read => head.extend_from_slice(&some[..read]),
+            }
+        }
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", head.len());
+        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(&head).await?;
+    }
+}
+
+/// Sends this, and returns all that comes back.
+async fn exchange(to: SocketAddr, text: &str) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(to).await?;
+    stream.write_all(text.as_bytes()).await?;
+    let mut answer = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut answer)).await.context("it does not end")??;
+    Ok(answer)
+}
+
+async fn both_sides_are_told_who_the_client_is(scene: &Scene) -> Result<()> {
+    let upstream = TcpListener::bind("127.0.0.1:0").await?;
+    let at = upstream.local_addr()?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(repeat(upstream));
+    let mut web = listener("web", "edge", scene.web.port());
+    web["spec"]["proxyProtocol"] = true.into();
+    let rules = json!([{ "to": [{ "service": "shop" }] }]);
+    let shop = |version: &str| service_with("shop", &[at], json!({ "proxyProtocol": version }));
+    scene.api.apply_and_wait(&[web, shop("v1"), route("shop", HOST, &rules)]).await?;
+
+    let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
+    let from = |address: &str| format!("PROXY TCP4 {address} 198.51.100.1 4711 443\r\n{request}");
+    // The old listener may still take connections for a moment.
+    let answer = until("the listener believes who is in front", PATIENCE, async || {
+        let answer = String::from_utf8(exchange(scene.web, &from("203.0.113.7")).await?)?;
+        ensure!(answer.contains("x-forwarded-for: 203.0.113.7\r\n"), "{answer}");
+        Ok(answer)
+    })
+    .await?;
+    assert!(answer.contains("PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\nGET / HTTP/1.1\r\n"), "{answer}");
+    // No connection is used on behalf of another client.
+    let answer = String::from_utf8(exchange(scene.web, &from("203.0.113.8")).await?)?;
+    assert!(answer.contains("PROXY TCP4 203.0.113.8 "), "{answer}");
+    assert_eq!(exchange(scene.web, &request).await.unwrap_or_default(), b"", "who says nothing is not served");
+
+    scene.api.apply_and_wait(&[shop("v2")]).await?;
+    let answer = exchange(scene.web, &from("203.0.113.9")).await?;
+    let begins = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11".as_slice(), &[0, 12, 203, 0, 113, 9, 198, 51, 100, 1]].concat();
+    assert!(answer.windows(begins.len()).any(|part| part == begins), "{}", String::from_utf8_lossy(&answer));
+    Ok(())
 }

@@ -20,6 +20,7 @@ pub use envoy_types::pb::envoy::{
                 router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
                 stateful_session::v3 as stateful_session_filter,
             },
+            listener::proxy_protocol::v3 as proxy_protocol_filter,
             network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
         },
         http::stateful_session::{cookie::v3 as cookie_session, header::v3 as header_session},
@@ -30,7 +31,9 @@ pub use envoy_types::pb::envoy::{
         matching::common_inputs::network::v3 as matching_inputs,
         path::{r#match::uri_template::v3 as path_template_match, rewrite::uri_template::v3 as path_template_rewrite},
         retry::host::previous_hosts::v3 as previous_hosts,
-        transport_sockets::tls::v3 as tls,
+        transport_sockets::{
+            proxy_protocol::v3 as proxy_protocol_socket, raw_buffer::v3 as raw_buffer, tls::v3 as tls,
+        },
         upstreams::http::v3 as http_options,
     },
     r#type::{http::v3 as http_types, matcher::v3 as matcher, v3 as types},

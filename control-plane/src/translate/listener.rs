@@ -20,7 +20,8 @@ use chancery_proto::{
             },
             http_filter,
         },
-        listener::{Filter, FilterChain, Listener as EnvoyListener, filter},
+        listener::{Filter, FilterChain, Listener as EnvoyListener, ListenerFilter, filter, listener_filter},
+        proxy_protocol_filter::ProxyProtocol,
         router::Router,
         tls::{CommonTlsContext, DownstreamTlsContext},
     },
@@ -55,7 +56,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The listener of `fleet`, the fleet that `listener` names.
 pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
-    let Listener { name, fleet: _, address, port, protocol, route_delivery } = listener;
+    let Listener { name, fleet: _, address, port, proxy_protocol, protocol, route_delivery } = listener;
     let routes = route::route_configuration_name(name, *route_delivery);
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
@@ -73,6 +74,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         // Statistics go by name, not by address: the same on every proxy.
         stat_prefix: name.to_string(),
         per_connection_buffer_limit_bytes: Some(number(CONNECTION_BUFFER)),
+        listener_filters: proxy_protocol.then(proxy_protocol_filter).into_iter().collect(),
         filter_chains: vec![FilterChain {
             name: name.to_string(),
             filters: vec![connection_manager],
@@ -81,6 +83,15 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
             ..FilterChain::default()
         }],
         ..EnvoyListener::default()
+    }
+}
+
+/// Takes from the front of each connection who the client is; what stands there beside addresses is for nobody.
+fn proxy_protocol_filter() -> ListenerFilter {
+    ListenerFilter {
+        name: "envoy.filters.listener.proxy_protocol".to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(any::pack_typed(&ProxyProtocol::default()))),
+        ..ListenerFilter::default()
     }
 }
 

@@ -1,13 +1,12 @@
 //! What a fleet gets, and what an edit changes about it.
 //!
-//! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these routes send to;
-//! not the services of others. [`full`] is all of that. [`changes`] is the difference that some changed
-//! resources make, found by following the catalog's relations from just these resources: the work is
-//! that of the edit, however much else there is. Applying one after the other gives the same as translating anew.
+//! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these routes send to; not the services
+//! of others. [`full`] is all of that. [`changes`] is the difference that some changed resources make, found by following the
+//! catalog's relations from just these resources: the work is that of the edit, however much else there is. Applying one after
+//! the other gives the same as translating anew.
 //!
-//! Everything comes encoded, once, for every proxy and every stream. Routes come in the form for delta xDS, host by
-//! host; a cache for state-of-the-world xDS keeps the encoded hosts and joins them
-//! ([`route_configuration`](super::route::route_configuration)) whenever one of a listener's changed.
+//! Everything comes encoded, once, for every proxy and every stream. Routes come host by host, as delta xDS has them; a cache for
+//! state-of-the-world xDS joins them ([`route_configuration`](super::route::route_configuration)) whenever one changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -94,6 +94,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         address,
         port: 10000,
         protocol: ListenerProtocol::Http,
+        proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
     }
 }
@@ -109,6 +110,7 @@ pub(crate) fn service(text: &str) -> Service {
         registered: false,
         protocol: ServiceProtocol::Http1,
         tls: None,
+        proxy_protocol: None,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::default(),
         session_affinity: None,

@@ -19,8 +19,8 @@ use chancery_control_plane::model::{
     },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HashKey, HashOf, Hashing, HealthCheck,
-        Hedging, LoadBalancing, MadeCookie, OutlierDetection, Policy, RetryBudget, Service, ServiceProtocol,
-        ServiceTls, SessionAffinity, SlowStart,
+        Hedging, LoadBalancing, MadeCookie, OutlierDetection, Policy, Probe, ProxyProtocol, RetryBudget, Service,
+        ServiceProtocol, ServiceTls, SessionAffinity, SlowStart,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
 };
@@ -41,6 +41,7 @@ pub(crate) fn service(text: &str) -> Service {
         registered: false,
         protocol: ServiceProtocol::Http1,
         tls: None,
+        proxy_protocol: None,
         connect_timeout: Duration::from_secs(1),
         load_balancing: LoadBalancing::default(),
         session_affinity: None,
@@ -61,6 +62,12 @@ pub(crate) fn every_affinity() -> Vec<(Name, SessionAffinity)> {
         (name("full"), cookie(None)),
         (name("resolved"), SessionAffinity::Header("x-session".into())),
     ]
+}
+
+fn checked(text: &str, probe: Probe) -> Service {
+    let second = Duration::from_secs(1);
+    let check = HealthCheck { probe, interval: second, timeout: second, unhealthy_after: 1000, healthy_after: 1000 };
+    Service { health_check: Some(check), ..service(text) }
 }
 
 fn balanced(policy: Policy) -> LoadBalancing {
@@ -97,8 +104,11 @@ pub(crate) fn every_service() -> Vec<Service> {
             min_weight_percent: Some(1),
         }))),
         health_check: Some(HealthCheck {
-            path: "/healthz?deep=1".into(),
-            host: Some("internal.example.com".into()),
+            probe: Probe::Http {
+                path: "/healthz?deep=1".into(),
+                host: Some("internal.example.com".into()),
+                statuses: vec![100, 200, 599],
+            },
             interval: Duration::from_millis(1),
             timeout: Duration::from_millis(1),
             unhealthy_after: 1,
@@ -137,6 +147,9 @@ pub(crate) fn every_service() -> Vec<Service> {
             interval: Some(Duration::from_millis(1)),
             eject_for: Some(Duration::from_secs(3600)),
             max_ejected_percent: Some(100),
+            failure_percent: Some(1),
+            min_endpoints: Some(1),
+            min_requests: Some(1),
         }),
         ..service("full")
     };
@@ -148,6 +161,12 @@ pub(crate) fn every_service() -> Vec<Service> {
         Service { endpoints: vec![resolved("localhost")], ..service("resolved") },
         Service { load_balancing: balanced(Policy::RoundRobin(None)), ..service("in-turn") },
         Service { load_balancing: balanced(Policy::Random), ..service("random") },
+        Service { proxy_protocol: Some(ProxyProtocol::V1), ..checked("tcp", Probe::Tcp) },
+        Service {
+            protocol: ServiceProtocol::Http2,
+            ..checked("grpc", Probe::Grpc { service: Some("shop.v1.Checkout".into()) })
+        },
+        Service { protocol: ServiceProtocol::Http2, ..checked("grpc-whole", Probe::Grpc { service: None }) },
         Service { load_balancing: balanced(Policy::RingHash(every_hash())), ..service("ring") },
         Service { load_balancing: balanced(Policy::Maglev(every_hash())), ..service("table") },
         Service { outlier_detection: Some(OutlierDetection::default()), ..service("passive") },
@@ -190,6 +209,7 @@ pub(crate) fn every_tls(files: &TlsFiles, pem: &str) -> Vec<Service> {
         ),
         Service {
             protocol: ServiceProtocol::Http2,
+            proxy_protocol: Some(ProxyProtocol::V2),
             health_check: every_service().into_iter().find_map(|service| service.health_check),
             ..over(
                 "everything",

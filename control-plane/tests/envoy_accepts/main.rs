@@ -86,6 +86,7 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 address,
                 port,
                 protocol: protocol.clone(),
+                proxy_protocol: address.is_ipv6(),
                 route_delivery: RouteDelivery::PerHost,
             };
             let hosts = route.hosts.iter().map(|host| {
@@ -250,6 +251,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: 10000,
         protocol: ListenerProtocol::Http,
+        proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
     };
     let hosts: Vec<VirtualHost> = route

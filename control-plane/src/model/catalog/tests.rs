@@ -99,6 +99,7 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         address: address.parse().unwrap(),
         port,
         protocol: ListenerProtocol::Http,
+        proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
     }))
 }
@@ -110,6 +111,7 @@ pub(in crate::model) fn service(text: &str) -> Resource {
         registered: false,
         protocol: ServiceProtocol::Http1,
         tls: None,
+        proxy_protocol: None,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::default(),
         session_affinity: None,

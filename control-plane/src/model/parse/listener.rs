@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems) -> Option<Listener> {
-    let ListenerSpec { fleet, address, port, protocol, tls, route_delivery } = spec;
+    let ListenerSpec { fleet, address, port, protocol, proxy_protocol, tls, route_delivery } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
         None => Some(Ipv4Addr::UNSPECIFIED.into()),
@@ -38,7 +38,15 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         Some(RouteDeliverySpec::Whole) => RouteDelivery::Whole,
         Some(RouteDeliverySpec::PerHost) | None => RouteDelivery::PerHost,
     };
-    Some(Listener { name, fleet: fleet?, address: address?, port: *port, protocol: protocol?, route_delivery })
+    Some(Listener {
+        name,
+        fleet: fleet?,
+        address: address?,
+        port: *port,
+        proxy_protocol: proxy_protocol.unwrap_or(false),
+        protocol: protocol?,
+        route_delivery,
+    })
 }
 
 fn bind_address(text: &str) -> Result<IpAddr, String> {

@@ -44,11 +44,11 @@ pub use route::{
     BackoffSpec, HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec,
     RegexRewriteSpec, RespondSpec, RetryOnSpec, RetrySpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec,
 };
-pub use scalar::{DurationText, NameText};
+pub use scalar::{DurationText, NameText, StatusNumber};
 pub use schema::schema;
 pub use service::{
-    AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, HealthCheckSpec, HedgingSpec,
-    OutlierDetectionSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
+    AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, GrpcHealthCheckSpec, HealthCheckSpec,
+    HedgingSpec, OutlierDetectionSpec, ProxyProtocolSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};

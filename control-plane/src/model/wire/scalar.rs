@@ -1,4 +1,4 @@
-//! Texts with a meaning of their own, and what the schema says of them.
+//! Texts and numbers with a meaning of their own, and what the schema says of them.
 
 use std::borrow::Cow;
 
@@ -54,6 +54,28 @@ impl PartialSchema for DurationText {
 impl ToSchema for DurationText {
     fn name() -> Cow<'static, str> {
         "Duration".into()
+    }
+}
+
+/// The status of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StatusNumber(pub u16);
+
+impl PartialSchema for StatusNumber {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .description(Some("The status of an answer."))
+            .minimum(Some(100))
+            .maximum(Some(599))
+            .into()
+    }
+}
+
+impl ToSchema for StatusNumber {
+    fn name() -> Cow<'static, str> {
+        "StatusNumber".into()
     }
 }
 
