@@ -30,8 +30,8 @@ pub(crate) struct ExportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
     /// Files with YAML or JSON documents, folders of such files, or - for stdin
-    #[arg(value_name = "FILE|DIR|-")]
-    pub(crate) files: Vec<std::path::PathBuf>,
+    #[arg(required = true, value_name = "FILE|DIR|-")]
+    files: Vec<std::path::PathBuf>,
     #[command(flatten)]
     write: WriteArgs,
 }

@@ -59,6 +59,9 @@ struct RegisterArgs {
     /// Its port
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
+    /// When it is used: 0 always, 1 while too few of those with 0 are healthy, and so on
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=15))]
+    priority: u32,
     /// Its share of the load relative to the other endpoints
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=128))]
     weight: u32,
@@ -126,7 +129,7 @@ fn rows(endpoints: &[Value]) -> String {
 
 async fn register(args: RegisterArgs) -> Result<(), Failure> {
     let client = args.connection.client()?;
-    let RegisterArgs { service, id, address, port, weight, health, ttl, keep, connection: _ } = args;
+    let RegisterArgs { service, id, address, port, priority, weight, health, ttl, keep, connection: _ } = args;
     let id = match id {
         Some(id) => id,
         None => format!("{address}:{port}").parse().context("the address makes no id")?,
@@ -139,7 +142,11 @@ async fn register(args: RegisterArgs) -> Result<(), Failure> {
         HealthArg::Unhealthy => "unhealthy",
     };
     let ttl_text = format!("{}ms", ttl.as_millis());
-    let body = json!({ "address": address, "port": port, "weight": weight, "health": health, "ttl": ttl_text });
+    let mut body = json!({ "address": address, "port": port, "weight": weight, "health": health, "ttl": ttl_text });
+    // An older control plane does not know the field.
+    if priority > 0 {
+        body["priority"] = priority.into();
+    }
     // Before the first registration: a signal that comes with it must not leave it behind.
     let signals = if keep { Some(Signals::listen().context("cannot listen to signals")?) } else { None };
     put(&client, &path, &body).await?;

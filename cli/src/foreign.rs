@@ -106,9 +106,6 @@ struct EnvoyArgs {
 pub(crate) async fn import(command: ImportCommand) -> Result<(), Failure> {
     match command.source {
         Some(source) => print(source),
-        None if command.own.files.is_empty() => {
-            Err(Failure::Usage("import needs files, or openapi, gateway-api or envoy".to_owned()))
-        }
         None => archive::import(command.own).await,
     }
 }

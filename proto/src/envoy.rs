@@ -21,18 +21,26 @@ pub use envoy_types::pb::envoy::{
                 cors::v3 as cors, fault::v3 as fault_filter, jwt_authn::v3 as jwt_filter,
                 local_ratelimit::v3 as local_rate_limit_filter, rate_limit_quota::v3 as rate_limit_quota_filter,
                 ratelimit::v3 as rate_limit_filter, rbac::v3 as rbac_filter, router::v3 as router,
-                set_filter_state::v3 as set_filter_state_filter,
+                set_filter_state::v3 as set_filter_state_filter, stateful_session::v3 as stateful_session_filter,
             },
+            listener::proxy_protocol::v3 as proxy_protocol_filter,
             network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
+        },
+        http::stateful_session::{cookie::v3 as cookie_session, header::v3 as header_session},
+        load_balancing_policies::{
+            common::v3 as lb_common, least_request::v3 as lb_least_request, maglev::v3 as lb_maglev,
+            random::v3 as lb_random, ring_hash::v3 as lb_ring_hash, round_robin::v3 as lb_round_robin,
         },
         matching::common_inputs::network::v3 as matching_inputs,
         path::{r#match::uri_template::v3 as path_template_match, rewrite::uri_template::v3 as path_template_rewrite},
         rbac::principals::mtls_authenticated::v3 as mtls_authenticated,
         retry::host::previous_hosts::v3 as previous_hosts,
-        transport_sockets::tls::v3 as tls,
+        transport_sockets::{
+            proxy_protocol::v3 as proxy_protocol_socket, raw_buffer::v3 as raw_buffer, tls::v3 as tls,
+        },
         upstreams::http::v3 as http_options,
     },
-    r#type::{matcher::v3 as matcher, v3 as types},
+    r#type::{http::v3 as http_types, matcher::v3 as matcher, v3 as types},
 };
 
 /// What xDS shares with other systems than Envoy.

@@ -44,6 +44,8 @@ pub(super) struct EndpointView {
     address: IpAddr,
     /// Its port.
     port: u16,
+    /// When it is used: 0 always, 1 while too few of those with 0 are healthy, and so on.
+    priority: u32,
     /// Its share of the load.
     weight: u32,
     /// What it says of itself.
@@ -231,8 +233,8 @@ fn has_room<'a>(api: &Api, service: &Name, ids: impl Iterator<Item = &'a Endpoin
 
 impl From<Leased> for EndpointView {
     fn from(Leased { id, endpoint, ttl, remaining }: Leased) -> Self {
-        let RegisteredEndpoint { address, port, weight, health } = endpoint;
+        let RegisteredEndpoint { address, port, priority, weight, health } = endpoint;
         let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Self { id, address, port, weight, health, ttl_ms: millis(ttl), remaining_ms: millis(remaining) }
+        Self { id, address, port, priority, weight, health, ttl_ms: millis(ttl), remaining_ms: millis(remaining) }
     }
 }

@@ -41,6 +41,9 @@ pub struct RegisteredEndpoint {
     pub address: IpAddr,
     /// Its port, never zero.
     pub port: u16,
+    /// When it is used: while too few of those with a lower number are well.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: u32,
     /// Its share of the load relative to the other endpoints, 1 to 128.
     pub weight: u32,
     /// Whether it is to be used.
@@ -60,6 +63,12 @@ pub enum Health {
     /// It gets requests.
     #[default]
     Healthy,
+}
+
+/// What was stored before there were priorities stays what it was.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl RegisteredEndpoint {

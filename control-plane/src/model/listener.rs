@@ -15,6 +15,8 @@ pub struct Listener {
     pub address: IpAddr,
     /// The port to bind, never zero.
     pub port: u16,
+    /// Whether connections begin with who the client is, which whoever stands in front has to say.
+    pub proxy_protocol: bool,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
     /// In which pieces its routes travel to a proxy that takes them one host at a time.

@@ -4,8 +4,10 @@ use std::{net::IpAddr, time::Duration};
 
 use super::Name;
 
+pub mod load_balancing;
 pub mod tls;
 
+pub use load_balancing::{HashKey, HashOf, Hashing, LoadBalancing, MadeCookie, Policy, SessionAffinity, SlowStart};
 pub use tls::ServiceTls;
 
 /// A service, parsed.
@@ -21,10 +23,14 @@ pub struct Service {
     pub protocol: ServiceProtocol,
     /// How they are spoken to over TLS; `None`: in plaintext.
     pub tls: Option<ServiceTls>,
+    /// Whether connections begin with who the client is, and how; `None`: they do not.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How long a connection attempt may take.
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
     pub load_balancing: LoadBalancing,
+    /// How requests of one client come to one endpoint; they do not, by default.
+    pub session_affinity: Option<SessionAffinity>,
     /// Active health checks, none by default.
     pub health_check: Option<HealthCheck>,
     /// When requests, and single endpoints, are left alone.
@@ -58,6 +64,8 @@ pub struct Endpoint {
     pub address: Address,
     /// Its port, never zero.
     pub port: u16,
+    /// When it is used: while too few of those with a lower number are well, 0 by default.
+    pub priority: u32,
     /// Its share of the load relative to the other endpoints, 1 to 128, 1 by default.
     pub weight: u32,
 }
@@ -80,22 +88,11 @@ pub enum ServiceProtocol {
     Http2,
 }
 
-/// How an endpoint is chosen for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadBalancing {
-    /// In turn, by weight.
-    RoundRobin,
-    /// The less loaded of two drawn at random.
-    LeastRequest,
-}
-
-/// HTTP health checks made by every proxy.
+/// Health checks made by every proxy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
-    /// Path of the check, starting with `/`.
-    pub path: String,
-    /// `Host` of the check; the service's name by default.
-    pub host: Option<String>,
+    /// What is asked.
+    pub probe: Probe,
     /// Time between two checks.
     pub interval: Duration,
     /// How long an answer may take.
@@ -104,6 +101,36 @@ pub struct HealthCheck {
     pub unhealthy_after: u32,
     /// Successes in a row after which it is taken back.
     pub healthy_after: u32,
+}
+
+/// How a connection says on whose behalf it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Bytes.
+    V2,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// For a path, over HTTP.
+    Http {
+        /// The path, starting with `/`.
+        path: String,
+        /// The host; the service's name by default.
+        host: Option<String>,
+        /// The statuses that are healthy, 100 to 599, sorted, without duplicates; empty: 200.
+        statuses: Vec<u16>,
+    },
+    /// gRPC's own health service; needs HTTP/2.
+    Grpc {
+        /// Of which service it asks there; `None`: of the server as a whole.
+        service: Option<String>,
+    },
+    /// Whether a connection can be made, over TLS where that is spoken.
+    Tcp,
 }
 
 /// Limits on what one proxy has open to the service, and when it leaves a single endpoint alone; `None` leaves a value at the
@@ -187,4 +214,10 @@ pub struct OutlierDetection {
     pub eject_for: Option<Duration>,
     /// Share of endpoints that may be ejected, 0 to 100.
     pub max_ejected_percent: Option<u32>,
+    /// Share of failures between two sweeps that ejects, 1 to 100; `None`: no share does.
+    pub failure_percent: Option<u32>,
+    /// Endpoints with enough requests, for one to be compared with the others.
+    pub min_endpoints: Option<u32>,
+    /// Requests between two sweeps, for an endpoint to be compared with the others.
+    pub min_requests: Option<u32>,
 }

@@ -81,8 +81,13 @@ impl Scene {
 }
 
 fn registration(last: u8) -> LeaseAction {
-    let endpoint =
-        RegisteredEndpoint { address: [10, 0, 0, last].into(), port: 80, weight: 1, health: Health::Healthy };
+    let endpoint = RegisteredEndpoint {
+        address: [10, 0, 0, last].into(),
+        port: 80,
+        priority: 0,
+        weight: 1,
+        health: Health::Healthy,
+    };
     LeaseAction::Register { endpoint, ttl: LONG }
 }
 

@@ -9,7 +9,10 @@
 //! Values that the language of the users does not have follow Envoy's advice for edge proxies, or
 //! are explained where they stand.
 
+mod health;
+mod load_balancing;
 mod sidecar;
+mod socket;
 mod tls;
 
 use std::time::Duration;
@@ -18,16 +21,13 @@ use chancery_proto::{
     any,
     envoy::{
         cluster::{
-            CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlierDetection, UpstreamConnectionOptions,
+            CircuitBreakers, Cluster, UpstreamConnectionOptions,
             circuit_breakers::{Thresholds, thresholds::RetryBudget as EnvoyRetryBudget},
-            cluster::{
-                ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
-            },
+            cluster::{ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig},
         },
         core::{
-            HealthCheck as EnvoyHealthCheck, Http1ProtocolOptions, Http2ProtocolOptions,
-            HttpProtocolOptions as CommonHttpOptions, KeepaliveSettings, TcpKeepalive,
-            health_check::{HealthChecker, HttpHealthCheck},
+            Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions, KeepaliveSettings,
+            TcpKeepalive,
         },
         dns_cluster::DnsCluster,
         dns_lookup::DnsLookupFamily,
@@ -37,19 +37,16 @@ use chancery_proto::{
                 ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
             },
         },
-        types::{CodecClientType, Percent},
+        types::Percent,
     },
 };
 
 pub use self::sidecar::encode_cluster;
 use super::{
     endpoint,
-    tls::socket,
-    value::{ads, duration, flag, number},
+    value::{ads, duration, number},
 };
-use crate::model::service::{
-    Breaker, HealthCheck, LoadBalancing, OutlierDetection, RetryBudget, Service, ServiceProtocol,
-};
+use crate::model::service::{Breaker, RetryBudget, Service, ServiceProtocol};
 
 /// Under this key Envoy looks for the HTTP options of a cluster.
 pub(super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -75,19 +72,23 @@ pub fn cluster(service: &Service) -> Cluster {
         name: service.name.to_string(),
         connect_timeout: Some(duration(service.connect_timeout)),
         per_connection_buffer_limit_bytes: Some(number(CONNECTION_BUFFER)),
-        lb_policy: lb_policy(service.load_balancing).into(),
+        load_balancing_policy: load_balancing::policy(&service.load_balancing),
         typed_extension_protocol_options: std::iter::once((
             HTTP_OPTIONS.to_owned(),
             any::pack_typed(&http_options(service.protocol)),
         ))
         .collect(),
         circuit_breakers: circuit_breakers(&service.breaker, service.retry_budget.as_ref()),
-        outlier_detection: service.outlier_detection.as_ref().map(outlier_detection),
-        transport_socket: service.tls.as_ref().map(|tls| socket(any::pack_typed(&tls::context(tls, service)))),
-        health_checks: service.health_check.iter().map(|check| health_check(check, service)).collect(),
+        outlier_detection: service.outlier_detection.as_ref().map(health::outlier_detection),
+        transport_socket: socket::transport_socket(service),
+        health_checks: service.health_check.iter().map(|check| health::health_check(check, service)).collect(),
         // Whoever takes an endpoint out of a service wants no more requests there, healthy or not.
         ignore_health_on_host_removal: true,
         common_lb_config: Some(CommonLbConfig {
+            healthy_panic_threshold: service
+                .load_balancing
+                .panic_threshold
+                .map(|percent| Percent { value: percent.into() }),
             update_merge_window: Some(duration(MERGE_WINDOW)),
             // An endpoint that was never checked says nothing about how many are unhealthy.
             ignore_new_hosts_until_first_hc: service.health_check.is_some(),
@@ -129,13 +130,6 @@ pub(super) fn dns() -> DnsCluster {
         dns_min_refresh_rate: Some(duration(Duration::from_secs(1))),
         dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
         ..DnsCluster::default()
-    }
-}
-
-fn lb_policy(load_balancing: LoadBalancing) -> LbPolicy {
-    match load_balancing {
-        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
-        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
     }
 }
 
@@ -192,53 +186,11 @@ fn retry_budget(budget: &RetryBudget) -> EnvoyRetryBudget {
     }
 }
 
-fn outlier_detection(detection: &OutlierDetection) -> EnvoyOutlierDetection {
-    let OutlierDetection { consecutive_5xx, consecutive_gateway_failures, interval, eject_for, max_ejected_percent } =
-        detection;
-    EnvoyOutlierDetection {
-        consecutive_5xx: consecutive_5xx.map(number),
-        consecutive_gateway_failure: consecutive_gateway_failures.map(number),
-        // Envoy counts gateway failures but ejects for none of them unless it is told to.
-        enforcing_consecutive_gateway_failure: consecutive_gateway_failures.map(|_| number(100)),
-        interval: interval.map(duration),
-        base_ejection_time: eject_for.map(duration),
-        max_ejection_percent: max_ejected_percent.map(number),
-        // Otherwise Envoy's default of 10 % ejects nobody from a service with fewer than ten endpoints.
-        always_eject_one_host: Some(flag(*max_ejected_percent != Some(0))),
-        ..EnvoyOutlierDetection::default()
-    }
-}
-
-fn health_check(check: &HealthCheck, service: &Service) -> EnvoyHealthCheck {
-    let HealthCheck { path, host, interval, timeout, unhealthy_after, healthy_after } = check;
-    let codec = match service.protocol {
-        ServiceProtocol::Http1 => CodecClientType::Http1,
-        ServiceProtocol::Http2 => CodecClientType::Http2,
-    };
-    EnvoyHealthCheck {
-        interval: Some(duration(*interval)),
-        timeout: Some(duration(*timeout)),
-        unhealthy_threshold: Some(number(*unhealthy_after)),
-        healthy_threshold: Some(number(*healthy_after)),
-        // Envoy checks a service without traffic once a minute; the first request should find it known.
-        no_traffic_interval: Some(duration(*interval)),
-        // So that the proxies of a fleet do not all ask at once.
-        interval_jitter_percent: 10,
-        health_checker: Some(HealthChecker::HttpHealthCheck(HttpHealthCheck {
-            path: path.clone(),
-            host: host.clone().unwrap_or_else(|| service.name.to_string()),
-            codec_client_type: codec.into(),
-            ..HttpHealthCheck::default()
-        })),
-        ..EnvoyHealthCheck::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        model::service::{Address, Endpoint},
+        model::service::{Address, Endpoint, HealthCheck, LoadBalancing, OutlierDetection, Policy, Probe},
         translate::testing::{ip, service, snapshot, with_every_policy},
     };
 
@@ -256,11 +208,14 @@ mod tests {
     fn every_setting_has_its_place() {
         let checkout = Service {
             protocol: ServiceProtocol::Http2,
-            load_balancing: LoadBalancing::LeastRequest,
+            load_balancing: LoadBalancing { policy: Policy::LeastRequest(None), ..LoadBalancing::default() },
             connect_timeout: Duration::from_millis(250),
             health_check: Some(HealthCheck {
-                path: "/healthz".into(),
-                host: Some("internal.example.com".into()),
+                probe: Probe::Http {
+                    path: "/healthz".into(),
+                    host: Some("internal.example.com".into()),
+                    statuses: vec![200, 204],
+                },
                 interval: Duration::from_secs(5),
                 timeout: Duration::from_secs(1),
                 unhealthy_after: 3,
@@ -279,6 +234,9 @@ mod tests {
                 interval: Some(Duration::from_secs(2)),
                 eject_for: Some(Duration::from_secs(30)),
                 max_ejected_percent: Some(40),
+                failure_percent: Some(50),
+                min_endpoints: Some(2),
+                min_requests: Some(20),
             }),
             ..service("checkout")
         };
@@ -301,7 +259,8 @@ mod tests {
 
     #[test]
     fn a_name_to_resolve_makes_the_endpoints_inline() {
-        let resolved = Endpoint { address: Address::Dns("checkout.internal".into()), port: 8080, weight: 1 };
+        let resolved =
+            Endpoint { address: Address::Dns("checkout.internal".into()), port: 8080, priority: 0, weight: 1 };
         let checkout = Service { endpoints: vec![resolved, ip("10.0.0.1", 80)], ..service("checkout") };
         insta::assert_snapshot!(snapshot(&cluster(&checkout)));
         insta::assert_snapshot!(snapshot(&dns()));
@@ -311,11 +270,5 @@ mod tests {
     fn endpoints_do_not_change_a_discovered_cluster() {
         let more = Service { endpoints: vec![ip("10.0.0.1", 80), ip("10.0.0.2", 80)], ..service("checkout") };
         assert_eq!(cluster(&service("checkout")), cluster(&more));
-    }
-
-    #[test]
-    fn a_share_of_zero_ejects_nobody() {
-        let never = outlier_detection(&OutlierDetection { max_ejected_percent: Some(0), ..Default::default() });
-        assert_eq!(never.always_eject_one_host, Some(flag(false)));
     }
 }

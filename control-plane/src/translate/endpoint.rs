@@ -8,7 +8,7 @@
 //! message that are appended to others of its type add to its lists (Protocol Buffers, "Last One Wins"), so the assignment of a
 //! fleet is what the catalog says, then what is registered.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 use bytes::Bytes;
 use chancery_proto::{
@@ -17,7 +17,7 @@ use chancery_proto::{
         core::HealthStatus,
         endpoint::{
             ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
-            lb_endpoint::HostIdentifier,
+            cluster_load_assignment::Policy, lb_endpoint::HostIdentifier,
         },
     },
 };
@@ -33,25 +33,41 @@ pub fn is_discovered(service: &Service) -> bool {
     !service.uses_dns()
 }
 
-/// The endpoints of `service`, sorted, all in one locality.
+/// The endpoints of `service`, sorted, one locality for each priority.
 ///
 /// A service without endpoints has a locality without endpoints: its requests are answered with 503,
 /// where a missing resource would keep the cluster from getting ready.
+///
+/// Priorities are numbered anew without gaps, which other clients of xDS than Envoy refuse; only where endpoints register
+/// themselves there may be gaps for them to fill.
 pub fn load_assignment(service: &Service) -> ClusterLoadAssignment {
-    let mut endpoints: Vec<&Endpoint> = service.endpoints.iter().collect();
-    endpoints.sort();
+    let mut by_priority: BTreeMap<u32, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in &service.endpoints {
+        by_priority.entry(endpoint.priority).or_default().push(endpoint);
+    }
+    if by_priority.is_empty() {
+        by_priority.insert(0, Vec::new());
+    }
+    let locality = |(rank, (priority, mut endpoints)): (u32, (u32, Vec<&Endpoint>))| {
+        endpoints.sort();
+        let priority = if service.registered { priority } else { rank };
+        of_priority(priority, endpoints.into_iter().map(lb_endpoint))
+    };
+    let factor = service.load_balancing.overprovisioning_factor.map(number);
     ClusterLoadAssignment {
         cluster_name: service.name.to_string(),
-        endpoints: vec![LocalityLbEndpoints {
-            lb_endpoints: endpoints.into_iter().map(lb_endpoint).collect(),
-            ..LocalityLbEndpoints::default()
-        }],
+        endpoints: (0..).zip(by_priority).map(locality).collect(),
+        policy: factor.map(|factor| Policy { overprovisioning_factor: Some(factor), ..Policy::default() }),
         ..ClusterLoadAssignment::default()
     }
 }
 
+fn of_priority(priority: u32, endpoints: impl Iterator<Item = LbEndpoint>) -> LocalityLbEndpoints {
+    LocalityLbEndpoints { priority, lb_endpoints: endpoints.collect(), ..LocalityLbEndpoints::default() }
+}
+
 pub(super) fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
-    let Endpoint { address, port, weight } = endpoint;
+    let Endpoint { address, port, priority: _, weight } = endpoint;
     let host = match address {
         Address::Ip(ip) => ip.to_string(),
         Address::Dns(name) => name.clone(),
@@ -66,38 +82,42 @@ pub(super) fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
     }
 }
 
-/// What endpoints that registered themselves add to an encoded assignment: nothing without any, otherwise one more locality,
-/// sorted.
+/// What endpoints that registered themselves add to an encoded assignment: nothing without any, otherwise one more locality for
+/// each priority, sorted.
 ///
 /// One address and port is one endpoint for Envoy, whoever registered it: of several, the one that is best off counts.
 pub fn registered<'a>(endpoints: impl IntoIterator<Item = &'a RegisteredEndpoint>) -> Bytes {
     let mut distinct: BTreeMap<(IpAddr, u16), &RegisteredEndpoint> = BTreeMap::new();
     for endpoint in endpoints {
         let best = distinct.entry((endpoint.address, endpoint.port)).or_insert(endpoint);
-        if (best.health, best.weight) < (endpoint.health, endpoint.weight) {
+        let rank = |one: &RegisteredEndpoint| (one.health, Reverse(one.priority), one.weight);
+        if rank(best) < rank(endpoint) {
             *best = endpoint;
         }
     }
     if distinct.is_empty() {
         return Bytes::new();
     }
-    let locality = LocalityLbEndpoints {
-        lb_endpoints: distinct.into_values().map(registered_endpoint).collect(),
-        ..LocalityLbEndpoints::default()
-    };
-    let addition = ClusterLoadAssignment { endpoints: vec![locality], ..ClusterLoadAssignment::default() };
+    let mut by_priority: BTreeMap<u32, Vec<&RegisteredEndpoint>> = BTreeMap::new();
+    for endpoint in distinct.into_values() {
+        by_priority.entry(endpoint.priority).or_default().push(endpoint);
+    }
+    let localities = by_priority
+        .into_iter()
+        .map(|(priority, endpoints)| of_priority(priority, endpoints.into_iter().map(registered_endpoint)));
+    let addition = ClusterLoadAssignment { endpoints: localities.collect(), ..ClusterLoadAssignment::default() };
     addition.encode_to_vec().into()
 }
 
 fn registered_endpoint(endpoint: &RegisteredEndpoint) -> LbEndpoint {
-    let RegisteredEndpoint { address, port, weight, health } = endpoint;
+    let RegisteredEndpoint { address, port, priority, weight, health } = endpoint;
     let health = match health {
         Health::Healthy => HealthStatus::Healthy,
         Health::Degraded => HealthStatus::Degraded,
         Health::Draining => HealthStatus::Draining,
         Health::Unhealthy => HealthStatus::Unhealthy,
     };
-    let endpoint = Endpoint { address: Address::Ip(*address), port: *port, weight: *weight };
+    let endpoint = Endpoint { address: Address::Ip(*address), port: *port, priority: *priority, weight: *weight };
     LbEndpoint { health_status: health.into(), ..lb_endpoint(&endpoint) }
 }
 
@@ -106,7 +126,10 @@ mod tests {
     use chancery_proto::Message;
 
     use super::*;
-    use crate::translate::testing::{ip, service, snapshot};
+    use crate::{
+        model::service::LoadBalancing,
+        translate::testing::{ip, service, snapshot},
+    };
 
     #[test]
     fn endpoint_order_does_not_change_the_bytes() {
@@ -121,8 +144,35 @@ mod tests {
         insta::assert_snapshot!(snapshot(&load_assignment(&Service { endpoints, ..service("checkout") })));
     }
 
+    #[test]
+    fn priorities_have_no_gaps_unless_somebody_may_fill_them() {
+        let endpoints = vec![
+            Endpoint { priority: 7, ..ip("10.0.0.3", 80) },
+            Endpoint { priority: 2, ..ip("10.0.0.2", 80) },
+            ip("10.0.0.1", 80),
+        ];
+        let balanced = LoadBalancing { overprovisioning_factor: Some(200), ..LoadBalancing::default() };
+        let mut checkout = Service { endpoints, load_balancing: balanced, ..service("checkout") };
+        let priorities = |service: &Service| {
+            let localities = load_assignment(service).endpoints;
+            localities.iter().map(|one| (one.priority, one.lb_endpoints.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(priorities(&checkout), [(0, 1), (1, 1), (2, 1)]);
+        assert_eq!(load_assignment(&checkout).policy.unwrap().overprovisioning_factor, Some(number(200)));
+        checkout.registered = true;
+        assert_eq!(priorities(&checkout), [(0, 1), (2, 1), (7, 1)]);
+        let ones = [
+            RegisteredEndpoint { priority: 3, ..at("10.0.0.4", Health::Healthy) },
+            RegisteredEndpoint { priority: 1, ..at("10.0.0.5", Health::Healthy) },
+            RegisteredEndpoint { priority: 1, ..at("10.0.0.4", Health::Healthy) },
+        ];
+        let added = ClusterLoadAssignment::decode(registered(&ones)).expect("an assignment");
+        let added: Vec<_> = added.endpoints.iter().map(|one| (one.priority, one.lb_endpoints.len())).collect();
+        assert_eq!(added, [(1, 2)], "the more urgent of two that are one");
+    }
+
     fn at(address: &str, health: Health) -> RegisteredEndpoint {
-        RegisteredEndpoint { address: address.parse().expect("an address"), port: 80, weight: 1, health }
+        RegisteredEndpoint { address: address.parse().expect("an address"), port: 80, priority: 0, weight: 1, health }
     }
 
     #[test]

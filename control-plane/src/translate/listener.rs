@@ -21,7 +21,8 @@ use chancery_proto::{
                 ServerHeaderTransformation,
             },
         },
-        listener::{Filter, FilterChain, Listener as EnvoyListener, filter},
+        listener::{Filter, FilterChain, Listener as EnvoyListener, ListenerFilter, filter, listener_filter},
+        proxy_protocol_filter::ProxyProtocol,
         router::Router,
         tls::{CommonTlsContext, DownstreamTlsContext},
     },
@@ -30,7 +31,7 @@ use chancery_proto::{
 use super::{
     access, buffer, compression, cors, fault,
     filter::always,
-    jwt, local_rate_limit, rate_limit, route,
+    jwt, local_rate_limit, rate_limit, route, session,
     tls::{certificate, since, socket, validation},
     value::{ads, duration, flag, number, socket_address},
 };
@@ -53,6 +54,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         fleet: _,
         address,
         port,
+        proxy_protocol,
         protocol,
         route_delivery: _,
         timeouts: _,
@@ -76,6 +78,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         // Statistics go by name, not by address: the same on every proxy.
         stat_prefix: name.to_string(),
         per_connection_buffer_limit_bytes: Some(number(CONNECTION_BUFFER)),
+        listener_filters: proxy_protocol.then(proxy_protocol_filter).into_iter().collect(),
         filter_chains: vec![FilterChain {
             name: name.to_string(),
             filters: vec![connection_manager],
@@ -84,6 +87,15 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
             ..FilterChain::default()
         }],
         ..EnvoyListener::default()
+    }
+}
+
+/// Takes from the front of each connection who the client is; what stands there beside addresses is for nobody.
+fn proxy_protocol_filter() -> ListenerFilter {
+    ListenerFilter {
+        name: "envoy.filters.listener.proxy_protocol".to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(any::pack_typed(&ProxyProtocol::default()))),
+        ..ListenerFilter::default()
     }
 }
 
@@ -151,7 +163,7 @@ fn filters(listener: &Listener, fleet: &Fleet) -> Vec<HttpFilter> {
         .chain(limits)
         .chain([fault::filter(), buffer::filter()])
         .chain(compression)
-        .chain([router()])
+        .chain([session::filter(), router()])
         .collect()
 }
 

@@ -29,6 +29,7 @@ pub mod listener;
 mod local_rate_limit;
 pub mod rate_limit;
 pub mod route;
+mod session;
 pub mod snapshot;
 mod tls;
 pub(crate) mod value;

@@ -1,13 +1,12 @@
 //! What a fleet gets, and what an edit changes about it.
 //!
-//! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these routes send to;
-//! not the services of others. [`full`] is all of that. [`changes`] is the difference that some changed
-//! resources make, found by following the catalog's relations from just these resources: the work is
-//! that of the edit, however much else there is. Applying one after the other gives the same as translating anew.
+//! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these routes send to; not the services
+//! of others. [`full`] is all of that. [`changes`] is the difference that some changed resources make, found by following the
+//! catalog's relations from just these resources: the work is that of the edit, however much else there is. Applying one after
+//! the other gives the same as translating anew.
 //!
-//! Everything comes encoded, once, for every proxy and every stream. Routes come in the form for delta xDS, host by
-//! host; a cache for state-of-the-world xDS keeps the encoded hosts and joins them
-//! ([`route_configuration`](super::route::route_configuration)) whenever one of a listener's changed.
+//! Everything comes encoded, once, for every proxy and every stream. Routes come host by host, as delta xDS has them; a cache for
+//! state-of-the-world xDS joins them ([`route_configuration`](super::route::route_configuration)) whenever one changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +20,7 @@ use super::{
     cluster, endpoint,
     envoy_patch::{Misfit, merged},
     listener, rate_limit,
-    route::{self, Limits},
+    route::{self, References},
 };
 use crate::model::{
     Catalog, Key, Kind, Name,
@@ -192,6 +191,10 @@ pub fn changes(before: &Catalog, after: &Catalog, changed: &[Key]) -> BTreeMap<N
         for catalog in [before, after] {
             touch(key, catalog, &mut touched);
         }
+        let affinity = |catalog: &Catalog| catalog.service(&key.name).and_then(|one| one.session_affinity.clone());
+        if key.kind == Kind::Service && affinity(before) != affinity(after) {
+            touch_rules(after, after.routes_to(&key.name), &mut touched);
+        }
     }
     for (fleet, id) in touched {
         let old = Source::of(&id, before, &fleet);
@@ -252,13 +255,7 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
                 touched.extend(of_service(name).map(|id| (fleet.name.clone(), id)));
             }
         }
-        Kind::RateLimit => {
-            for route in catalog.routes_limited_by(name).filter_map(|route| catalog.route(route)) {
-                for place in &route.listeners {
-                    touched.extend(hosts_of(route, &place.listener).map(|id| (place.fleet.clone(), id)));
-                }
-            }
-        }
+        Kind::RateLimit => touch_rules(catalog, catalog.routes_limited_by(name), touched),
         Kind::EnvoyPatch => {
             let patch = catalog.envoy_patch(name);
             touched.extend(patch.and_then(|patch| Some((patch.fleet.clone(), ResourceId::of_patch(patch)?))));
@@ -272,6 +269,19 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
                 let ids = hosts.chain(services).chain([ResourceId::RouteConfiguration(listener.clone())]);
                 touched.extend(ids.map(|id| (place.fleet.clone(), id)));
             }
+        }
+    }
+}
+
+/// Adds the virtual hosts of `routes`.
+fn touch_rules<'a>(
+    catalog: &Catalog,
+    routes: impl Iterator<Item = &'a Name>,
+    touched: &mut BTreeSet<(Name, ResourceId)>,
+) {
+    for route in routes.filter_map(|route| catalog.route(route)) {
+        for place in &route.listeners {
+            touched.extend(hosts_of(route, &place.listener).map(|id| (place.fleet.clone(), id)));
         }
     }
 }
@@ -312,7 +322,7 @@ enum Source<'a> {
         listener: &'a Name,
         host: &'a HostPattern,
         claims: Vec<&'a Arc<Route>>,
-        limits: Limits<'a>,
+        references: References<'a>,
         fleet: &'a Fleet,
     },
     Added(&'a [u8]),
@@ -365,9 +375,8 @@ impl<'a> Source<'a> {
                 let (listener, fleet) = (&listener(name)?.name, catalog.fleet(fleet)?);
                 let claims = catalog.routes_claiming(listener, host).filter_map(|route| catalog.route(route));
                 let claims: Vec<_> = claims.collect();
-                let limits = claims.iter().flat_map(|route| route.rate_limits());
-                let limits = limits.filter_map(|limit| Some((limit, &**catalog.rate_limit(limit)?))).collect();
-                (!claims.is_empty()).then_some(Self::Claims { listener, host, claims, limits, fleet })
+                let references = References::of(claims.iter().map(|route| &***route), catalog);
+                (!claims.is_empty()).then_some(Self::Claims { listener, host, claims, references, fleet })
             }
             ResourceId::Added(_) => None,
         }
@@ -385,14 +394,13 @@ impl<'a> Source<'a> {
                 by_a == by_b && a.is_same(b)
             }
             (
-                Self::Claims { claims: a, limits: limits_of_a, fleet: in_a, .. },
-                Self::Claims { claims: b, limits: limits_of_b, fleet: in_b, .. },
+                Self::Claims { claims: a, references: of_a, fleet: in_a, .. },
+                Self::Claims { claims: b, references: of_b, fleet: in_b, .. },
             ) => {
                 in_a.default_timeout == in_b.default_timeout
                     && a.len() == b.len()
                     && a.iter().zip(b).all(|(a, b)| same_rules(a, b))
-                    // The rules being the same, so are the names of their limits.
-                    && limits_of_a.values().zip(limits_of_b.values()).all(|(a, b)| a.counts_as(b))
+                    && of_a.mean_the_same_as(of_b)
             }
             _ => false,
         }
@@ -418,9 +426,9 @@ impl<'a> Source<'a> {
                 let name = route::route_configuration_name(listener, RouteDelivery::Whole);
                 route::route_configuration(&name, [])
             }
-            Self::Claims { listener, host, claims, limits, fleet } => {
+            Self::Claims { listener, host, claims, references, fleet } => {
                 let claims = claims.iter().map(|&route| &**route);
-                route::encode_virtual_host(route::virtual_host(listener, host, claims, limits, fleet))
+                route::encode_virtual_host(route::virtual_host(listener, host, claims, references, fleet))
             }
             Self::Added(message) => Bytes::copy_from_slice(message),
             Self::Patched { of, type_url, patches } => {

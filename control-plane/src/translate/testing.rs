@@ -91,6 +91,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         address,
         port: 10000,
         protocol: ListenerProtocol::Http,
+        proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),
         compression: None,
@@ -100,7 +101,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
 }
 
 pub(crate) fn ip(address: &str, port: u16) -> Endpoint {
-    Endpoint { address: Address::Ip(address.parse().expect("an address")), port, weight: 1 }
+    Endpoint { address: Address::Ip(address.parse().expect("an address")), port, priority: 0, weight: 1 }
 }
 
 pub(crate) fn service(text: &str) -> Service {
@@ -110,8 +111,10 @@ pub(crate) fn service(text: &str) -> Service {
         registered: false,
         protocol: ServiceProtocol::Http1,
         tls: None,
+        proxy_protocol: None,
         connect_timeout: Duration::from_secs(5),
-        load_balancing: LoadBalancing::RoundRobin,
+        load_balancing: LoadBalancing::default(),
+        session_affinity: None,
         health_check: None,
         breaker: Breaker::default(),
         retry_budget: None,

@@ -24,8 +24,9 @@ use chancery_control_plane::model::{
         Redirect, Respond, Rewrite, Route, Rule, Target, Upgrade, ValueMatch,
     },
     service::{
-        AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HealthCheck, Hedging, LoadBalancing,
-        OutlierDetection, RetryBudget, Service, ServiceProtocol, ServiceTls,
+        AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HashKey, HashOf, Hashing, HealthCheck,
+        Hedging, LoadBalancing, MadeCookie, OutlierDetection, Policy, Probe, ProxyProtocol, RetryBudget, Service,
+        ServiceProtocol, ServiceTls, SessionAffinity, SlowStart,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
 };
@@ -37,12 +38,19 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn service(text: &str) -> Service {
     Service {
         name: name(text),
-        endpoints: vec![Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 8080, weight: 1 }],
+        endpoints: vec![Endpoint {
+            address: Address::Ip(Ipv4Addr::LOCALHOST.into()),
+            port: 8080,
+            priority: 0,
+            weight: 1,
+        }],
         registered: false,
         protocol: ServiceProtocol::Http1,
         tls: None,
+        proxy_protocol: None,
         connect_timeout: Duration::from_secs(1),
-        load_balancing: LoadBalancing::RoundRobin,
+        load_balancing: LoadBalancing::default(),
+        session_affinity: None,
         health_check: None,
         breaker: Breaker::default(),
         retry_budget: None,
@@ -52,20 +60,61 @@ pub(crate) fn service(text: &str) -> Service {
     }
 }
 
+/// How services of [`every_rule`] keep sessions, by their names.
+pub(crate) fn every_affinity() -> Vec<(Name, SessionAffinity)> {
+    let cookie = |ttl| SessionAffinity::Cookie { name: "sid".into(), ttl, path: "/".into() };
+    vec![
+        (name("checkout"), cookie(Some(Duration::from_secs(365 * 24 * 3600)))),
+        (name("full"), cookie(None)),
+        (name("resolved"), SessionAffinity::Header("x-session".into())),
+    ]
+}
+
+fn checked(text: &str, probe: Probe) -> Service {
+    let second = Duration::from_secs(1);
+    let check = HealthCheck { probe, interval: second, timeout: second, unhealthy_after: 1000, healthy_after: 1000 };
+    Service { health_check: Some(check), ..service(text) }
+}
+
+fn balanced(policy: Policy) -> LoadBalancing {
+    LoadBalancing { policy, panic_threshold: Some(0), overprovisioning_factor: Some(1000) }
+}
+
+/// All that can be hashed.
+fn every_hash() -> Hashing {
+    let cookie = |made| HashOf::Cookie { name: "sid".into(), made };
+    let made = MadeCookie { ttl: Duration::from_secs(365 * 24 * 3600), path: "/".into() };
+    let of = [
+        HashOf::Header("x-user".into()),
+        HashOf::Query("account".into()),
+        cookie(Some(made)),
+        cookie(None),
+        HashOf::RemoteAddress,
+    ];
+    let keys = of.into_iter().map(|of| HashKey { of, terminal: true }).collect();
+    Hashing { keys, balance_factor: Some(100) }
+}
+
 /// Services that together use every setting.
 pub(crate) fn every_service() -> Vec<Service> {
-    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 80, weight: 128 };
+    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 80, priority: 0, weight: 128 };
     let full = Service {
         endpoints: vec![
-            Endpoint { address: Address::Ip(Ipv6Addr::LOCALHOST.into()), port: 65535, weight: 128 },
-            Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 1, weight: 1 },
+            Endpoint { address: Address::Ip(Ipv6Addr::LOCALHOST.into()), port: 65535, priority: 0, weight: 128 },
+            Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 1, priority: 15, weight: 1 },
         ],
         protocol: ServiceProtocol::Http2,
         connect_timeout: Duration::from_millis(1),
-        load_balancing: LoadBalancing::LeastRequest,
+        load_balancing: balanced(Policy::LeastRequest(Some(SlowStart {
+            window: Duration::from_millis(1),
+            min_weight_percent: Some(1),
+        }))),
         health_check: Some(HealthCheck {
-            path: "/healthz?deep=1".into(),
-            host: Some("internal.example.com".into()),
+            probe: Probe::Http {
+                path: "/healthz?deep=1".into(),
+                host: Some("internal.example.com".into()),
+                statuses: vec![100, 200, 599],
+            },
             interval: Duration::from_millis(1),
             timeout: Duration::from_millis(1),
             unhealthy_after: 1,
@@ -104,6 +153,9 @@ pub(crate) fn every_service() -> Vec<Service> {
             interval: Some(Duration::from_millis(1)),
             eject_for: Some(Duration::from_secs(3600)),
             max_ejected_percent: Some(100),
+            failure_percent: Some(1),
+            min_endpoints: Some(1),
+            min_requests: Some(1),
         }),
         ..service("full")
     };
@@ -113,6 +165,16 @@ pub(crate) fn every_service() -> Vec<Service> {
         Service { endpoints: vec![], ..service("empty") },
         Service { name: name("mixed"), ..mixed },
         Service { endpoints: vec![resolved("localhost")], ..service("resolved") },
+        Service { load_balancing: balanced(Policy::RoundRobin(None)), ..service("in-turn") },
+        Service { load_balancing: balanced(Policy::Random), ..service("random") },
+        Service { proxy_protocol: Some(ProxyProtocol::V1), ..checked("tcp", Probe::Tcp) },
+        Service {
+            protocol: ServiceProtocol::Http2,
+            ..checked("grpc", Probe::Grpc { service: Some("shop.v1.Checkout".into()) })
+        },
+        Service { protocol: ServiceProtocol::Http2, ..checked("grpc-whole", Probe::Grpc { service: None }) },
+        Service { load_balancing: balanced(Policy::RingHash(every_hash())), ..service("ring") },
+        Service { load_balancing: balanced(Policy::Maglev(every_hash())), ..service("table") },
         Service { outlier_detection: Some(OutlierDetection::default()), ..service("passive") },
         Service {
             retry_budget: Some(RetryBudget {
@@ -129,7 +191,7 @@ pub(crate) fn every_service() -> Vec<Service> {
 
 /// Services that together use every setting of TLS; `files` and `pem` have to be there.
 pub(crate) fn every_tls(files: &TlsFiles, pem: &str) -> Vec<Service> {
-    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 443, weight: 1 };
+    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 443, priority: 0, weight: 1 };
     let held = |authorities, peers| Verification::Required { authorities, peers };
     let tls =
         |verification| ServiceTls { sni: None, verification, client_certificate: None, min_version: TlsVersion::V1_2 };
@@ -153,6 +215,7 @@ pub(crate) fn every_tls(files: &TlsFiles, pem: &str) -> Vec<Service> {
         ),
         Service {
             protocol: ServiceProtocol::Http2,
+            proxy_protocol: Some(ProxyProtocol::V2),
             health_check: every_service().into_iter().find_map(|service| service.health_check),
             ..over(
                 "everything",

@@ -26,7 +26,7 @@ use chancery_control_plane::{
         service::tls::Authorities,
         service::{Service, ServiceProtocol},
     },
-    translate::{self, rate_limit, route::Limits},
+    translate::{self, rate_limit, route::References},
 };
 use chancery_proto::{
     Message, any,
@@ -50,8 +50,8 @@ use proptest::{collection, prelude::*, sample, strategy::ValueTree, test_runner:
 
 use crate::{
     catalog::{
-        every_access, every_compression, every_limit, every_limiter, every_rule, every_service, every_tls, forward,
-        name, respond, route, route_named, rule, service,
+        every_access, every_affinity, every_compression, every_limit, every_limiter, every_rule, every_service,
+        every_tls, forward, name, respond, route, route_named, rule, service,
     },
     envoy::Envoy,
 };
@@ -70,7 +70,10 @@ fn everything_that_is_translated() {
 /// A bootstrap with all that can be translated, for a fleet that has a limiter.
 fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
     let limits = every_limit();
-    let limits: Limits<'_> = limits.iter().map(|limit| (&limit.name, limit)).collect();
+    let limits = limits.iter().map(|limit| (&limit.name, limit)).collect();
+    let affinities = every_affinity();
+    let affinities = affinities.iter().map(|(service, affinity)| (service, affinity)).collect();
+    let references = References { limits, affinities };
     let route = Route { rules: every_rule(), ..route("everything") };
     let also = Route { rules: vec![rule(PathMatch::Prefix("/api".into()), respond("also"))], ..route_named("also") };
 
@@ -84,6 +87,7 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 address,
                 port,
                 protocol: protocol.clone(),
+                proxy_protocol: address.is_ipv6(),
                 route_delivery: RouteDelivery::PerHost,
                 timeouts: Timeouts {
                     request: Some(Duration::from_millis(1)),
@@ -96,7 +100,8 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 access: Some(every_access()),
             };
             let hosts = route.hosts.iter().map(|host| {
-                translate::route::virtual_host(&listener_name, host, [&route, &also], &limits, fleet).encode_to_vec()
+                translate::route::virtual_host(&listener_name, host, [&route, &also], &references, fleet)
+                    .encode_to_vec()
             });
             let hosts: Vec<_> = hosts.collect();
             let hosts = hosts.iter().map(Vec::as_slice);
@@ -256,6 +261,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: 10000,
         protocol: ListenerProtocol::Http,
+        proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),
         compression: None,
@@ -265,7 +271,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
     let hosts: Vec<VirtualHost> = route
         .hosts
         .iter()
-        .map(|host| translate::route::virtual_host(&listener.name, host, [route], &Limits::new(), &fleet))
+        .map(|host| translate::route::virtual_host(&listener.name, host, [route], &References::default(), &fleet))
         .collect();
     let configuration = RouteConfiguration { virtual_hosts: hosts, ..RouteConfiguration::default() };
     let clusters = vec![translate::cluster::cluster(&service("checkout"))];

@@ -277,6 +277,22 @@ mod tests {
     }
 
     #[test]
+    fn how_envoys_choose_is_listed_and_harmless() {
+        let hash = json!({ "header": { "header_name": "x-user" } });
+        let config = json!({
+            "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.maglev.v3.Maglev",
+            "consistent_hashing_lb_config": { "hash_policy": [hash] },
+        });
+        let policy = json!({ "typed_extension_config": { "name": "maglev", "typed_config": config } });
+        let cluster = json!({ "name": "shop", "load_balancing_policy": { "policies": [policy] } });
+        let body = json::encode(Type::of_url(type_url::CLUSTER).unwrap(), &cluster).unwrap();
+        let listed = ignored(type_url::CLUSTER, &body);
+        assert!(listed.iter().all(|path| path.starts_with("load_balancing_policy.policies.")), "{listed:?}");
+        assert!(listed.iter().any(|path| path.ends_with("hash_policy.header.header_name")), "{listed:?}");
+        assert!(crate::config::from_xds::cluster(&Cluster::decode(&*body).unwrap(), false).is_ok());
+    }
+
+    #[test]
     fn where_a_listener_listens_is_looked_at_only_for_tcp() {
         let config = json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",

@@ -49,12 +49,14 @@ pub(super) fn service(cluster: &Value) -> Result<Value, Vec<String>> {
             "maxEjectedPercent": outliers["max_ejection_percent"],
         })
     });
+    let named = text(cluster, "/lb_policy").and_then(policy_called);
+    let policy = named.or_else(|| policy_called(policy_type(cluster)?));
     let spec = draft::dense(json!({
         "endpoints": endpoints,
         "protocol": http2.then_some("http2"),
         "tls": cluster.pointer("/transport_socket/typed_config").map(tls),
         "connectTimeout": duration(cluster, "/connect_timeout"),
-        "loadBalancing": (text(cluster, "/lb_policy") == Some("LEAST_REQUEST")).then_some("least-request"),
+        "loadBalancing": policy,
         "healthCheck": checks,
         "breaker": draft::given(breaker),
         "outlierDetection": outliers,
@@ -70,11 +72,30 @@ pub(super) fn service(cluster: &Value) -> Result<Value, Vec<String>> {
         for told in ["name", "type", "load_assignment"] {
             fields.remove(told);
         }
+        // The older way to say it, which ours is not written in.
+        if named.is_some() {
+            fields.remove("lb_policy");
+        }
     }
     match uncovered(&source, &made, &["name"]) {
         paths if paths.is_empty() => Ok(spec),
         paths => Err(paths),
     }
+}
+
+/// How a service calls a policy, by its name in `lb_policy` or that of its message; none: round robin, or none that a service has.
+fn policy_called(name: &str) -> Option<&'static str> {
+    match name {
+        "LEAST_REQUEST" | "LeastRequest" => Some("least-request"),
+        "RANDOM" | "Random" => Some("random"),
+        _ => None,
+    }
+}
+
+/// The name of the message that says how an endpoint is chosen.
+fn policy_type(cluster: &Value) -> Option<&str> {
+    let settings = "/load_balancing_policy/policies/0/typed_extension_config/typed_config/@type";
+    text(cluster, settings)?.rsplit('.').next()
 }
 
 /// The endpoints, if they have nothing but addresses and weights.

@@ -135,7 +135,13 @@ fn virtual_host(
     let Some(Resource::Route(route)) = draft::resource(&draft::document(Kind::Route, "a", None, spec)) else {
         return Err(vec!["routes".to_owned()]);
     };
-    let made = translate::route::virtual_host(&listener.name, &HostPattern::Any, [&*route], &BTreeMap::new(), fleet);
+    let made = translate::route::virtual_host(
+        &listener.name,
+        &HostPattern::Any,
+        [&*route],
+        &translate::route::References::default(),
+        fleet,
+    );
     let made = shown(type_url::VIRTUAL_HOST, &made);
     let mut source = host.clone();
     source["routes"] = Value::from(routes);

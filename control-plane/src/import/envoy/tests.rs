@@ -33,7 +33,8 @@ fn as_static(catalog: &Catalog) -> Value {
         let listener = catalog.listener(name).unwrap();
         let hosts = catalog.hosts_on(name).map(|host| {
             let claims = catalog.routes_claiming(name, host).map(|route| &**catalog.route(route).unwrap());
-            let host = translate::route::virtual_host(name, host, claims, &BTreeMap::new(), fleet);
+            let host =
+                translate::route::virtual_host(name, host, claims, &translate::route::References::default(), fleet);
             message::shown(type_url::VIRTUAL_HOST, &host)
         });
         let mut shown = message::shown(type_url::LISTENER, &translate::listener::listener(listener, fleet));

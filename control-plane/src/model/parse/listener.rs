@@ -14,7 +14,18 @@ use crate::model::{
 };
 
 pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems) -> Option<Listener> {
-    let ListenerSpec { fleet, address, port, protocol, tls, route_delivery, timeouts, compression, access } = spec;
+    let ListenerSpec {
+        fleet,
+        address,
+        port,
+        protocol,
+        proxy_protocol,
+        tls,
+        route_delivery,
+        timeouts,
+        compression,
+        access,
+    } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
         None => Some(Ipv4Addr::UNSPECIFIED.into()),
@@ -62,6 +73,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         fleet: fleet?,
         address: address?,
         port: *port,
+        proxy_protocol: proxy_protocol.unwrap_or(false),
         protocol: protocol?,
         route_delivery,
         timeouts,

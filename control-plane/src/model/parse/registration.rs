@@ -33,11 +33,11 @@ pub struct Registrations {
 
 /// The endpoint that `value` describes; `None` if `problems` now says why not.
 pub fn registration(value: &Value, problems: &mut Problems) -> Option<Registered> {
-    let RegistrationSpec { address, port, weight, health, ttl } = RegistrationSpec::read(value, problems)?;
+    let RegistrationSpec { address, port, priority, weight, health, ttl } = RegistrationSpec::read(value, problems)?;
     let address = problems.at("address").ok(ip_address(&address));
     let ttl = lease(ttl.as_ref(), &mut problems.at("ttl"));
-    let (weight, health) = (weight.unwrap_or(1), health.unwrap_or_default());
-    Some((RegisteredEndpoint { address: address?, port, weight, health }, ttl?))
+    let (priority, weight, health) = (priority.unwrap_or(0), weight.unwrap_or(1), health.unwrap_or_default());
+    Some((RegisteredEndpoint { address: address?, port, priority, weight, health }, ttl?))
 }
 
 /// What `value` says of many endpoints; `None` if `problems` now says what is wrong with it.
@@ -46,12 +46,12 @@ pub fn registrations(value: &Value, problems: &mut Problems) -> Option<Registrat
     let before = problems.count();
     let mut seen = BTreeSet::new();
     let register = problems.at("register").each(register.unwrap_or_default(), |spec, problems| {
-        let NamedRegistrationSpec { id, address, port, weight, health, ttl } = spec;
+        let NamedRegistrationSpec { id, address, port, priority, weight, health, ttl } = spec;
         let id = endpoint_id(&id, &mut seen, &mut problems.at("id"));
         let address = problems.at("address").ok(ip_address(&address));
         let ttl = lease(ttl.as_ref(), &mut problems.at("ttl"));
-        let (weight, health) = (weight.unwrap_or(1), health.unwrap_or_default());
-        Some((id?, (RegisteredEndpoint { address: address?, port, weight, health }, ttl?)))
+        let (priority, weight, health) = (priority.unwrap_or(0), weight.unwrap_or(1), health.unwrap_or_default());
+        Some((id?, (RegisteredEndpoint { address: address?, port, priority, weight, health }, ttl?)))
     });
     let mut ids = |given: Option<Vec<String>>, problems: &mut Problems| {
         problems.each(given.unwrap_or_default(), |id, problems| endpoint_id(&id, &mut seen, problems))
@@ -102,6 +102,7 @@ mod tests {
         let endpoint = RegisteredEndpoint {
             address: "10.0.0.7".parse().expect("an address"),
             port: 80,
+            priority: 0,
             weight: 1,
             health: Health::Healthy,
         };

@@ -1,25 +1,23 @@
 //! What a service's spec means.
 
+mod health;
+mod load_balancing;
 mod policy;
 pub(super) mod tls;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use super::{host, path, text};
+use super::{host, text};
 use crate::model::{
     Name,
     endpoint::RegisteredEndpoint,
     problem::{Problems, Quoted},
-    service::{Address, Breaker, Endpoint, HealthCheck, LoadBalancing, Service, ServiceProtocol},
-    wire::{DurationText, EndpointSpec, HealthCheckSpec, LoadBalancingSpec, ServiceProtocolSpec, ServiceSpec},
+    service::{Address, Breaker, Endpoint, ProxyProtocol, Service, ServiceProtocol},
+    wire::{EndpointSpec, ProxyProtocolSpec, ServiceProtocolSpec, ServiceSpec},
 };
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(600);
-const DEFAULT_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-const DEFAULT_UNHEALTHY_AFTER: u32 = 3;
-const DEFAULT_HEALTHY_AFTER: u32 = 2;
 
 pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -> Option<Service> {
     let ServiceSpec {
@@ -27,8 +25,10 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         registered,
         protocol,
         tls,
+        proxy_protocol,
         connect_timeout,
         load_balancing,
+        session_affinity: affinity,
         health_check: check,
         breaker,
         retry_budget: budget,
@@ -60,7 +60,15 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         None => Some(DEFAULT_CONNECT_TIMEOUT),
         Some(timeout) => problems.at("connectTimeout").ok(text::duration(timeout, MAX_CONNECT_TIMEOUT)),
     };
-    let check = check.as_ref().map(|check| health_check(check, &mut problems.at("healthCheck")));
+    let load_balancing =
+        self::load_balancing::load_balancing(load_balancing.as_ref(), &mut problems.at("loadBalancing"));
+    let affinity =
+        affinity.as_ref().map(|spec| self::load_balancing::session_affinity(spec, &mut problems.at("sessionAffinity")));
+    let protocol = match protocol {
+        None | Some(ServiceProtocolSpec::Http1) => ServiceProtocol::Http1,
+        Some(ServiceProtocolSpec::Http2) => ServiceProtocol::Http2,
+    };
+    let check = check.as_ref().map(|check| health::health_check(check, protocol, &mut problems.at("healthCheck")));
     let breaker = breaker.as_ref().map_or(Some(Breaker::default()), |breaker| {
         policy::breaker(breaker, budget.is_some(), &mut problems.at("breaker"))
     });
@@ -74,16 +82,15 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         name,
         endpoints: endpoints?,
         registered,
-        protocol: match protocol {
-            None | Some(ServiceProtocolSpec::Http1) => ServiceProtocol::Http1,
-            Some(ServiceProtocolSpec::Http2) => ServiceProtocol::Http2,
-        },
+        protocol,
         tls: all(tls)?,
+        proxy_protocol: proxy_protocol.map(|version| match version {
+            ProxyProtocolSpec::V1 => ProxyProtocol::V1,
+            ProxyProtocolSpec::V2 => ProxyProtocol::V2,
+        }),
         connect_timeout: connect_timeout?,
-        load_balancing: match load_balancing {
-            None | Some(LoadBalancingSpec::RoundRobin) => LoadBalancing::RoundRobin,
-            Some(LoadBalancingSpec::LeastRequest) => LoadBalancing::LeastRequest,
-        },
+        load_balancing: load_balancing?,
+        session_affinity: all(affinity)?,
         health_check: all(check)?,
         breaker: breaker?,
         retry_budget: all(budget)?,
@@ -102,7 +109,7 @@ pub(super) fn all<T>(given: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 fn endpoint(spec: &EndpointSpec, problems: &mut Problems) -> Option<Endpoint> {
-    let EndpointSpec { address, port, dns, weight } = spec;
+    let EndpointSpec { address, port, dns, priority, weight } = spec;
     let address = problems.at("address").ok(match dns {
         Some(true) => match address.parse::<IpAddr>() {
             Ok(_) => Err(format!("{} is an IP address; leave out dns: true", Quoted(address))),
@@ -110,7 +117,8 @@ fn endpoint(spec: &EndpointSpec, problems: &mut Problems) -> Option<Endpoint> {
         },
         None | Some(false) => ip_address(address).map(Address::Ip),
     });
-    Some(Endpoint { address: address?, port: *port, weight: weight.unwrap_or(1) })
+    let (priority, weight) = (priority.unwrap_or(0), weight.unwrap_or(1));
+    Some(Endpoint { address: address?, port: *port, priority, weight })
 }
 
 pub(super) fn ip_address(text: &str) -> Result<IpAddr, String> {
@@ -139,28 +147,5 @@ fn resolved_by_nobody(endpoints: &[Endpoint], problems: &mut Problems) {
         if matches!(endpoint.address, Address::Dns(_)) {
             problems.index(index).report("is resolved by the proxy, which does not go together with registered: true");
         }
-    }
-}
-
-fn health_check(spec: &HealthCheckSpec, problems: &mut Problems) -> Option<HealthCheck> {
-    let HealthCheckSpec { path, host, interval, timeout, unhealthy_after, healthy_after } = spec;
-    let path = problems.at("path").ok(path::with_query(path));
-    let host = host.as_ref().map(|host| problems.at("host").ok(host::exact(host)));
-    let interval = or_default(interval.as_ref(), DEFAULT_CHECK_INTERVAL, &mut problems.at("interval"));
-    let timeout = or_default(timeout.as_ref(), DEFAULT_CHECK_TIMEOUT, &mut problems.at("timeout"));
-    Some(HealthCheck {
-        path: path?,
-        host: all(host)?,
-        interval: interval?,
-        timeout: timeout?,
-        unhealthy_after: unhealthy_after.unwrap_or(DEFAULT_UNHEALTHY_AFTER),
-        healthy_after: healthy_after.unwrap_or(DEFAULT_HEALTHY_AFTER),
-    })
-}
-
-fn or_default(given: Option<&DurationText>, default: Duration, problems: &mut Problems) -> Option<Duration> {
-    match given {
-        None => Some(default),
-        Some(given) => problems.ok(text::duration(given, text::HOUR)),
     }
 }

@@ -19,6 +19,11 @@ pub struct ListenerSpec {
     pub port: u16,
     /// What is spoken on it.
     pub protocol: ListenerProtocolSpec,
+    /// Whether each connection begins with the address of the client (PROXY protocol, version 1 or 2), as load balancers in front say
+    /// it, before TLS if there is any. A connection without it is closed. Whoever can connect can say anything, so only the load
+    /// balancer should be able to.
+    #[schema(default = false)]
+    pub proxy_protocol: Option<bool>,
     /// The certificate to present, and what clients prove; given exactly when the protocol is `https`.
     pub tls: Option<ListenerTlsSpec>,
     /// In which pieces its routes travel to proxies that can take them one host at a time. A change drains the connections

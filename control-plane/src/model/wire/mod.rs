@@ -13,6 +13,7 @@ mod fault;
 mod fleet;
 mod jwt;
 mod listener;
+mod load_balancing;
 mod local_rate_limit;
 mod matches;
 mod rate_limit;
@@ -40,6 +41,10 @@ pub use jwt::{JwtClaimSpec, JwtKeysSpec, JwtProviderSpec, JwtSpec};
 pub use listener::{
     ClientsSpec, ListenerProtocolSpec, ListenerSpec, ListenerTimeoutsSpec, ListenerTlsSpec, RouteDeliverySpec,
 };
+pub use load_balancing::{
+    HashCookieSpec, HashKeySpec, LoadBalancingPolicySpec, LoadBalancingSettingsSpec, LoadBalancingSpec,
+    SessionAffinitySpec, SessionCookieSpec, SlowStartSpec,
+};
 pub use local_rate_limit::LocalRateLimitSpec;
 pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
 pub use rate_limit::{
@@ -52,11 +57,11 @@ pub use route::{
     HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec, RegexRewriteSpec,
     RespondSpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec, UpgradeSpec,
 };
-pub use scalar::{DurationText, NameText, SizeText};
+pub use scalar::{DurationText, NameText, SizeText, StatusNumber};
 pub use schema::schema;
 pub use service::{
-    AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, HealthCheckSpec, HedgingSpec,
-    LoadBalancingSpec, OutlierDetectionSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
+    AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, GrpcHealthCheckSpec, HealthCheckSpec,
+    HedgingSpec, OutlierDetectionSpec, ProxyProtocolSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
 pub use team::{QuotasSpec, TeamSpec};

@@ -16,6 +16,9 @@ pub struct RegistrationSpec {
     /// Its port.
     #[schema(minimum = 1, maximum = 65535)]
     pub port: u16,
+    /// When it is used: 0 always, 1 while too few of those with 0 are healthy, and so on.
+    #[schema(maximum = 15, default = 0)]
+    pub priority: Option<u32>,
     /// Its share of the load relative to the other endpoints.
     #[schema(minimum = 1, maximum = 128, default = 1)]
     pub weight: Option<u32>,
@@ -53,6 +56,9 @@ pub struct NamedRegistrationSpec {
     /// Its port.
     #[schema(minimum = 1, maximum = 65535)]
     pub port: u16,
+    /// When it is used: 0 always, 1 while too few of those with 0 are healthy, and so on.
+    #[schema(maximum = 15, default = 0)]
+    pub priority: Option<u32>,
     /// Its share of the load relative to the other endpoints.
     #[schema(minimum = 1, maximum = 128, default = 1)]
     pub weight: Option<u32>,

@@ -79,6 +79,28 @@ impl ToSchema for SizeText {
     }
 }
 
+/// The status of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StatusNumber(pub u16);
+
+impl PartialSchema for StatusNumber {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .description(Some("The status of an answer."))
+            .minimum(Some(100))
+            .maximum(Some(599))
+            .into()
+    }
+}
+
+impl ToSchema for StatusNumber {
+    fn name() -> Cow<'static, str> {
+        "StatusNumber".into()
+    }
+}
+
 impl PartialSchema for Kind {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{DurationText, ServiceTlsSpec};
+use super::{DurationText, LoadBalancingSpec, ServiceTlsSpec, SessionAffinitySpec, StatusNumber};
 
 /// An upstream: where it is, how it is spoken to, when it is left alone.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -20,10 +20,15 @@ pub struct ServiceSpec {
     pub protocol: Option<ServiceProtocolSpec>,
     /// TLS towards the endpoints; plaintext if it is not given.
     pub tls: Option<ServiceTlsSpec>,
+    /// Whether each connection begins with the address of the client (PROXY protocol), before TLS if there is any; it does not if it is
+    /// not given. Sidecars refuse services with it.
+    pub proxy_protocol: Option<ProxyProtocolSpec>,
     /// How long a connection attempt may take, 1ms to 10m; 5s if it is not given.
     pub connect_timeout: Option<DurationText>,
     /// How an endpoint is chosen; `round-robin` if it is not given.
     pub load_balancing: Option<LoadBalancingSpec>,
+    /// How requests of one client come to one endpoint for as long as that is well; they do not if it is not given.
+    pub session_affinity: Option<SessionAffinitySpec>,
     /// Active health checks; none if it is not given.
     pub health_check: Option<HealthCheckSpec>,
     /// Limits on what one proxy has open to the service, and when it leaves a single endpoint alone; the proxy's defaults
@@ -54,6 +59,9 @@ pub struct EndpointSpec {
     /// Whether the address is a host name that the proxy resolves, again and again.
     #[schema(default = false)]
     pub dns: Option<bool>,
+    /// When it is used: 0 always, 1 while too few of those with 0 are healthy, and so on.
+    #[schema(maximum = 15, default = 0)]
+    pub priority: Option<u32>,
     /// The share of the load relative to the other endpoints.
     #[schema(minimum = 1, maximum = 128, default = 1)]
     pub weight: Option<u32>,
@@ -69,25 +77,32 @@ pub enum ServiceProtocolSpec {
     Http2,
 }
 
-/// How an endpoint is chosen for a request.
+/// How a connection says on whose behalf it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum LoadBalancingSpec {
-    /// In turn, by weight.
-    RoundRobin,
-    /// The less loaded of two drawn at random.
-    LeastRequest,
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocolSpec {
+    /// A line of text.
+    V1,
+    /// Bytes.
+    V2,
 }
 
-/// HTTP health checks, made by every proxy.
+/// Health checks, made by every proxy: exactly one of `path`, `grpc` and `tcp`.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HealthCheckSpec {
-    /// The path to ask for; 200 is healthy.
+    /// The path to ask for over HTTP.
     #[schema(examples("/healthz"))]
-    pub path: String,
-    /// The host to ask for; the service's name if it is not given.
+    pub path: Option<String>,
+    /// The host to ask for, with `path`; the service's name if it is not given.
     pub host: Option<String>,
+    /// The statuses that are healthy, with `path`, each 100 to 599; 200 if they are not given.
+    #[schema(min_items = 1, max_items = 100)]
+    pub statuses: Option<Vec<StatusNumber>>,
+    /// Asks gRPC's health service; with `protocol: http2`.
+    pub grpc: Option<GrpcHealthCheckSpec>,
+    /// `true`: asks nothing; whoever takes a connection is healthy.
+    pub tcp: Option<bool>,
     /// The time between two checks, 1ms to 1h; 5s if it is not given.
     pub interval: Option<DurationText>,
     /// How long an answer may take, 1ms to 1h; 2s if it is not given.
@@ -98,6 +113,15 @@ pub struct HealthCheckSpec {
     /// After how many successes in a row it is taken back.
     #[schema(minimum = 1, maximum = 1000, default = 2)]
     pub healthy_after: Option<u32>,
+}
+
+/// What gRPC's health service is asked.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrpcHealthCheckSpec {
+    /// Of which service; of the server as a whole if it is not given.
+    #[schema(examples("shop.v1.Checkout"))]
+    pub service: Option<String>,
 }
 
 /// Limits on what one proxy has open to the service; and, at sidecars, the breaker of each endpoint, which Envoy does not
@@ -206,4 +230,14 @@ pub struct OutlierDetectionSpec {
     /// The share of endpoints that may be left out at a time, in percent.
     #[schema(maximum = 100)]
     pub max_ejected_percent: Option<u32>,
+    /// From which share of failures between two sweeps, in percent; no share does if it is not given.
+    #[schema(minimum = 1, maximum = 100)]
+    pub failure_percent: Option<u32>,
+    /// How many endpoints need enough requests for one to be left out in comparison with the others, by its share of failures or, as
+    /// Envoy does by itself, by a success rate that is far from theirs.
+    #[schema(minimum = 1, maximum = 100000, default = 5)]
+    pub min_endpoints: Option<u32>,
+    /// How many requests between two sweeps are enough; if it is not given, 50 for the share of failures and 100 for the success rate.
+    #[schema(minimum = 1, maximum = 1000000)]
+    pub min_requests: Option<u32>,
 }

@@ -36,6 +36,8 @@ pub(in crate::model) enum Shape {
     OneOf(Vec<String>),
     /// A list with bounds on its length.
     List { items: Box<Shape>, least: usize, most: usize },
+    /// One of several that differ in their types in JSON.
+    Either(Vec<Shape>),
     /// An object with free keys.
     Map(Box<Shape>),
     /// An object with known fields only, in the order of their declaration.
@@ -81,11 +83,14 @@ impl Shape {
                 },
                 ArrayItems::False => Self::Anything,
             }),
-            // An optional component: `null` or a reference.
+            // An optional component, which is `null` or a reference, or one of several.
             Schema::OneOf(one_of) => {
                 let (nulls, others): (Vec<_>, Vec<_>) = one_of.items.iter().partition(|item| is_null(item));
                 match others[..] {
                     [other] if !nulls.is_empty() => Self::Optional(Box::new(Self::of_reference(other, components))),
+                    [_, _, ..] if nulls.is_empty() => {
+                        Self::Either(others.into_iter().map(|one| Self::of_reference(one, components)).collect())
+                    }
                     _ => Self::Anything,
                 }
             }
@@ -158,6 +163,13 @@ impl Shape {
                     items.check(value, &mut problems.index(index));
                 }
             }
+            (Self::Either(shapes), value) if shapes.iter().any(|shape| shape.is_of_type(value)) => {
+                shapes
+                    .iter()
+                    .filter(|shape| shape.is_of_type(value))
+                    .take(1)
+                    .for_each(|shape| shape.check(value, problems));
+            }
             (Self::Map(values), Value::Object(map)) => {
                 for (key, value) in map {
                     values.check(value, &mut problems.at(key));
@@ -171,6 +183,20 @@ impl Shape {
                 let hint = if unquoted { "; put it in quotes" } else { "" };
                 problems.report(format!("must be {}, not {}{hint}", expected.noun(), noun(found)));
             }
+        }
+    }
+
+    /// Whether `value` is at least of the same type in JSON.
+    fn is_of_type(&self, value: &Value) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Optional(shape) => value.is_null() || shape.is_of_type(value),
+            Self::Boolean => value.is_boolean(),
+            Self::Integer { .. } => value.is_number(),
+            Self::Text { .. } | Self::OneOf(_) => value.is_string(),
+            Self::List { .. } => value.is_array(),
+            Self::Either(shapes) => shapes.iter().any(|shape| shape.is_of_type(value)),
+            Self::Map(_) | Self::Fields(_) => value.is_object(),
         }
     }
 
@@ -193,6 +219,7 @@ impl Shape {
             Self::Text { example: Some(example) } => format!("a string such as {example}"),
             Self::OneOf(known) => format!("one of {}", known.join(", ")),
             Self::List { .. } => "a list".to_owned(),
+            Self::Either(shapes) => shapes.iter().map(Self::noun).collect::<Vec<_>>().join(", or "),
             Self::Map(_) | Self::Fields(_) => "an object".to_owned(),
         }
     }
@@ -296,6 +323,7 @@ mod tests {
             Shape::Anything => found.push(path.to_owned()),
             Shape::Optional(shape) => anything(shape, path, found),
             Shape::List { items, .. } => anything(items, &format!("{path}[]"), found),
+            Shape::Either(shapes) => shapes.iter().for_each(|shape| anything(shape, path, found)),
             Shape::Map(values) => anything(values, &format!("{path}.*"), found),
             Shape::Fields(fields) => {
                 for field in fields {
@@ -335,6 +363,7 @@ mod tests {
                 Shape::Optional(shape) | Shape::List { items: shape, .. } | Shape::Map(shape) => {
                     check(shape);
                 }
+                Shape::Either(shapes) => shapes.iter().for_each(check),
                 Shape::Fields(fields) => fields.iter().for_each(|field| check(&field.shape)),
                 Shape::Anything | Shape::Boolean | Shape::Text { .. } | Shape::OneOf(_) => {}
             }

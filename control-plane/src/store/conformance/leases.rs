@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(100);
 
 fn endpoint(last: u8) -> RegisteredEndpoint {
-    RegisteredEndpoint { address: [10, 0, 0, last].into(), port: 80, weight: 1, health: Health::Healthy }
+    RegisteredEndpoint { address: [10, 0, 0, last].into(), port: 80, priority: 0, weight: 1, health: Health::Healthy }
 }
 
 fn write(id: &str, action: LeaseAction) -> LeaseWrite {

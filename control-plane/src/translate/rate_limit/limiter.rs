@@ -60,8 +60,10 @@ const MOST_EJECTED_PERCENT: u32 = 50;
 /// The cluster of `limiter`.
 pub fn cluster(limiter: &RateLimiter) -> Cluster {
     let RateLimiter { addresses, timeout: _, on_failure: _, insecure } = limiter;
-    let mut endpoints: Vec<Endpoint> =
-        addresses.iter().map(|(address, port)| Endpoint { address: address.clone(), port: *port, weight: 1 }).collect();
+    let mut endpoints: Vec<Endpoint> = addresses
+        .iter()
+        .map(|(address, port)| Endpoint { address: address.clone(), port: *port, priority: 0, weight: 1 })
+        .collect();
     endpoints.sort();
     let resolved = endpoints.iter().any(|endpoint| matches!(endpoint.address, Address::Dns(_)));
     Cluster {

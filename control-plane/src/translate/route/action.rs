@@ -21,7 +21,7 @@ use chancery_proto::{
 };
 
 use super::{
-    Limits,
+    References,
     retry::retry_policy,
     rewrite::{Replacement, replace_matched},
 };
@@ -32,13 +32,13 @@ use crate::{
         route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Target, Upgrade},
     },
     translate::{
-        access, buffer, compression, cors, fault, jwt, local_rate_limit, rate_limit,
+        access, buffer, compression, cors, fault, jwt, local_rate_limit, rate_limit, session,
         value::{duration, flag, number, percent, regex},
     },
 };
 
 /// Forwarding to services.
-pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> RouteAction {
+pub(super) fn forward(forward: &Forward, path: &PathMatch, references: &References<'_>, fleet: &Fleet) -> RouteAction {
     let Forward {
         to,
         rewrite,
@@ -59,7 +59,7 @@ pub(super) fn forward(forward: &Forward, path: &PathMatch, fleet: &Fleet) -> Rou
     } = forward;
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
-        cluster_specifier: Some(cluster_specifier(to)),
+        cluster_specifier: Some(cluster_specifier(to, references)),
         host_rewrite_specifier: rewrite.host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
         request_mirror_policies: mirror.iter().map(mirror_policy).collect(),
         timeout: Some(duration(timeout)),
@@ -95,8 +95,9 @@ fn template_rewrite(template: &str) -> TypedExtensionConfig {
 }
 
 /// What the filters, by their names, are to know about a rule.
-pub(super) fn per_filter(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<String, Any> {
-    let limits: Vec<_> = forward.rate_limits.iter().filter_map(|limit| limits.get(limit).copied()).collect();
+pub(super) fn per_filter(forward: &Forward, references: &References<'_>) -> BTreeMap<String, Any> {
+    let limits = forward.rate_limits.iter().filter_map(|limit| references.limits.get(limit).copied());
+    let limits: Vec<_> = limits.collect();
     let mut filters = rate_limit::per_route(&limits);
     filters.extend(forward.cors.as_deref().map(cors::per_route));
     filters.extend(forward.access.as_deref().map(access::per_route));
@@ -106,6 +107,10 @@ pub(super) fn per_filter(forward: &Forward, limits: &Limits<'_>) -> BTreeMap<Str
     filters.extend(forward.local_rate_limit.as_ref().map(local_rate_limit::per_route));
     if !forward.compress {
         filters.extend(compression::none());
+    }
+    // Of several services, each has its own beside its weight.
+    if let [only] = &forward.to[..] {
+        filters.extend(session_of(only, references));
     }
     filters
 }
@@ -122,13 +127,18 @@ fn upgrade_config(upgrade: Upgrade) -> UpgradeConfig {
     UpgradeConfig { upgrade_type: upgrade_type.to_owned(), enabled: Some(flag(true)), ..UpgradeConfig::default() }
 }
 
-fn cluster_specifier(to: &[Target]) -> ClusterSpecifier {
+fn session_of(target: &Target, references: &References<'_>) -> Option<(String, Any)> {
+    references.affinities.get(&target.service).map(|affinity| session::per_route(affinity))
+}
+
+fn cluster_specifier(to: &[Target], references: &References<'_>) -> ClusterSpecifier {
     if let [Target { service, weight: _ }] = to {
         return ClusterSpecifier::Cluster(service.to_string());
     }
     let weighted = |target: &Target| ClusterWeight {
         name: target.service.to_string(),
         weight: Some(number(target.weight)),
+        typed_per_filter_config: session_of(target, references).into_iter().collect(),
         ..ClusterWeight::default()
     };
     ClusterSpecifier::WeightedClusters(WeightedCluster {

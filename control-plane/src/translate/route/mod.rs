@@ -12,29 +12,25 @@ mod configuration;
 mod encode;
 mod headers;
 mod matching;
+mod references;
 mod retry;
 mod rewrite;
-
-use std::collections::BTreeMap;
 
 use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Action as EnvoyAction};
 
 pub use configuration::{placeholder, route_configuration, route_configuration_by_host, route_configuration_name};
 pub use encode::encode_virtual_host;
 pub(super) use matching::header;
+pub use references::References;
 
 use crate::model::{
     Name,
     fleet::Fleet,
-    rate_limit::RateLimit,
     route::{
         Action, Forward, HostPattern, Route, Rule,
         order::{self, Claim},
     },
 };
-
-/// The limits that the rules of some routes name.
-pub type Limits<'a> = BTreeMap<&'a Name, &'a RateLimit>;
 
 /// The name of the virtual host of `host` on `listener`, as a resource and in the message alike.
 ///
@@ -44,19 +40,19 @@ pub fn virtual_host_name(listener: &Name, host: &HostPattern) -> String {
     format!("{listener}/{host}")
 }
 
-/// Everything that the routes `claims` do with the requests for `host` on a listener of `fleet`. The limits that they
-/// name are among `limits`.
+/// Everything that the routes `claims` do with the requests for `host` on a listener of `fleet`. What they name is among
+/// `references`.
 pub fn virtual_host<'a>(
     listener: &Name,
     host: &HostPattern,
     claims: impl IntoIterator<Item = &'a Route>,
-    limits: &Limits<'_>,
+    references: &References<'_>,
     fleet: &Fleet,
 ) -> VirtualHost {
     VirtualHost {
         name: virtual_host_name(listener, host),
         domains: vec![host.to_string()],
-        routes: order::merge(claims).flat_map(|claim| envoy_routes(claim, limits, fleet)).collect(),
+        routes: order::merge(claims).flat_map(|claim| envoy_routes(claim, references, fleet)).collect(),
         ..VirtualHost::default()
     }
 }
@@ -64,24 +60,26 @@ pub fn virtual_host<'a>(
 /// One rule; Envoy logs it as `<route>/<index>`.
 fn envoy_routes<'a>(
     claim: Claim<'a>,
-    limits: &Limits<'_>,
-    fleet: &'a Fleet,
+    references: &References<'_>,
+    fleet: &Fleet,
 ) -> impl Iterator<Item = EnvoyRoute> + use<'a> {
     let Claim { route, index, rule: Rule { matches, action, request_headers, response_headers } } = claim;
-    let per_filter = match action {
-        Action::Forward(forward) => action::per_filter(forward, limits),
-        Action::Redirect(_) | Action::Respond(_) => BTreeMap::new(),
+    let (done, per_filter) = match action {
+        Action::Forward(forward) => (
+            EnvoyAction::Route(action::forward(forward, &matches.path, references, fleet)),
+            action::per_filter(forward, references),
+        ),
+        Action::Redirect(redirect) => {
+            (EnvoyAction::Redirect(action::redirect(redirect, &matches.path)), Default::default())
+        }
+        Action::Respond(respond) => (EnvoyAction::DirectResponse(action::respond(respond)), Default::default()),
     };
     let has_preflights = matches!(action, Action::Forward(Forward { cors: Some(_), .. }));
     let preflights = has_preflights.then(|| matching::preflights(matches)).into_iter().flatten();
     preflights.chain(matching::route_matches(matches)).map(move |route_match| EnvoyRoute {
         name: format!("{}/{index}", route.name),
         r#match: Some(route_match),
-        action: Some(match action {
-            Action::Forward(forward) => EnvoyAction::Route(action::forward(forward, &matches.path, fleet)),
-            Action::Redirect(redirect) => EnvoyAction::Redirect(action::redirect(redirect, &matches.path)),
-            Action::Respond(respond) => EnvoyAction::DirectResponse(action::respond(respond)),
-        }),
+        action: Some(done.clone()),
         request_headers_to_add: headers::to_add(request_headers),
         request_headers_to_remove: request_headers.remove.clone(),
         response_headers_to_add: headers::to_add(response_headers),

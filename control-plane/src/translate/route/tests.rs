@@ -1,14 +1,17 @@
 //! Virtual hosts of representative rules, as Envoy gets them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chancery_proto::{
     any,
+    describe::{json, types::Type},
     envoy::{
         path_template_match::UriTemplateMatchConfig, path_template_rewrite::UriTemplateRewriteConfig,
         route::route_match::PathSpecifier,
     },
+    type_url,
 };
+use serde_json::{Value, json};
 
 use super::*;
 use crate::{
@@ -23,6 +26,7 @@ use crate::{
             HeaderChanges, Match, Mirror, NamedMatch, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Target,
             Upgrade, ValueMatch,
         },
+        service::SessionAffinity,
     },
     translate::testing::{exact, fleet, matches, name, prefix, rate_limit, respond, route, rule, snapshot, to},
 };
@@ -32,7 +36,7 @@ fn shop() -> HostPattern {
 }
 
 fn translated(rules: Vec<Rule>) -> VirtualHost {
-    virtual_host(&name("web"), &shop(), [&route("shop", rules)], &Limits::new(), &fleet("edge"))
+    virtual_host(&name("web"), &shop(), [&route("shop", rules)], &References::default(), &fleet("edge"))
 }
 
 #[test]
@@ -113,7 +117,7 @@ fn what_a_rule_says_of_silence_holds() {
     let forward = |timeout, idle_timeout| {
         let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
         let forward = Forward { timeout: seconds(timeout), idle_timeout: seconds(idle_timeout), ..to("shop") };
-        let action = action::forward(&forward, &PathMatch::Prefix("/".into()), &fleet("edge"));
+        let action = action::forward(&forward, &PathMatch::Prefix("/".into()), &References::default(), &fleet("edge"));
         action.idle_timeout.map(|idle| idle.seconds)
     };
     assert_eq!(forward(None, None), None, "the listener's");
@@ -183,12 +187,36 @@ fn redirects_and_fixed_answers() {
 }
 
 #[test]
+fn each_service_keeps_its_own_sessions() {
+    let target = |service: &str| Target { service: name(service), weight: 1 };
+    let split = Forward { to: vec![target("shop"), target("next"), target("plain")], ..to("shop") };
+    let rules = vec![rule(prefix("/split"), Action::Forward(split)), rule(prefix("/"), Action::Forward(to("shop")))];
+    let cookie = SessionAffinity::Cookie { name: "sid".into(), ttl: Some(Duration::from_secs(60)), path: "/".into() };
+    let header = SessionAffinity::Header("x-session".into());
+    let (shop_name, next_name) = (name("shop"), name("next"));
+    let affinities = [(&shop_name, &cookie), (&next_name, &header)].into();
+    let references = References { affinities, ..References::default() };
+    let host = virtual_host(&name("web"), &shop(), [&route("shop", rules)], &references, &fleet("edge"));
+    let shown = json::decode(Type::of_url(type_url::VIRTUAL_HOST).unwrap(), &encode_virtual_host(host)).unwrap();
+    let of = |filters: &Value| {
+        filters["envoy.filters.http.stateful_session"]["config"]["stateful_session"]["session_state"].clone()
+    };
+    let clusters = &shown["routes"][0]["route"]["weighted_clusters"]["clusters"];
+    let wanted = of(&clusters[0]["typed_per_filter_config"]);
+    assert_eq!(wanted["typed_config"]["cookie"], json!({ "name": "sid", "ttl": "60s", "path": "/" }));
+    assert_eq!(of(&clusters[1]["typed_per_filter_config"])["typed_config"]["name"], "x-session");
+    assert_eq!(clusters[2]["typed_per_filter_config"], Value::Null);
+    assert_eq!(shown["routes"][0]["typed_per_filter_config"], Value::Null);
+    assert_eq!(of(&shown["routes"][1]["typed_per_filter_config"]), wanted);
+}
+
+#[test]
 fn a_rule_with_limits_tells_the_filter() {
     let forward = Forward { rate_limits: vec![name("all")], ..to("shop") };
     let shop_route = route("shop", vec![rule(prefix("/"), Action::Forward(forward))]);
     let limit = rate_limit("all");
-    let limits = Limits::from([(&limit.name, &limit)]);
-    let host = virtual_host(&name("web"), &shop(), [&shop_route], &limits, &fleet("edge"));
+    let references = References { limits: [(&limit.name, &limit)].into(), ..References::default() };
+    let host = virtual_host(&name("web"), &shop(), [&shop_route], &references, &fleet("edge"));
     let told: BTreeMap<_, _> = host.routes[0].typed_per_filter_config.clone().into_iter().collect();
     assert_eq!(told, crate::translate::rate_limit::per_route(&[&limit]));
     assert_eq!(told.into_keys().collect::<Vec<_>>(), ["envoy.filters.http.ratelimit"]);
@@ -203,7 +231,8 @@ fn a_fault_is_told_beside_limits() {
     };
     let forward = Forward { rate_limits: vec![name("all")], fault: Some(fault.clone()), ..to("shop") };
     let limit = rate_limit("all");
-    let told = action::per_filter(&forward, &Limits::from([(&limit.name, &limit)]));
+    let references = References { limits: [(&limit.name, &limit)].into(), ..References::default() };
+    let told = action::per_filter(&forward, &references);
     assert_eq!(told.keys().collect::<Vec<_>>(), ["chancery.fault", "envoy.filters.http.ratelimit"]);
     assert_eq!(
         told.get_key_value("chancery.fault").map(|(k, v)| (k.clone(), v.clone())),
@@ -213,7 +242,7 @@ fn a_fault_is_told_beside_limits() {
 
 #[test]
 fn filters_are_told_what_a_rule_says_and_nothing_else() {
-    let told = |forward: &Forward| action::per_filter(forward, &Limits::new()).into_keys().collect::<Vec<_>>();
+    let told = |forward: &Forward| action::per_filter(forward, &References::default()).into_keys().collect::<Vec<_>>();
     assert_eq!(told(&to("shop")), Vec::<String>::new());
     let limit = LocalRateLimit { requests: 1, per: Duration::from_secs(1), burst: 1 };
     let all = Forward {

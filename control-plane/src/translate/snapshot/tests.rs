@@ -11,7 +11,7 @@ use crate::{
         fleet::OnFailure,
         rate_limit::{KeyPart, Limit, RateLimit},
         route::{Action, Forward, ListenerRef, Rule, Target},
-        service::{Address, Endpoint},
+        service::{Address, Endpoint, SessionAffinity},
     },
     translate::{
         constraints,
@@ -269,11 +269,21 @@ fn the_last_route_takes_hosts_and_services_with_it() {
 #[test]
 fn a_name_to_resolve_moves_endpoints_into_the_cluster() {
     let (put, removed) = effect(|resources| {
-        let resolved = Endpoint { address: Address::Dns("shop.internal".into()), port: 80, weight: 1 };
+        let resolved = Endpoint { address: Address::Dns("shop.internal".into()), port: 80, priority: 0, weight: 1 };
         let shop = Service { endpoints: vec![resolved], ..service("shop") };
         self::put(resources, Resource::Service(Arc::new(shop)));
     });
     assert_eq!((put, removed), (vec!["cluster shop".to_owned()], vec!["endpoint shop".to_owned()]));
+}
+
+#[test]
+fn how_a_service_keeps_sessions_stands_in_the_rules_that_send_there() {
+    let (put, removed) = effect(|resources| {
+        let affinity = SessionAffinity::Cookie { name: "sid".into(), ttl: None, path: "/".into() };
+        let shop = Service { session_affinity: Some(affinity), ..service("shop") };
+        self::put(resources, Resource::Service(Arc::new(shop)));
+    });
+    assert_eq!((put, removed), (vec!["virtualHost web/shop.example.com".to_owned()], Vec::new()));
 }
 
 /// One edit of a random catalog; what does not exist is left out of it.
@@ -281,7 +291,7 @@ fn a_name_to_resolve_moves_endpoints_into_the_cluster() {
 enum Edit {
     Fleet { number: usize, timeout: u64, hops: u32 },
     Listener { number: usize, fleet: usize, port: u16 },
-    Service { number: usize, weight: u32, resolved: bool },
+    Service { number: usize, weight: u32, resolved: bool, sticky: bool },
     Route { number: usize, listeners: Vec<usize>, hosts: Vec<HostPattern>, rules: Vec<Vec<usize>> },
     Patch { number: usize, fleet: usize, on: usize, what: usize },
     Delete { kind: Kind, number: usize },
@@ -304,8 +314,8 @@ fn any_edit() -> impl Strategy<Value = Edit> {
             .prop_map(|(number, timeout, hops)| Edit::Fleet { number, timeout, hops }),
         2 => (0..LISTENERS, 0..FLEETS, 1..3_u16)
             .prop_map(|(number, fleet, port)| Edit::Listener { number, fleet, port }),
-        3 => (0..SERVICES, 1..4_u32, any::<bool>())
-            .prop_map(|(number, weight, resolved)| Edit::Service { number, weight, resolved }),
+        3 => (0..SERVICES, 1..4_u32, any::<bool>(), any::<bool>())
+            .prop_map(|(number, weight, resolved, sticky)| Edit::Service { number, weight, resolved, sticky }),
         6 => (
             0..ROUTES,
             sample::subsequence((0..LISTENERS).collect::<Vec<_>>(), 1..=2),
@@ -343,11 +353,16 @@ fn make(edit: Edit, resources: &mut Resources) {
             let listener = Listener { port, route_delivery, ..http_listener(own.as_str(), fleet.as_str()) };
             put(resources, Resource::Listener(Arc::new(listener)));
         }
-        Edit::Service { number, weight, resolved } => {
+        Edit::Service { number, weight, resolved, sticky } => {
             let address = Address::Dns("example.com".into());
-            let endpoint =
-                if resolved { Endpoint { address, port: 80, weight } } else { Endpoint { weight, ..ip("::1", 80) } };
-            let service = Service { endpoints: vec![endpoint], ..service(numbered(Kind::Service, number).as_str()) };
+            let endpoint = if resolved {
+                Endpoint { address, port: 80, priority: 0, weight }
+            } else {
+                Endpoint { weight, ..ip("::1", 80) }
+            };
+            let session_affinity = sticky.then(|| SessionAffinity::Header("x-session".into()));
+            let plain = service(numbered(Kind::Service, number).as_str());
+            let service = Service { endpoints: vec![endpoint], session_affinity, ..plain };
             put(resources, Resource::Service(Arc::new(service)));
         }
         Edit::Route { number, listeners, hosts, rules } => {

@@ -103,6 +103,9 @@ pub(super) fn outlier_detection(spec: &OutlierDetectionSpec, problems: &mut Prob
         interval,
         eject_for,
         max_ejected_percent,
+        failure_percent,
+        min_endpoints,
+        min_requests,
     } = spec;
     let interval = duration(interval.as_ref(), text::HOUR, &mut problems.at("interval"));
     let eject_for = duration(eject_for.as_ref(), text::DAY, &mut problems.at("ejectFor"));
@@ -112,6 +115,9 @@ pub(super) fn outlier_detection(spec: &OutlierDetectionSpec, problems: &mut Prob
         interval: interval?,
         eject_for: eject_for?,
         max_ejected_percent: *max_ejected_percent,
+        failure_percent: *failure_percent,
+        min_endpoints: *min_endpoints,
+        min_requests: *min_requests,
     })
 }
 
