@@ -126,7 +126,7 @@ impl State {
         let any = changed.resource.as_mut().context("no content")?;
         let mut assignment = ClusterLoadAssignment::decode(&*any.value)?;
         *port_of(&mut assignment).context("no port")? = PortSpecifier::PortValue(to);
-        any.value = assignment.encode_to_vec().into();
+        any.value = assignment.encode_to_vec();
         changed.version = to.to_string();
         let change = DeltaDiscoveryResponse {
             type_url: type_url::ENDPOINT.to_owned(),
