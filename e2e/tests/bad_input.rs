@@ -176,7 +176,7 @@ async fn every_problem_is_reported_with_its_place() -> Result<()> {
             bad_service(json!({ "outlierDetection": { "maxEjectedPercent": 101 } })),
             "spec.outlierDetection.maxEjectedPercent",
         ),
-        ("a check without path", bad_service(json!({ "healthCheck": { "interval": "5s" } })), "spec.healthCheck.path"),
+        ("a check without path", bad_service(json!({ "healthCheck": { "interval": "5s" } })), "spec.healthCheck"),
         ("an unknown fleet", listener("bad", "ghost", 10000), "spec.fleet"),
         (
             "https without certificate",
