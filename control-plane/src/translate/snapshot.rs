@@ -399,7 +399,7 @@ impl<'a> Source<'a> {
             ) => {
                 in_a.default_timeout == in_b.default_timeout
                     && a.len() == b.len()
-                    && a.iter().zip(b).all(|(a, b)| same_rules(a, b))
+                    && a.iter().zip(b).all(|(a, b)| route::same_rules(a, b))
                     && of_a.mean_the_same_as(of_b)
             }
             _ => false,
@@ -436,11 +436,6 @@ impl<'a> Source<'a> {
             }
         }
     }
-}
-
-/// A route that was not changed is the same allocation; of one that was, only name and rules stand in a virtual host.
-fn same_rules(a: &Arc<Route>, b: &Arc<Route>) -> bool {
-    Arc::ptr_eq(a, b) || (a.name == b.name && a.rules == b.rules)
 }
 
 fn encode(message: &impl Message) -> Bytes {

@@ -16,6 +16,8 @@ mod references;
 mod retry;
 mod rewrite;
 
+use std::sync::Arc;
+
 use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Action as EnvoyAction};
 
 pub use configuration::{placeholder, route_configuration, route_configuration_by_host, route_configuration_name};
@@ -31,6 +33,12 @@ use crate::model::{
         order::{self, Claim},
     },
 };
+
+/// Whether two states of a route say the same of a host. One that was not changed is the same allocation; of one that was, only
+/// name and rules stand in a virtual host.
+pub(super) fn same_rules(a: &Arc<Route>, b: &Arc<Route>) -> bool {
+    Arc::ptr_eq(a, b) || (a.name == b.name && a.rules == b.rules)
+}
 
 /// The name of the virtual host of `host` on `listener`, as a resource and in the message alike.
 ///
