@@ -1,3 +1,5 @@
+//! The API as a whole: what it says of itself, and what its tests share.
+
 use std::collections::BTreeSet;
 
 mod access;

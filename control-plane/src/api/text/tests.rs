@@ -1,3 +1,5 @@
+//! Documents as text: what is read, and what is refused with its place.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

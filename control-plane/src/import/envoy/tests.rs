@@ -1,3 +1,5 @@
+//! Static Envoys, imported and translated again.
+
 use chancery_proto::Message as _;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The Gateway API, imported.
+
 use serde_json::json;
 
 use super::*;
