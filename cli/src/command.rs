@@ -42,7 +42,7 @@ enum Command {
     /// Show resources of a kind, or one
     Get(resources::GetArgs),
     /// Show one resource and its latest changes
-    Describe(resources::DescribeArgs),
+    Describe(resources::OneArgs),
     /// Delete a resource, or those in files
     Delete(resources::DeleteArgs),
     /// Show who changed what, when and why
@@ -50,7 +50,7 @@ enum Command {
     /// Show what differs between two revisions
     Diff(history::DiffArgs),
     /// Show who wrote each field of a resource, when and why
-    Blame(history::BlameArgs),
+    Blame(resources::OneArgs),
     /// Undo what a revision did, as a new revision
     Revert(history::RevertArgs),
     /// Print all resources as YAML, to be kept or applied elsewhere

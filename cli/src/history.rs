@@ -14,6 +14,7 @@ use crate::{
     failure::Failure,
     kind,
     output::{self, OutputArgs},
+    resources::OneArgs,
     write::{self, WriteArgs},
 };
 
@@ -62,20 +63,6 @@ pub(crate) struct DiffArgs {
     /// For people: field by field, not as lines of YAML
     #[arg(long)]
     fields: bool,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    connection: ConnectionArgs,
-}
-
-/// `chancery blame`
-#[derive(Debug, Args)]
-pub(crate) struct BlameArgs {
-    /// fleet, listener, service, rate-limit or route
-    #[arg(value_parser = kind::parse)]
-    kind: Kind,
-    /// Which one
-    name: Name,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -147,7 +134,7 @@ fn unified(item: &Difference, from: u64, to: u64) -> String {
 }
 
 /// Shows who wrote each field of a resource.
-pub(crate) async fn blame(args: BlameArgs) -> Result<(), Failure> {
+pub(crate) async fn blame(args: OneArgs) -> Result<(), Failure> {
     let client = args.connection.client()?;
     let path = format!("/api/v1/{}/{}/blame", args.kind.collection(), args.name);
     let value: Value = client.get(path).await?;

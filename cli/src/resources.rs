@@ -59,18 +59,18 @@ pub(crate) struct GetArgs {
     connection: ConnectionArgs,
 }
 
-/// `chancery describe`
+/// `chancery describe` and `chancery blame`
 #[derive(Debug, Args)]
-pub(crate) struct DescribeArgs {
+pub(crate) struct OneArgs {
     /// fleet, listener, team, service, rate-limit, route or envoy-patch
     #[arg(value_parser = kind::parse)]
-    kind: Kind,
+    pub(crate) kind: Kind,
     /// Which one
-    name: Name,
+    pub(crate) name: Name,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(crate) output: OutputArgs,
     #[command(flatten)]
-    connection: ConnectionArgs,
+    pub(crate) connection: ConnectionArgs,
 }
 
 /// `chancery delete`
@@ -118,7 +118,7 @@ pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
 }
 
 /// Shows one resource and its history.
-pub(crate) async fn describe(args: DescribeArgs) -> Result<(), Failure> {
+pub(crate) async fn describe(args: OneArgs) -> Result<(), Failure> {
     let client = args.connection.client()?;
     let resource: ResourceView = client.get(path(args.kind, &args.name)).await?;
     let history: Page<Value> = client

@@ -229,11 +229,12 @@ impl Commit {
         self.replica.current()
     }
 
-    /// The catalog as it is, and as `set` would make it, if it may be made by all that is known without asking Envoy.
-    pub fn preview(&self, set: &ChangeSet) -> Result<(Arc<Current>, Catalog), CommitError> {
-        let current = self.replica.current();
-        let decided = self.decide(&current, set, parse_edits(set, &current)?)?;
-        Ok((current, decided.checked.next))
+    /// What `set` would do, if it may be made by all that is known without asking Envoy.
+    ///
+    /// # Errors
+    /// Those of [`Commit::plan`], Envoy's aside.
+    pub fn preview(&self, set: &ChangeSet) -> Result<Planned, CommitError> {
+        self.foresee(set).map(|(planned, _)| planned)
     }
 
     /// Checks `set`, and commits it unless it is a dry run.
@@ -257,11 +258,17 @@ impl Commit {
 
     /// Checks `set` as [`Commit::commit`] does, and says what it would do.
     pub async fn plan(&self, set: &ChangeSet) -> Result<Planned, CommitError> {
+        let (planned, questions) = self.foresee(set)?;
+        self.hear(&mut Hearing::begin(), &questions).await?;
+        Ok(planned)
+    }
+
+    /// What `set` would do, and what Envoy is to be asked about it.
+    fn foresee(&self, set: &ChangeSet) -> Result<(Planned, Vec<Question>), CommitError> {
         let before = self.replica.current();
         let edits = parse_edits(set, &before)?;
         let Decided { checked, changes, questions } = self.decide(&before, set, edits)?;
-        self.hear(&mut Hearing::begin(), &questions).await?;
-        Ok(Planned { committed: checked.committed, before, after: checked.next, changes })
+        Ok((Planned { committed: checked.committed, before, after: checked.next, changes }, questions))
     }
 
     async fn commit_parsed(&self, set: ChangeSet, edits: Vec<Parsed>) -> Result<Committed, CommitError> {

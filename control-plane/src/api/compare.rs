@@ -16,7 +16,7 @@ use super::{
     view::Action,
 };
 use crate::{
-    model::{Key, Name},
+    model::Key,
     store::{Change, SpanQuery},
 };
 
@@ -108,7 +108,5 @@ fn reversed(change: Change) -> Change {
 
 /// A resource as it is written in a problem: `Route/checkout`.
 fn key(what: &str, text: &str) -> Result<Key, ApiError> {
-    let parsed =
-        text.split_once('/').and_then(|(kind, name)| Some(Key::new(kind.parse().ok()?, name.parse::<Name>().ok()?)));
-    parsed.ok_or_else(|| ApiError::Malformed(format!("{what} must name a resource, as Route/checkout")))
+    Key::read(text).ok_or_else(|| ApiError::Malformed(format!("{what} must name a resource, as Route/checkout")))
 }

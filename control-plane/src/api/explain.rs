@@ -74,9 +74,8 @@ pub(super) fn only_seen(author: &Author, catalog: &Catalog, answer: &impl Serial
     }
     let answer = serde_json::to_value(answer).map_err(|error| ApiError::Internal("an answer", error.into()))?;
     let hidden = |resource: &str| {
-        let key =
-            resource.split_once('/').and_then(|(kind, name)| Some(Key::new(kind.parse().ok()?, name.parse().ok()?)));
-        key.and_then(|key| catalog.entry(&key)).is_some_and(|entry| !author.0.sees(owner(&entry.document)))
+        let entry = Key::read(resource).and_then(|key| catalog.entry(&key));
+        entry.is_some_and(|entry| !author.0.sees(owner(&entry.document)))
     };
     if names(&answer).into_iter().any(hidden) { Err(Missing::Role(Role::Operator).into()) } else { Ok(()) }
 }

@@ -19,7 +19,7 @@ use super::{
     view::ResourceView,
 };
 use crate::{
-    commit::ChangeSet,
+    commit::{ChangeSet, Planned},
     explain::{Destination, Explainer, Goal, Moved, Request, Source, moved},
     model::{Catalog, Name, Problems},
 };
@@ -136,11 +136,11 @@ pub(super) async fn plan(State(api): State<Api>, author: Author, body: Body) -> 
     let edits = apply::edits(resources, problems)?;
     let set =
         ChangeSet { author: author.0.clone(), message: String::new(), edits, prune, if_revision: None, dry_run: true };
-    let (current, next) = api.commit.preview(&set)?;
-    let before = current.clone();
-    let compare = move || compare(&before.catalog, before.revision, &next, fleet.as_ref(), requests);
+    let Planned { before, after, .. } = api.commit.preview(&set)?;
+    let current = before.clone();
+    let compare = move || compare(&current.catalog, current.revision, &after, fleet.as_ref(), requests);
     let compared = blocking("comparing traffic", compare).await??;
-    only_seen(&author, &current.catalog, &compared)?;
+    only_seen(&author, &before.catalog, &compared)?;
     Ok(Json(compared))
 }
 

@@ -188,6 +188,12 @@ impl Key {
     pub fn new(kind: Kind, name: Name) -> Self {
         Self { kind, name }
     }
+
+    /// The key that is displayed as `text`, if one is.
+    pub fn read(text: &str) -> Option<Self> {
+        let (kind, name) = text.split_once('/')?;
+        Some(Self::new(kind.parse().ok()?, name.parse().ok()?))
+    }
 }
 
 impl fmt::Display for Key {
