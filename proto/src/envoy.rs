@@ -18,10 +18,11 @@ pub use envoy_types::pb::envoy::{
             common::{fault::v3 as fault, set_filter_state::v3 as filter_state},
             http::{
                 buffer::v3 as buffer_filter, composite::v3 as composite_filter, compressor::v3 as compressor_filter,
-                cors::v3 as cors, fault::v3 as fault_filter, jwt_authn::v3 as jwt_filter,
-                local_ratelimit::v3 as local_rate_limit_filter, rate_limit_quota::v3 as rate_limit_quota_filter,
-                ratelimit::v3 as rate_limit_filter, rbac::v3 as rbac_filter, router::v3 as router,
-                set_filter_state::v3 as set_filter_state_filter, stateful_session::v3 as stateful_session_filter,
+                cors::v3 as cors, ext_authz::v3 as authorization_filter, fault::v3 as fault_filter,
+                jwt_authn::v3 as jwt_filter, local_ratelimit::v3 as local_rate_limit_filter,
+                rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
+                rbac::v3 as rbac_filter, router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
+                stateful_session::v3 as stateful_session_filter,
             },
             listener::proxy_protocol::v3 as proxy_protocol_filter,
             network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
@@ -51,6 +52,9 @@ pub use envoy_types::pb::envoy::service::{
     cluster::v3 as cds, discovery::v3 as discovery, endpoint::v3 as eds, extension::v3 as ecds, listener::v3 as lds,
     load_stats::v3 as load_stats, route::v3 as rds, runtime::v3 as runtime, secret::v3 as sds, status::v3 as status,
 };
+
+/// The service that is asked whether requests may pass.
+pub use envoy_types::pb::envoy::service::auth::v3 as authorization;
 
 /// The services of rate limiting: Envoy asks for each request, or reports its usage and is given quotas.
 pub use envoy_types::pb::envoy::service::{rate_limit_quota::v3 as rlqs, ratelimit::v3 as rls};

@@ -8,6 +8,8 @@ use super::{
 use crate::model::{
     Kind,
     access::{Access, Caller},
+    authorizer::{Authorizer, RuleAuthorization},
+    fleet::OnFailure,
     jwt::Jwt,
     listener::Listener,
     local_rate_limit::LocalRateLimit,
@@ -35,6 +37,7 @@ impl Explainer<'_> {
             of_rule(".jwt", forward.and_then(|forward| forward.jwt.as_deref()).map(tokens)),
             of_listener,
             of_rule(".access", forward.and_then(|forward| forward.access.as_deref()).map(let_in)),
+            self.authorizer(listener, claim),
             of_rule(".localRateLimit", forward.and_then(|forward| forward.local_rate_limit).map(slow_enough)),
             of_rule(".maxRequestBody", forward.and_then(|forward| forward.max_request_body).map(small_enough)),
         ]
@@ -42,6 +45,30 @@ impl Explainer<'_> {
         .flatten()
         .collect()
     }
+
+    /// Whoever is asked, unless the rule says that nobody is.
+    fn authorizer(&self, listener: &Listener, claim: Option<&Claim<'_>>) -> Option<Guard> {
+        let authorizer = listener.authorizer.as_ref()?;
+        let of_rule = claim.and_then(|claim| claim.rule.authorization.as_ref());
+        let what = match of_rule {
+            Some(RuleAuthorization::Off) => return None,
+            Some(RuleAuthorization::Context(context)) => {
+                let context = context.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+                format!("{}, which is told {}", vouched_for(authorizer), context.join(", "))
+            }
+            None => vouched_for(authorizer),
+        };
+        Some(Guard { from: self.source(Kind::Listener, &listener.name, "spec.externalAuthorization"), what })
+    }
+}
+
+fn vouched_for(authorizer: &Authorizer) -> String {
+    let Authorizer { service, on_failure, .. } = authorizer;
+    let otherwise = match on_failure {
+        OnFailure::Allow => ", or everybody while it does not answer",
+        OnFailure::Deny => "",
+    };
+    format!("whom Service/{service} lets pass{otherwise}")
 }
 
 fn let_in(access: &Access) -> String {

@@ -389,6 +389,8 @@ fn what_may_turn_a_request_away_is_said_in_its_order() {
     shop["spec"]["jwtProviders"] = json!([{ "name": "corp", "issuer": "https://corp.example.com",
         "keys": { "service": "shop", "host": "corp.example.com", "path": "/jwks" } }]);
     let mut documents = with_routes(&[shop]);
+    documents[1]["spec"]["externalAuthorization"] =
+        json!({ "service": "shop", "protocol": "http", "onFailure": "allow" });
     documents[1]["spec"]["access"] = json!({ "deny": [{ "networks": ["10.9.0.0/16"] }] });
     let guards = at_web(&documents, "GET", "http://a.example.com/", &[]).guards;
     let told: Vec<_> = guards.iter().map(|guard| (guard.from.path.as_str(), guard.what.as_str())).collect();
@@ -398,8 +400,23 @@ fn what_may_turn_a_request_away_is_said_in_its_order() {
             ("spec.rules[0].jwt", "a token of corp, or none"),
             ("spec.access", "not from 10.9.0.0/16"),
             ("spec.rules[0].access", "only from 10.0.0.0/8, or by header x-key"),
+            ("spec.externalAuthorization", "whom Service/shop lets pass, or everybody while it does not answer"),
             ("spec.rules[0].localRateLimit", "at most 5 per 1s at each proxy, 5 at once"),
             ("spec.rules[0].maxRequestBody", "a body of at most 1024 bytes"),
         ]
+    );
+    documents[1]["spec"]["externalAuthorization"] = json!({ "service": "shop" });
+    documents[3]["spec"]["protocol"] = "http2".into();
+    let authorizers = |authorization: Value| {
+        let mut documents = documents.clone();
+        documents[6]["spec"]["rules"] =
+            json!([{ "respond": { "status": 204 }, "externalAuthorization": authorization }]);
+        let guards = at_web(&documents, "GET", "http://a.example.com/", &[]).guards;
+        guards.into_iter().skip(1).map(|guard| guard.what).collect::<Vec<_>>()
+    };
+    assert_eq!(authorizers(json!({ "off": true })), [""; 0]);
+    assert_eq!(
+        authorizers(json!({ "context": { "tier": "gold" } })),
+        ["whom Service/shop lets pass, which is told tier=gold"]
     );
 }

@@ -38,7 +38,7 @@ pub enum OnFailure {
     /// It goes on.
     #[default]
     Allow,
-    /// It is answered with 503.
+    /// It is answered with 503, or as an authorizer says.
     Deny,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Name, access::Access, compression::Compression, service::tls::Authorities};
+use super::{Name, access::Access, authorizer::Authorizer, compression::Compression, service::tls::Authorities};
 
 /// A listener, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,8 @@ pub struct Listener {
     pub clients: Option<Clients>,
     /// Who may send requests; whoever does by default.
     pub access: Option<Access>,
+    /// Who is asked about every request; nobody by default.
+    pub authorizer: Option<Authorizer>,
 }
 
 /// What clients prove of themselves by certificates.

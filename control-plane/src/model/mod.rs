@@ -4,6 +4,7 @@
 //! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
 
 pub mod access;
+pub mod authorizer;
 mod catalog;
 mod check;
 pub mod compression;

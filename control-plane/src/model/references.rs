@@ -32,7 +32,11 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
             };
             note("spec.target.name".to_owned(), kind, name);
         }
-        Kind::Listener => note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str()),
+        Kind::Listener => {
+            note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str());
+            let authorizer = spec["externalAuthorization"]["service"].as_str();
+            note("spec.externalAuthorization.service".to_owned(), Kind::Service, authorizer);
+        }
         Kind::Route => {
             for (index, place) in list(&spec["listeners"]) {
                 let listener = place.as_str().and_then(|place| place.split_once('/')).map(|(_, listener)| listener);

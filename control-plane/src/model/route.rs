@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use super::{
     Name,
     access::Access,
+    authorizer::RuleAuthorization,
     cors::Cors,
     fault::Fault,
     jwt::{Jwt, JwtProvider},
@@ -113,6 +114,8 @@ pub struct Rule {
     pub matches: Match,
     /// What becomes of them.
     pub action: Action,
+    /// What is said to the authorizer of the listener, where it has one.
+    pub authorization: Option<RuleAuthorization>,
     /// Changes to the headers of the request.
     pub request_headers: HeaderChanges,
     /// Changes to the headers of the response.

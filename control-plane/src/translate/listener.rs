@@ -29,7 +29,7 @@ use chancery_proto::{
 };
 
 use super::{
-    access, buffer, compression, cors, fault,
+    access, authorizer, buffer, compression, cors, fault,
     filter::always,
     jwt, local_rate_limit, rate_limit, route, session,
     tls::{certificate, since, socket, validation},
@@ -61,6 +61,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         compression: _,
         clients,
         access: _,
+        authorizer: _,
     } = listener;
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
@@ -156,9 +157,11 @@ fn filters(listener: &Listener, fleet: &Fleet) -> Vec<HttpFilter> {
     let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
     let compression = listener.compression.iter().flat_map(compression::filters);
     let access = listener.access.iter().map(access::of_listener).chain([access::filter()]);
+    let authorizer = listener.authorizer.iter().map(|one| authorizer::filter(one, listener.clients.is_some()));
     [cors::filter(), jwt::filter()]
         .into_iter()
         .chain(access)
+        .chain(authorizer)
         .chain([local_rate_limit::filter()])
         .chain(limits)
         .chain([fault::filter(), buffer::filter()])

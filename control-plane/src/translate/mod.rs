@@ -13,6 +13,7 @@
 //! decides which of them a fleet gets, and what one edit changes; [`effect`] tells what that is to proxies.
 
 mod access;
+mod authorizer;
 mod buffer;
 pub mod cluster;
 mod composite;

@@ -247,6 +247,8 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
             if let Some(listener) = catalog.listener(name) {
                 let ids = [ResourceId::Listener, ResourceId::RouteConfiguration, ResourceId::WholeRoutes];
                 touched.extend(ids.map(|id| (listener.fleet.clone(), id(name.clone()))));
+                let asked = listener.authorizer.iter().flat_map(|authorizer| of_service(&authorizer.service));
+                touched.extend(asked.map(|id| (listener.fleet.clone(), id)));
             }
         }
         Kind::Team => {}

@@ -97,6 +97,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         compression: None,
         clients: None,
         access: None,
+        authorizer: None,
     }
 }
 
@@ -168,7 +169,13 @@ pub(crate) fn exact(path: &str) -> Match {
 }
 
 pub(crate) fn rule(matches: Match, action: Action) -> Rule {
-    Rule { matches, action, request_headers: HeaderChanges::default(), response_headers: HeaderChanges::default() }
+    Rule {
+        matches,
+        action,
+        authorization: None,
+        request_headers: HeaderChanges::default(),
+        response_headers: HeaderChanges::default(),
+    }
 }
 
 pub(crate) fn to(service: &str) -> Forward {

@@ -9,6 +9,7 @@ use std::{
 use chancery_control_plane::model::{
     Name,
     access::{Access, Caller, Network},
+    authorizer::{Authorizer, AuthorizerProtocol, RuleAuthorization, ToldBody},
     compression::{Compression, CompressionAlgorithm},
     cors::{Cors, Origin},
     fault::{Abort, Delay, Fault},
@@ -256,6 +257,7 @@ pub(crate) fn rule(path: PathMatch, action: Action) -> Rule {
     Rule {
         matches: Match { path, methods: vec![], headers: vec![], query: vec![], cookies: vec![], grpc: false },
         action,
+        authorization: None,
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
     }
@@ -290,6 +292,34 @@ pub(crate) fn every_access() -> Access {
         allow: Some(vec![all.clone(), caller(vec![], networks, vec![])]),
         deny: vec![all, caller(vec![], vec![], headers())],
     }
+}
+
+/// Authorizers of both protocols with every setting; both are the service `checkout`.
+pub(crate) fn every_authorizer() -> [Authorizer; 2] {
+    let grpc = Authorizer {
+        service: name("checkout"),
+        protocol: AuthorizerProtocol::Grpc,
+        timeout: Duration::from_millis(1),
+        on_failure: OnFailure::Allow,
+        status_on_error: 403,
+        body: Some(ToldBody { max_size: 1, partial: true }),
+        headers: Some(vec!["x-user".into()]),
+    };
+    let http = AuthorizerProtocol::Http {
+        path_prefix: "/check".into(),
+        to_service: vec!["x-user".into()],
+        to_client: Some(vec!["x-why".into()]),
+    };
+    let body = Some(ToldBody { max_size: 1024 * 1024, partial: false });
+    let http = Authorizer {
+        protocol: http,
+        timeout: Duration::from_secs(60),
+        on_failure: OnFailure::Deny,
+        status_on_error: 511,
+        body,
+        ..grpc.clone()
+    };
+    [grpc, http]
 }
 
 /// Tokens of issuers with every kind of keys; asks the service `checkout`.
@@ -370,6 +400,10 @@ pub(crate) fn every_rule() -> Vec<Rule> {
             .into_iter()
             .map(|jwt| rule(prefix("/jwt"), Action::Forward(Forward { jwt: Some(jwt.into()), ..forward("checkout") }))),
     );
+    for authorization in [RuleAuthorization::Off, RuleAuthorization::Context([("a".into(), "b".into())].into())] {
+        let authorization = Some(authorization);
+        rules.push(Rule { authorization, ..rule(prefix("/authorized"), Action::Forward(forward("checkout"))) });
+    }
     let delay = Delay { time: Duration::from_secs(60), percent: 100 };
     let abort = Abort { status: 599, percent: 1 };
     for (delay, abort) in [(Some(delay), None), (None, Some(abort)), (Some(delay), Some(abort))] {

@@ -50,8 +50,8 @@ use proptest::{collection, prelude::*, sample, strategy::ValueTree, test_runner:
 
 use crate::{
     catalog::{
-        every_access, every_affinity, every_compression, every_limit, every_limiter, every_rule, every_service,
-        every_tls, forward, name, respond, route, route_named, rule, service,
+        every_access, every_affinity, every_authorizer, every_compression, every_limit, every_limiter, every_rule,
+        every_service, every_tls, forward, name, respond, route, route_named, rule, service,
     },
     envoy::Envoy,
 };
@@ -98,6 +98,7 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 clients: matches!(protocol, ListenerProtocol::Https(_))
                     .then(|| Clients { authorities: Authorities::File(tls.certificate_file.clone()), required: false }),
                 access: Some(every_access()),
+                authorizer: Some(every_authorizer()[usize::from(address.is_ipv6())].clone()),
             };
             let hosts = route.hosts.iter().map(|host| {
                 translate::route::virtual_host(&listener_name, host, [&route, &also], &references, fleet)
@@ -267,6 +268,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
         compression: None,
         clients: None,
         access: None,
+        authorizer: None,
     };
     let hosts: Vec<VirtualHost> = route
         .hosts

@@ -112,6 +112,7 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         compression: None,
         clients: None,
         access: None,
+        authorizer: None,
     }))
 }
 
@@ -176,6 +177,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
             let rate_limits = limits.split_terminator('+').map(name).collect();
             Action::Forward(Forward { mirror, rate_limits, ..Forward::to(to) })
         },
+        authorization: None,
         request_headers: Default::default(),
         response_headers: Default::default(),
     };

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{access, compression, service::tls::authorities, text};
+use super::{access, authorizer, compression, service::tls::authorities, text};
 use crate::model::{
     Name,
     listener::{Clients, Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
@@ -25,6 +25,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         timeouts,
         compression,
         access,
+        external_authorization,
     } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
@@ -67,6 +68,9 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         }
         Some(access)
     });
+    let authorizer = external_authorization
+        .as_ref()
+        .and_then(|spec| authorizer::authorizer(spec, &mut problems.at("externalAuthorization")));
     let clients = clients.and_then(|spec| self::clients(spec, &mut problems.at("tls").at("clients")));
     Some(Listener {
         name,
@@ -80,6 +84,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         compression,
         clients,
         access,
+        authorizer,
     })
 }
 

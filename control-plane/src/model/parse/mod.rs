@@ -8,6 +8,7 @@
 //! is within Envoy's own limits; only references between resources remain to be checked (see `check`).
 
 mod access;
+mod authorizer;
 mod compression;
 mod document;
 mod envoy_patch;

@@ -1,7 +1,7 @@
 //! What one rule of a route means.
 
 use super::{
-    access, host,
+    access, authorizer, host,
     jwt::{self, Providers},
     path, text,
 };
@@ -42,6 +42,10 @@ pub(super) fn rule(spec: &RuleSpec, providers: &Providers<'_>, problems: &mut Pr
     // Without a known path condition, nothing is said about what goes with it.
     let path = matches.as_ref().map(|matches| &matches.path);
     let action = action(spec, path, providers, problems);
+    let authorization = spec
+        .external_authorization
+        .as_ref()
+        .and_then(|spec| authorizer::of_rule(spec, &mut problems.at("externalAuthorization")));
     let mut place = problems.at("headers");
     let request_headers = header_changes(headers.request, &mut place.at("request"));
     let response_headers = header_changes(headers.response, &mut place.at("response"));
@@ -49,6 +53,7 @@ pub(super) fn rule(spec: &RuleSpec, providers: &Providers<'_>, problems: &mut Pr
     Some(Rule {
         matches: matches?,
         action: action?,
+        authorization,
         request_headers: request_headers?,
         response_headers: response_headers?,
     })
@@ -81,6 +86,7 @@ fn action(
         retry,
         local_rate_limit,
         rate_limits,
+        external_authorization: _,
         headers: _,
     } = spec;
     let before = problems.count();

@@ -114,6 +114,7 @@ mod tests {
         let rule = |matches| Rule {
             matches,
             action: action.clone(),
+            authorization: None,
             request_headers: request_headers.clone(),
             response_headers: response_headers.clone(),
         };

@@ -108,7 +108,7 @@ pub struct RateLimiterSpec {
 pub enum OnFailureSpec {
     /// It goes on.
     Allow,
-    /// It is answered with 503.
+    /// It is answered with 503, or as `statusOnError` of an authorizer says.
     Deny,
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{AccessSpec, CompressionSpec, DurationText, NameText, TrustedCaSpec};
+use super::{AccessSpec, CompressionSpec, DurationText, ExternalAuthorizationSpec, NameText, TrustedCaSpec};
 
 /// A port of a fleet. Routes refer to it as `fleet/listener`.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -36,6 +36,8 @@ pub struct ListenerSpec {
     pub compression: Option<CompressionSpec>,
     /// Who may send requests, whatever their route; everybody if it is not given.
     pub access: Option<AccessSpec>,
+    /// Who is asked about every request whether it may pass, unless its rule says otherwise; nobody if it is not given.
+    pub external_authorization: Option<ExternalAuthorizationSpec>,
 }
 
 /// How long clients may take: each 1ms to 24h.

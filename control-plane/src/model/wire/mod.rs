@@ -5,6 +5,7 @@
 //! accepted cannot drift apart. What the values mean is the business of `parse`.
 
 mod access;
+mod authorizer;
 mod compression;
 mod cors;
 mod envelope;
@@ -28,6 +29,10 @@ mod team;
 mod tls;
 
 pub use access::{AccessSpec, CallerSpec};
+pub use authorizer::{
+    AuthorizationBodySpec, AuthorizationHeadersSpec, AuthorizerProtocolSpec, ExternalAuthorizationSpec,
+    RuleAuthorizationSpec,
+};
 pub use compression::{CompressionAlgorithmSpec, CompressionSpec};
 pub use cors::CorsSpec;
 pub use envelope::Envelope;

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::{
     AccessSpec, CorsSpec, DurationText, FaultSpec, JwtProviderSpec, JwtSpec, LocalRateLimitSpec, MatchSpec, NameText,
-    RetrySpec, SizeText,
+    RetrySpec, RuleAuthorizationSpec, SizeText,
 };
 
 /// Hosts and ordered rules on one or more listeners.
@@ -75,6 +75,8 @@ pub struct RuleSpec {
     /// Names of the limits that apply; only with `to`. A request must be within all of them.
     #[schema(max_items = 10)]
     pub rate_limits: Option<Vec<NameText>>,
+    /// What is said to whoever is asked whether requests may pass, where the listener has `externalAuthorization`.
+    pub external_authorization: Option<RuleAuthorizationSpec>,
     /// Changes to headers.
     pub headers: Option<HeadersSpec>,
 }

@@ -16,7 +16,7 @@ mod references;
 mod retry;
 mod rewrite;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chancery_proto::envoy::route::{Route as EnvoyRoute, VirtualHost, route::Action as EnvoyAction};
 
@@ -25,6 +25,7 @@ pub use encode::encode_virtual_host;
 pub(super) use matching::header;
 pub use references::References;
 
+use super::authorizer;
 use crate::model::{
     Name,
     fleet::Fleet,
@@ -71,17 +72,19 @@ fn envoy_routes<'a>(
     references: &References<'_>,
     fleet: &Fleet,
 ) -> impl Iterator<Item = EnvoyRoute> + use<'a> {
-    let Claim { route, index, rule: Rule { matches, action, request_headers, response_headers } } = claim;
-    let (done, per_filter) = match action {
+    let Claim { route, index, rule: Rule { matches, action, authorization, request_headers, response_headers } } =
+        claim;
+    let (done, mut per_filter) = match action {
         Action::Forward(forward) => (
             EnvoyAction::Route(action::forward(forward, &matches.path, references, fleet)),
             action::per_filter(forward, references),
         ),
         Action::Redirect(redirect) => {
-            (EnvoyAction::Redirect(action::redirect(redirect, &matches.path)), Default::default())
+            (EnvoyAction::Redirect(action::redirect(redirect, &matches.path)), BTreeMap::default())
         }
-        Action::Respond(respond) => (EnvoyAction::DirectResponse(action::respond(respond)), Default::default()),
+        Action::Respond(respond) => (EnvoyAction::DirectResponse(action::respond(respond)), BTreeMap::default()),
     };
+    per_filter.extend(authorization.as_ref().map(authorizer::per_route));
     let has_preflights = matches!(action, Action::Forward(Forward { cors: Some(_), .. }));
     let preflights = has_preflights.then(|| matching::preflights(matches)).into_iter().flatten();
     preflights.chain(matching::route_matches(matches)).map(move |route_match| EnvoyRoute {

@@ -1,6 +1,6 @@
 //! What fleets get: by example, and as a law over random edits.
 
-use proptest::{collection, prelude::*, sample};
+use proptest::{collection, option, prelude::*, sample};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     model::{
         Document, Entry, Problems, Resource,
+        authorizer::{Authorizer, AuthorizerProtocol},
         fleet::OnFailure,
         rate_limit::{KeyPart, Limit, RateLimit},
         route::{Action, Forward, ListenerRef, Rule, Target},
@@ -59,6 +60,18 @@ fn shop() -> Resources {
     resources
 }
 
+fn authorizer(service: Name) -> Authorizer {
+    Authorizer {
+        service,
+        protocol: AuthorizerProtocol::Http { path_prefix: String::new(), to_service: vec![], to_client: None },
+        timeout: std::time::Duration::from_secs(1),
+        on_failure: OnFailure::Deny,
+        status_on_error: 403,
+        body: None,
+        headers: None,
+    }
+}
+
 fn patch(name: &str, fleet: &str, spec: Value) -> Resource {
     let mut spec = spec;
     spec["fleet"] = fleet.into();
@@ -101,6 +114,21 @@ fn a_fleet_gets_its_listeners_routes_and_the_services_they_use() {
         ["cluster shop", "endpoint shop", "listener web", "route web", "virtualHost web/shop.example.com"]
     );
     assert!(everything.is_empty(), "there is one fleet");
+}
+
+#[test]
+fn whoever_a_listener_asks_comes_and_goes_with_the_question() {
+    let mut asking = shop();
+    let listener = Listener { authorizer: Some(authorizer(name("spare"))), ..http_listener("web", "edge") };
+    put(&mut asking, Resource::Listener(Arc::new(listener)));
+    let spare = || vec!["cluster spare".to_owned(), "endpoint spare".to_owned()];
+    let web = "listener web".to_owned();
+    assert_eq!(difference(&shop(), &asking), ([spare(), vec![web.clone()]].concat(), vec![]));
+    assert_eq!(difference(&asking, &shop()), (vec![web], spare()));
+    let mut grown = asking.clone();
+    let endpoints = vec![ip("10.0.0.1", 80), ip("10.0.0.2", 80)];
+    put(&mut grown, Resource::Service(Arc::new(Service { endpoints, ..service("spare") })));
+    assert_eq!(difference(&asking, &grown), (vec!["endpoint spare".to_owned()], vec![]));
 }
 
 #[test]
@@ -290,7 +318,7 @@ fn how_a_service_keeps_sessions_stands_in_the_rules_that_send_there() {
 #[derive(Clone, Debug)]
 enum Edit {
     Fleet { number: usize, timeout: u64, hops: u32 },
-    Listener { number: usize, fleet: usize, port: u16 },
+    Listener { number: usize, fleet: usize, port: u16, asks: Option<usize> },
     Service { number: usize, weight: u32, resolved: bool, sticky: bool },
     Route { number: usize, listeners: Vec<usize>, hosts: Vec<HostPattern>, rules: Vec<Vec<usize>> },
     Patch { number: usize, fleet: usize, on: usize, what: usize },
@@ -312,8 +340,8 @@ fn any_edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         1 => (0..FLEETS, 1..3_u64, 0..2_u32)
             .prop_map(|(number, timeout, hops)| Edit::Fleet { number, timeout, hops }),
-        2 => (0..LISTENERS, 0..FLEETS, 1..3_u16)
-            .prop_map(|(number, fleet, port)| Edit::Listener { number, fleet, port }),
+        2 => (0..LISTENERS, 0..FLEETS, 1..3_u16, option::of(0..SERVICES))
+            .prop_map(|(number, fleet, port, asks)| Edit::Listener { number, fleet, port, asks }),
         3 => (0..SERVICES, 1..4_u32, any::<bool>(), any::<bool>())
             .prop_map(|(number, weight, resolved, sticky)| Edit::Service { number, weight, resolved, sticky }),
         6 => (
@@ -346,11 +374,12 @@ fn make(edit: Edit, resources: &mut Resources) {
             };
             put(resources, Resource::Fleet(Arc::new(fleet)));
         }
-        Edit::Listener { number, fleet, port } => {
+        Edit::Listener { number, fleet, port, asks } => {
             let (fleet, own) = (numbered(Kind::Fleet, fleet), numbered(Kind::Listener, number));
             let port = port * 100 + u16::try_from(number).expect("a small number");
             let route_delivery = if port % 200 < 100 { RouteDelivery::Whole } else { RouteDelivery::PerHost };
-            let listener = Listener { port, route_delivery, ..http_listener(own.as_str(), fleet.as_str()) };
+            let authorizer = asks.map(|service| authorizer(numbered(Kind::Service, service)));
+            let listener = Listener { port, route_delivery, authorizer, ..http_listener(own.as_str(), fleet.as_str()) };
             put(resources, Resource::Listener(Arc::new(listener)));
         }
         Edit::Service { number, weight, resolved, sticky } => {
@@ -431,6 +460,13 @@ fn mend(resources: &mut Resources) {
         Resource::Listener(listener) => exists(Kind::Fleet, &listener.fleet),
         _ => true,
     });
+    for resource in resources.values_mut() {
+        if let Resource::Listener(listener) = resource
+            && listener.authorizer.as_ref().is_some_and(|one| !exists(Kind::Service, &one.service))
+        {
+            Arc::make_mut(listener).authorizer = None;
+        }
+    }
     let fleet_of: BTreeMap<Name, Name> = resources
         .values()
         .filter_map(|resource| match resource {

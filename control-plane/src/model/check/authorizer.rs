@@ -1,0 +1,188 @@
+//! Who is asked about requests exists and is asked in its own language, and what rules say to it is heard.
+
+use std::collections::BTreeSet;
+
+use super::{is_missing, list, missing};
+use crate::model::{
+    Catalog, Key, Kind, Problems,
+    authorizer::{Authorizer, AuthorizerProtocol, RuleAuthorization},
+    listener::Listener,
+    route::Route,
+    service::{Service, ServiceProtocol},
+};
+
+pub(super) fn put_listener(
+    next: &Catalog,
+    changed: &BTreeSet<Key>,
+    unread: &BTreeSet<Key>,
+    listener: &Listener,
+    problems: &mut Problems,
+) {
+    let mut problems = problems.at("externalAuthorization");
+    if let Some(authorizer) = &listener.authorizer {
+        let service = Key::new(Kind::Service, authorizer.service.clone());
+        if is_missing(next, unread, &service) {
+            problems.at("service").report(missing(&service));
+        }
+        if next.service(&authorizer.service).is_some_and(|service| !understands(service, authorizer)) {
+            problems.at("service").report(format!("{service} is asked over gRPC, so it needs protocol: http2"));
+        }
+    }
+    if !hears_rules(listener) {
+        let tells = |key: &Key| next.route(&key.name).is_some_and(|route| contexts(route).next().is_some());
+        let routes = next.routes_on(&listener.name).map(|name| Key::new(Kind::Route, name.clone()));
+        let routes: Vec<Key> = routes.filter(|key| !changed.contains(key) && tells(key)).collect();
+        if !routes.is_empty() {
+            problems.report(format!("is not over gRPC, but has a context from {}", list(&routes)));
+        }
+    }
+}
+
+/// Listeners that are part of the change report it themselves.
+pub(super) fn put_service(next: &Catalog, changed: &BTreeSet<Key>, service: &Service, problems: &mut Problems) {
+    let astray = |listener: &Listener| listener.authorizer.as_ref().is_some_and(|one| !understands(service, one));
+    let asking = next.listeners_asking(&service.name).filter_map(|name| next.listener(name));
+    let asking = asking.filter(|listener| astray(listener));
+    let asking: Vec<Key> = asking
+        .map(|listener| Key::new(Kind::Listener, listener.name.clone()))
+        .filter(|key| !changed.contains(key))
+        .collect();
+    if !asking.is_empty() {
+        problems.at("protocol").report(format!("is not http2, but it is asked over gRPC by {}", list(&asking)));
+    }
+}
+
+/// Whoever tells an authorizer something of a rule means it to be heard.
+pub(super) fn put_route(next: &Catalog, route: &Route, problems: &mut Problems) {
+    let places = route.listeners.iter().filter_map(|place| next.listener(&place.listener));
+    let deaf = places.filter(|listener| !hears_rules(listener));
+    let deaf: Vec<Key> = deaf.map(|listener| Key::new(Kind::Listener, listener.name.clone())).collect();
+    if deaf.is_empty() {
+        return;
+    }
+    for rule in contexts(route) {
+        let mut problems = problems.at("rules");
+        let mut problems = problems.index(rule);
+        let mut problems = problems.at("externalAuthorization");
+        let who = list(&deaf);
+        problems.at("context").report(format!("is told over gRPC, but {who} asks nobody in that way"));
+    }
+}
+
+fn understands(service: &Service, authorizer: &Authorizer) -> bool {
+    authorizer.protocol != AuthorizerProtocol::Grpc || service.protocol == ServiceProtocol::Http2
+}
+
+fn hears_rules(listener: &Listener) -> bool {
+    listener.authorizer.as_ref().is_some_and(|authorizer| authorizer.protocol == AuthorizerProtocol::Grpc)
+}
+
+/// The rules that tell an authorizer something.
+fn contexts(route: &Route) -> impl Iterator<Item = usize> {
+    let rules = route.rules.iter().enumerate();
+    rules.filter(|(_, rule)| matches!(rule.authorization, Some(RuleAuthorization::Context(_)))).map(|(rule, _)| rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::model::{
+        Problem, Resource,
+        catalog::tests::{entry, fleet, listener, route, service},
+        fleet::OnFailure,
+    };
+
+    fn asking(protocol: Option<AuthorizerProtocol>) -> Resource {
+        let Resource::Listener(mut web) = listener("web", "edge", "0.0.0.0", 80) else { panic!("a listener") };
+        Arc::make_mut(&mut web).authorizer = protocol.map(|protocol| Authorizer {
+            service: "auth".parse().unwrap(),
+            protocol,
+            timeout: Duration::from_secs(1),
+            on_failure: OnFailure::Deny,
+            status_on_error: 403,
+            body: None,
+            headers: None,
+        });
+        Resource::Listener(web)
+    }
+
+    fn http() -> Option<AuthorizerProtocol> {
+        Some(AuthorizerProtocol::Http { path_prefix: String::new(), to_service: vec![], to_client: None })
+    }
+
+    fn speaking(protocol: ServiceProtocol) -> Resource {
+        let Resource::Service(mut auth) = service("auth") else { panic!("a service") };
+        Arc::make_mut(&mut auth).protocol = protocol;
+        Resource::Service(auth)
+    }
+
+    fn telling(authorization: Option<RuleAuthorization>) -> Resource {
+        let Resource::Route(mut shop) = route("shop", &["edge/web"], &["*"], &[("/", ""), ("/a", "")]) else {
+            panic!("a route")
+        };
+        Arc::make_mut(&mut shop).rules[1].authorization = authorization;
+        Resource::Route(shop)
+    }
+
+    fn context() -> Option<RuleAuthorization> {
+        Some(RuleAuthorization::Context([("tier".to_owned(), "gold".to_owned())].into()))
+    }
+
+    fn put(resource: Resource) -> Vec<(Key, Option<crate::model::Entry>)> {
+        vec![(resource.key(), Some(entry(resource)))]
+    }
+
+    fn said(result: Result<Catalog, Vec<Problem>>) -> Vec<String> {
+        result.err().into_iter().flatten().map(|problem| problem.to_string()).collect()
+    }
+
+    #[test]
+    fn whoever_is_asked_exists_and_understands() {
+        let grpc = || asking(Some(AuthorizerProtocol::Grpc));
+        let nobody = Catalog::load([fleet("edge"), grpc()].map(entry));
+        assert_eq!(said(nobody), ["Listener/web: spec.externalAuthorization.service: Service/auth does not exist"]);
+        let deaf = Catalog::load([fleet("edge"), grpc(), speaking(ServiceProtocol::Http1)].map(entry));
+        assert_eq!(
+            said(deaf),
+            [
+                "Listener/web: spec.externalAuthorization.service: Service/auth is asked over gRPC, so it needs protocol: http2"
+            ]
+        );
+        let good = Catalog::load([fleet("edge"), grpc(), speaking(ServiceProtocol::Http2)].map(entry)).unwrap();
+        assert!(good.fleet_uses(&"edge".parse().unwrap(), &"auth".parse().unwrap()));
+        assert_eq!(
+            said(good.apply(put(speaking(ServiceProtocol::Http1)))),
+            ["Service/auth: spec.protocol: is not http2, but it is asked over gRPC by Listener/web"]
+        );
+        assert_eq!(
+            said(good.apply(vec![(speaking(ServiceProtocol::Http2).key(), None)])),
+            ["Service/auth: is deleted, but used by Listener/web"]
+        );
+        assert!(good.apply([put(speaking(ServiceProtocol::Http1)), put(asking(http()))].concat()).is_ok());
+    }
+
+    #[test]
+    fn what_a_rule_tells_is_heard() {
+        let loaded = |protocol, told| {
+            let resources = [fleet("edge"), asking(protocol), speaking(ServiceProtocol::Http2), telling(told)];
+            Catalog::load(resources.map(entry))
+        };
+        for protocol in [None, http()] {
+            assert_eq!(
+                said(loaded(protocol.clone(), context())),
+                [
+                    "Route/shop: spec.rules[1].externalAuthorization.context: is told over gRPC, but Listener/web asks nobody in that way"
+                ]
+            );
+            assert!(loaded(protocol, Some(RuleAuthorization::Off)).is_ok());
+        }
+        let heard = loaded(Some(AuthorizerProtocol::Grpc), context()).unwrap();
+        assert_eq!(
+            said(heard.apply(put(asking(None)))),
+            ["Listener/web: spec.externalAuthorization: is not over gRPC, but has a context from Route/shop"]
+        );
+        assert!(heard.apply([put(asking(None)), put(telling(None))].concat()).is_ok());
+    }
+}
