@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use chancery_control_plane::{
     bootstrap::{Bootstrap, DEFAULT_MAX_CONNECTIONS, Protocol},
     identity::issue::IdentityFiles,
-    model::Name,
+    model::{Name, service::Zone},
 };
 use clap::Args;
 
@@ -35,6 +35,12 @@ pub(crate) struct BootstrapArgs {
     /// What the proxy says of itself, as a rollout can choose canaries by; may be given more than once
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// Zone of the proxy, as endpoints have it; services with zoneAware prefer those [default: none]
+    #[arg(long)]
+    zone: Option<String>,
+    /// Region of the zone
+    #[arg(long, requires = "zone")]
+    region: Option<String>,
     /// Address of Envoy's admin interface; whoever reaches it owns the proxy [default: none]
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
@@ -70,6 +76,7 @@ impl TryFrom<BootstrapArgs> for Bootstrap {
             certificate_file: text(files.certificate)?,
             private_key_file: text(files.private_key)?,
             labels: args.labels.into_iter().collect(),
+            zone: args.zone.map(|zone| Zone { region: args.region.unwrap_or_default(), zone }),
             admin: args.admin,
             protocol: if args.sotw { Protocol::StateOfTheWorld } else { Protocol::Delta },
             max_connections: args.max_connections,
@@ -79,7 +86,7 @@ impl TryFrom<BootstrapArgs> for Bootstrap {
 }
 
 /// `track=canary`.
-fn label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("must be NAME=VALUE".to_owned()),

@@ -312,6 +312,7 @@ fn bootstrap(id: &str, ports: &Ports, files: &issue::IdentityFiles, admin: Optio
         certificate_file: text(&files.certificate),
         private_key_file: text(&files.private_key),
         labels: std::collections::BTreeMap::new(),
+        zone: None,
         admin,
         protocol: Protocol::Delta,
         max_connections: DEFAULT_MAX_CONNECTIONS,

@@ -65,6 +65,15 @@ struct RegisterArgs {
     /// Its share of the load relative to the other endpoints
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=128))]
     weight: u32,
+    /// What tells it apart from others, for the subsets of the service; may be given more than once
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = crate::bootstrap::label)]
+    labels: Vec<(String, String)>,
+    /// Zone that it is in
+    #[arg(long)]
+    zone: Option<String>,
+    /// Region of the zone
+    #[arg(long, requires = "zone")]
+    region: Option<String>,
     /// What it says of itself
     #[arg(long, value_enum, default_value = "healthy")]
     health: HealthArg,
@@ -129,7 +138,21 @@ fn rows(endpoints: &[Value]) -> String {
 
 async fn register(args: RegisterArgs) -> Result<(), Failure> {
     let client = args.connection.client()?;
-    let RegisterArgs { service, id, address, port, priority, weight, health, ttl, keep, connection: _ } = args;
+    let RegisterArgs {
+        service,
+        id,
+        address,
+        port,
+        priority,
+        weight,
+        labels,
+        zone,
+        region,
+        health,
+        ttl,
+        keep,
+        connection: _,
+    } = args;
     let id = match id {
         Some(id) => id,
         None => format!("{address}:{port}").parse().context("the address makes no id")?,
@@ -143,9 +166,17 @@ async fn register(args: RegisterArgs) -> Result<(), Failure> {
     };
     let ttl_text = format!("{}ms", ttl.as_millis());
     let mut body = json!({ "address": address, "port": port, "weight": weight, "health": health, "ttl": ttl_text });
-    // An older control plane does not know the field.
+    // An older control plane does not know these fields.
     if priority > 0 {
         body["priority"] = priority.into();
+    }
+    if !labels.is_empty() {
+        body["labels"] = labels.into_iter().map(|(name, value)| (name, Value::from(value))).collect();
+    }
+    for (field, value) in [("zone", zone), ("region", region)] {
+        if let Some(value) = value {
+            body[field] = value.into();
+        }
     }
     // Before the first registration: a signal that comes with it must not leave it behind.
     let signals = if keep { Some(Signals::listen().context("cannot listen to signals")?) } else { None };

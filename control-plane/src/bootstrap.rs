@@ -15,10 +15,13 @@ use serde_json::{Value, json};
 
 pub use chancery_proto::chancery::{CA_SECRET, IDENTITY_SECRET};
 
-use crate::model::{Name, re2};
+use crate::model::{Name, re2, service::Zone};
 
 /// The cluster of the control plane; it also stands in Envoy's statistics and logs.
 pub const XDS_CLUSTER: &str = "chancery-xds";
+
+/// The cluster that tells Envoy in which zone it is.
+const OWN_ZONE_CLUSTER: &str = "chancery-own-zone";
 
 /// How many client connections a proxy takes unless it is told otherwise (the number in Envoy's guide for edges).
 pub const DEFAULT_MAX_CONNECTIONS: u64 = 50_000;
@@ -58,6 +61,8 @@ pub struct Bootstrap {
     pub private_key_file: String,
     /// What the node says of itself: a rollout can choose its canaries by that.
     pub labels: BTreeMap<String, String>,
+    /// In which zone the proxy is, if that is said; services with `zoneAware` prefer endpoints there.
+    pub zone: Option<Zone>,
     /// Where Envoy's admin interface listens, if anywhere. Whoever reaches it owns the proxy.
     pub admin: Option<SocketAddr>,
     /// Which form of xDS is spoken.
@@ -94,6 +99,16 @@ impl Bootstrap {
         });
         if !self.labels.is_empty() {
             bootstrap["node"]["metadata"] = json!({ "labels": self.labels });
+        }
+        if let Some(zone) = &self.zone {
+            let Zone { region, zone } = zone;
+            let locality = json!({ "region": region, "zone": zone });
+            bootstrap["static_resources"]["clusters"]
+                .as_array_mut()
+                .into_iter()
+                .for_each(|all| all.push(own_zone(&locality)));
+            bootstrap["cluster_manager"]["local_cluster_name"] = OWN_ZONE_CLUSTER.into();
+            bootstrap["node"]["locality"] = locality;
         }
         if let Some(admin) = self.admin {
             bootstrap["admin"] = json!({
@@ -237,6 +252,22 @@ impl Bootstrap {
     }
 }
 
+/// Envoy prefers its own zone only beside a cluster that says where its like are. That there is one of them, here, is enough for it;
+/// nothing is ever sent to it.
+fn own_zone(locality: &Value) -> Value {
+    json!({
+        "name": OWN_ZONE_CLUSTER,
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": OWN_ZONE_CLUSTER,
+            "endpoints": [{
+                "locality": locality,
+                "lb_endpoints": [{ "endpoint": { "address": socket_address("127.0.0.1", 1) } }],
+            }],
+        },
+    })
+}
+
 fn socket_address(host: &str, port: u16) -> Value {
     json!({ "socket_address": { "address": host, "port_value": port } })
 }
@@ -256,6 +287,7 @@ mod tests {
             certificate_file: "/etc/chancery/proxy.pem".into(),
             private_key_file: "/etc/chancery/proxy.key".into(),
             labels: BTreeMap::new(),
+            zone: None,
             admin: Some("127.0.0.1:9901".parse().expect("an address")),
             protocol: Protocol::Delta,
             max_connections: DEFAULT_MAX_CONNECTIONS,
@@ -277,6 +309,17 @@ mod tests {
         assert_eq!(context["sni"], Value::Null);
         let sans = &context["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"];
         assert_eq!(*sans, json!([{ "san_type": "IP_ADDRESS", "matcher": { "exact": "127.0.0.1" } }]));
+    }
+
+    #[test]
+    fn a_zone_is_told_to_envoy_and_to_the_control_plane() {
+        let zone = Some(Zone { region: "eu-1".into(), zone: "a".into() });
+        let there = Bootstrap { zone, ..bootstrap() }.to_json();
+        let here = json!({ "region": "eu-1", "zone": "a" });
+        let own = &there["static_resources"]["clusters"][1];
+        assert_eq!((&there["node"]["locality"], &own["load_assignment"]["endpoints"][0]["locality"]), (&here, &here));
+        assert_eq!(there["cluster_manager"]["local_cluster_name"], own["name"]);
+        assert_eq!(bootstrap().to_json()["cluster_manager"]["local_cluster_name"], Value::Null);
     }
 
     #[test]

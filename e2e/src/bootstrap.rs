@@ -3,8 +3,11 @@
 use std::{net::SocketAddr, path::Path};
 
 use anyhow::Result;
-use chancery_control_plane::bootstrap::{Bootstrap, DEFAULT_MAX_CONNECTIONS};
 pub use chancery_control_plane::bootstrap::{Protocol, XDS_CLUSTER};
+use chancery_control_plane::{
+    bootstrap::{Bootstrap, DEFAULT_MAX_CONNECTIONS},
+    model::service::Zone,
+};
 use serde_json::{Value, json};
 
 use crate::certificates::Authority;
@@ -26,6 +29,11 @@ pub struct Proxy<'a> {
 
 /// Listeners and clusters come by aggregated xDS over mTLS: the bootstrap that the product generates.
 pub fn dynamic(proxy: &Proxy<'_>) -> Result<Value> {
+    dynamic_in(proxy, None)
+}
+
+/// As [`dynamic`], in this zone.
+pub fn dynamic_in(proxy: &Proxy<'_>, zone: Option<Zone>) -> Result<Value> {
     let text = |path: &Path| path.display().to_string();
     let identity = proxy.authority.proxy(proxy.fleet, proxy.id)?;
     let bootstrap = Bootstrap {
@@ -38,6 +46,7 @@ pub fn dynamic(proxy: &Proxy<'_>) -> Result<Value> {
         certificate_file: text(&identity.certificate),
         private_key_file: text(&identity.key),
         labels: std::collections::BTreeMap::new(),
+        zone,
         admin: Some(([127, 0, 0, 1], 0).into()),
         protocol: proxy.protocol,
         max_connections: DEFAULT_MAX_CONNECTIONS,

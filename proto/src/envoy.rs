@@ -31,6 +31,7 @@ pub use envoy_types::pb::envoy::{
         load_balancing_policies::{
             common::v3 as lb_common, least_request::v3 as lb_least_request, maglev::v3 as lb_maglev,
             random::v3 as lb_random, ring_hash::v3 as lb_ring_hash, round_robin::v3 as lb_round_robin,
+            subset::v3 as lb_subset,
         },
         matching::common_inputs::network::v3 as matching_inputs,
         path::{r#match::uri_template::v3 as path_template_match, rewrite::uri_template::v3 as path_template_rewrite},

@@ -2,7 +2,7 @@
 //!
 //! None of this is a revision: nothing is planned, and nothing stands in the history.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use axum::{
     Json,
@@ -19,6 +19,7 @@ use crate::{
         Key, Kind, Name, Problems,
         endpoint::{EndpointId, Health, MAX_PER_SERVICE, RegisteredEndpoint},
         registration, registrations,
+        service::Zone,
         wire::{RegistrationSpec, RegistrationsSpec},
     },
     store::{LeaseAction, LeaseWrite, Leased},
@@ -48,6 +49,15 @@ pub(super) struct EndpointView {
     priority: u32,
     /// Its share of the load.
     weight: u32,
+    /// What tells it apart from others.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    /// In which zone it is; empty if that is not said.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    zone: String,
+    /// In which region that is; empty if that is not said.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    region: String,
     /// What it says of itself.
     health: Health,
     /// How long its lease is, in milliseconds.
@@ -233,8 +243,21 @@ fn has_room<'a>(api: &Api, service: &Name, ids: impl Iterator<Item = &'a Endpoin
 
 impl From<Leased> for EndpointView {
     fn from(Leased { id, endpoint, ttl, remaining }: Leased) -> Self {
-        let RegisteredEndpoint { address, port, priority, weight, health } = endpoint;
+        let RegisteredEndpoint { address, port, priority, weight, labels, zone, health } = endpoint;
         let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Self { id, address, port, priority, weight, health, ttl_ms: millis(ttl), remaining_ms: millis(remaining) }
+        let Zone { region, zone } = zone.unwrap_or_default();
+        Self {
+            id,
+            address,
+            port,
+            priority,
+            weight,
+            labels,
+            zone,
+            region,
+            health,
+            ttl_ms: millis(ttl),
+            remaining_ms: millis(remaining),
+        }
     }
 }

@@ -22,6 +22,7 @@ use super::{
 mod access;
 mod authorizer;
 mod envoy_patch;
+mod subset;
 mod team;
 
 /// How many resources a reason names.
@@ -39,6 +40,7 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
             Some(Resource::Fleet(fleet)) => put_fleet(next, changed, fleet, &mut problems.at("spec")),
             Some(Resource::Service(service)) => {
                 put_service(next, unread, service, &mut problems.at("spec"));
+                subset::put_service(next, changed, service, &mut problems.at("spec"));
                 authorizer::put_service(next, changed, service, &mut problems.at("spec"));
                 envoy_patch::added_already(next, changed, key, &mut problems);
             }
@@ -53,6 +55,7 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
             Some(Resource::Route(route)) => {
                 put_route(next, unread, route, &mut problems.at("spec"));
                 access::put_route(next, route, &mut problems.at("spec"));
+                subset::put_route(next, route, &mut problems.at("spec"));
                 authorizer::put_route(next, route, &mut problems.at("spec"));
                 team::hosts_of(next, unread, key, route, &mut problems.at("spec").at("hosts"));
                 envoy_patch::hosts_added_already(next, changed, route, &mut problems.at("spec"));

@@ -15,6 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::service::{Labels, Zone};
+
 /// How long a lease may be.
 pub const LEASES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
@@ -46,6 +48,12 @@ pub struct RegisteredEndpoint {
     pub priority: u32,
     /// Its share of the load relative to the other endpoints, 1 to 128.
     pub weight: u32,
+    /// What tells it apart from others.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// In which zone it is, if that is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
     /// Whether it is to be used.
     pub health: Health,
 }

@@ -13,6 +13,7 @@ use super::{
     jwt::{Jwt, JwtProvider},
     local_rate_limit::LocalRateLimit,
     retry::Retry,
+    service::Labels,
 };
 
 /// A route, parsed.
@@ -195,7 +196,7 @@ pub enum Action {
 /// Forwarding to services.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forward {
-    /// The targets, at least one, weights adding up to at least 1, services without duplicates.
+    /// The targets, at least one, weights adding up to at least 1, services with subsets without duplicates.
     pub to: Vec<Target>,
     /// Changes to path and host.
     pub rewrite: Rewrite,
@@ -283,6 +284,8 @@ pub enum PathRewrite {
 pub struct Target {
     /// The service.
     pub service: Name,
+    /// The labels that its endpoints have; any endpoint will do if there are none.
+    pub subset: Labels,
     /// The share relative to the other targets; may be zero.
     pub weight: u32,
 }

@@ -2,12 +2,16 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::Name;
 
 pub mod load_balancing;
+pub mod subset;
 pub mod tls;
 
 pub use load_balancing::{HashKey, HashOf, Hashing, LoadBalancing, MadeCookie, Policy, SessionAffinity, SlowStart};
+pub use subset::{Labels, SubsetFallback, Subsets};
 pub use tls::ServiceTls;
 
 /// A service, parsed.
@@ -29,6 +33,8 @@ pub struct Service {
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
     pub load_balancing: LoadBalancing,
+    /// By which labels rules choose among the endpoints.
+    pub subsets: Subsets,
     /// How requests of one client come to one endpoint; they do not, by default.
     pub session_affinity: Option<SessionAffinity>,
     /// Active health checks, none by default.
@@ -68,6 +74,21 @@ pub struct Endpoint {
     pub priority: u32,
     /// Its share of the load relative to the other endpoints, 1 to 128, 1 by default.
     pub weight: u32,
+    /// What tells it apart from others.
+    pub labels: Labels,
+    /// In which zone it is, if that is said.
+    pub zone: Option<Zone>,
+}
+
+/// Where machines are that are near each other: two zones are the same if all of it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// The region; empty if it is not said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub region: String,
+    /// The zone in it, not empty.
+    pub zone: String,
 }
 
 /// Where an endpoint is.

@@ -86,6 +86,8 @@ fn registration(last: u8) -> LeaseAction {
         port: 80,
         priority: 0,
         weight: 1,
+        labels: Default::default(),
+        zone: None,
         health: Health::Healthy,
     };
     LeaseAction::Register { endpoint, ttl: LONG }

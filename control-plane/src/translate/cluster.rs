@@ -72,7 +72,7 @@ pub fn cluster(service: &Service) -> Cluster {
         name: service.name.to_string(),
         connect_timeout: Some(duration(service.connect_timeout)),
         per_connection_buffer_limit_bytes: Some(number(CONNECTION_BUFFER)),
-        load_balancing_policy: load_balancing::policy(&service.load_balancing),
+        load_balancing_policy: load_balancing::policy(service),
         typed_extension_protocol_options: std::iter::once((
             HTTP_OPTIONS.to_owned(),
             any::pack_typed(&http_options(service.protocol)),
@@ -94,7 +94,7 @@ pub fn cluster(service: &Service) -> Cluster {
             ignore_new_hosts_until_first_hc: service.health_check.is_some(),
             ..CommonLbConfig::default()
         }),
-        metadata: sidecar::metadata(service),
+        metadata: sidecar::of_service(service),
         // Finds endpoints that vanished without closing (also HTTP/1.1 ones, which have no ping).
         upstream_connection_options: Some(UpstreamConnectionOptions {
             tcp_keepalive: Some(TcpKeepalive {
@@ -259,8 +259,7 @@ mod tests {
 
     #[test]
     fn a_name_to_resolve_makes_the_endpoints_inline() {
-        let resolved =
-            Endpoint { address: Address::Dns("checkout.internal".into()), port: 8080, priority: 0, weight: 1 };
+        let resolved = Endpoint { address: Address::Dns("checkout.internal".into()), ..ip("::1", 8080) };
         let checkout = Service { endpoints: vec![resolved, ip("10.0.0.1", 80)], ..service("checkout") };
         insta::assert_snapshot!(snapshot(&cluster(&checkout)));
         insta::assert_snapshot!(snapshot(&dns()));

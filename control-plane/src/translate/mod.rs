@@ -28,6 +28,7 @@ mod filter;
 mod jwt;
 pub mod listener;
 mod local_rate_limit;
+mod metadata;
 pub mod rate_limit;
 pub mod route;
 mod session;

@@ -421,7 +421,7 @@ impl<'a> Source<'a> {
         match self {
             Self::RateLimiter(limiter) => encode(&rate_limit::cluster(limiter)),
             Self::Cluster(service) => cluster::encode_cluster(cluster::cluster(service)),
-            Self::Endpoints(service) => encode(&endpoint::load_assignment(service)),
+            Self::Endpoints(service) => endpoint::encode_assignment(endpoint::load_assignment(service)),
             Self::Listener(listener, fleet) => encode(&listener::listener(listener, fleet)),
             Self::Routes(listener) => encode(&route::route_configuration_by_host(listener)),
             Self::WholeRoutes(listener) => {

@@ -11,8 +11,8 @@ use crate::model::{
     rate_limit::{Algorithm, Enforcement, Hits, Limit, Mode, RateLimit, WhenRedisIsDown},
     route::{Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, PathMatch, Respond, Route, Rule, Target},
     service::{
-        AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, Hedging, LoadBalancing, RetryBudget,
-        Service, ServiceProtocol,
+        AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, Hedging, Labels, LoadBalancing,
+        RetryBudget, Service, ServiceProtocol, Subsets,
     },
 };
 
@@ -102,7 +102,14 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
 }
 
 pub(crate) fn ip(address: &str, port: u16) -> Endpoint {
-    Endpoint { address: Address::Ip(address.parse().expect("an address")), port, priority: 0, weight: 1 }
+    Endpoint {
+        address: Address::Ip(address.parse().expect("an address")),
+        port,
+        priority: 0,
+        weight: 1,
+        labels: Labels::new(),
+        zone: None,
+    }
 }
 
 pub(crate) fn service(text: &str) -> Service {
@@ -115,6 +122,7 @@ pub(crate) fn service(text: &str) -> Service {
         proxy_protocol: None,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::default(),
+        subsets: Subsets::default(),
         session_affinity: None,
         health_check: None,
         breaker: Breaker::default(),
@@ -179,7 +187,7 @@ pub(crate) fn rule(matches: Match, action: Action) -> Rule {
 }
 
 pub(crate) fn to(service: &str) -> Forward {
-    Forward::to(vec![Target { service: name(service), weight: 1 }])
+    Forward::to(vec![Target { service: name(service), subset: Labels::new(), weight: 1 }])
 }
 
 pub(crate) fn respond(status: u16) -> Action {

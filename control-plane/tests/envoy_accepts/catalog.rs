@@ -26,8 +26,8 @@ use chancery_control_plane::model::{
     },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HashKey, HashOf, Hashing, HealthCheck,
-        Hedging, LoadBalancing, MadeCookie, OutlierDetection, Policy, Probe, ProxyProtocol, RetryBudget, Service,
-        ServiceProtocol, ServiceTls, SessionAffinity, SlowStart,
+        Hedging, Labels, LoadBalancing, MadeCookie, OutlierDetection, Policy, Probe, ProxyProtocol, RetryBudget,
+        Service, ServiceProtocol, ServiceTls, SessionAffinity, SlowStart, SubsetFallback, Subsets, Zone,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
 };
@@ -44,6 +44,8 @@ pub(crate) fn service(text: &str) -> Service {
             port: 8080,
             priority: 0,
             weight: 1,
+            labels: Labels::new(),
+            zone: None,
         }],
         registered: false,
         protocol: ServiceProtocol::Http1,
@@ -51,6 +53,7 @@ pub(crate) fn service(text: &str) -> Service {
         proxy_protocol: None,
         connect_timeout: Duration::from_secs(1),
         load_balancing: LoadBalancing::default(),
+        subsets: Subsets::default(),
         session_affinity: None,
         health_check: None,
         breaker: Breaker::default(),
@@ -59,6 +62,27 @@ pub(crate) fn service(text: &str) -> Service {
         adaptive_concurrency: None,
         outlier_detection: None,
     }
+}
+
+/// Labels of endpoints, and of subsets.
+fn labels() -> Labels {
+    [("version", "v2"), ("stage", "prod")].map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// A zone of endpoints.
+fn zone() -> Option<Zone> {
+    Some(Zone { region: "eu-1".into(), zone: "a".into() })
+}
+
+/// Subsets with every fallback.
+fn every_subset() -> Subsets {
+    let selector = |names: &[&str], fallback| (names.iter().map(|name| (*name).to_owned()).collect(), fallback);
+    let selectors = [
+        selector(&["version"], SubsetFallback::None),
+        selector(&["stage"], SubsetFallback::Any),
+        selector(&["stage", "version"], SubsetFallback::Default),
+    ];
+    Subsets { selectors: selectors.into(), default: labels() }
 }
 
 /// How services of [`every_rule`] keep sessions, by their names.
@@ -78,7 +102,7 @@ fn checked(text: &str, probe: Probe) -> Service {
 }
 
 fn balanced(policy: Policy) -> LoadBalancing {
-    LoadBalancing { policy, panic_threshold: Some(0), overprovisioning_factor: Some(1000) }
+    LoadBalancing { policy, zone_aware: None, panic_threshold: Some(0), overprovisioning_factor: Some(1000) }
 }
 
 /// All that can be hashed.
@@ -98,11 +122,32 @@ fn every_hash() -> Hashing {
 
 /// Services that together use every setting.
 pub(crate) fn every_service() -> Vec<Service> {
-    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 80, priority: 0, weight: 128 };
+    let resolved = |name: &str| Endpoint {
+        address: Address::Dns(name.into()),
+        port: 80,
+        priority: 0,
+        weight: 128,
+        labels: Labels::new(),
+        zone: None,
+    };
     let full = Service {
         endpoints: vec![
-            Endpoint { address: Address::Ip(Ipv6Addr::LOCALHOST.into()), port: 65535, priority: 0, weight: 128 },
-            Endpoint { address: Address::Ip(Ipv4Addr::LOCALHOST.into()), port: 1, priority: 15, weight: 1 },
+            Endpoint {
+                address: Address::Ip(Ipv6Addr::LOCALHOST.into()),
+                port: 65535,
+                priority: 0,
+                weight: 128,
+                labels: labels(),
+                zone: zone(),
+            },
+            Endpoint {
+                address: Address::Ip(Ipv4Addr::LOCALHOST.into()),
+                port: 1,
+                priority: 15,
+                weight: 1,
+                labels: labels(),
+                zone: zone(),
+            },
         ],
         protocol: ServiceProtocol::Http2,
         connect_timeout: Duration::from_millis(1),
@@ -176,6 +221,16 @@ pub(crate) fn every_service() -> Vec<Service> {
         Service { protocol: ServiceProtocol::Http2, ..checked("grpc-whole", Probe::Grpc { service: None }) },
         Service { load_balancing: balanced(Policy::RingHash(every_hash())), ..service("ring") },
         Service { load_balancing: balanced(Policy::Maglev(every_hash())), ..service("table") },
+        Service { subsets: every_subset(), ..service("parts") },
+        Service {
+            load_balancing: LoadBalancing { zone_aware: Some(5000), ..balanced(Policy::Random) },
+            ..service("near")
+        },
+        Service {
+            load_balancing: balanced(Policy::RingHash(every_hash())),
+            subsets: every_subset(),
+            ..service("parts-of-ring")
+        },
         Service { outlier_detection: Some(OutlierDetection::default()), ..service("passive") },
         Service {
             retry_budget: Some(RetryBudget {
@@ -192,7 +247,14 @@ pub(crate) fn every_service() -> Vec<Service> {
 
 /// Services that together use every setting of TLS; `files` and `pem` have to be there.
 pub(crate) fn every_tls(files: &TlsFiles, pem: &str) -> Vec<Service> {
-    let resolved = |name: &str| Endpoint { address: Address::Dns(name.into()), port: 443, priority: 0, weight: 1 };
+    let resolved = |name: &str| Endpoint {
+        address: Address::Dns(name.into()),
+        port: 443,
+        priority: 0,
+        weight: 1,
+        labels: Labels::new(),
+        zone: None,
+    };
     let held = |authorities, peers| Verification::Required { authorities, peers };
     let tls =
         |verification| ServiceTls { sni: None, verification, client_certificate: None, min_version: TlsVersion::V1_2 };
@@ -268,7 +330,7 @@ pub(crate) fn respond(body: &str) -> Action {
 }
 
 pub(crate) fn forward(service: &str) -> Forward {
-    Forward::to(vec![Target { service: name(service), weight: 1 }])
+    Forward::to(vec![Target { service: name(service), subset: Labels::new(), weight: 1 }])
 }
 
 /// Callers of every kind, allowed and denied.
@@ -429,8 +491,8 @@ pub(crate) fn every_rule() -> Vec<Rule> {
     {
         let forward = Forward {
             to: vec![
-                Target { service: name("checkout"), weight: 0 },
-                Target { service: name("full"), weight: 1_000_000 },
+                Target { service: name("checkout"), subset: labels(), weight: 0 },
+                Target { service: name("full"), subset: Labels::new(), weight: 1_000_000 },
             ],
             mirror: Some(Mirror { service: name("full"), percent: 1 }),
             timeout: Some(Duration::from_secs(24 * 3600)),

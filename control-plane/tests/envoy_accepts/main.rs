@@ -212,6 +212,7 @@ fn every_bootstrap() {
                 certificate_file: certificate_file.clone(),
                 private_key_file: private_key_file.clone(),
                 labels: [("track".to_owned(), "canary".to_owned())].into(),
+                zone: None,
                 admin: Some("127.0.0.1:9901".parse().expect("an address")),
                 protocol,
                 max_connections: DEFAULT_MAX_CONNECTIONS,

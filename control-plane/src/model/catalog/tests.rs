@@ -126,6 +126,7 @@ pub(in crate::model) fn service(text: &str) -> Resource {
         proxy_protocol: None,
         connect_timeout: Duration::from_secs(5),
         load_balancing: LoadBalancing::default(),
+        subsets: Default::default(),
         session_affinity: None,
         health_check: None,
         breaker: Breaker::default(),
@@ -172,7 +173,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
         } else {
             let (service, limits) = service.split_once('+').unwrap_or((service, ""));
             let (service, mirror) = service.split_once('>').unwrap_or((service, ""));
-            let to = vec![Target { service: name(service), weight: 1 }];
+            let to = vec![Target { service: name(service), subset: Default::default(), weight: 1 }];
             let mirror = (!mirror.is_empty()).then(|| Mirror { service: name(mirror), percent: 5 });
             let rate_limits = limits.split_terminator('+').map(name).collect();
             Action::Forward(Forward { mirror, rate_limits, ..Forward::to(to) })

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
 
-use super::{service::ip_address, text};
+use super::{
+    service::{self, ip_address, subset},
+    text,
+};
 use crate::model::{
     endpoint::{EndpointId, LEASES, RegisteredEndpoint},
     problem::{Problems, Quoted},
@@ -33,11 +36,14 @@ pub struct Registrations {
 
 /// The endpoint that `value` describes; `None` if `problems` now says why not.
 pub fn registration(value: &Value, problems: &mut Problems) -> Option<Registered> {
-    let RegistrationSpec { address, port, priority, weight, health, ttl } = RegistrationSpec::read(value, problems)?;
+    let RegistrationSpec { address, port, priority, weight, labels, zone, region, health, ttl } =
+        RegistrationSpec::read(value, problems)?;
     let address = problems.at("address").ok(ip_address(&address));
     let ttl = lease(ttl.as_ref(), &mut problems.at("ttl"));
+    let zone = service::zone(zone.as_deref(), region.as_deref(), problems);
+    let labels = labels.map(|spec| subset::labels(&spec, &mut problems.at("labels"))).unwrap_or_default();
     let (priority, weight, health) = (priority.unwrap_or(0), weight.unwrap_or(1), health.unwrap_or_default());
-    Some((RegisteredEndpoint { address: address?, port, priority, weight, health }, ttl?))
+    Some((RegisteredEndpoint { address: address?, port, priority, weight, labels, zone, health }, ttl?))
 }
 
 /// What `value` says of many endpoints; `None` if `problems` now says what is wrong with it.
@@ -46,12 +52,14 @@ pub fn registrations(value: &Value, problems: &mut Problems) -> Option<Registrat
     let before = problems.count();
     let mut seen = BTreeSet::new();
     let register = problems.at("register").each(register.unwrap_or_default(), |spec, problems| {
-        let NamedRegistrationSpec { id, address, port, priority, weight, health, ttl } = spec;
+        let NamedRegistrationSpec { id, address, port, priority, weight, labels, zone, region, health, ttl } = spec;
         let id = endpoint_id(&id, &mut seen, &mut problems.at("id"));
         let address = problems.at("address").ok(ip_address(&address));
         let ttl = lease(ttl.as_ref(), &mut problems.at("ttl"));
+        let zone = service::zone(zone.as_deref(), region.as_deref(), problems);
+        let labels = labels.map(|spec| subset::labels(&spec, &mut problems.at("labels"))).unwrap_or_default();
         let (priority, weight, health) = (priority.unwrap_or(0), weight.unwrap_or(1), health.unwrap_or_default());
-        Some((id?, (RegisteredEndpoint { address: address?, port, priority, weight, health }, ttl?)))
+        Some((id?, (RegisteredEndpoint { address: address?, port, priority, weight, labels, zone, health }, ttl?)))
     });
     let mut ids = |given: Option<Vec<String>>, problems: &mut Problems| {
         problems.each(given.unwrap_or_default(), |id, problems| endpoint_id(&id, &mut seen, problems))
@@ -104,6 +112,8 @@ mod tests {
             port: 80,
             priority: 0,
             weight: 1,
+            labels: Default::default(),
+            zone: None,
             health: Health::Healthy,
         };
         assert_eq!(read, Some((endpoint, Duration::from_secs(30))));

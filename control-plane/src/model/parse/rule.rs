@@ -3,7 +3,9 @@
 use super::{
     access, authorizer, host,
     jwt::{self, Providers},
-    path, text,
+    path,
+    service::subset,
+    text,
 };
 use crate::model::{
     Name,
@@ -194,12 +196,14 @@ fn limits(names: &[NameText], problems: &mut Problems) -> Option<Vec<Name>> {
 
 fn targets(to: &[TargetSpec], problems: &mut Problems) -> Option<Vec<Target>> {
     let targets: Vec<Target> = problems.each(to, |spec, problems| {
-        let TargetSpec { service, weight } = spec;
-        let service = problems.at("service").ok(text::name(service))?;
-        Some(Target { service, weight: weight.unwrap_or(DEFAULT_WEIGHT) })
+        let TargetSpec { service, subset, weight } = spec;
+        let service = problems.at("service").ok(text::name(service));
+        let subset = subset.as_ref().map(|spec| subset::labels(spec, &mut problems.at("subset"))).unwrap_or_default();
+        Some(Target { service: service?, subset, weight: weight.unwrap_or(DEFAULT_WEIGHT) })
     })?;
     for (index, target) in targets.iter().enumerate() {
-        if let Some(earlier) = targets[..index].iter().position(|earlier| earlier.service == target.service) {
+        let is_same = |earlier: &Target| (&earlier.service, &earlier.subset) == (&target.service, &target.subset);
+        if let Some(earlier) = targets[..index].iter().position(is_same) {
             problems.index(index).at("service").report(format!("is the same as that of [{earlier}]"));
         }
     }

@@ -3,6 +3,7 @@
 mod health;
 mod load_balancing;
 mod policy;
+pub(super) mod subset;
 pub(super) mod tls;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
@@ -12,11 +13,14 @@ use crate::model::{
     Name,
     endpoint::RegisteredEndpoint,
     problem::{Problems, Quoted},
-    service::{Address, Breaker, Endpoint, ProxyProtocol, Service, ServiceProtocol},
+    service::{Address, Breaker, Endpoint, ProxyProtocol, Service, ServiceProtocol, Zone},
     wire::{EndpointSpec, ProxyProtocolSpec, ServiceProtocolSpec, ServiceSpec},
 };
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest name of a zone, in characters.
+const MAX_ZONE: usize = 128;
+
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -> Option<Service> {
@@ -28,6 +32,8 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         proxy_protocol,
         connect_timeout,
         load_balancing,
+        subsets,
+        default_subset,
         session_affinity: affinity,
         health_check: check,
         breaker,
@@ -62,6 +68,7 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
     };
     let load_balancing =
         self::load_balancing::load_balancing(load_balancing.as_ref(), &mut problems.at("loadBalancing"));
+    let subsets = self::subset::subsets(subsets.as_deref().unwrap_or_default(), default_subset.as_ref(), problems);
     let affinity =
         affinity.as_ref().map(|spec| self::load_balancing::session_affinity(spec, &mut problems.at("sessionAffinity")));
     let protocol = match protocol {
@@ -90,6 +97,7 @@ pub(super) fn service(name: Name, spec: &ServiceSpec, problems: &mut Problems) -
         }),
         connect_timeout: connect_timeout?,
         load_balancing: load_balancing?,
+        subsets,
         session_affinity: all(affinity)?,
         health_check: all(check)?,
         breaker: breaker?,
@@ -109,7 +117,7 @@ pub(super) fn all<T>(given: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 fn endpoint(spec: &EndpointSpec, problems: &mut Problems) -> Option<Endpoint> {
-    let EndpointSpec { address, port, dns, priority, weight } = spec;
+    let EndpointSpec { address, port, dns, priority, weight, labels, zone, region } = spec;
     let address = problems.at("address").ok(match dns {
         Some(true) => match address.parse::<IpAddr>() {
             Ok(_) => Err(format!("{} is an IP address; leave out dns: true", Quoted(address))),
@@ -118,7 +126,28 @@ fn endpoint(spec: &EndpointSpec, problems: &mut Problems) -> Option<Endpoint> {
         None | Some(false) => ip_address(address).map(Address::Ip),
     });
     let (priority, weight) = (priority.unwrap_or(0), weight.unwrap_or(1));
-    Some(Endpoint { address: address?, port: *port, priority, weight })
+    let zone = self::zone(zone.as_deref(), region.as_deref(), problems);
+    let labels = labels.as_ref().map(|spec| subset::labels(spec, &mut problems.at("labels"))).unwrap_or_default();
+    Some(Endpoint { address: address?, port: *port, priority, weight, labels, zone })
+}
+
+/// In which zone an endpoint is, if that is said.
+pub(super) fn zone(zone: Option<&str>, region: Option<&str>, problems: &mut Problems) -> Option<Zone> {
+    let mut read = |field: &str, text: Option<&str>| {
+        let text = text?;
+        if text.is_empty() || text.chars().count() > MAX_ZONE || text.contains(char::is_control) {
+            problems.at(field).report(format!("must have 1 to {MAX_ZONE} printable characters"));
+        }
+        Some(text.to_owned())
+    };
+    match (read("zone", zone), read("region", region)) {
+        (Some(zone), region) => Some(Zone { region: region.unwrap_or_default(), zone }),
+        (None, Some(_)) => {
+            problems.at("region").report("goes with zone only");
+            None
+        }
+        (None, None) => None,
+    }
 }
 
 pub(super) fn ip_address(text: &str) -> Result<IpAddr, String> {

@@ -7,6 +7,9 @@ use std::time::Duration;
 pub struct LoadBalancing {
     /// By what.
     pub policy: Policy,
+    /// How many healthy endpoints there have to be in the proxy's own zone, at least 1, for them to be preferred; `None`: zones do not
+    /// matter. Not with policies that hash.
+    pub zone_aware: Option<u32>,
     /// Below which share of healthy endpoints all of them are used, 0 to 100; `None`: Envoy's default, 50.
     pub panic_threshold: Option<u32>,
     /// How much of its load the healthy endpoints of a priority can take, in percent, at least 100; `None`: Envoy's default, 140.

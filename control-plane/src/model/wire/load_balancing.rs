@@ -30,6 +30,8 @@ pub struct LoadBalancingSettingsSpec {
     pub hash_balance_factor: Option<u32>,
     /// How the load of a new endpoint grows, with `round-robin` and `least-request`; it has its share at once if it is not given.
     pub slow_start: Option<SlowStartSpec>,
+    /// Prefers endpoints in the proxy's own zone, with `round-robin`, `least-request` and `random`; zones do not matter if it is not given.
+    pub zone_aware: Option<ZoneAwareSpec>,
     /// Below which share of healthy endpoints, in percent, all are used, healthy or not; 0 for never.
     #[schema(maximum = 100, default = 50)]
     pub panic_threshold: Option<u32>,
@@ -37,6 +39,15 @@ pub struct LoadBalancingSettingsSpec {
     /// when fewer than 71 in a hundred are healthy.
     #[schema(minimum = 100, maximum = 1000, default = 140)]
     pub overprovisioning_factor: Option<u32>,
+}
+
+/// While enough endpoints in the proxy's own zone are healthy, they get all of its requests. The proxy knows its zone by `chancery bootstrap --zone`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ZoneAwareSpec {
+    /// With fewer healthy endpoints there, all zones get requests.
+    #[schema(minimum = 1, maximum = 5000, default = 1)]
+    pub min_endpoints: Option<u32>,
 }
 
 /// By what an endpoint is chosen.

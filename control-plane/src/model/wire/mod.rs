@@ -25,6 +25,7 @@ mod scalar;
 mod schema;
 mod service;
 mod shape;
+mod subset;
 mod team;
 mod tls;
 
@@ -48,7 +49,7 @@ pub use listener::{
 };
 pub use load_balancing::{
     HashCookieSpec, HashKeySpec, LoadBalancingPolicySpec, LoadBalancingSettingsSpec, LoadBalancingSpec,
-    SessionAffinitySpec, SessionCookieSpec, SlowStartSpec,
+    SessionAffinitySpec, SessionCookieSpec, SlowStartSpec, ZoneAwareSpec,
 };
 pub use local_rate_limit::LocalRateLimitSpec;
 pub use matches::{CookieMatchSpec, GrpcMatchSpec, HeaderMatchSpec, MatchSpec, PathMatchSpec, QueryMatchSpec};
@@ -69,6 +70,7 @@ pub use service::{
     HedgingSpec, OutlierDetectionSpec, ProxyProtocolSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
+pub use subset::{SubsetFallbackSpec, SubsetsSpec};
 pub use team::{QuotasSpec, TeamSpec};
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};
 

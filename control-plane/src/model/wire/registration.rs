@@ -1,5 +1,7 @@
 //! Endpoints that register themselves, as they are written.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -22,6 +24,14 @@ pub struct RegistrationSpec {
     /// Its share of the load relative to the other endpoints.
     #[schema(minimum = 1, maximum = 128, default = 1)]
     pub weight: Option<u32>,
+    /// What tells it apart from others, for the `subsets` of the service; at most 64.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// In which zone it is, for `zoneAware`.
+    #[schema(examples("eu-1a"))]
+    pub zone: Option<String>,
+    /// In which region that is; only with `zone`.
+    #[schema(examples("eu-1"))]
+    pub region: Option<String>,
     /// What it says of itself; `healthy` if it is not given.
     pub health: Option<Health>,
     /// How long it stays without being renewed, 1s to 10m; 30s if it is not given.
@@ -62,6 +72,14 @@ pub struct NamedRegistrationSpec {
     /// Its share of the load relative to the other endpoints.
     #[schema(minimum = 1, maximum = 128, default = 1)]
     pub weight: Option<u32>,
+    /// What tells it apart from others, for the `subsets` of the service; at most 64.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// In which zone it is, for `zoneAware`.
+    #[schema(examples("eu-1a"))]
+    pub zone: Option<String>,
+    /// In which region that is; only with `zone`.
+    #[schema(examples("eu-1"))]
+    pub region: Option<String>,
     /// What it says of itself; `healthy` if it is not given.
     pub health: Option<Health>,
     /// How long it stays without being renewed, 1s to 10m; 30s if it is not given.

@@ -1,5 +1,7 @@
 //! A route as it is written.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -87,6 +89,8 @@ pub struct RuleSpec {
 pub struct TargetSpec {
     /// The service.
     pub service: NameText,
+    /// Labels of the endpoints that are meant, by names of the service's `subsets`; all endpoints if it is not given.
+    pub subset: Option<BTreeMap<String, String>>,
     /// The share relative to the other targets; 0 sends nothing.
     #[schema(maximum = 1000000, default = 1)]
     pub weight: Option<u32>,

@@ -1,9 +1,11 @@
 //! A service as it is written.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{DurationText, LoadBalancingSpec, ServiceTlsSpec, SessionAffinitySpec, StatusNumber};
+use super::{DurationText, LoadBalancingSpec, ServiceTlsSpec, SessionAffinitySpec, StatusNumber, SubsetsSpec};
 
 /// An upstream: where it is, how it is spoken to, when it is left alone.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -27,6 +29,11 @@ pub struct ServiceSpec {
     pub connect_timeout: Option<DurationText>,
     /// How an endpoint is chosen; `round-robin` if it is not given.
     pub load_balancing: Option<LoadBalancingSpec>,
+    /// By which labels of endpoints rules choose among them (`subset`); by none if it is not given.
+    #[schema(min_items = 1, max_items = 16)]
+    pub subsets: Option<Vec<SubsetsSpec>>,
+    /// Which endpoints get the requests for a subset that has none, with `fallback: default`.
+    pub default_subset: Option<BTreeMap<String, String>>,
     /// How requests of one client come to one endpoint for as long as that is well; they do not if it is not given.
     pub session_affinity: Option<SessionAffinitySpec>,
     /// Active health checks; none if it is not given.
@@ -65,6 +72,14 @@ pub struct EndpointSpec {
     /// The share of the load relative to the other endpoints.
     #[schema(minimum = 1, maximum = 128, default = 1)]
     pub weight: Option<u32>,
+    /// What tells it apart from others, for `subsets`; at most 64.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// In which zone it is, for `zoneAware`.
+    #[schema(examples("eu-1a"))]
+    pub zone: Option<String>,
+    /// In which region that is; only with `zone`.
+    #[schema(examples("eu-1"))]
+    pub region: Option<String>,
 }
 
 /// The protocol spoken to endpoints.

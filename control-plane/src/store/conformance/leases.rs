@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chancery_control_plane::{
-    model::endpoint::{Health, RegisteredEndpoint},
+    model::{
+        endpoint::{Health, RegisteredEndpoint},
+        service::Zone,
+    },
     store::{LeaseAction, LeaseWrite, Registrations, Store},
 };
 
@@ -13,7 +16,16 @@ const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_millis(100);
 
 fn endpoint(last: u8) -> RegisteredEndpoint {
-    RegisteredEndpoint { address: [10, 0, 0, last].into(), port: 80, priority: 0, weight: 1, health: Health::Healthy }
+    let labels = [("version".to_owned(), last.to_string())].into();
+    RegisteredEndpoint {
+        address: [10, 0, 0, last].into(),
+        port: 80,
+        priority: 0,
+        weight: 1,
+        labels,
+        zone: Some(Zone { region: String::new(), zone: "a".into() }),
+        health: Health::Healthy,
+    }
 }
 
 fn write(id: &str, action: LeaseAction) -> LeaseWrite {

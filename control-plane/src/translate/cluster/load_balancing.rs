@@ -5,44 +5,99 @@
 //!
 //! Envoy's default is not written. Everything else is an extension and not the enumeration beside it, which cannot say it all.
 
+use std::collections::BTreeSet;
+
 use chancery_proto::{
     any,
     envoy::{
         cluster::{LoadBalancingPolicy, load_balancing_policy::Policy as EnvoyPolicy},
         core::TypedExtensionConfig,
-        lb_common::{ConsistentHashingLbConfig, SlowStartConfig},
+        lb_common::{
+            ConsistentHashingLbConfig, LocalityLbConfig, SlowStartConfig,
+            locality_lb_config::{LocalityConfigSpecifier, ZoneAwareLbConfig, zone_aware_lb_config::ForceLocalZone},
+        },
         lb_least_request::LeastRequest,
         lb_maglev::Maglev,
         lb_random::Random,
         lb_ring_hash::RingHash,
         lb_round_robin::RoundRobin,
+        lb_subset::{
+            Subset,
+            subset::{LbSubsetFallbackPolicy, LbSubsetSelector, lb_subset_selector::LbSubsetSelectorFallbackPolicy},
+        },
         route::route_action::{
             HashPolicy,
             hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter},
         },
         types::Percent,
     },
+    google::protobuf::{Any, UInt64Value},
 };
+use prost::{Message as _, Name, encoding};
 
 use crate::{
-    model::service::{HashKey, HashOf, Hashing, LoadBalancing, Policy, SlowStart},
-    translate::value::{duration, number},
+    model::service::{HashKey, HashOf, Hashing, LoadBalancing, Policy, Service, SlowStart, SubsetFallback, Subsets},
+    translate::{
+        metadata,
+        value::{duration, number},
+    },
 };
 
-/// The policy; none where Envoy's default says the same.
-pub(super) fn policy(load_balancing: &LoadBalancing) -> Option<LoadBalancingPolicy> {
+/// The policy of `service`; none where Envoy's default says the same.
+pub(super) fn policy(service: &Service) -> Option<LoadBalancingPolicy> {
+    let Service { load_balancing, subsets, .. } = service;
+    match (subsets.selectors.is_empty(), &load_balancing.policy) {
+        (true, Policy::RoundRobin(None)) if load_balancing.zone_aware.is_none() => None,
+        (true, _) => Some(among(load_balancing)),
+        (false, _) => Some(in_subsets(subsets, among(load_balancing))),
+    }
+}
+
+/// The policy within each subset. A request that wants none has any endpoint, whatever becomes of one that wants a subset without
+/// endpoints.
+fn in_subsets(subsets: &Subsets, policy: LoadBalancingPolicy) -> LoadBalancingPolicy {
+    let Subsets { selectors, default } = subsets;
+    let selector = |(names, fallback): (&BTreeSet<String>, &SubsetFallback)| LbSubsetSelector {
+        keys: names.iter().cloned().collect(),
+        fallback_policy: match fallback {
+            SubsetFallback::None => LbSubsetSelectorFallbackPolicy::NoFallback,
+            SubsetFallback::Any => LbSubsetSelectorFallbackPolicy::AnyEndpoint,
+            SubsetFallback::Default => LbSubsetSelectorFallbackPolicy::DefaultSubset,
+        }
+        .into(),
+        ..LbSubsetSelector::default()
+    };
+    let rest = Subset {
+        fallback_policy: LbSubsetFallbackPolicy::AnyEndpoint.into(),
+        subset_selectors: selectors.iter().map(selector).collect(),
+        subset_lb_policy: Some(policy),
+        ..Subset::default()
+    };
+    // All but the default, which is a map.
+    let mut value = rest.encode_to_vec();
+    if !default.is_empty() {
+        encoding::bytes::encode(DEFAULT_SUBSET, &metadata::encode_struct(metadata::object(default)), &mut value);
+    }
+    extension("subset", Any { type_url: Subset::type_url(), value })
+}
+
+/// `envoy.extensions.load_balancing_policies.subset.v3.Subset.default_subset`.
+const DEFAULT_SUBSET: u32 = 2;
+
+fn among(load_balancing: &LoadBalancing) -> LoadBalancingPolicy {
+    let locality_lb_config = load_balancing.zone_aware.map(near);
     let (name, settings) = match &load_balancing.policy {
-        Policy::RoundRobin(None) => return None,
-        Policy::RoundRobin(Some(start)) => {
-            let settings = RoundRobin { slow_start_config: Some(slow_start(start)), ..RoundRobin::default() };
+        Policy::RoundRobin(start) => {
+            let slow_start_config = start.as_ref().map(slow_start);
+            let settings = RoundRobin { slow_start_config, locality_lb_config, ..RoundRobin::default() };
             ("round_robin", any::pack_typed(&settings))
         }
         Policy::LeastRequest(start) => {
-            let settings =
-                LeastRequest { slow_start_config: start.as_ref().map(slow_start), ..LeastRequest::default() };
+            let slow_start_config = start.as_ref().map(slow_start);
+            let settings = LeastRequest { slow_start_config, locality_lb_config, ..LeastRequest::default() };
             ("least_request", any::pack_typed(&settings))
         }
-        Policy::Random => ("random", any::pack_typed(&Random::default())),
+        Policy::Random => ("random", any::pack_typed(&Random { locality_lb_config })),
         Policy::RingHash(on) => {
             let settings = RingHash { consistent_hashing_lb_config: Some(hashing(on)), ..RingHash::default() };
             ("ring_hash", any::pack_typed(&settings))
@@ -52,9 +107,25 @@ pub(super) fn policy(load_balancing: &LoadBalancing) -> Option<LoadBalancingPoli
             ("maglev", any::pack_typed(&settings))
         }
     };
+    extension(name, settings)
+}
+
+fn extension(name: &str, settings: Any) -> LoadBalancingPolicy {
     let config =
         TypedExtensionConfig { name: format!("envoy.load_balancing_policies.{name}"), typed_config: Some(settings) };
-    Some(LoadBalancingPolicy { policies: vec![EnvoyPolicy { typed_extension_config: Some(config) }] })
+    LoadBalancingPolicy { policies: vec![EnvoyPolicy { typed_extension_config: Some(config) }] }
+}
+
+/// All requests stay in the proxy's own zone while enough endpoints there are healthy, however many others there are elsewhere. Envoy by itself
+/// would send there only as many as all proxies together have endpoints in it, and for that it would have to know all proxies.
+fn near(min_endpoints: u32) -> LocalityLbConfig {
+    let zones = ZoneAwareLbConfig {
+        // That there are enough in the own zone is all that counts.
+        min_cluster_size: Some(UInt64Value { value: 1 }),
+        force_local_zone: Some(ForceLocalZone { min_size: Some(number(min_endpoints)) }),
+        ..ZoneAwareLbConfig::default()
+    };
+    LocalityLbConfig { locality_config_specifier: Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) }
 }
 
 fn slow_start(start: &SlowStart) -> SlowStartConfig {
@@ -103,7 +174,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::service::{MadeCookie, Service},
+        model::service::{Labels, MadeCookie},
         translate::{cluster, testing::service},
     };
 
@@ -134,6 +205,57 @@ mod tests {
             json!({ "slow_start_config": { "slow_start_window": "30s", "min_weight_percent": { "value": 5.0 } } });
         assert_eq!(shown(Policy::RoundRobin(Some(start))), settings("round_robin RoundRobin", slow.clone()));
         assert_eq!(shown(Policy::LeastRequest(Some(start))), settings("least_request LeastRequest", slow));
+    }
+
+    #[test]
+    fn the_own_zone_is_preferred_where_the_service_says_so() {
+        let zones =
+            json!({ "zone_aware_lb_config": { "min_cluster_size": "1", "force_local_zone": { "min_size": 3 } } });
+        for (policy, name) in [
+            (Policy::RoundRobin(None), "round_robin RoundRobin"),
+            (Policy::LeastRequest(None), "least_request LeastRequest"),
+            (Policy::Random, "random Random"),
+        ] {
+            let load_balancing = LoadBalancing { policy, zone_aware: Some(3), ..LoadBalancing::default() };
+            let cluster = cluster::cluster(&Service { load_balancing, ..service("checkout") });
+            let shown =
+                json::decode(Type::of_url(type_url::CLUSTER).unwrap(), &cluster::encode_cluster(cluster)).unwrap();
+            let policy = &shown["load_balancing_policy"]["policies"][0]["typed_extension_config"];
+            assert_eq!(policy, &settings(name, json!({ "locality_lb_config": zones })));
+        }
+    }
+
+    #[test]
+    fn a_subset_is_balanced_as_the_whole_is() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let selectors = [
+            (names(&["version"]), SubsetFallback::None),
+            (names(&["stage", "version"]), SubsetFallback::Any),
+            (names(&["stage"]), SubsetFallback::Default),
+        ];
+        let default: Labels = (0..20).map(|one| (format!("label-{one}"), one.to_string())).collect();
+        let subsets = Subsets { selectors: selectors.into(), default };
+        let checkout = Service { subsets, ..service("checkout") };
+        let bytes = || cluster::encode_cluster(cluster::cluster(&checkout));
+        assert!((0..20).all(|_| bytes() == bytes()));
+        let shown = json::decode(Type::of_url(type_url::CLUSTER).unwrap(), &bytes()).unwrap();
+        let config = &shown["load_balancing_policy"]["policies"][0]["typed_extension_config"];
+        assert_eq!(config["name"], "envoy.load_balancing_policies.subset");
+        let config = &config["typed_config"];
+        assert_eq!(
+            config["subset_selectors"],
+            json!([
+                { "keys": ["stage"], "fallback_policy": "DEFAULT_SUBSET" },
+                { "keys": ["stage", "version"], "fallback_policy": "ANY_ENDPOINT" },
+                { "keys": ["version"], "fallback_policy": "NO_FALLBACK" },
+            ])
+        );
+        assert_eq!(
+            (&config["fallback_policy"], &config["default_subset"]["label-7"]),
+            (&json!("ANY_ENDPOINT"), &json!("7"))
+        );
+        let within = &config["subset_lb_policy"]["policies"][0]["typed_extension_config"];
+        assert_eq!(within, &settings("round_robin RoundRobin", json!({})));
     }
 
     #[test]

@@ -3,10 +3,9 @@
 //! Only what is given is written, so a service that says nothing of this has no metadata, and everything else is left to
 //! the sidecar's defaults. The names are those of the sidecar's documentation, the durations as protobuf's JSON has them.
 //!
-//! Metadata are maps, which have no order in memory and would get another one on the wire each time; so the cluster's bytes are
-//! written here, in the order of the keys.
+//! Metadata are maps, so the cluster's bytes are written here, in order.
 
-use std::{collections::BTreeMap, iter, time::Duration};
+use std::{iter, time::Duration};
 
 use bytes::Bytes;
 use chancery_proto::{
@@ -16,7 +15,10 @@ use chancery_proto::{
 };
 use prost::encoding;
 
-use crate::model::service::{AdaptiveConcurrency, Breaker, ConcurrencyAlgorithm, Hedging, RetryBudget, Service};
+use crate::{
+    model::service::{AdaptiveConcurrency, Breaker, ConcurrencyAlgorithm, Hedging, RetryBudget, Service},
+    translate::{endpoint, metadata},
+};
 
 /// The key under which the sidecar looks.
 const KEY: &str = "chancery.sidecar";
@@ -24,17 +26,11 @@ const KEY: &str = "chancery.sidecar";
 /// `envoy.config.cluster.v3.Cluster.metadata`.
 const METADATA: u32 = 25;
 
-/// `envoy.config.core.v3.Metadata.filter_metadata`.
-const FILTER_METADATA: u32 = 1;
-
-/// `google.protobuf.Struct.fields`.
-const FIELDS: u32 = 1;
-
-/// `google.protobuf.Value.struct_value`.
-const STRUCT_VALUE: u32 = 5;
+/// `envoy.config.cluster.v3.Cluster.load_assignment`.
+const LOAD_ASSIGNMENT: u32 = 33;
 
 /// The metadata of the cluster of `service`; none if it says nothing for sidecars.
-pub(super) fn metadata(service: &Service) -> Option<Metadata> {
+pub(super) fn of_service(service: &Service) -> Option<Metadata> {
     let Breaker { max_out_percent, .. } = service.breaker;
     let own = object([
         ("adaptiveConcurrency", service.adaptive_concurrency.as_ref().map(adaptive_concurrency)),
@@ -127,48 +123,16 @@ fn time(time: Duration) -> Value {
     }
 }
 
-/// `cluster`, encoded. The metadata come last, which is as good a place as any.
+/// `cluster`, encoded. The metadata and inline endpoints come last, which is as good a place as any.
 pub fn encode_cluster(mut cluster: Cluster) -> Bytes {
-    let metadata = cluster.metadata.take();
+    let own = cluster.metadata.take();
+    let endpoints = cluster.load_assignment.take();
     let mut bytes = cluster.encode_to_vec();
-    if let Some(mut metadata) = metadata {
-        let by_filter = std::mem::take(&mut metadata.filter_metadata);
-        let mut ordered = metadata.encode_to_vec();
-        entries(FILTER_METADATA, by_filter.into_iter().map(|(filter, own)| (filter, encode_struct(own))), &mut ordered);
-        encoding::bytes::encode(METADATA, &ordered, &mut bytes);
+    metadata::encode(METADATA, own, &mut bytes);
+    if let Some(endpoints) = endpoints {
+        encoding::bytes::encode(LOAD_ASSIGNMENT, &endpoint::encode_assignment(endpoints), &mut bytes);
     }
     bytes.into()
-}
-
-fn encode_struct(object: Struct) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    entries(FIELDS, object.fields.into_iter().map(|(name, value)| (name, encode_value(value))), &mut bytes);
-    bytes
-}
-
-/// Objects are in objects only; there are no lists.
-fn encode_value(value: Value) -> Vec<u8> {
-    match value.kind {
-        Some(Kind::StructValue(object)) => {
-            let mut bytes = Vec::new();
-            encoding::bytes::encode(STRUCT_VALUE, &encode_struct(object), &mut bytes);
-            bytes
-        }
-        _ => value.encode_to_vec(),
-    }
-}
-
-/// A map whose values are messages that are encoded already.
-fn entries(tag: u32, entries: impl Iterator<Item = (String, Vec<u8>)>, bytes: &mut Vec<u8>) {
-    encoding::btree_map::encode(
-        encoding::string::encode,
-        encoding::string::encoded_len,
-        encoding::bytes::encode,
-        encoding::bytes::encoded_len,
-        tag,
-        &entries.collect::<BTreeMap<_, _>>(),
-        bytes,
-    );
 }
 
 #[cfg(test)]
@@ -213,11 +177,11 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_not_written() {
-        assert!(metadata(&service("checkout")).is_none());
+        assert!(of_service(&service("checkout")).is_none());
         let limits = Breaker { max_requests: Some(7), max_pending: Some(7), ..Breaker::default() };
         let budget = RetryBudget { percent: Some(7), ..RetryBudget::default() };
         let checkout = Service { breaker: limits, retry_budget: Some(budget), ..service("checkout") };
-        assert!(metadata(&checkout).is_none(), "all of it has fields of Envoy's");
+        assert!(of_service(&checkout).is_none(), "all of it has fields of Envoy's");
         let hedged = Service { hedging: Some(Hedging::default()), ..service("checkout") };
         assert_eq!(shown(&hedged)["metadata"]["filter_metadata"][KEY], json!({ "hedge": {} }));
     }

@@ -27,7 +27,7 @@ use crate::{
     model::{
         Name,
         fleet::{OnFailure, RateLimiter},
-        service::{Address, Endpoint, ServiceProtocol, tls::TlsVersion},
+        service::{Address, Endpoint, Labels, ServiceProtocol, tls::TlsVersion},
     },
     translate::{
         cluster::{HTTP_OPTIONS, dns, http_options},
@@ -62,7 +62,14 @@ pub fn cluster(limiter: &RateLimiter) -> Cluster {
     let RateLimiter { addresses, timeout: _, on_failure: _, insecure } = limiter;
     let mut endpoints: Vec<Endpoint> = addresses
         .iter()
-        .map(|(address, port)| Endpoint { address: address.clone(), port: *port, priority: 0, weight: 1 })
+        .map(|(address, port)| Endpoint {
+            address: address.clone(),
+            port: *port,
+            priority: 0,
+            weight: 1,
+            labels: Labels::new(),
+            zone: None,
+        })
         .collect();
     endpoints.sort();
     let resolved = endpoints.iter().any(|endpoint| matches!(endpoint.address, Address::Dns(_)));

@@ -32,7 +32,7 @@ use crate::{
         route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Target, Upgrade},
     },
     translate::{
-        access, buffer, compression, cors, fault, jwt, local_rate_limit, rate_limit, session,
+        access, buffer, compression, cors, fault, jwt, local_rate_limit, metadata, rate_limit, session,
         value::{duration, flag, number, percent, regex},
     },
 };
@@ -60,6 +60,8 @@ pub(super) fn forward(forward: &Forward, path: &PathMatch, references: &Referenc
     let timeout = timeout.unwrap_or(fleet.default_timeout);
     let mut action = RouteAction {
         cluster_specifier: Some(cluster_specifier(to, references)),
+        // Of several, each has its own beside its weight.
+        metadata_match: if let [only] = &to[..] { metadata::of_labels(&only.subset) } else { None },
         host_rewrite_specifier: rewrite.host.clone().map(HostRewriteSpecifier::HostRewriteLiteral),
         request_mirror_policies: mirror.iter().map(mirror_policy).collect(),
         timeout: Some(duration(timeout)),
@@ -132,12 +134,13 @@ fn session_of(target: &Target, references: &References<'_>) -> Option<(String, A
 }
 
 fn cluster_specifier(to: &[Target], references: &References<'_>) -> ClusterSpecifier {
-    if let [Target { service, weight: _ }] = to {
+    if let [Target { service, subset: _, weight: _ }] = to {
         return ClusterSpecifier::Cluster(service.to_string());
     }
     let weighted = |target: &Target| ClusterWeight {
         name: target.service.to_string(),
         weight: Some(number(target.weight)),
+        metadata_match: metadata::of_labels(&target.subset),
         typed_per_filter_config: session_of(target, references).into_iter().collect(),
         ..ClusterWeight::default()
     };

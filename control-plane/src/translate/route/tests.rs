@@ -74,7 +74,7 @@ fn conditions_on_everything() {
 fn forwarding_with_everything() {
     let forward = Forward {
         rate_limits: Vec::new(),
-        to: vec![Target { service: name("checkout-v2"), weight: 10 }, Target { service: name("checkout"), weight: 90 }],
+        to: vec![Target { weight: 10, ..target("checkout-v2") }, Target { weight: 90, ..target("checkout") }],
         rewrite: Rewrite { path: Some(PathRewrite::Prefix("/".into())), host: Some("checkout.internal".into()) },
         mirror: Some(Mirror { service: name("checkout-next"), percent: 5 }),
         cors: None,
@@ -186,9 +186,12 @@ fn redirects_and_fixed_answers() {
     ])));
 }
 
+fn target(service: &str) -> Target {
+    Target { service: name(service), subset: Default::default(), weight: 1 }
+}
+
 #[test]
 fn each_service_keeps_its_own_sessions() {
-    let target = |service: &str| Target { service: name(service), weight: 1 };
     let split = Forward { to: vec![target("shop"), target("next"), target("plain")], ..to("shop") };
     let rules = vec![rule(prefix("/split"), Action::Forward(split)), rule(prefix("/"), Action::Forward(to("shop")))];
     let cookie = SessionAffinity::Cookie { name: "sid".into(), ttl: Some(Duration::from_secs(60)), path: "/".into() };

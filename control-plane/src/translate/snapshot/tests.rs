@@ -297,7 +297,7 @@ fn the_last_route_takes_hosts_and_services_with_it() {
 #[test]
 fn a_name_to_resolve_moves_endpoints_into_the_cluster() {
     let (put, removed) = effect(|resources| {
-        let resolved = Endpoint { address: Address::Dns("shop.internal".into()), port: 80, priority: 0, weight: 1 };
+        let resolved = Endpoint { address: Address::Dns("shop.internal".into()), ..ip("::1", 80) };
         let shop = Service { endpoints: vec![resolved], ..service("shop") };
         self::put(resources, Resource::Service(Arc::new(shop)));
     });
@@ -385,7 +385,7 @@ fn make(edit: Edit, resources: &mut Resources) {
         Edit::Service { number, weight, resolved, sticky } => {
             let address = Address::Dns("example.com".into());
             let endpoint = if resolved {
-                Endpoint { address, port: 80, priority: 0, weight }
+                Endpoint { address, weight, ..ip("::1", 80) }
             } else {
                 Endpoint { weight, ..ip("::1", 80) }
             };
@@ -403,8 +403,11 @@ fn make(edit: Edit, resources: &mut Resources) {
             });
             // The route's number in the path keeps routes from claiming the same.
             let rules = rules.into_iter().enumerate().map(|(index, services)| {
-                let to =
-                    services.into_iter().map(|service| Target { service: numbered(Kind::Service, service), weight: 1 });
+                let to = services.into_iter().map(|service| Target {
+                    service: numbered(Kind::Service, service),
+                    subset: Default::default(),
+                    weight: 1,
+                });
                 let action = Action::Forward(Forward { to: to.collect(), ..self::to("none") });
                 rule(prefix(&format!("/{number}/{index}")), action)
             });

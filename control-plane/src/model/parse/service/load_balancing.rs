@@ -27,6 +27,7 @@ pub(super) fn load_balancing(spec: Option<&LoadBalancingSpec>, problems: &mut Pr
         hash,
         hash_balance_factor,
         slow_start,
+        zone_aware,
         panic_threshold,
         overprovisioning_factor,
     } = &spec;
@@ -37,6 +38,7 @@ pub(super) fn load_balancing(spec: Option<&LoadBalancingSpec>, problems: &mut Pr
         ("hash", hash.is_some(), hashes, "ring-hash and maglev"),
         ("hashBalanceFactor", hash_balance_factor.is_some(), hashes, "ring-hash and maglev"),
         ("slowStart", slow_start.is_some(), starts_slowly, "round-robin and least-request"),
+        ("zoneAware", zone_aware.is_some(), !hashes, "round-robin, least-request and random"),
     ] {
         if given && !fits {
             problems.at(field).report(format!("goes with the policies {with} only"));
@@ -60,7 +62,12 @@ pub(super) fn load_balancing(spec: Option<&LoadBalancingSpec>, problems: &mut Pr
         LoadBalancingPolicySpec::RingHash => Policy::RingHash(hashing?),
         LoadBalancingPolicySpec::Maglev => Policy::Maglev(hashing?),
     };
-    Some(LoadBalancing { policy, panic_threshold: *panic_threshold, overprovisioning_factor: *overprovisioning_factor })
+    Some(LoadBalancing {
+        policy,
+        zone_aware: zone_aware.as_ref().map(|spec| spec.min_endpoints.unwrap_or(1)),
+        panic_threshold: *panic_threshold,
+        overprovisioning_factor: *overprovisioning_factor,
+    })
 }
 
 fn parse_slow_start(spec: &SlowStartSpec, problems: &mut Problems) -> Option<SlowStart> {
