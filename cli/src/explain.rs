@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use chancery_control_plane::{
-    explain::{AtListener, Destination, Explanation, LimitPolicy, PassedOver, Policies, Share, Source, Unmet},
+    explain::{
+        AtListener, Destination, Explanation, LimitPolicy, PassedOver, Policies, SessionPolicy, Share, Source, Unmet,
+    },
     model::Name,
 };
 use clap::Args;
@@ -118,6 +120,9 @@ fn at_listener(at: &AtListener) -> String {
     for patch in &at.patches {
         lines.add("patch", format!("{} may change this", source(patch)));
     }
+    if let Some(edits) = &at.response_headers {
+        lines.add("headers", format!("of the response: {}, {}", edits.edits.join(", "), edits.from.path));
+    }
     for note in &at.notes {
         lines.add("note", note.clone());
     }
@@ -127,9 +132,14 @@ fn at_listener(at: &AtListener) -> String {
 fn destination(destination: &Destination, lines: &mut Lines) {
     match destination {
         Destination::Forward { to, host, path } => {
-            for Share { service, weight, of } in to {
+            for Share { service, subset, weight, of, session } in to {
                 let share = if to.len() > 1 { format!("{weight} of {of} to ") } else { String::new() };
-                lines.add("sends", format!("{share}{}", source(service)));
+                let labels = subset.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+                let subset = if labels.is_empty() { String::new() } else { format!(" with {}", labels.join(", ")) };
+                lines.add("sends", format!("{share}{}{subset}", source(service)));
+                if let Some(SessionPolicy { from, by }) = session {
+                    lines.add("sessions", format!("by {by}, {}", source(from)));
+                }
             }
             lines.add("as", format!("{host}{path}"));
         }

@@ -34,6 +34,8 @@ const REQUESTS: usize = 1000;
 struct Verdict {
     /// The rule, empty if there is none.
     rule: String,
+    /// What it sets in `x-rule` of the response.
+    edited: String,
     /// The status; not of calls of gRPC, which are told it otherwise.
     status: Option<u16>,
     location: String,
@@ -138,6 +140,7 @@ fn real(response: &Response, headers: &[(&str, &str)]) -> Result<Verdict> {
     };
     Ok(Verdict {
         rule: response.header("x-rule").to_owned(),
+        edited: response.header("x-rule").to_owned(),
         status: (!is_grpc(headers)).then_some(response.status),
         location: response.header("location").to_owned(),
         seen,
@@ -158,6 +161,9 @@ fn told(explained: &Value, headers: &[(&str, &str)]) -> Verdict {
     } else {
         format!("{}/{index}", text(&rule["resource"]).trim_start_matches("Route/"))
     };
+    let edits = if forwarded { &explained["policies"]["responseHeaders"] } else { &explained["responseHeaders"] };
+    let edits = edits["edits"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let edited = edits.filter_map(|edit| edit.strip_prefix("x-rule: ")).next().unwrap_or_default().to_owned();
     let seen = forwarded.then(|| {
         let target = text(&destination["path"]);
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -171,6 +177,7 @@ fn told(explained: &Value, headers: &[(&str, &str)]) -> Verdict {
     let shared = if preflight { &destination["allowed"] } else { &explained["policies"]["cors"]["originAllowed"] };
     Verdict {
         rule,
+        edited,
         status: status.filter(|_| !is_grpc(headers)),
         location: text(&destination["location"]),
         seen,

@@ -2,7 +2,7 @@
 
 use super::{
     arrival::Arrived,
-    explanation::{Destination, Share, Source},
+    explanation::{Destination, Share},
     pattern::Patterns,
     request::split_port,
     rewrite::{replace_matched, rewritten},
@@ -12,12 +12,12 @@ use crate::model::{
     route::{Action, Forward, PathMatch, Redirect, Respond, Rule, Target},
 };
 
-/// Where `rule`, which matches, sends the request; `source` says where a service is written.
+/// Where `rule`, which matches, sends the request; `share` says what a target gets of the sum of all weights.
 pub(super) fn of(
     rule: &Rule,
     arrived: &Arrived,
     patterns: &Patterns,
-    source: impl Fn(&Target) -> Source,
+    share: impl Fn(&Target, u64) -> Share,
 ) -> Destination {
     match &rule.action {
         Action::Forward(Forward { cors: Some(cors), .. }) if arrived.is_preflight() => {
@@ -25,13 +25,12 @@ pub(super) fn of(
         }
         Action::Forward(forward) => {
             let of = forward.to.iter().map(|target| u64::from(target.weight)).sum();
-            let share = |target: &Target| Share { service: source(target), weight: target.weight, of };
             let path = match &forward.rewrite.path {
                 Some(rewrite) => rewritten(rewrite, &rule.matches.path, &arrived.path, patterns),
                 None => arrived.path.clone(),
             };
             Destination::Forward {
-                to: forward.to.iter().map(share).collect(),
+                to: forward.to.iter().map(|target| share(target, of)).collect(),
                 host: forward.rewrite.host.clone().unwrap_or_else(|| arrived.host.clone()),
                 path: arrived.with_query(&path),
             }

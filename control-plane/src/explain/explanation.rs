@@ -1,6 +1,6 @@
 //! What is said of a request: the words of the API and of the command line.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -77,6 +77,9 @@ pub struct AtListener {
     /// What else the rule does, if it sends to services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<Policies>,
+    /// What is changed about the headers of the answer, if the rule answers by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<HeaderEdits>,
     /// Patches that may change any of this; what they do is not part of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<Source>,
@@ -216,10 +219,27 @@ pub enum Destination {
 pub struct Share {
     /// The service.
     pub service: Source,
+    /// The labels of its endpoints that are meant; all endpoints if there are none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub subset: BTreeMap<String, String>,
     /// Its weight.
     pub weight: u32,
     /// The sum of all weights.
     pub of: u64,
+    /// By what a client comes back to the endpoint that it had, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionPolicy>,
+}
+
+/// By what a client comes back to the endpoint that it had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionPolicy {
+    /// Where it is written.
+    pub from: Source,
+    /// What the client has to bring.
+    #[schema(examples("cookie sid"))]
+    pub by: String,
 }
 
 /// What a rule does to requests that it sends to services.

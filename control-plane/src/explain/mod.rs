@@ -29,7 +29,7 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 pub use explanation::{
     AtListener, CorsPolicy, Destination, Explanation, FaultPolicy, Guard, HeaderEdits, KeyValue, LimitPolicy,
-    MirrorPolicy, PassedOver, Policies, RetryPolicy, Seen, Share, Source, Unmet, VirtualHost,
+    MirrorPolicy, PassedOver, Policies, RetryPolicy, Seen, SessionPolicy, Share, Source, Unmet, VirtualHost,
 };
 pub use request::{InvalidRequest, Request};
 pub use traffic::{Goal, Moved, moved};
@@ -43,6 +43,7 @@ use crate::model::{
         Action, Forward, HostPattern, Target,
         order::{self, Claim},
     },
+    service::SessionAffinity,
 };
 use arrival::{Arrived, Refusal};
 use condition::conditions;
@@ -201,6 +202,7 @@ impl<'a> Explainer<'a> {
             guards: self.guards(listener, claim.as_ref()),
             destination: self.destination(&arrived, claim.as_ref()),
             policies,
+            response_headers: claim.and_then(|claim| self.answer_headers(&claim)),
             patches: self.patches_here(fleet, listener, claim.as_ref()),
             notes,
         }
@@ -246,10 +248,25 @@ impl<'a> Explainer<'a> {
                 Destination::Refused { status: *status, location: location.clone(), because: because.clone() }
             }
             (Ok(_), None) => Destination::NoRoute { status: 404 },
-            (Ok(arrived), Some(claim)) => destination::of(claim.rule, arrived, &self.patterns, |target: &Target| {
-                self.source(Kind::Service, &target.service, "")
-            }),
+            (Ok(arrived), Some(claim)) => {
+                destination::of(claim.rule, arrived, &self.patterns, |target, of| self.share(target, of))
+            }
         }
+    }
+
+    /// What `target` gets, `of` all weights together.
+    fn share(&self, target: &Target, of: u64) -> Share {
+        let Target { service, subset, weight } = target;
+        let affinity = self.catalog.service(service).and_then(|service| service.session_affinity.as_ref());
+        let session = affinity.map(|affinity| SessionPolicy {
+            from: self.source(Kind::Service, service, "spec.sessionAffinity"),
+            by: match affinity {
+                SessionAffinity::Cookie { name, .. } => format!("cookie {name}"),
+                SessionAffinity::Header(name) => format!("header {name}"),
+            },
+        });
+        let service = self.source(Kind::Service, service, "");
+        Share { service, subset: subset.clone(), weight: *weight, of, session }
     }
 
     /// The patches that have a say here.

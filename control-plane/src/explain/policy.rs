@@ -59,6 +59,13 @@ impl Explainer<'_> {
         })
     }
 
+    /// What is changed about the headers of an answer that the rule of `claim` gives by itself.
+    pub(super) fn answer_headers(&self, claim: &Claim<'_>) -> Option<HeaderEdits> {
+        let answers = !matches!(claim.rule.action, Action::Forward(_));
+        let from = || self.rule_source(claim, ".headers.response");
+        answers.then(|| edited(&claim.rule.response_headers, from)).flatten()
+    }
+
     fn shared(&self, cors: &Cors, from: Source, arrived: &Arrived) -> CorsPolicy {
         let origin = arrived.text("origin");
         let origin_allowed = (!origin.is_empty()).then(|| allows(cors, &origin, &self.patterns));

@@ -420,3 +420,43 @@ fn what_may_turn_a_request_away_is_said_in_its_order() {
         ["whom Service/shop lets pass, which is told tier=gold"]
     );
 }
+
+#[test]
+fn who_gets_a_request_is_said_to_the_endpoint() {
+    let to = json!([
+        { "service": "shop", "subset": { "version": "v2" }, "weight": 1 },
+        { "service": "shop", "weight": 9 },
+    ]);
+    let mut documents = with_routes(&[route("shop", &["a.example.com"], &json!([{ "to": to }]))]);
+    documents[3]["spec"]["subsets"] = json!([{ "by": ["version"] }]);
+    documents[3]["spec"]["sessionAffinity"] = json!({ "cookie": { "name": "sid" } });
+    let Destination::Forward { to, .. } = at_web(&documents, "GET", "http://a.example.com/", &[]).destination else {
+        panic!("to services")
+    };
+    let told = |share: &Share| {
+        let subset = share.subset.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        (share.weight, subset, share.session.as_ref().map(|session| (session.by.clone(), session.from.path.clone())))
+    };
+    let session = Some(("cookie sid".to_owned(), "spec.sessionAffinity".to_owned()));
+    assert_eq!(
+        to.iter().map(told).collect::<Vec<_>>(),
+        [(1, vec!["version=v2".to_owned()], session.clone()), (9, vec![], session)]
+    );
+}
+
+#[test]
+fn what_a_rule_that_answers_changes_about_headers_is_said() {
+    let headers = json!({ "response": { "set": [{ "name": "x-from", "value": "edge" }] } });
+    let rules = json!([
+        { "match": { "path": { "exact": "/old" } }, "redirect": { "path": "/new" }, "headers": headers },
+        { "match": { "path": { "exact": "/plain" } }, "respond": { "status": 204 } },
+        { "to": [{ "service": "shop" }], "headers": headers },
+    ]);
+    let documents = with_routes(&[route("shop", &["a.example.com"], &rules)]);
+    let edits = |path: &str| {
+        let at = at_web(&documents, "GET", &format!("http://a.example.com{path}"), &[]);
+        at.response_headers.map(|edits| (edits.from.path, edits.edits))
+    };
+    let told = ("spec.rules[0].headers.response".to_owned(), vec!["x-from: edge".to_owned()]);
+    assert_eq!((edits("/old"), edits("/plain"), edits("/")), (Some(told), None, None));
+}

@@ -71,7 +71,7 @@ impl Explainer<'_> {
 }
 
 fn without_revisions(destination: Destination) -> Destination {
-    let plain = |share: Share| Share { service: Source { revision: 0, ..share.service }, ..share };
+    let plain = |share: Share| Share { service: Source { revision: 0, ..share.service }, session: None, ..share };
     match destination {
         Destination::Forward { to, host, path } => {
             Destination::Forward { to: to.into_iter().map(plain).collect(), host, path }
