@@ -21,7 +21,7 @@ use crate::model::{Name, re2, service::Zone};
 pub const XDS_CLUSTER: &str = "chancery-xds";
 
 /// The cluster that tells Envoy in which zone it is.
-const OWN_ZONE_CLUSTER: &str = "chancery-own-zone";
+const OWN_ZONE_CLUSTER: &str = "chancery.own-zone";
 
 /// How many client connections a proxy takes unless it is told otherwise (the number in Envoy's guide for edges).
 pub const DEFAULT_MAX_CONNECTIONS: u64 = 50_000;
