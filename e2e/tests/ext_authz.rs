@@ -129,6 +129,7 @@ fn over_grpc(address: SocketAddr) -> Value {
     service_with("auth", &[address], json!({ "protocol": "http2" }))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write json!(…) in place")]
 fn rule(path: &str, more: Value) -> Value {
     let mut rule = json!({ "match": { "path": { "exact": path } }, "to": [{ "service": "shop" }] });
     for (field, value) in more.as_object().into_iter().flatten() {

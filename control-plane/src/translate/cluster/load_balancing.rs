@@ -89,7 +89,7 @@ fn among(load_balancing: &LoadBalancing) -> LoadBalancingPolicy {
     let (name, settings) = match &load_balancing.policy {
         Policy::RoundRobin(start) => {
             let slow_start_config = start.as_ref().map(slow_start);
-            let settings = RoundRobin { slow_start_config, locality_lb_config, ..RoundRobin::default() };
+            let settings = RoundRobin { slow_start_config, locality_lb_config };
             ("round_robin", any::pack_typed(&settings))
         }
         Policy::LeastRequest(start) => {
