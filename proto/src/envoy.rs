@@ -23,7 +23,7 @@ pub use envoy_types::pb::envoy::{
                 ratelimit::v3 as rate_limit_filter, rbac::v3 as rbac_filter, router::v3 as router,
                 set_filter_state::v3 as set_filter_state_filter, stateful_session::v3 as stateful_session_filter,
             },
-            listener::proxy_protocol::v3 as proxy_protocol_filter,
+            listener::{proxy_protocol::v3 as proxy_protocol_filter, tls_inspector::v3 as tls_inspector},
             network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
         },
         http::stateful_session::{cookie::v3 as cookie_session, header::v3 as header_session},

@@ -90,6 +90,20 @@ pub enum ListenerProtocol {
     Http,
     /// HTTP/1.1 and HTTP/2 over TLS.
     Https(TlsFiles),
+    /// Whatever it is: connections are carried as they are, all of them by one route.
+    Tcp,
+    /// TLS that is not ended here: connections are carried as they are, by routes that claim the names they ask for (SNI).
+    TlsPassthrough,
+}
+
+impl ListenerProtocol {
+    /// Whether routes on it are about requests, and not about connections.
+    pub fn is_http(&self) -> bool {
+        match self {
+            Self::Http | Self::Https(_) => true,
+            Self::Tcp | Self::TlsPassthrough => false,
+        }
+    }
 }
 
 /// A certificate on the disk of the proxy.

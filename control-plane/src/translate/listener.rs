@@ -31,7 +31,7 @@ use chancery_proto::{
 use super::{
     access, buffer, compression, cors, fault,
     filter::always,
-    jwt, local_rate_limit, rate_limit, route, session,
+    jwt, local_rate_limit, rate_limit, route, session, tcp,
     tls::{certificate, since, socket, validation},
     value::{ads, duration, flag, number, socket_address},
 };
@@ -42,12 +42,13 @@ use crate::model::{
 };
 
 /// What Envoy buffers for a connection before it stops reading.
-const CONNECTION_BUFFER: u32 = 32 * 1024;
+pub(super) const CONNECTION_BUFFER: u32 = 32 * 1024;
 
 /// How long a client may take for the TLS handshake: whoever needs longer wants to tie up connections.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The listener of `fleet`, the fleet that `listener` names.
+/// The listener of `fleet`, the fleet that `listener` names. One that carries connections as they are is made by [`tcp`], and here without
+/// anybody to carry them to.
 pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
     let Listener {
         name,
@@ -63,6 +64,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         access: _,
     } = listener;
     let (transport_socket, handshake) = match protocol {
+        ListenerProtocol::Tcp | ListenerProtocol::TlsPassthrough => return tcp::listener(listener, &[]),
         ListenerProtocol::Http => (None, None),
         ListenerProtocol::Https(files) => {
             (Some(socket(any::pack_typed(&tls_context(files, clients.as_ref())))), Some(duration(HANDSHAKE)))
@@ -91,7 +93,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
 }
 
 /// Takes from the front of each connection who the client is; what stands there beside addresses is for nobody.
-fn proxy_protocol_filter() -> ListenerFilter {
+pub(super) fn proxy_protocol_filter() -> ListenerFilter {
     ListenerFilter {
         name: "envoy.filters.listener.proxy_protocol".to_owned(),
         config_type: Some(listener_filter::ConfigType::TypedConfig(any::pack_typed(&ProxyProtocol::default()))),

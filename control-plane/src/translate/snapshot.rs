@@ -8,6 +8,8 @@
 //! Everything comes encoded, once, for every proxy and every stream. Routes come host by host, as delta xDS has them; a cache for
 //! state-of-the-world xDS joins them ([`route_configuration`](super::route::route_configuration)) whenever one changed.
 
+mod changes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -16,11 +18,14 @@ use std::{
 use bytes::Bytes;
 use chancery_proto::{Message, type_url};
 
+pub use changes::{FleetChange, FleetChanges};
+
 use super::{
     cluster, endpoint,
     envoy_patch::{Misfit, merged},
     listener, rate_limit,
     route::{self, References},
+    tcp::{self, Carried},
 };
 use crate::model::{
     Catalog, Key, Kind, Name,
@@ -124,39 +129,6 @@ impl ResourceId {
             }
             Self::RateLimiter | Self::Cluster(_) | Self::Endpoints(_) | Self::Listener(_) | Self::Added(_) => None,
         }
-    }
-}
-
-/// What became of the fleet itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FleetChange {
-    /// It is new.
-    Created,
-    /// It was there and still is.
-    #[default]
-    Kept,
-    /// It is gone, and all its resources with it.
-    Deleted,
-}
-
-/// What an edit changes about what a fleet gets. No id is both put and removed; a name may be, where a patch takes over
-/// what was translated or the other way round.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FleetChanges {
-    /// Whether the fleet came or went.
-    pub fleet: FleetChange,
-    /// New and changed resources, encoded, without the `Any` around them.
-    pub put: BTreeMap<ResourceId, Bytes>,
-    /// Resources that the fleet no longer gets.
-    pub removed: BTreeSet<ResourceId>,
-    /// Patches that do not fit what they are to change, which is put without them.
-    pub misfits: Vec<Misfit>,
-}
-
-impl FleetChanges {
-    /// The listeners whose whole route configuration is another one now, or is gone.
-    pub fn routes_changed(&self) -> BTreeSet<&Name> {
-        self.put.keys().chain(&self.removed).filter_map(ResourceId::routes_of).collect()
     }
 }
 
@@ -267,6 +239,8 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
                 let hosts = hosts_of(route, listener);
                 let services = route.services().into_iter().flat_map(of_service);
                 let ids = hosts.chain(services).chain([ResourceId::RouteConfiguration(listener.clone())]);
+                // Where there are no requests, the listener itself has the routes.
+                let ids = ids.chain(route.tcp.iter().map(|_| ResourceId::Listener(listener.clone())));
                 touched.extend(ids.map(|id| (place.fleet.clone(), id)));
             }
         }
@@ -315,7 +289,7 @@ enum Source<'a> {
     RateLimiter(&'a RateLimiter),
     Cluster(&'a Service),
     Endpoints(&'a Service),
-    Listener(&'a Listener, &'a Fleet),
+    Listener(&'a Listener, &'a Fleet, Vec<Carried<'a>>),
     Routes(&'a Name),
     WholeRoutes(&'a Name),
     Claims {
@@ -358,6 +332,7 @@ impl<'a> Source<'a> {
     /// As [`Source::of`], were there no patches.
     fn translated(id: &'a ResourceId, catalog: &'a Catalog, fleet: &Name) -> Option<Self> {
         let listener = |name| catalog.listener(name).filter(|listener| listener.fleet == *fleet);
+        let http = |name| listener(name).filter(|listener| listener.protocol.is_http());
         let service = |name| catalog.service(name).filter(|_| catalog.fleet_uses(fleet, name));
         match id {
             ResourceId::RateLimiter => catalog.fleet(fleet)?.rate_limiter.as_ref().map(Self::RateLimiter),
@@ -365,14 +340,17 @@ impl<'a> Source<'a> {
             ResourceId::Endpoints(name) => {
                 service(name).filter(|service| endpoint::is_discovered(service)).map(|service| Self::Endpoints(service))
             }
-            ResourceId::Listener(name) => Some(Self::Listener(listener(name)?, catalog.fleet(fleet)?)),
-            ResourceId::RouteConfiguration(name) => Some(Self::Routes(&listener(name)?.name)),
+            ResourceId::Listener(name) => {
+                let (listener, fleet) = (listener(name)?, catalog.fleet(fleet)?);
+                Some(Self::Listener(listener, fleet, tcp::carried(listener, catalog)?))
+            }
+            ResourceId::RouteConfiguration(name) => Some(Self::Routes(&http(name)?.name)),
             ResourceId::WholeRoutes(name) => {
-                let listener = listener(name).filter(|listener| listener.route_delivery == RouteDelivery::Whole);
+                let listener = http(name).filter(|listener| listener.route_delivery == RouteDelivery::Whole);
                 listener.map(|listener| Self::WholeRoutes(&listener.name))
             }
             ResourceId::VirtualHost(name, host) => {
-                let (listener, fleet) = (&listener(name)?.name, catalog.fleet(fleet)?);
+                let (listener, fleet) = (&http(name)?.name, catalog.fleet(fleet)?);
                 let claims = catalog.routes_claiming(listener, host).filter_map(|route| catalog.route(route));
                 let claims: Vec<_> = claims.collect();
                 let references = References::of(claims.iter().map(|route| &***route), catalog);
@@ -387,7 +365,7 @@ impl<'a> Source<'a> {
         match (self, other) {
             (Self::RateLimiter(a), Self::RateLimiter(b)) => a == b,
             (Self::Cluster(a), Self::Cluster(b)) | (Self::Endpoints(a), Self::Endpoints(b)) => a == b,
-            (Self::Listener(a, in_a), Self::Listener(b, in_b)) => (a, in_a) == (b, in_b),
+            (Self::Listener(a, in_a, of_a), Self::Listener(b, in_b, of_b)) => (a, in_a, of_a) == (b, in_b, of_b),
             (Self::Routes(a), Self::Routes(b)) | (Self::WholeRoutes(a), Self::WholeRoutes(b)) => a == b,
             (Self::Added(a), Self::Added(b)) => a == b,
             (Self::Patched { of: a, patches: by_a, .. }, Self::Patched { of: b, patches: by_b, .. }) => {
@@ -420,7 +398,10 @@ impl<'a> Source<'a> {
             Self::RateLimiter(limiter) => encode(&rate_limit::cluster(limiter)),
             Self::Cluster(service) => cluster::encode_cluster(cluster::cluster(service)),
             Self::Endpoints(service) => encode(&endpoint::load_assignment(service)),
-            Self::Listener(listener, fleet) => encode(&listener::listener(listener, fleet)),
+            Self::Listener(listener, fleet, carried) if carried.is_empty() => {
+                encode(&listener::listener(listener, fleet))
+            }
+            Self::Listener(listener, _, carried) => encode(&tcp::listener(listener, carried)),
             Self::Routes(listener) => encode(&route::route_configuration_by_host(listener)),
             Self::WholeRoutes(listener) => {
                 let name = route::route_configuration_name(listener, RouteDelivery::Whole);

@@ -187,5 +187,6 @@ pub(crate) fn route(text: &str, rules: Vec<Rule>) -> Route {
         hosts: vec![HostPattern::Exact("shop.example.com".into())],
         jwt_providers: Vec::new(),
         rules,
+        tcp: None,
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Without an Envoy (`CHANCERY_ENVOY`, `.dev/envoy/bin/envoy` or `PATH`) the tests say so and pass; in CI they fail.
 
+mod carrier;
 mod catalog;
 mod constraints;
 mod envoy;
@@ -110,6 +111,7 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
             listeners.push(with_inline_routes(translate::listener::listener(&listener, fleet), configuration));
         }
     }
+    listeners.extend(carrier::every_carrier(&fleet.name));
     let pem = std::fs::read_to_string(&tls.certificate_file).expect("a certificate");
     let services = [every_service(), every_tls(tls, &pem)].concat();
     let mut clusters: Vec<_> = services.iter().map(translate::cluster::cluster).collect();

@@ -185,6 +185,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
         hosts: hosts.iter().map(host).collect(),
         jwt_providers: Vec::new(),
         rules: rules.iter().map(rule).collect(),
+        tcp: None,
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{access, compression, service::tls::authorities, text};
+use super::{access, compression, service::tls::authorities, tcp, text};
 use crate::model::{
     Name,
     listener::{Clients, Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
@@ -35,7 +35,9 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
     let protocol = match (protocol, files) {
         (ListenerProtocolSpec::Http, None) => Some(ListenerProtocol::Http),
         (ListenerProtocolSpec::Https, Some(files)) => files.map(ListenerProtocol::Https),
-        (ListenerProtocolSpec::Http, Some(_)) => {
+        (ListenerProtocolSpec::Tcp, None) => Some(ListenerProtocol::Tcp),
+        (ListenerProtocolSpec::TlsPassthrough, None) => Some(ListenerProtocol::TlsPassthrough),
+        (ListenerProtocolSpec::Http | ListenerProtocolSpec::Tcp | ListenerProtocolSpec::TlsPassthrough, Some(_)) => {
             problems.at("tls").report("goes with protocol https only");
             None
         }
@@ -43,11 +45,11 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
             problems.at("tls").report("is required with protocol https");
             None
         }
-        (ListenerProtocolSpec::Tcp, _) => {
-            problems.at("protocol").report("tcp is not supported yet");
-            None
-        }
     };
+    let carries = protocol.as_ref().is_some_and(|protocol| !protocol.is_http());
+    if carries {
+        tcp::useless(spec, problems);
+    }
     let route_delivery = match route_delivery {
         Some(RouteDeliverySpec::Whole) => RouteDelivery::Whole,
         Some(RouteDeliverySpec::PerHost) | None => RouteDelivery::PerHost,
@@ -61,6 +63,9 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
     let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref());
     let access = access.as_ref().and_then(|spec| {
         let mut problems = problems.at("access");
+        if carries {
+            return tcp::connections(spec, &mut problems);
+        }
         let access = access::access(spec, &mut problems)?;
         if access.names_clients() && clients.is_none() {
             problems.report("tells clients apart by certificates, which needs tls.clients");

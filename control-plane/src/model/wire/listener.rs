@@ -72,8 +72,11 @@ pub enum ListenerProtocolSpec {
     Http,
     /// HTTP/1.1 and HTTP/2 over TLS.
     Https,
-    /// Bytes. Not supported yet.
+    /// Whatever it is: connections are carried as they are, all of them by one route with `tcp`.
     Tcp,
+    /// TLS that is not ended here: connections are carried as they are, by routes with `tcp` that claim the names they ask for (SNI).
+    #[serde(rename = "tls-passthrough")]
+    TlsPassthrough,
 }
 
 /// A certificate on the disk of the proxies, and what clients prove of themselves.

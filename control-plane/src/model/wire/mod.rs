@@ -24,6 +24,7 @@ mod scalar;
 mod schema;
 mod service;
 mod shape;
+mod tcp;
 mod team;
 mod tls;
 
@@ -64,6 +65,7 @@ pub use service::{
     HedgingSpec, OutlierDetectionSpec, ProxyProtocolSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
+pub use tcp::TcpSpec;
 pub use team::{QuotasSpec, TeamSpec};
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};
 

@@ -9,9 +9,11 @@ use crate::{
     model::{
         Document, Entry, Problems, Resource,
         fleet::OnFailure,
+        listener::ListenerProtocol,
         rate_limit::{KeyPart, Limit, RateLimit},
         route::{Action, Forward, ListenerRef, Rule, Target},
         service::{Address, Endpoint, SessionAffinity},
+        tcp::Tcp,
     },
     translate::{
         constraints,
@@ -290,7 +292,7 @@ fn how_a_service_keeps_sessions_stands_in_the_rules_that_send_there() {
 #[derive(Clone, Debug)]
 enum Edit {
     Fleet { number: usize, timeout: u64, hops: u32 },
-    Listener { number: usize, fleet: usize, port: u16 },
+    Listener { number: usize, fleet: usize, port: u16, carries: bool },
     Service { number: usize, weight: u32, resolved: bool, sticky: bool },
     Route { number: usize, listeners: Vec<usize>, hosts: Vec<HostPattern>, rules: Vec<Vec<usize>> },
     Patch { number: usize, fleet: usize, on: usize, what: usize },
@@ -312,8 +314,8 @@ fn any_edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         1 => (0..FLEETS, 1..3_u64, 0..2_u32)
             .prop_map(|(number, timeout, hops)| Edit::Fleet { number, timeout, hops }),
-        2 => (0..LISTENERS, 0..FLEETS, 1..3_u16)
-            .prop_map(|(number, fleet, port)| Edit::Listener { number, fleet, port }),
+        2 => (0..LISTENERS, 0..FLEETS, 1..3_u16, any::<bool>())
+            .prop_map(|(number, fleet, port, carries)| Edit::Listener { number, fleet, port, carries }),
         3 => (0..SERVICES, 1..4_u32, any::<bool>(), any::<bool>())
             .prop_map(|(number, weight, resolved, sticky)| Edit::Service { number, weight, resolved, sticky }),
         6 => (
@@ -346,11 +348,12 @@ fn make(edit: Edit, resources: &mut Resources) {
             };
             put(resources, Resource::Fleet(Arc::new(fleet)));
         }
-        Edit::Listener { number, fleet, port } => {
+        Edit::Listener { number, fleet, port, carries } => {
             let (fleet, own) = (numbered(Kind::Fleet, fleet), numbered(Kind::Listener, number));
             let port = port * 100 + u16::try_from(number).expect("a small number");
             let route_delivery = if port % 200 < 100 { RouteDelivery::Whole } else { RouteDelivery::PerHost };
-            let listener = Listener { port, route_delivery, ..http_listener(own.as_str(), fleet.as_str()) };
+            let protocol = if carries { ListenerProtocol::TlsPassthrough } else { ListenerProtocol::Http };
+            let listener = Listener { port, route_delivery, protocol, ..http_listener(own.as_str(), fleet.as_str()) };
             put(resources, Resource::Listener(Arc::new(listener)));
         }
         Edit::Service { number, weight, resolved, sticky } => {
@@ -385,6 +388,7 @@ fn make(edit: Edit, resources: &mut Resources) {
                 hosts,
                 jwt_providers: Vec::new(),
                 rules: rules.collect(),
+                tcp: None,
             };
             put(resources, Resource::Route(Arc::new(route)));
         }
@@ -446,6 +450,11 @@ fn mend(resources: &mut Resources) {
                 kind => exists(kind, &key.name),
             })
     });
+    let carriers = resources.values().filter_map(|resource| match resource {
+        Resource::Listener(listener) if !listener.protocol.is_http() => Some(listener.name.clone()),
+        _ => None,
+    });
+    let (carriers, mut claimed) = (carriers.collect(), BTreeSet::new());
     resources.retain(|_, resource| {
         let Resource::Route(route) = resource else { return true };
         let mut mended = Route::clone(route);
@@ -464,10 +473,45 @@ fn mend(resources: &mut Resources) {
                 }
             }
         }
-        let somewhere = !mended.listeners.is_empty();
+        sort(&mut mended, &carriers, &mut claimed, |service| exists(Kind::Service, service));
+        let somewhere = !mended.listeners.is_empty() && !mended.hosts.is_empty();
         *resource = Resource::Route(Arc::new(mended));
         somewhere
     });
+}
+
+/// Makes a route one of requests or of connections, as its first listener has it; of a host on a listener that carries connections, only
+/// the first that comes. One that has nobody to carry connections to claims no host any more.
+fn sort(
+    route: &mut Route,
+    carriers: &BTreeSet<Name>,
+    claimed: &mut BTreeSet<(Name, HostPattern)>,
+    exists: impl Fn(&Name) -> bool,
+) {
+    let carries = route.listeners.first().is_some_and(|place| carriers.contains(&place.listener));
+    route.listeners.retain(|place| carriers.contains(&place.listener) == carries);
+    if !carries {
+        if route.tcp.take().is_some() {
+            route.rules = vec![rule(prefix(&format!("/{}", route.name)), respond(404))];
+        }
+        return;
+    }
+    let services = route.services().into_iter().filter(|service| exists(service)).cloned();
+    let to: Vec<Target> = services.map(|service| Target { service, weight: 1 }).collect();
+    if to.is_empty() {
+        route.hosts.clear();
+    }
+    let places: Vec<Name> = route.listeners.iter().map(|place| place.listener.clone()).collect();
+    route.hosts.retain(|host| {
+        let claims = || places.iter().map(|place| (place.clone(), host.clone()));
+        let free = claims().all(|claim| !claimed.contains(&claim));
+        if free {
+            claimed.extend(claims());
+        }
+        free
+    });
+    route.rules.clear();
+    route.tcp = Some(Tcp { to, access: None, idle_timeout: None, connect_attempts: 1 });
 }
 
 proptest! {
