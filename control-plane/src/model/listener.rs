@@ -19,6 +19,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
+    /// Whether HTTP/3 is spoken too, at the same port of UDP; only with [`ListenerProtocol::Https`], without `clients` and `proxy_protocol`.
+    pub http3: bool,
     /// In which pieces its routes travel to a proxy that takes them one host at a time.
     pub route_delivery: RouteDelivery,
     /// How long clients may take.

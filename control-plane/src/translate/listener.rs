@@ -31,7 +31,7 @@ use chancery_proto::{
 use super::{
     access, buffer, compression, cors, fault,
     filter::always,
-    jwt, local_rate_limit, rate_limit, route, session, tcp,
+    http3, jwt, local_rate_limit, rate_limit, route, session, tcp,
     tls::{certificate, since, socket, validation},
     value::{ads, duration, flag, number, socket_address},
 };
@@ -57,6 +57,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         port,
         proxy_protocol,
         protocol,
+        http3: _,
         route_delivery: _,
         timeouts: _,
         compression: _,
@@ -158,8 +159,9 @@ fn filters(listener: &Listener, fleet: &Fleet) -> Vec<HttpFilter> {
     let limits = fleet.rate_limiter.iter().flat_map(|limiter| rate_limit::filters(&fleet.name, limiter));
     let compression = listener.compression.iter().flat_map(compression::filters);
     let access = listener.access.iter().map(access::of_listener).chain([access::filter()]);
-    [cors::filter(), jwt::filter()]
+    http3::advertised(listener)
         .into_iter()
+        .chain([cors::filter(), jwt::filter()])
         .chain(access)
         .chain([local_rate_limit::filter()])
         .chain(limits)

@@ -24,6 +24,7 @@ pub mod endpoint;
 pub mod envoy_patch;
 mod fault;
 mod filter;
+pub mod http3;
 mod jwt;
 pub mod listener;
 mod local_rate_limit;

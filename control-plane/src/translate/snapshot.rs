@@ -23,7 +23,7 @@ pub use changes::{FleetChange, FleetChanges};
 use super::{
     cluster, endpoint,
     envoy_patch::{Misfit, merged},
-    listener, rate_limit,
+    http3, listener, rate_limit,
     route::{self, References},
     tcp::{self, Carried},
 };
@@ -31,7 +31,7 @@ use crate::model::{
     Catalog, Key, Kind, Name,
     envoy_patch::{EnvoyPatch, EnvoyResource, PatchChange},
     fleet::{Fleet, RateLimiter},
-    listener::{Listener, RouteDelivery},
+    listener::{Listener, RouteDelivery, TlsFiles},
     route::{HostPattern, Route},
     service::Service,
 };
@@ -47,6 +47,8 @@ pub enum ResourceId {
     Endpoints(Name),
     /// A listener.
     Listener(Name),
+    /// What speaks HTTP/3 beside a listener.
+    Http3(Name),
     /// The route configuration of a listener, which says where its virtual hosts come from.
     RouteConfiguration(Name),
     /// The route configuration of a listener that wants it whole, without its virtual hosts: these are put by themselves, and
@@ -64,7 +66,7 @@ impl ResourceId {
         match self {
             Self::RateLimiter | Self::Cluster(_) => type_url::CLUSTER,
             Self::Endpoints(_) => type_url::ENDPOINT,
-            Self::Listener(_) => type_url::LISTENER,
+            Self::Listener(_) | Self::Http3(_) => type_url::LISTENER,
             Self::RouteConfiguration(_) | Self::WholeRoutes(_) => type_url::ROUTE,
             Self::VirtualHost(..) => type_url::VIRTUAL_HOST,
             Self::Added(resource) => resource.type_url(),
@@ -78,6 +80,7 @@ impl ResourceId {
             Self::Cluster(name) | Self::Endpoints(name) | Self::Listener(name) | Self::RouteConfiguration(name) => {
                 name.to_string()
             }
+            Self::Http3(listener) => http3::name(listener),
             Self::WholeRoutes(listener) => route::route_configuration_name(listener, RouteDelivery::Whole),
             Self::VirtualHost(listener, host) => route::virtual_host_name(listener, host),
             Self::Added(resource) => match resource {
@@ -99,6 +102,7 @@ impl ResourceId {
             Self::Cluster(name) => EnvoyResource::Cluster(name.to_string()),
             Self::Endpoints(name) => EnvoyResource::Endpoints(name.to_string()),
             Self::Listener(name) => EnvoyResource::Listener(name.to_string()),
+            Self::Http3(_) => EnvoyResource::Listener(self.name()),
             Self::RouteConfiguration(name) => EnvoyResource::RouteConfiguration(name.to_string()),
             Self::WholeRoutes(_) => EnvoyResource::RouteConfiguration(self.name()),
             Self::VirtualHost(listener, host) => EnvoyResource::VirtualHost(listener.clone(), host.clone()),
@@ -127,7 +131,8 @@ impl ResourceId {
             Self::RouteConfiguration(listener) | Self::WholeRoutes(listener) | Self::VirtualHost(listener, _) => {
                 Some(listener)
             }
-            Self::RateLimiter | Self::Cluster(_) | Self::Endpoints(_) | Self::Listener(_) | Self::Added(_) => None,
+            Self::RateLimiter | Self::Cluster(_) | Self::Endpoints(_) => None,
+            Self::Listener(_) | Self::Http3(_) | Self::Added(_) => None,
         }
     }
 }
@@ -217,7 +222,8 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
         // A listener comes and goes together with the routes on it, or its name would lead nowhere.
         Kind::Listener => {
             if let Some(listener) = catalog.listener(name) {
-                let ids = [ResourceId::Listener, ResourceId::RouteConfiguration, ResourceId::WholeRoutes];
+                let ids =
+                    [ResourceId::Listener, ResourceId::Http3, ResourceId::RouteConfiguration, ResourceId::WholeRoutes];
                 touched.extend(ids.map(|id| (listener.fleet.clone(), id(name.clone()))));
             }
         }
@@ -271,6 +277,7 @@ fn everything(catalog: &Catalog, fleet: &Name) -> BTreeSet<ResourceId> {
     ids.insert(ResourceId::RateLimiter);
     for listener in catalog.listeners_of(fleet) {
         ids.insert(ResourceId::Listener(listener.clone()));
+        ids.insert(ResourceId::Http3(listener.clone()));
         ids.insert(ResourceId::RouteConfiguration(listener.clone()));
         ids.insert(ResourceId::WholeRoutes(listener.clone()));
         ids.extend(catalog.hosts_on(listener).map(|host| ResourceId::VirtualHost(listener.clone(), host.clone())));
@@ -290,6 +297,7 @@ enum Source<'a> {
     Cluster(&'a Service),
     Endpoints(&'a Service),
     Listener(&'a Listener, &'a Fleet, Vec<Carried<'a>>),
+    Http3(&'a Listener, &'a TlsFiles, &'a Fleet),
     Routes(&'a Name),
     WholeRoutes(&'a Name),
     Claims {
@@ -344,6 +352,10 @@ impl<'a> Source<'a> {
                 let (listener, fleet) = (listener(name)?, catalog.fleet(fleet)?);
                 Some(Self::Listener(listener, fleet, tcp::carried(listener, catalog)?))
             }
+            ResourceId::Http3(name) => {
+                let listener = listener(name)?;
+                Some(Self::Http3(listener, http3::certificate(listener)?, catalog.fleet(fleet)?))
+            }
             ResourceId::RouteConfiguration(name) => Some(Self::Routes(&http(name)?.name)),
             ResourceId::WholeRoutes(name) => {
                 let listener = http(name).filter(|listener| listener.route_delivery == RouteDelivery::Whole);
@@ -366,6 +378,7 @@ impl<'a> Source<'a> {
             (Self::RateLimiter(a), Self::RateLimiter(b)) => a == b,
             (Self::Cluster(a), Self::Cluster(b)) | (Self::Endpoints(a), Self::Endpoints(b)) => a == b,
             (Self::Listener(a, in_a, of_a), Self::Listener(b, in_b, of_b)) => (a, in_a, of_a) == (b, in_b, of_b),
+            (Self::Http3(a, _, in_a), Self::Http3(b, _, in_b)) => (a, in_a) == (b, in_b),
             (Self::Routes(a), Self::Routes(b)) | (Self::WholeRoutes(a), Self::WholeRoutes(b)) => a == b,
             (Self::Added(a), Self::Added(b)) => a == b,
             (Self::Patched { of: a, patches: by_a, .. }, Self::Patched { of: b, patches: by_b, .. }) => {
@@ -402,6 +415,7 @@ impl<'a> Source<'a> {
                 encode(&listener::listener(listener, fleet))
             }
             Self::Listener(listener, _, carried) => encode(&tcp::listener(listener, carried)),
+            Self::Http3(listener, files, fleet) => encode(&http3::listener(listener, files, fleet)),
             Self::Routes(listener) => encode(&route::route_configuration_by_host(listener)),
             Self::WholeRoutes(listener) => {
                 let name = route::route_configuration_name(listener, RouteDelivery::Whole);

@@ -91,6 +91,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         address,
         port: 10000,
         protocol: ListenerProtocol::Http,
+        http3: false,
         proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),

@@ -43,6 +43,7 @@ pub(crate) fn every_carrier(fleet: &Name) -> Vec<EnvoyListener> {
                 address,
                 port,
                 protocol: protocol.clone(),
+                http3: false,
                 proxy_protocol: address.is_ipv6(),
                 route_delivery: RouteDelivery::PerHost,
                 timeouts: Timeouts { max_connection: Some(Duration::from_millis(1)), ..Timeouts::default() },

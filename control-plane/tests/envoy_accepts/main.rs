@@ -88,6 +88,7 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 address,
                 port,
                 protocol: protocol.clone(),
+                http3: false,
                 proxy_protocol: address.is_ipv6(),
                 route_delivery: RouteDelivery::PerHost,
                 timeouts: Timeouts {
@@ -100,6 +101,10 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                     .then(|| Clients { authorities: Authorities::File(tls.certificate_file.clone()), required: false }),
                 access: Some(every_access()),
             };
+            if let (ListenerProtocol::Https(files), true) = (&protocol, address.is_ipv4()) {
+                let also = Listener { http3: true, clients: None, name: name("quic"), ..listener.clone() };
+                listeners.push(translate::http3::listener(&also, files, fleet));
+            }
             let hosts = route.hosts.iter().map(|host| {
                 translate::route::virtual_host(&listener_name, host, [&route, &also], &references, fleet)
                     .encode_to_vec()
@@ -263,6 +268,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: 10000,
         protocol: ListenerProtocol::Http,
+        http3: false,
         proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),

@@ -106,6 +106,7 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         address: address.parse().unwrap(),
         port,
         protocol: ListenerProtocol::Http,
+        http3: false,
         proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),

@@ -20,6 +20,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         port,
         protocol,
         proxy_protocol,
+        http3,
         tls,
         route_delivery,
         timeouts,
@@ -49,6 +50,10 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
     let carries = protocol.as_ref().is_some_and(|protocol| !protocol.is_http());
     if carries {
         tcp::useless(spec, problems);
+    }
+    let http3 = http3.unwrap_or(false);
+    if http3 {
+        self::http3(spec, &mut problems.at("http3"));
     }
     let route_delivery = match route_delivery {
         Some(RouteDeliverySpec::Whole) => RouteDelivery::Whole,
@@ -80,12 +85,26 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         port: *port,
         proxy_protocol: proxy_protocol.unwrap_or(false),
         protocol: protocol?,
+        http3,
         route_delivery,
         timeouts,
         compression,
         clients,
         access,
     })
+}
+
+/// What HTTP/3 goes with: QUIC is always over TLS, Envoy asks nobody for certificates there, and load balancers say nothing in front of it.
+fn http3(spec: &ListenerSpec, problems: &mut Problems) {
+    if spec.protocol != ListenerProtocolSpec::Https {
+        problems.report("goes with protocol https only");
+    }
+    if spec.tls.as_ref().is_some_and(|tls| tls.clients.is_some()) {
+        problems.report("lets clients in without a certificate; it does not go with tls.clients");
+    }
+    if spec.proxy_protocol == Some(true) {
+        problems.report("does not go with proxyProtocol, which is said over TCP only");
+    }
 }
 
 fn timeouts(spec: &ListenerTimeoutsSpec, problems: &mut Problems) -> Timeouts {

@@ -24,6 +24,10 @@ pub struct ListenerSpec {
     /// balancer should be able to.
     #[schema(default = false)]
     pub proxy_protocol: Option<bool>,
+    /// Whether HTTP/3 is spoken too, at the same port of UDP, of which answers over TCP tell clients (`alt-svc`); only with protocol `https`,
+    /// not with `tls.clients` and `proxyProtocol`. A change drains the connections of the listener.
+    #[schema(default = false)]
+    pub http3: Option<bool>,
     /// The certificate to present, and what clients prove; given exactly when the protocol is `https`.
     pub tls: Option<ListenerTlsSpec>,
     /// In which pieces its routes travel to proxies that can take them one host at a time. A change drains the connections

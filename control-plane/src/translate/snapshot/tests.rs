@@ -9,7 +9,7 @@ use crate::{
     model::{
         Document, Entry, Problems, Resource,
         fleet::OnFailure,
-        listener::ListenerProtocol,
+        listener::{ListenerProtocol, TlsFiles},
         rate_limit::{KeyPart, Limit, RateLimit},
         route::{Action, Forward, ListenerRef, Rule, Target},
         service::{Address, Endpoint, SessionAffinity},
@@ -352,8 +352,14 @@ fn make(edit: Edit, resources: &mut Resources) {
             let (fleet, own) = (numbered(Kind::Fleet, fleet), numbered(Kind::Listener, number));
             let port = port * 100 + u16::try_from(number).expect("a small number");
             let route_delivery = if port % 200 < 100 { RouteDelivery::Whole } else { RouteDelivery::PerHost };
-            let protocol = if carries { ListenerProtocol::TlsPassthrough } else { ListenerProtocol::Http };
-            let listener = Listener { port, route_delivery, protocol, ..http_listener(own.as_str(), fleet.as_str()) };
+            let files = TlsFiles { certificate_file: "/a.crt".into(), private_key_file: "/a.key".into() };
+            let (protocol, http3) = match (carries, port % 3) {
+                (true, _) => (ListenerProtocol::TlsPassthrough, false),
+                (false, 0) => (ListenerProtocol::Http, false),
+                (false, other) => (ListenerProtocol::Https(files), other == 1),
+            };
+            let listener =
+                Listener { port, route_delivery, protocol, http3, ..http_listener(own.as_str(), fleet.as_str()) };
             put(resources, Resource::Listener(Arc::new(listener)));
         }
         Edit::Service { number, weight, resolved, sticky } => {
