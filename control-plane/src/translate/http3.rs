@@ -119,10 +119,7 @@ pub(super) fn advertised(listener: &Listener) -> Option<HttpFilter> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::translate::{
-        filter::told,
-        testing::{fleet, http_listener, snapshot},
-    };
+    use crate::translate::testing::{fleet, http_listener, snapshot};
 
     fn files() -> TlsFiles {
         TlsFiles { certificate_file: "/etc/tls/tls.crt".into(), private_key_file: "/etc/tls/tls.key".into() }
@@ -152,6 +149,6 @@ mod tests {
         let Some(chancery_proto::envoy::hcm::http_filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
             panic!("settings")
         };
-        insta::assert_snapshot!(snapshot(&told::<HeaderMutation>(any)));
+        insta::assert_snapshot!(snapshot(&any::unpack::<HeaderMutation>(any).unwrap()));
     }
 }
