@@ -16,7 +16,7 @@ use rustls::{
 };
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::certificates::Identity;
 
@@ -87,6 +87,23 @@ pub async fn fetch_tls_as(
     trusted: &Path,
     request: Request<Bytes>,
 ) -> Result<Response> {
+    let exchange = async {
+        let (mut sender, connection) =
+            handshake(TokioIo::new(open_tls(identity, address, name, trusted).await?)).await?;
+        let response = async move { collect(sender.send_request(request.map(Full::new)).await?).await };
+        let (response, _) = tokio::join!(response, connection);
+        response
+    };
+    timeout(DEADLINE, exchange).await.with_context(|| format!("no response within {DEADLINE:?}"))?
+}
+
+/// Connects over TLS to what must prove to be `name` to an authority in `trusted`, a PEM file, showing this certificate if there is one.
+pub async fn open_tls(
+    identity: Option<&Identity>,
+    address: SocketAddr,
+    name: &str,
+    trusted: &Path,
+) -> Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trusted)?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -101,15 +118,11 @@ pub async fn fetch_tls_as(
         }
     };
     let name = ServerName::try_from(name.to_owned())?;
-    let exchange = async {
+    let connect = async {
         let stream = TcpStream::connect(address).await?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
-        let response = async move { collect(sender.send_request(request.map(Full::new)).await?).await };
-        let (response, _) = tokio::join!(response, connection);
-        response
+        Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
     };
-    timeout(DEADLINE, exchange).await.with_context(|| format!("no response within {DEADLINE:?}"))?
+    timeout(DEADLINE, connect).await.context("connecting took too long")?
 }
 
 /// A connection that is kept alive.

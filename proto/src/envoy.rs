@@ -5,9 +5,9 @@
 pub use envoy_types::pb::envoy::{
     admin::v3 as admin,
     config::{
-        accesslog::v3 as accesslog, bootstrap::v3 as bootstrap, cluster::v3 as cluster, core::v3 as core,
-        endpoint::v3 as endpoint, listener::v3 as listener, ratelimit::v3 as rate_limit_service, rbac::v3 as rbac,
-        route::v3 as route,
+        accesslog::v3 as accesslog, bootstrap::v3 as bootstrap, cluster::v3 as cluster,
+        common::mutation_rules::v3 as header_changes, core::v3 as core, endpoint::v3 as endpoint,
+        listener::v3 as listener, ratelimit::v3 as rate_limit_service, rbac::v3 as rbac, route::v3 as route,
     },
     extensions::{
         access_loggers::{file::v3 as file_access_log, stream::v3 as stream_access_log},
@@ -19,12 +19,12 @@ pub use envoy_types::pb::envoy::{
             http::{
                 buffer::v3 as buffer_filter, composite::v3 as composite_filter, compressor::v3 as compressor_filter,
                 cors::v3 as cors, ext_authz::v3 as authorization_filter, fault::v3 as fault_filter,
-                jwt_authn::v3 as jwt_filter, local_ratelimit::v3 as local_rate_limit_filter,
-                rate_limit_quota::v3 as rate_limit_quota_filter, ratelimit::v3 as rate_limit_filter,
-                rbac::v3 as rbac_filter, router::v3 as router, set_filter_state::v3 as set_filter_state_filter,
-                stateful_session::v3 as stateful_session_filter,
+                header_mutation::v3 as header_filter, jwt_authn::v3 as jwt_filter,
+                local_ratelimit::v3 as local_rate_limit_filter, rate_limit_quota::v3 as rate_limit_quota_filter,
+                ratelimit::v3 as rate_limit_filter, rbac::v3 as rbac_filter, router::v3 as router,
+                set_filter_state::v3 as set_filter_state_filter, stateful_session::v3 as stateful_session_filter,
             },
-            listener::proxy_protocol::v3 as proxy_protocol_filter,
+            listener::{proxy_protocol::v3 as proxy_protocol_filter, tls_inspector::v3 as tls_inspector},
             network::{http_connection_manager::v3 as hcm, tcp_proxy::v3 as tcp_proxy},
         },
         http::stateful_session::{cookie::v3 as cookie_session, header::v3 as header_session},
@@ -38,7 +38,7 @@ pub use envoy_types::pb::envoy::{
         rbac::principals::mtls_authenticated::v3 as mtls_authenticated,
         retry::host::previous_hosts::v3 as previous_hosts,
         transport_sockets::{
-            proxy_protocol::v3 as proxy_protocol_socket, raw_buffer::v3 as raw_buffer, tls::v3 as tls,
+            proxy_protocol::v3 as proxy_protocol_socket, quic::v3 as quic, raw_buffer::v3 as raw_buffer, tls::v3 as tls,
         },
         upstreams::http::v3 as http_options,
     },

@@ -23,6 +23,7 @@ mod pattern;
 mod policy;
 mod request;
 mod rewrite;
+mod tcp;
 mod traffic;
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
@@ -123,6 +124,8 @@ impl<'a> Explainer<'a> {
         if chosen.is_empty() {
             notes.push(format!("Fleet/{} has no listeners", fleet.name));
         }
+        notes.extend(chosen.iter().filter_map(|listener| tcp::carries(self.catalog, listener, request)));
+        chosen.retain(|listener| listener.protocol.is_http());
         let mut narrow =
             |chosen: &mut Vec<&Listener>, otherwise: Option<String>, agrees: &dyn Fn(&Listener) -> bool| {
                 if chosen.iter().any(|listener| agrees(listener)) {
@@ -315,6 +318,8 @@ fn spoken(listener: &Listener) -> &'static str {
     match listener.protocol {
         ListenerProtocol::Http => "http",
         ListenerProtocol::Https(_) => "https",
+        ListenerProtocol::Tcp => "tcp",
+        ListenerProtocol::TlsPassthrough => "tls",
     }
 }
 

@@ -460,3 +460,39 @@ fn what_a_rule_that_answers_changes_about_headers_is_said() {
     let told = ("spec.rules[0].headers.response".to_owned(), vec!["x-from: edge".to_owned()]);
     assert_eq!((edits("/old"), edits("/plain"), edits("/")), (Some(told), None, None));
 }
+
+#[test]
+fn where_connections_are_carried_it_is_said_to_whom() {
+    let listener = |name: &str, port: u16, protocol: &str| json!({ "kind": "Listener", "name": name, "spec": { "fleet": "edge", "port": port, "protocol": protocol } });
+    let carried = |name: &str, listener: &str, hosts: &[&str], to: Value| json!({ "kind": "Route", "name": name, "spec": { "listeners": [listener], "hosts": hosts, "tcp": { "to": to } } });
+    let both = json!([{ "service": "shop", "weight": 1 }, { "service": "shop-next", "weight": 3 }]);
+    let documents = with_routes(&[
+        listener("sni", 443, "tls-passthrough"),
+        listener("db", 5432, "tcp"),
+        carried("sni", "edge/sni", &["*.example.com"], both),
+        carried("db", "edge/db", &["*"], json!([{ "service": "shop" }])),
+    ]);
+    let catalog = catalog(&documents);
+    let explained = |url: &str| Explainer::new(&catalog, 10).explain(&edge(), &request("GET", url, &[])).unwrap();
+    let listeners = |explained: &Explanation| -> Vec<String> {
+        explained.listeners.iter().map(|at| at.listener.resource.clone()).collect()
+    };
+    let secure = explained("https://a.example.com:443/");
+    assert_eq!(
+        secure.notes[0],
+        "Listener/sni carries connections as they are: by Route/sni, which claims *.example.com, to Service/shop (1 of 4), \
+         Service/shop-next (3 of 4); what is asked on them it does not see"
+    );
+    assert!(!listeners(&secure).iter().any(|listener| listener == "Listener/sni"), "{secure:?}");
+    for (url, said) in [
+        ("http://a.example.com:10000/", 0),
+        ("http://a.example.com:5432/", 1),
+        ("https://a.example.org:443/", 0),
+        ("https://a.example.com/", 1),
+    ] {
+        let notes = explained(url).notes;
+        assert_eq!(notes.iter().filter(|note| note.contains("carries")).count(), said, "{url}: {notes:?}");
+    }
+    let (before, after) = (Explainer::new(&catalog, 10), Explainer::new(&catalog, 11));
+    assert_eq!(moved(&before, &after, None, &request("GET", "https://a.example.com/", &[])), []);
+}

@@ -59,7 +59,7 @@ fn listeners(before: &Explainer<'_>, after: &Explainer<'_>, fleet: Option<&Name>
 
 impl Explainer<'_> {
     fn goal(&self, listener: &Name, request: &Request) -> Option<(Goal, Essence)> {
-        let listener: &Listener = self.catalog.listener(listener)?;
+        let listener: &Listener = self.catalog.listener(listener).filter(|listener| listener.protocol.is_http())?;
         let fleet: &Fleet = self.catalog.fleet(&listener.fleet)?;
         let decision = self.decide(fleet, listener, request);
         let claim = decision.chosen.map(|index| decision.claims[index]);

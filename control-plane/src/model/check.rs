@@ -23,6 +23,7 @@ mod access;
 mod authorizer;
 mod envoy_patch;
 mod subset;
+mod tcp;
 mod team;
 
 /// How many resources a reason names.
@@ -50,6 +51,7 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
                 put_listener(next, changed, unread, listener, &mut problems.at("spec"));
                 access::put_listener(next, changed, listener, &mut problems.at("spec"));
                 authorizer::put_listener(next, changed, unread, listener, &mut problems.at("spec"));
+                tcp::put_listener(next, changed, listener, &mut problems.at("spec"));
                 envoy_patch::added_already(next, changed, key, &mut problems);
             }
             Some(Resource::Route(route)) => {
@@ -57,6 +59,7 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
                 access::put_route(next, route, &mut problems.at("spec"));
                 subset::put_route(next, route, &mut problems.at("spec"));
                 authorizer::put_route(next, route, &mut problems.at("spec"));
+                tcp::put_route(next, route, &mut problems.at("spec"));
                 team::hosts_of(next, unread, key, route, &mut problems.at("spec").at("hosts"));
                 envoy_patch::hosts_added_already(next, changed, route, &mut problems.at("spec"));
             }
@@ -203,6 +206,9 @@ fn put_route(next: &Catalog, unread: &BTreeSet<Key>, route: &Route, problems: &m
         if let Some(service) = provider.service() {
             exists(service, &mut problems.at("jwtProviders").index(index).at("keys"));
         }
+    }
+    for (index, target) in route.tcp.iter().flat_map(|tcp| tcp.to.iter().enumerate()) {
+        exists(&target.service, &mut problems.at("tcp").at("to").index(index));
     }
     for (index, rule) in route.rules.iter().enumerate() {
         let Action::Forward(forward) = &rule.action else { continue };

@@ -19,6 +19,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
+    /// Whether HTTP/3 is spoken too, at the same port of UDP; only with [`ListenerProtocol::Https`], without `clients` and `proxy_protocol`.
+    pub http3: bool,
     /// In which pieces its routes travel to a proxy that takes them one host at a time.
     pub route_delivery: RouteDelivery,
     /// How long clients may take.
@@ -92,6 +94,20 @@ pub enum ListenerProtocol {
     Http,
     /// HTTP/1.1 and HTTP/2 over TLS.
     Https(TlsFiles),
+    /// Whatever it is: connections are carried as they are, all of them by one route.
+    Tcp,
+    /// TLS that is not ended here: connections are carried as they are, by routes that claim the names they ask for (SNI).
+    TlsPassthrough,
+}
+
+impl ListenerProtocol {
+    /// Whether routes on it are about requests, and not about connections.
+    pub fn is_http(&self) -> bool {
+        match self {
+            Self::Http | Self::Https(_) => true,
+            Self::Tcp | Self::TlsPassthrough => false,
+        }
+    }
 }
 
 /// A certificate on the disk of the proxy.

@@ -28,6 +28,7 @@ pub mod retry;
 pub mod route;
 mod selector;
 pub mod service;
+pub mod tcp;
 pub mod team;
 pub mod wire;
 

@@ -46,6 +46,10 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
                 let path = format!("spec.jwtProviders[{provider}].keys.service");
                 note(path, Kind::Service, value["keys"]["service"].as_str());
             }
+            for (target, value) in list(&spec["tcp"]["to"]) {
+                let path = format!("spec.tcp.to[{target}].service");
+                note(path, Kind::Service, value["service"].as_str());
+            }
             for (rule, value) in list(&spec["rules"]) {
                 for (target, value) in list(&value["to"]) {
                     let path = format!("spec.rules[{rule}].to[{target}].service");

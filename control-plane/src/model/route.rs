@@ -14,6 +14,7 @@ use super::{
     local_rate_limit::LocalRateLimit,
     retry::Retry,
     service::Labels,
+    tcp::Tcp,
 };
 
 /// A route, parsed.
@@ -27,8 +28,10 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// Who may have issued tokens; rules hold those that they name.
     pub jwt_providers: Vec<Arc<JwtProvider>>,
-    /// The rules; the first that matches decides.
+    /// The rules; the first that matches decides. None with `tcp`.
     pub rules: Vec<Rule>,
+    /// What becomes of connections, in place of rules about requests.
+    pub tcp: Option<Tcp>,
 }
 
 impl Route {
@@ -37,7 +40,8 @@ impl Route {
         let targets = self.forwards().flat_map(|forward| forward.to.iter().map(|target| &target.service));
         let copies = self.forwards().filter_map(|forward| Some(&forward.mirror.as_ref()?.service));
         let asked = self.jwt_providers.iter().filter_map(|provider| provider.service());
-        targets.chain(copies).chain(asked).collect()
+        let carried = self.tcp.iter().flat_map(|tcp| tcp.to.iter().map(|target| &target.service));
+        targets.chain(copies).chain(asked).chain(carried).collect()
     }
 
     /// The limits that apply to its rules, each once.

@@ -119,6 +119,7 @@ impl Track {
                 | ResourceId::Cluster(_)
                 | ResourceId::Endpoints(_)
                 | ResourceId::Listener(_)
+                | ResourceId::Http3(_)
                 | ResourceId::WholeRoutes(_) => {}
             }
         }
@@ -144,6 +145,7 @@ impl Track {
                 | ResourceId::Cluster(_)
                 | ResourceId::Endpoints(_)
                 | ResourceId::Listener(_)
+                | ResourceId::Http3(_)
                 | ResourceId::WholeRoutes(_) => {}
             }
         }

@@ -82,9 +82,12 @@ fn client(peer: &Peer) -> Principal {
 
 /// Whose address, as the proxies in front that are trusted tell it, is in the network.
 fn network(network: &Network) -> Principal {
+    principal(Identifier::RemoteIp(range(network)))
+}
+
+pub(super) fn range(network: &Network) -> CidrRange {
     let Network { address, length } = network;
-    let prefix_len = Some(number((*length).into()));
-    principal(Identifier::RemoteIp(CidrRange { address_prefix: address.to_string(), prefix_len }))
+    CidrRange { address_prefix: address.to_string(), prefix_len: Some(number((*length).into())) }
 }
 
 fn any_of<T>(items: &[T], of: impl Fn(&T) -> Principal) -> Principal {

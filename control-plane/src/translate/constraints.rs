@@ -125,6 +125,7 @@ pub(crate) fn origin(fleet: &Name, id: &ResourceId) -> (Key, &'static str) {
         ResourceId::Cluster(name) => own(Kind::Service, name, "spec"),
         ResourceId::Endpoints(name) => own(Kind::Service, name, "spec.endpoints"),
         ResourceId::Listener(name)
+        | ResourceId::Http3(name)
         | ResourceId::RouteConfiguration(name)
         | ResourceId::WholeRoutes(name)
         | ResourceId::VirtualHost(name, _) => own(Kind::Listener, name, "spec"),

@@ -31,7 +31,7 @@ use chancery_proto::{
 use super::{
     access, authorizer, buffer, compression, cors, fault,
     filter::always,
-    jwt, local_rate_limit, rate_limit, route, session,
+    http3, jwt, local_rate_limit, rate_limit, route, session, tcp,
     tls::{certificate, since, socket, validation},
     value::{ads, duration, flag, number, socket_address},
 };
@@ -42,12 +42,13 @@ use crate::model::{
 };
 
 /// What Envoy buffers for a connection before it stops reading.
-const CONNECTION_BUFFER: u32 = 32 * 1024;
+pub(super) const CONNECTION_BUFFER: u32 = 32 * 1024;
 
 /// How long a client may take for the TLS handshake: whoever needs longer wants to tie up connections.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The listener of `fleet`, the fleet that `listener` names.
+/// The listener of `fleet`, the fleet that `listener` names. One that carries connections as they are is made by [`tcp`], and here without
+/// anybody to carry them to.
 pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
     let Listener {
         name,
@@ -56,6 +57,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         port,
         proxy_protocol,
         protocol,
+        http3: _,
         route_delivery: _,
         timeouts: _,
         compression: _,
@@ -64,6 +66,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         authorizer: _,
     } = listener;
     let (transport_socket, handshake) = match protocol {
+        ListenerProtocol::Tcp | ListenerProtocol::TlsPassthrough => return tcp::listener(listener, &[]),
         ListenerProtocol::Http => (None, None),
         ListenerProtocol::Https(files) => {
             (Some(socket(any::pack_typed(&tls_context(files, clients.as_ref())))), Some(duration(HANDSHAKE)))
@@ -92,7 +95,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
 }
 
 /// Takes from the front of each connection who the client is; what stands there beside addresses is for nobody.
-fn proxy_protocol_filter() -> ListenerFilter {
+pub(super) fn proxy_protocol_filter() -> ListenerFilter {
     ListenerFilter {
         name: "envoy.filters.listener.proxy_protocol".to_owned(),
         config_type: Some(listener_filter::ConfigType::TypedConfig(any::pack_typed(&ProxyProtocol::default()))),
@@ -158,8 +161,9 @@ fn filters(listener: &Listener, fleet: &Fleet) -> Vec<HttpFilter> {
     let compression = listener.compression.iter().flat_map(compression::filters);
     let access = listener.access.iter().map(access::of_listener).chain([access::filter()]);
     let authorizer = listener.authorizer.iter().map(|one| authorizer::filter(one, listener.clients.is_some()));
-    [cors::filter(), jwt::filter()]
+    http3::advertised(listener)
         .into_iter()
+        .chain([cors::filter(), jwt::filter()])
         .chain(access)
         .chain(authorizer)
         .chain([local_rate_limit::filter()])

@@ -9,7 +9,7 @@
 //! message that holds a map with more than one entry is written by a function of its own, in order. The version of a resource is a hash of its
 //! bytes, so an order that wavers would push what has not changed.
 //!
-//! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`], [`rate_limit`]); [`snapshot`]
+//! One file per kind of message ([`cluster`], [`endpoint`], [`route`], [`listener`], [`tcp`], [`rate_limit`]); [`snapshot`]
 //! decides which of them a fleet gets, and what one edit changes; [`effect`] tells what that is to proxies.
 
 mod access;
@@ -25,6 +25,7 @@ pub mod endpoint;
 pub mod envoy_patch;
 mod fault;
 mod filter;
+pub mod http3;
 mod jwt;
 pub mod listener;
 mod local_rate_limit;
@@ -33,6 +34,7 @@ pub mod rate_limit;
 pub mod route;
 mod session;
 pub mod snapshot;
+pub mod tcp;
 mod tls;
 pub(crate) mod value;
 

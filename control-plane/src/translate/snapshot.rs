@@ -8,6 +8,8 @@
 //! Everything comes encoded, once, for every proxy and every stream. Routes come host by host, as delta xDS has them; a cache for
 //! state-of-the-world xDS joins them ([`route_configuration`](super::route::route_configuration)) whenever one changed.
 
+mod changes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -16,17 +18,20 @@ use std::{
 use bytes::Bytes;
 use chancery_proto::{Message, type_url};
 
+pub use changes::{FleetChange, FleetChanges};
+
 use super::{
     cluster, endpoint,
     envoy_patch::{Misfit, merged},
-    listener, rate_limit,
+    http3, listener, rate_limit,
     route::{self, References},
+    tcp::{self, Carried},
 };
 use crate::model::{
     Catalog, Key, Kind, Name,
     envoy_patch::{EnvoyPatch, EnvoyResource, PatchChange},
     fleet::{Fleet, RateLimiter},
-    listener::{Listener, RouteDelivery},
+    listener::{Listener, RouteDelivery, TlsFiles},
     route::{HostPattern, Route},
     service::Service,
 };
@@ -42,6 +47,8 @@ pub enum ResourceId {
     Endpoints(Name),
     /// A listener.
     Listener(Name),
+    /// What speaks HTTP/3 beside a listener.
+    Http3(Name),
     /// The route configuration of a listener, which says where its virtual hosts come from.
     RouteConfiguration(Name),
     /// The route configuration of a listener that wants it whole, without its virtual hosts: these are put by themselves, and
@@ -59,7 +66,7 @@ impl ResourceId {
         match self {
             Self::RateLimiter | Self::Cluster(_) => type_url::CLUSTER,
             Self::Endpoints(_) => type_url::ENDPOINT,
-            Self::Listener(_) => type_url::LISTENER,
+            Self::Listener(_) | Self::Http3(_) => type_url::LISTENER,
             Self::RouteConfiguration(_) | Self::WholeRoutes(_) => type_url::ROUTE,
             Self::VirtualHost(..) => type_url::VIRTUAL_HOST,
             Self::Added(resource) => resource.type_url(),
@@ -73,6 +80,7 @@ impl ResourceId {
             Self::Cluster(name) | Self::Endpoints(name) | Self::Listener(name) | Self::RouteConfiguration(name) => {
                 name.to_string()
             }
+            Self::Http3(listener) => http3::name(listener),
             Self::WholeRoutes(listener) => route::route_configuration_name(listener, RouteDelivery::Whole),
             Self::VirtualHost(listener, host) => route::virtual_host_name(listener, host),
             Self::Added(resource) => match resource {
@@ -94,6 +102,7 @@ impl ResourceId {
             Self::Cluster(name) => EnvoyResource::Cluster(name.to_string()),
             Self::Endpoints(name) => EnvoyResource::Endpoints(name.to_string()),
             Self::Listener(name) => EnvoyResource::Listener(name.to_string()),
+            Self::Http3(_) => EnvoyResource::Listener(self.name()),
             Self::RouteConfiguration(name) => EnvoyResource::RouteConfiguration(name.to_string()),
             Self::WholeRoutes(_) => EnvoyResource::RouteConfiguration(self.name()),
             Self::VirtualHost(listener, host) => EnvoyResource::VirtualHost(listener.clone(), host.clone()),
@@ -122,41 +131,9 @@ impl ResourceId {
             Self::RouteConfiguration(listener) | Self::WholeRoutes(listener) | Self::VirtualHost(listener, _) => {
                 Some(listener)
             }
-            Self::RateLimiter | Self::Cluster(_) | Self::Endpoints(_) | Self::Listener(_) | Self::Added(_) => None,
+            Self::RateLimiter | Self::Cluster(_) | Self::Endpoints(_) => None,
+            Self::Listener(_) | Self::Http3(_) | Self::Added(_) => None,
         }
-    }
-}
-
-/// What became of the fleet itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FleetChange {
-    /// It is new.
-    Created,
-    /// It was there and still is.
-    #[default]
-    Kept,
-    /// It is gone, and all its resources with it.
-    Deleted,
-}
-
-/// What an edit changes about what a fleet gets. No id is both put and removed; a name may be, where a patch takes over
-/// what was translated or the other way round.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FleetChanges {
-    /// Whether the fleet came or went.
-    pub fleet: FleetChange,
-    /// New and changed resources, encoded, without the `Any` around them.
-    pub put: BTreeMap<ResourceId, Bytes>,
-    /// Resources that the fleet no longer gets.
-    pub removed: BTreeSet<ResourceId>,
-    /// Patches that do not fit what they are to change, which is put without them.
-    pub misfits: Vec<Misfit>,
-}
-
-impl FleetChanges {
-    /// The listeners whose whole route configuration is another one now, or is gone.
-    pub fn routes_changed(&self) -> BTreeSet<&Name> {
-        self.put.keys().chain(&self.removed).filter_map(ResourceId::routes_of).collect()
     }
 }
 
@@ -245,7 +222,8 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
         // A listener comes and goes together with the routes on it, or its name would lead nowhere.
         Kind::Listener => {
             if let Some(listener) = catalog.listener(name) {
-                let ids = [ResourceId::Listener, ResourceId::RouteConfiguration, ResourceId::WholeRoutes];
+                let ids =
+                    [ResourceId::Listener, ResourceId::Http3, ResourceId::RouteConfiguration, ResourceId::WholeRoutes];
                 touched.extend(ids.map(|id| (listener.fleet.clone(), id(name.clone()))));
                 let asked = listener.authorizer.iter().flat_map(|authorizer| of_service(&authorizer.service));
                 touched.extend(asked.map(|id| (listener.fleet.clone(), id)));
@@ -269,6 +247,8 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
                 let hosts = hosts_of(route, listener);
                 let services = route.services().into_iter().flat_map(of_service);
                 let ids = hosts.chain(services).chain([ResourceId::RouteConfiguration(listener.clone())]);
+                // Where there are no requests, the listener itself has the routes.
+                let ids = ids.chain(route.tcp.iter().map(|_| ResourceId::Listener(listener.clone())));
                 touched.extend(ids.map(|id| (place.fleet.clone(), id)));
             }
         }
@@ -299,6 +279,7 @@ fn everything(catalog: &Catalog, fleet: &Name) -> BTreeSet<ResourceId> {
     ids.insert(ResourceId::RateLimiter);
     for listener in catalog.listeners_of(fleet) {
         ids.insert(ResourceId::Listener(listener.clone()));
+        ids.insert(ResourceId::Http3(listener.clone()));
         ids.insert(ResourceId::RouteConfiguration(listener.clone()));
         ids.insert(ResourceId::WholeRoutes(listener.clone()));
         ids.extend(catalog.hosts_on(listener).map(|host| ResourceId::VirtualHost(listener.clone(), host.clone())));
@@ -317,7 +298,8 @@ enum Source<'a> {
     RateLimiter(&'a RateLimiter),
     Cluster(&'a Service),
     Endpoints(&'a Service),
-    Listener(&'a Listener, &'a Fleet),
+    Listener(&'a Listener, &'a Fleet, Vec<Carried<'a>>),
+    Http3(&'a Listener, &'a TlsFiles, &'a Fleet),
     Routes(&'a Name),
     WholeRoutes(&'a Name),
     Claims {
@@ -360,6 +342,7 @@ impl<'a> Source<'a> {
     /// As [`Source::of`], were there no patches.
     fn translated(id: &'a ResourceId, catalog: &'a Catalog, fleet: &Name) -> Option<Self> {
         let listener = |name| catalog.listener(name).filter(|listener| listener.fleet == *fleet);
+        let http = |name| listener(name).filter(|listener| listener.protocol.is_http());
         let service = |name| catalog.service(name).filter(|_| catalog.fleet_uses(fleet, name));
         match id {
             ResourceId::RateLimiter => catalog.fleet(fleet)?.rate_limiter.as_ref().map(Self::RateLimiter),
@@ -367,14 +350,21 @@ impl<'a> Source<'a> {
             ResourceId::Endpoints(name) => {
                 service(name).filter(|service| endpoint::is_discovered(service)).map(|service| Self::Endpoints(service))
             }
-            ResourceId::Listener(name) => Some(Self::Listener(listener(name)?, catalog.fleet(fleet)?)),
-            ResourceId::RouteConfiguration(name) => Some(Self::Routes(&listener(name)?.name)),
+            ResourceId::Listener(name) => {
+                let (listener, fleet) = (listener(name)?, catalog.fleet(fleet)?);
+                Some(Self::Listener(listener, fleet, tcp::carried(listener, catalog)?))
+            }
+            ResourceId::Http3(name) => {
+                let listener = listener(name)?;
+                Some(Self::Http3(listener, http3::certificate(listener)?, catalog.fleet(fleet)?))
+            }
+            ResourceId::RouteConfiguration(name) => Some(Self::Routes(&http(name)?.name)),
             ResourceId::WholeRoutes(name) => {
-                let listener = listener(name).filter(|listener| listener.route_delivery == RouteDelivery::Whole);
+                let listener = http(name).filter(|listener| listener.route_delivery == RouteDelivery::Whole);
                 listener.map(|listener| Self::WholeRoutes(&listener.name))
             }
             ResourceId::VirtualHost(name, host) => {
-                let (listener, fleet) = (&listener(name)?.name, catalog.fleet(fleet)?);
+                let (listener, fleet) = (&http(name)?.name, catalog.fleet(fleet)?);
                 let claims = catalog.routes_claiming(listener, host).filter_map(|route| catalog.route(route));
                 let claims: Vec<_> = claims.collect();
                 let references = References::of(claims.iter().map(|route| &***route), catalog);
@@ -389,7 +379,8 @@ impl<'a> Source<'a> {
         match (self, other) {
             (Self::RateLimiter(a), Self::RateLimiter(b)) => a == b,
             (Self::Cluster(a), Self::Cluster(b)) | (Self::Endpoints(a), Self::Endpoints(b)) => a == b,
-            (Self::Listener(a, in_a), Self::Listener(b, in_b)) => (a, in_a) == (b, in_b),
+            (Self::Listener(a, in_a, of_a), Self::Listener(b, in_b, of_b)) => (a, in_a, of_a) == (b, in_b, of_b),
+            (Self::Http3(a, _, in_a), Self::Http3(b, _, in_b)) => (a, in_a) == (b, in_b),
             (Self::Routes(a), Self::Routes(b)) | (Self::WholeRoutes(a), Self::WholeRoutes(b)) => a == b,
             (Self::Added(a), Self::Added(b)) => a == b,
             (Self::Patched { of: a, patches: by_a, .. }, Self::Patched { of: b, patches: by_b, .. }) => {
@@ -422,7 +413,11 @@ impl<'a> Source<'a> {
             Self::RateLimiter(limiter) => encode(&rate_limit::cluster(limiter)),
             Self::Cluster(service) => cluster::encode_cluster(cluster::cluster(service)),
             Self::Endpoints(service) => endpoint::encode_assignment(endpoint::load_assignment(service)),
-            Self::Listener(listener, fleet) => encode(&listener::listener(listener, fleet)),
+            Self::Listener(listener, fleet, carried) if carried.is_empty() => {
+                encode(&listener::listener(listener, fleet))
+            }
+            Self::Listener(listener, _, carried) => encode(&tcp::listener(listener, carried)),
+            Self::Http3(listener, files, fleet) => encode(&http3::listener(listener, files, fleet)),
             Self::Routes(listener) => encode(&route::route_configuration_by_host(listener)),
             Self::WholeRoutes(listener) => {
                 let name = route::route_configuration_name(listener, RouteDelivery::Whole);

@@ -91,6 +91,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         address,
         port: 10000,
         protocol: ListenerProtocol::Http,
+        http3: false,
         proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),
@@ -202,5 +203,6 @@ pub(crate) fn route(text: &str, rules: Vec<Rule>) -> Route {
         hosts: vec![HostPattern::Exact("shop.example.com".into())],
         jwt_providers: Vec::new(),
         rules,
+        tcp: None,
     }
 }

@@ -301,6 +301,7 @@ pub(crate) fn route_named(text: &str) -> Route {
         hosts: vec![],
         jwt_providers: vec![],
         rules: vec![],
+        tcp: None,
     }
 }
 

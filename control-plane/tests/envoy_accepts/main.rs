@@ -5,6 +5,7 @@
 //!
 //! Without an Envoy (`CHANCERY_ENVOY`, `.dev/envoy/bin/envoy` or `PATH`) the tests say so and pass; in CI they fail.
 
+mod carrier;
 mod catalog;
 mod constraints;
 mod envoy;
@@ -87,6 +88,7 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 address,
                 port,
                 protocol: protocol.clone(),
+                http3: false,
                 proxy_protocol: address.is_ipv6(),
                 route_delivery: RouteDelivery::PerHost,
                 timeouts: Timeouts {
@@ -100,6 +102,10 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                 access: Some(every_access()),
                 authorizer: Some(every_authorizer()[usize::from(address.is_ipv6())].clone()),
             };
+            if let (ListenerProtocol::Https(files), true) = (&protocol, address.is_ipv4()) {
+                let also = Listener { http3: true, clients: None, name: name("quic"), ..listener.clone() };
+                listeners.push(translate::http3::listener(&also, files, fleet));
+            }
             let hosts = route.hosts.iter().map(|host| {
                 translate::route::virtual_host(&listener_name, host, [&route, &also], &references, fleet)
                     .encode_to_vec()
@@ -111,6 +117,7 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
             listeners.push(with_inline_routes(translate::listener::listener(&listener, fleet), configuration));
         }
     }
+    listeners.extend(carrier::every_carrier(&fleet.name));
     let pem = std::fs::read_to_string(&tls.certificate_file).expect("a certificate");
     let services = [every_service(), every_tls(tls, &pem)].concat();
     let mut clusters: Vec<_> = services.iter().map(translate::cluster::cluster).collect();
@@ -263,6 +270,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: 10000,
         protocol: ListenerProtocol::Http,
+        http3: false,
         proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),

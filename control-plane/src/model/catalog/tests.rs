@@ -106,6 +106,7 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         address: address.parse().unwrap(),
         port,
         protocol: ListenerProtocol::Http,
+        http3: false,
         proxy_protocol: false,
         route_delivery: RouteDelivery::PerHost,
         timeouts: Timeouts::default(),
@@ -188,6 +189,7 @@ pub(in crate::model) fn route(text: &str, places: &[&str], hosts: &[&str], rules
         hosts: hosts.iter().map(host).collect(),
         jwt_providers: Vec::new(),
         rules: rules.iter().map(rule).collect(),
+        tcp: None,
     }))
 }
 

@@ -46,26 +46,12 @@ fn network(text: &str) -> Result<Network, String> {
         None => most,
         Some(length) => length.parse().ok().filter(|length| *length <= most).ok_or_else(is_not)?,
     };
-    let first = first_of(address, length);
-    if first != address {
+    let network = Network::around(address, length);
+    if network.address != address {
+        let first = network.address;
         return Err(format!("{address} is in the network {first}/{length}; write that, or the address alone"));
     }
-    Ok(Network { address, length })
-}
-
-/// The first address of the network of so many bits that `address` is in.
-fn first_of(address: IpAddr, length: u8) -> IpAddr {
-    // A shift by all bits is none: nothing is kept of the address.
-    match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-            IpAddr::V4((v4.to_bits() & mask).into())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-            IpAddr::V6((v6.to_bits() & mask).into())
-        }
-    }
+    Ok(network)
 }
 
 #[cfg(test)]

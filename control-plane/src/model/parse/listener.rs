@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{access, authorizer, compression, service::tls::authorities, text};
+use super::{access, authorizer, compression, service::tls::authorities, tcp, text};
 use crate::model::{
     Name,
     listener::{Clients, Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
@@ -20,6 +20,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         port,
         protocol,
         proxy_protocol,
+        http3,
         tls,
         route_delivery,
         timeouts,
@@ -36,7 +37,9 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
     let protocol = match (protocol, files) {
         (ListenerProtocolSpec::Http, None) => Some(ListenerProtocol::Http),
         (ListenerProtocolSpec::Https, Some(files)) => files.map(ListenerProtocol::Https),
-        (ListenerProtocolSpec::Http, Some(_)) => {
+        (ListenerProtocolSpec::Tcp, None) => Some(ListenerProtocol::Tcp),
+        (ListenerProtocolSpec::TlsPassthrough, None) => Some(ListenerProtocol::TlsPassthrough),
+        (ListenerProtocolSpec::Http | ListenerProtocolSpec::Tcp | ListenerProtocolSpec::TlsPassthrough, Some(_)) => {
             problems.at("tls").report("goes with protocol https only");
             None
         }
@@ -44,11 +47,15 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
             problems.at("tls").report("is required with protocol https");
             None
         }
-        (ListenerProtocolSpec::Tcp, _) => {
-            problems.at("protocol").report("tcp is not supported yet");
-            None
-        }
     };
+    let carries = protocol.as_ref().is_some_and(|protocol| !protocol.is_http());
+    if carries {
+        tcp::useless(spec, problems);
+    }
+    let http3 = http3.unwrap_or(false);
+    if http3 {
+        self::http3(spec, &mut problems.at("http3"));
+    }
     let route_delivery = match route_delivery {
         Some(RouteDeliverySpec::Whole) => RouteDelivery::Whole,
         Some(RouteDeliverySpec::PerHost) | None => RouteDelivery::PerHost,
@@ -62,6 +69,9 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
     let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref());
     let access = access.as_ref().and_then(|spec| {
         let mut problems = problems.at("access");
+        if carries {
+            return tcp::connections(spec, &mut problems);
+        }
         let access = access::access(spec, &mut problems)?;
         if access.names_clients() && clients.is_none() {
             problems.report("tells clients apart by certificates, which needs tls.clients");
@@ -79,6 +89,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         port: *port,
         proxy_protocol: proxy_protocol.unwrap_or(false),
         protocol: protocol?,
+        http3,
         route_delivery,
         timeouts,
         compression,
@@ -86,6 +97,19 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         access,
         authorizer,
     })
+}
+
+/// What HTTP/3 goes with: QUIC is always over TLS, Envoy asks nobody for certificates there, and load balancers say nothing in front of it.
+fn http3(spec: &ListenerSpec, problems: &mut Problems) {
+    if spec.protocol != ListenerProtocolSpec::Https {
+        problems.report("goes with protocol https only");
+    }
+    if spec.tls.as_ref().is_some_and(|tls| tls.clients.is_some()) {
+        problems.report("lets clients in without a certificate; it does not go with tls.clients");
+    }
+    if spec.proxy_protocol == Some(true) {
+        problems.report("does not go with proxyProtocol, which is said over TCP only");
+    }
 }
 
 fn timeouts(spec: &ListenerTimeoutsSpec, problems: &mut Problems) -> Timeouts {

@@ -23,6 +23,7 @@ mod rollout;
 mod route;
 mod rule;
 mod service;
+mod tcp;
 mod team;
 mod template;
 mod text;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     host,
     jwt::{self, Providers},
-    rule, text,
+    rule, tcp, text,
 };
 use crate::model::{
     Name,
@@ -20,7 +20,15 @@ use crate::model::{
 const MAX_EXPANSION: usize = 20_000;
 
 pub(super) fn route(name: Name, spec: &RouteSpec, problems: &mut Problems) -> Option<Route> {
-    let RouteSpec { listeners, hosts, jwt_providers, rules } = spec;
+    let RouteSpec { listeners, hosts, jwt_providers, rules, tcp } = spec;
+    match (rules, tcp) {
+        (Some(_), None) => {}
+        (None, Some(_)) if jwt_providers.is_some() => problems.at("jwtProviders").report("goes with rules only"),
+        (None, Some(_)) => {}
+        (None, None) => problems.report("needs rules or tcp"),
+        (Some(_), Some(_)) => problems.report("can have only one of rules and tcp"),
+    }
+    let rules = rules.as_deref().unwrap_or_default();
     let expansion = listeners.len() * hosts.len() * rules.len();
     if expansion > MAX_EXPANSION {
         problems.report(format!(
@@ -38,7 +46,8 @@ pub(super) fn route(name: Name, spec: &RouteSpec, problems: &mut Problems) -> Op
         unambiguous(parsed.as_deref().unwrap_or_default(), &mut problems);
         parsed
     };
-    Some(Route { name, listeners: listeners?, hosts: hosts?, jwt_providers, rules: rules? })
+    let tcp = tcp.as_ref().and_then(|spec| tcp::tcp(spec, &mut problems.at("tcp")));
+    Some(Route { name, listeners: listeners?, hosts: hosts?, jwt_providers, rules: rules?, tcp })
 }
 
 /// `fleet/listener`.

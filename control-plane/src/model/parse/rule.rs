@@ -194,7 +194,8 @@ fn limits(names: &[NameText], problems: &mut Problems) -> Option<Vec<Name>> {
     Some(limits)
 }
 
-fn targets(to: &[TargetSpec], problems: &mut Problems) -> Option<Vec<Target>> {
+/// Services, each once, of which one at least gets something.
+pub(super) fn targets(to: &[TargetSpec], problems: &mut Problems) -> Option<Vec<Target>> {
     let targets: Vec<Target> = problems.each(to, |spec, problems| {
         let TargetSpec { service, subset, weight } = spec;
         let service = problems.at("service").ok(text::name(service));

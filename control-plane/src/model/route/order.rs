@@ -125,6 +125,7 @@ mod tests {
             hosts: Vec::new(),
             jwt_providers: Vec::new(),
             rules: matches.into_iter().map(rule).collect(),
+            tcp: None,
         }
     }
 

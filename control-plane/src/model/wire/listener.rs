@@ -24,6 +24,10 @@ pub struct ListenerSpec {
     /// balancer should be able to.
     #[schema(default = false)]
     pub proxy_protocol: Option<bool>,
+    /// Whether HTTP/3 is spoken too, at the same port of UDP, of which answers over TCP tell clients (`alt-svc`); only with protocol `https`,
+    /// not with `tls.clients` and `proxyProtocol`. A change drains the connections of the listener.
+    #[schema(default = false)]
+    pub http3: Option<bool>,
     /// The certificate to present, and what clients prove; given exactly when the protocol is `https`.
     pub tls: Option<ListenerTlsSpec>,
     /// In which pieces its routes travel to proxies that can take them one host at a time. A change drains the connections
@@ -74,8 +78,11 @@ pub enum ListenerProtocolSpec {
     Http,
     /// HTTP/1.1 and HTTP/2 over TLS.
     Https,
-    /// Bytes. Not supported yet.
+    /// Whatever it is: connections are carried as they are, all of them by one route with `tcp`.
     Tcp,
+    /// TLS that is not ended here: connections are carried as they are, by routes with `tcp` that claim the names they ask for (SNI).
+    #[serde(rename = "tls-passthrough")]
+    TlsPassthrough,
 }
 
 /// A certificate on the disk of the proxies, and what clients prove of themselves.

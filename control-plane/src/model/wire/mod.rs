@@ -26,6 +26,7 @@ mod schema;
 mod service;
 mod shape;
 mod subset;
+mod tcp;
 mod team;
 mod tls;
 
@@ -71,6 +72,7 @@ pub use service::{
 };
 pub(in crate::model) use shape::Shape;
 pub use subset::{SubsetFallbackSpec, SubsetsSpec};
+pub use tcp::TcpSpec;
 pub use team::{QuotasSpec, TeamSpec};
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};
 

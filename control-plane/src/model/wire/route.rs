@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 
 use super::{
     AccessSpec, CorsSpec, DurationText, FaultSpec, JwtProviderSpec, JwtSpec, LocalRateLimitSpec, MatchSpec, NameText,
-    RetrySpec, RuleAuthorizationSpec, SizeText,
+    RetrySpec, RuleAuthorizationSpec, SizeText, TcpSpec,
 };
 
-/// Hosts and ordered rules on one or more listeners.
+/// Hosts on one or more listeners, with exactly one of `rules` about requests and `tcp` about connections.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteSpec {
@@ -24,9 +24,13 @@ pub struct RouteSpec {
     /// Who issues tokens, for the rules to name.
     #[schema(max_items = 20)]
     pub jwt_providers: Option<Vec<JwtProviderSpec>>,
-    /// The rules; the first that matches decides.
+    /// The rules; the first that matches decides. On listeners that speak `http` or `https`.
     #[schema(min_items = 1, max_items = 500)]
-    pub rules: Vec<RuleSpec>,
+    pub rules: Option<Vec<RuleSpec>>,
+    /// Where connections are carried as they are. On listeners with `tcp`, whose connections name no host, so that `hosts` is `*`; and on
+    /// those with `tls-passthrough`, where `hosts` are the names that clients ask for in the handshake (SNI), `*` for whoever asks for none
+    /// or for another.
+    pub tcp: Option<TcpSpec>,
 }
 
 /// One rule: which requests it is for, and what becomes of them. It has exactly one of `to`, `redirect` and `respond`.

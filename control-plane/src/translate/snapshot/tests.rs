@@ -10,9 +10,11 @@ use crate::{
         Document, Entry, Problems, Resource,
         authorizer::{Authorizer, AuthorizerProtocol},
         fleet::OnFailure,
+        listener::{ListenerProtocol, TlsFiles},
         rate_limit::{KeyPart, Limit, RateLimit},
         route::{Action, Forward, ListenerRef, Rule, Target},
         service::{Address, Endpoint, SessionAffinity},
+        tcp::Tcp,
     },
     translate::{
         constraints,
@@ -318,7 +320,7 @@ fn how_a_service_keeps_sessions_stands_in_the_rules_that_send_there() {
 #[derive(Clone, Debug)]
 enum Edit {
     Fleet { number: usize, timeout: u64, hops: u32 },
-    Listener { number: usize, fleet: usize, port: u16, asks: Option<usize> },
+    Listener { number: usize, fleet: usize, port: u16, carries: bool, asks: Option<usize> },
     Service { number: usize, weight: u32, resolved: bool, sticky: bool },
     Route { number: usize, listeners: Vec<usize>, hosts: Vec<HostPattern>, rules: Vec<Vec<usize>> },
     Patch { number: usize, fleet: usize, on: usize, what: usize },
@@ -340,8 +342,8 @@ fn any_edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         1 => (0..FLEETS, 1..3_u64, 0..2_u32)
             .prop_map(|(number, timeout, hops)| Edit::Fleet { number, timeout, hops }),
-        2 => (0..LISTENERS, 0..FLEETS, 1..3_u16, option::of(0..SERVICES))
-            .prop_map(|(number, fleet, port, asks)| Edit::Listener { number, fleet, port, asks }),
+        2 => (0..LISTENERS, 0..FLEETS, 1..3_u16, any::<bool>(), option::of(0..SERVICES))
+            .prop_map(|(number, fleet, port, carries, asks)| Edit::Listener { number, fleet, port, carries, asks }),
         3 => (0..SERVICES, 1..4_u32, any::<bool>(), any::<bool>())
             .prop_map(|(number, weight, resolved, sticky)| Edit::Service { number, weight, resolved, sticky }),
         6 => (
@@ -374,12 +376,19 @@ fn make(edit: Edit, resources: &mut Resources) {
             };
             put(resources, Resource::Fleet(Arc::new(fleet)));
         }
-        Edit::Listener { number, fleet, port, asks } => {
+        Edit::Listener { number, fleet, port, carries, asks } => {
             let (fleet, own) = (numbered(Kind::Fleet, fleet), numbered(Kind::Listener, number));
             let port = port * 100 + u16::try_from(number).expect("a small number");
             let route_delivery = if port % 200 < 100 { RouteDelivery::Whole } else { RouteDelivery::PerHost };
-            let authorizer = asks.map(|service| authorizer(numbered(Kind::Service, service)));
-            let listener = Listener { port, route_delivery, authorizer, ..http_listener(own.as_str(), fleet.as_str()) };
+            let files = TlsFiles { certificate_file: "/a.crt".into(), private_key_file: "/a.key".into() };
+            let (protocol, http3) = match (carries, port % 3) {
+                (true, _) => (ListenerProtocol::TlsPassthrough, false),
+                (false, 0) => (ListenerProtocol::Http, false),
+                (false, other) => (ListenerProtocol::Https(files), other == 1),
+            };
+            let authorizer = asks.filter(|_| !carries).map(|service| authorizer(numbered(Kind::Service, service)));
+            let other = http_listener(own.as_str(), fleet.as_str());
+            let listener = Listener { port, route_delivery, protocol, http3, authorizer, ..other };
             put(resources, Resource::Listener(Arc::new(listener)));
         }
         Edit::Service { number, weight, resolved, sticky } => {
@@ -417,6 +426,7 @@ fn make(edit: Edit, resources: &mut Resources) {
                 hosts,
                 jwt_providers: Vec::new(),
                 rules: rules.collect(),
+                tcp: None,
             };
             put(resources, Resource::Route(Arc::new(route)));
         }
@@ -485,6 +495,11 @@ fn mend(resources: &mut Resources) {
                 kind => exists(kind, &key.name),
             })
     });
+    let carriers = resources.values().filter_map(|resource| match resource {
+        Resource::Listener(listener) if !listener.protocol.is_http() => Some(listener.name.clone()),
+        _ => None,
+    });
+    let (carriers, mut claimed) = (carriers.collect(), BTreeSet::new());
     resources.retain(|_, resource| {
         let Resource::Route(route) = resource else { return true };
         let mut mended = Route::clone(route);
@@ -503,10 +518,45 @@ fn mend(resources: &mut Resources) {
                 }
             }
         }
-        let somewhere = !mended.listeners.is_empty();
+        sort(&mut mended, &carriers, &mut claimed, |service| exists(Kind::Service, service));
+        let somewhere = !mended.listeners.is_empty() && !mended.hosts.is_empty();
         *resource = Resource::Route(Arc::new(mended));
         somewhere
     });
+}
+
+/// Makes a route one of requests or of connections, as its first listener has it; of a host on a listener that carries connections, only
+/// the first that comes. One that has nobody to carry connections to claims no host any more.
+fn sort(
+    route: &mut Route,
+    carriers: &BTreeSet<Name>,
+    claimed: &mut BTreeSet<(Name, HostPattern)>,
+    exists: impl Fn(&Name) -> bool,
+) {
+    let carries = route.listeners.first().is_some_and(|place| carriers.contains(&place.listener));
+    route.listeners.retain(|place| carriers.contains(&place.listener) == carries);
+    if !carries {
+        if route.tcp.take().is_some() {
+            route.rules = vec![rule(prefix(&format!("/{}", route.name)), respond(404))];
+        }
+        return;
+    }
+    let services = route.services().into_iter().filter(|service| exists(service)).cloned();
+    let to: Vec<Target> = services.map(|service| Target { service, subset: Default::default(), weight: 1 }).collect();
+    if to.is_empty() {
+        route.hosts.clear();
+    }
+    let places: Vec<Name> = route.listeners.iter().map(|place| place.listener.clone()).collect();
+    route.hosts.retain(|host| {
+        let claims = || places.iter().map(|place| (place.clone(), host.clone()));
+        let free = claims().all(|claim| !claimed.contains(&claim));
+        if free {
+            claimed.extend(claims());
+        }
+        free
+    });
+    route.rules.clear();
+    route.tcp = Some(Tcp { to, access: None, idle_timeout: None, connect_attempts: 1 });
 }
 
 proptest! {
