@@ -13,12 +13,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-pub use chancery_proto::chancery::{CA_SECRET, IDENTITY_SECRET};
+pub use chancery_proto::chancery::{CA_SECRET, IDENTITY_SECRET, XDS_CLUSTER};
 
 use crate::model::{Name, re2};
-
-/// The cluster of the control plane; it also stands in Envoy's statistics and logs.
-pub const XDS_CLUSTER: &str = "chancery-xds";
 
 /// How many client connections a proxy takes unless it is told otherwise (the number in Envoy's guide for edges).
 pub const DEFAULT_MAX_CONNECTIONS: u64 = 50_000;

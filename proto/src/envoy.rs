@@ -10,7 +10,7 @@ pub use envoy_types::pb::envoy::{
         route::v3 as route,
     },
     extensions::{
-        access_loggers::{file::v3 as file_access_log, stream::v3 as stream_access_log},
+        access_loggers::{file::v3 as file_access_log, grpc::v3 as grpc_access_log, stream::v3 as stream_access_log},
         clusters::{common::dns::v3 as dns_lookup, dns::v3 as dns_cluster},
         common::ratelimit::v3 as rate_limit_common,
         compression::{brotli::compressor::v3 as brotli, gzip::compressor::v3 as gzip},
@@ -50,6 +50,11 @@ pub use envoy_types::pb::xds::{core::v3 as xds_core, r#type::matcher::v3 as xds_
 pub use envoy_types::pb::envoy::service::{
     cluster::v3 as cds, discovery::v3 as discovery, endpoint::v3 as eds, extension::v3 as ecds, listener::v3 as lds,
     load_stats::v3 as load_stats, route::v3 as rds, runtime::v3 as runtime, secret::v3 as sds, status::v3 as status,
+};
+
+/// The service that takes access logs, and what it takes.
+pub use envoy_types::pb::envoy::{
+    data::accesslog::v3 as access_log_data, service::accesslog::v3 as access_log_service,
 };
 
 /// The services of rate limiting: Envoy asks for each request, or reports its usage and is given quotas.

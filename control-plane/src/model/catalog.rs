@@ -249,12 +249,12 @@ impl Catalog {
         self.indexes.claims.of(&(listener.clone(), host.clone()))
     }
 
-    /// The services that a route on a listener of the fleet sends to, each once.
+    /// The services that a listener of the fleet, or a route on one, sends to, each once.
     pub fn services_of(&self, fleet: &Name) -> impl Iterator<Item = &Name> {
         self.indexes.services_of.of(fleet)
     }
 
-    /// Whether a route on a listener of the fleet sends to the service.
+    /// Whether a listener of the fleet, or a route on one, sends to the service.
     pub fn fleet_uses(&self, fleet: &Name, service: &Name) -> bool {
         self.indexes.services_of.contains(fleet, service)
     }

@@ -22,6 +22,7 @@ use super::{
 mod access;
 mod envoy_patch;
 mod team;
+mod telemetry;
 
 /// How many resources a reason names.
 const NAMED: usize = 5;
@@ -38,6 +39,7 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
             Some(Resource::Fleet(fleet)) => put_fleet(next, changed, fleet, &mut problems.at("spec")),
             Some(Resource::Service(service)) => {
                 put_service(next, unread, service, &mut problems.at("spec"));
+                telemetry::put_service(next, changed, service, &mut problems.at("spec"));
                 envoy_patch::added_already(next, changed, key, &mut problems);
             }
             Some(Resource::Team(team)) => team::put(next, changed, team, &mut problems.at("spec")),
@@ -45,6 +47,7 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
             Some(Resource::Listener(listener)) => {
                 put_listener(next, changed, unread, listener, &mut problems.at("spec"));
                 access::put_listener(next, changed, listener, &mut problems.at("spec"));
+                telemetry::put_listener(next, unread, listener, &mut problems.at("spec"));
                 envoy_patch::added_already(next, changed, key, &mut problems);
             }
             Some(Resource::Route(route)) => {
@@ -84,6 +87,9 @@ fn deleted(next: &Catalog, changed: &BTreeSet<Key>, key: &Key, problems: &mut Pr
         Kind::Route | Kind::EnvoyPatch => Vec::new(),
     };
     referrers.extend(unchanged(Kind::EnvoyPatch, &mut next.indexes().needed_by.of(key)));
+    if key.kind == Kind::Service {
+        referrers.extend(unchanged(Kind::Listener, &mut next.indexes().listeners_to.of(&key.name)));
+    }
     if key.kind == Kind::Fleet {
         referrers.extend(unchanged(Kind::EnvoyPatch, &mut next.patches_of(&key.name)));
         referrers.extend(unchanged(Kind::Service, &mut next.indexes().behind.of(&key.name)));

@@ -2,7 +2,13 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Name, access::Access, compression::Compression, service::tls::Authorities};
+use super::{
+    Name,
+    access::Access,
+    access_log::{AccessLog, Sink},
+    compression::Compression,
+    service::tls::Authorities,
+};
 
 /// A listener, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +35,18 @@ pub struct Listener {
     pub clients: Option<Clients>,
     /// Who may send requests; whoever does by default.
     pub access: Option<Access>,
+    /// What is written of requests, and where.
+    pub access_logs: Vec<AccessLog>,
+}
+
+impl Listener {
+    /// The services that the listener itself sends to, each with the path at which it is named in the spec, in their order.
+    pub fn services(&self) -> impl Iterator<Item = (String, &Name)> {
+        self.access_logs.iter().enumerate().filter_map(|(index, log)| match &log.to {
+            Sink::Service(of) => Some((format!("accessLogs[{index}].to.service.name"), &of.service)),
+            Sink::Stdout(_) | Sink::Stderr(_) | Sink::File { .. } | Sink::ControlPlane => None,
+        })
+    }
 }
 
 /// What clients prove of themselves by certificates.

@@ -32,7 +32,13 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
             };
             note("spec.target.name".to_owned(), kind, name);
         }
-        Kind::Listener => note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str()),
+        Kind::Listener => {
+            note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str());
+            for (log, value) in list(&spec["accessLogs"]) {
+                let path = format!("spec.accessLogs[{log}].to.service.name");
+                note(path, Kind::Service, value["to"]["service"]["name"].as_str());
+            }
+        }
         Kind::Route => {
             for (index, place) in list(&spec["listeners"]) {
                 let listener = place.as_str().and_then(|place| place.split_once('/')).map(|(_, listener)| listener);

@@ -29,7 +29,7 @@ use chancery_proto::{
 };
 
 use super::{
-    access, buffer, compression, cors, fault,
+    access, access_log, buffer, compression, cors, fault,
     filter::always,
     jwt, local_rate_limit, rate_limit, route, session,
     tls::{certificate, since, socket, validation},
@@ -61,6 +61,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         compression: _,
         clients,
         access: _,
+        access_logs: _,
     } = listener;
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
@@ -109,6 +110,7 @@ pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConn
         stat_prefix: name.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
         http_filters: filters(listener, fleet),
+        access_log: access_log::access_logs(&listener.access_logs),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(*connection_idle)),
             max_connection_duration: max_connection.map(duration),

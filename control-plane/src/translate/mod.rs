@@ -13,6 +13,7 @@
 //! decides which of them a fleet gets, and what one edit changes; [`effect`] tells what that is to proxies.
 
 mod access;
+pub(crate) mod access_log;
 mod buffer;
 pub mod cluster;
 mod composite;

@@ -1,6 +1,6 @@
 //! What a fleet gets, and what an edit changes about it.
 //!
-//! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these routes send to; not the services
+//! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these send to; not the services
 //! of others. [`full`] is all of that. [`changes`] is the difference that some changed resources make, found by following the
 //! catalog's relations from just these resources: the work is that of the edit, however much else there is. Applying one after
 //! the other gives the same as translating anew.
@@ -246,7 +246,9 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
         Kind::Listener => {
             if let Some(listener) = catalog.listener(name) {
                 let ids = [ResourceId::Listener, ResourceId::RouteConfiguration, ResourceId::WholeRoutes];
-                touched.extend(ids.map(|id| (listener.fleet.clone(), id(name.clone()))));
+                let services = listener.services().flat_map(|(_, service)| of_service(service));
+                let ids = ids.map(|id| id(name.clone())).into_iter().chain(services);
+                touched.extend(ids.map(|id| (listener.fleet.clone(), id)));
             }
         }
         Kind::Team => {}

@@ -97,6 +97,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         compression: None,
         clients: None,
         access: None,
+        access_logs: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use chancery_control_plane::model::{
     Name,
     access::{Access, Caller, Network},
+    access_log::{AccessLog, Filter, Format, LogService, Share, Sink},
     compression::{Compression, CompressionAlgorithm},
     cors::{Cors, Origin},
     fault::{Abort, Delay, Fault},
@@ -316,6 +317,34 @@ pub(crate) fn every_jwt() -> Vec<Jwt> {
     [(true, false), (false, true), (false, false)]
         .map(|(all, allow_missing)| Jwt { providers: providers.clone(), all, allow_missing })
         .into()
+}
+
+/// Logs that use every setting.
+pub(crate) fn every_access_log() -> Vec<AccessLog> {
+    let filter = Filter {
+        min_status: Some(100),
+        min_duration: Some(Duration::from_secs(24 * 3600)),
+        only_errors: true,
+        share: Share::of_hundredths(1),
+    };
+    let service = LogService {
+        service: name("checkout"),
+        log_name: "checkout".into(),
+        request_headers: vec!["x-tenant".into()],
+        response_headers: vec!["x-cache".into()],
+        flush_interval: Duration::from_millis(1),
+        buffer: 1,
+    };
+    let json = [("a.b".to_owned(), "%START_TIME(%Y-%m)% %REQ(:PATH?X-A):5%".to_owned())].into();
+    let text = Format::Text(Format::DEFAULT.to_owned());
+    let sinks = [
+        Sink::Stdout(Format::Json(json)),
+        Sink::Stderr(text.clone()),
+        Sink::File { path: "/dev/null".into(), format: text },
+        Sink::Service(service),
+        Sink::ControlPlane,
+    ];
+    sinks.map(|to| AccessLog { to, filter: filter.clone() }).into()
 }
 
 /// Compression that uses every setting.

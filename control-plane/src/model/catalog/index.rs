@@ -71,6 +71,8 @@ pub(in crate::model) struct Indexes {
     pub(in crate::model) routes_on: Relation<Name, Name>,
     /// Service to routes.
     pub(in crate::model) routes_to: Relation<Name, Name>,
+    /// Service to the listeners that send to it themselves, such as logs.
+    pub(in crate::model) listeners_to: Relation<Name, Name>,
     /// Fleet to the services whose endpoints are its proxies.
     pub(in crate::model) behind: Relation<Name, Name>,
     /// Fleet to services.
@@ -118,6 +120,10 @@ impl Indexes {
     fn listener(&mut self, listener: &Listener, step: Step) {
         self.listeners_of.step(&listener.fleet, &listener.name, step);
         self.binds.step(&(listener.fleet.clone(), listener.port), &listener.name, step);
+        for (_, service) in listener.services() {
+            self.listeners_to.step(service, &listener.name, step);
+            self.services_of.step(&listener.fleet, service, step);
+        }
     }
 
     fn patch(&mut self, patch: &EnvoyPatch, step: Step) {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{access, compression, service::tls::authorities, text};
+use super::{access, access_log, compression, service::tls::authorities, text};
 use crate::model::{
     Name,
     listener::{Clients, Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
@@ -25,6 +25,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         timeouts,
         compression,
         access,
+        access_logs,
     } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
@@ -68,6 +69,8 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         Some(access)
     });
     let clients = clients.and_then(|spec| self::clients(spec, &mut problems.at("tls").at("clients")));
+    let access_logs = access_logs.as_deref().unwrap_or_default();
+    let access_logs = access_log::access_logs(&name, access_logs, &mut problems.at("accessLogs"));
     Some(Listener {
         name,
         fleet: fleet?,
@@ -80,6 +83,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         compression,
         clients,
         access,
+        access_logs: access_logs?,
     })
 }
 

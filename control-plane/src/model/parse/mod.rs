@@ -8,6 +8,7 @@
 //! is within Envoy's own limits; only references between resources remain to be checked (see `check`).
 
 mod access;
+mod access_log;
 mod compression;
 mod document;
 mod envoy_patch;
@@ -28,6 +29,7 @@ mod text;
 
 use std::sync::Arc;
 
+pub use access_log::examples as access_log_operators;
 pub use document::parse_document;
 pub(in crate::model) use envoy_patch::RATE_LIMITER;
 pub use registration::{Registered, Registrations, registration, registrations};

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{AccessSpec, CompressionSpec, DurationText, NameText, TrustedCaSpec};
+use super::{AccessLogSpec, AccessSpec, CompressionSpec, DurationText, NameText, TrustedCaSpec};
 
 /// A port of a fleet. Routes refer to it as `fleet/listener`.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -36,6 +36,9 @@ pub struct ListenerSpec {
     pub compression: Option<CompressionSpec>,
     /// Who may send requests, whatever their route; everybody if it is not given.
     pub access: Option<AccessSpec>,
+    /// What is written of requests, and where; nothing if it is not given. A change drains the connections of the listener.
+    #[schema(max_items = 10)]
+    pub access_logs: Option<Vec<AccessLogSpec>>,
 }
 
 /// How long clients may take: each 1ms to 24h.

@@ -5,6 +5,7 @@
 //! accepted cannot drift apart. What the values mean is the business of `parse`.
 
 mod access;
+mod access_log;
 mod compression;
 mod cors;
 mod envelope;
@@ -28,6 +29,7 @@ mod team;
 mod tls;
 
 pub use access::{AccessSpec, CallerSpec};
+pub use access_log::{AccessLogSpec, LogFilterSpec, LogServiceSpec, LogSinkSpec};
 pub use compression::{CompressionAlgorithmSpec, CompressionSpec};
 pub use cors::CorsSpec;
 pub use envelope::Envelope;
