@@ -7,7 +7,7 @@ pub use envoy_types::pb::envoy::{
     config::{
         accesslog::v3 as accesslog, bootstrap::v3 as bootstrap, cluster::v3 as cluster, core::v3 as core,
         endpoint::v3 as endpoint, listener::v3 as listener, ratelimit::v3 as rate_limit_service, rbac::v3 as rbac,
-        route::v3 as route,
+        route::v3 as route, trace::v3 as trace,
     },
     extensions::{
         access_loggers::{file::v3 as file_access_log, grpc::v3 as grpc_access_log, stream::v3 as stream_access_log},
@@ -40,7 +40,7 @@ pub use envoy_types::pb::envoy::{
         },
         upstreams::http::v3 as http_options,
     },
-    r#type::{http::v3 as http_types, matcher::v3 as matcher, v3 as types},
+    r#type::{http::v3 as http_types, matcher::v3 as matcher, tracing::v3 as tracing, v3 as types},
 };
 
 /// What xDS shares with other systems than Envoy.

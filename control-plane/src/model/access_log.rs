@@ -86,6 +86,12 @@ pub struct Filter {
 pub struct Share(u32);
 
 impl Share {
+    /// None.
+    pub const NONE: Self = Self(0);
+
+    /// One of a hundred.
+    pub const ONE_PERCENT: Self = Self(100);
+
     /// All.
     pub const ALL: Self = Self(10_000);
 

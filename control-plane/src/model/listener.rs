@@ -8,6 +8,7 @@ use super::{
     access_log::{AccessLog, Sink},
     compression::Compression,
     service::tls::Authorities,
+    tracing::Tracing,
 };
 
 /// A listener, parsed.
@@ -37,15 +38,18 @@ pub struct Listener {
     pub access: Option<Access>,
     /// What is written of requests, and where.
     pub access_logs: Vec<AccessLog>,
+    /// Which requests are traced; none by default.
+    pub tracing: Option<Tracing>,
 }
 
 impl Listener {
     /// The services that the listener itself sends to, each with the path at which it is named in the spec, in their order.
     pub fn services(&self) -> impl Iterator<Item = (String, &Name)> {
-        self.access_logs.iter().enumerate().filter_map(|(index, log)| match &log.to {
+        let logs = self.access_logs.iter().enumerate().filter_map(|(index, log)| match &log.to {
             Sink::Service(of) => Some((format!("accessLogs[{index}].to.service.name"), &of.service)),
             Sink::Stdout(_) | Sink::Stderr(_) | Sink::File { .. } | Sink::ControlPlane => None,
-        })
+        });
+        logs.chain(self.tracing.iter().map(|tracing| ("tracing.service".to_owned(), &tracing.service)))
     }
 }
 

@@ -29,6 +29,7 @@ pub mod route;
 mod selector;
 pub mod service;
 pub mod team;
+pub mod tracing;
 pub mod wire;
 
 pub use catalog::{Catalog, Entry};

@@ -34,6 +34,7 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
         }
         Kind::Listener => {
             note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str());
+            note("spec.tracing.service".to_owned(), Kind::Service, spec["tracing"]["service"].as_str());
             for (log, value) in list(&spec["accessLogs"]) {
                 let path = format!("spec.accessLogs[{log}].to.service.name");
                 note(path, Kind::Service, value["to"]["service"]["name"].as_str());

@@ -12,6 +12,7 @@ use super::{
     jwt::{Jwt, JwtProvider},
     local_rate_limit::LocalRateLimit,
     retry::Retry,
+    tracing::Sampling,
 };
 
 /// A route, parsed.
@@ -208,6 +209,8 @@ pub struct Forward {
     pub fault: Option<Fault>,
     /// The longest body of a request, in bytes, at least 1; the proxy keeps it until it is whole.
     pub max_request_body: Option<u32>,
+    /// Which requests are traced, where the listener does that; `None`: those that it says.
+    pub tracing: Option<Sampling>,
     /// Whether answers are compressed, where the listener does that.
     pub compress: bool,
     /// The limit that each proxy keeps by itself.
@@ -238,6 +241,7 @@ impl Forward {
             jwt: None,
             fault: None,
             max_request_body: None,
+            tracing: None,
             compress: true,
             local_rate_limit: None,
             timeout: None,

@@ -33,6 +33,7 @@ use super::{
     filter::always,
     jwt, local_rate_limit, rate_limit, route, session,
     tls::{certificate, since, socket, validation},
+    tracing,
     value::{ads, duration, flag, number, socket_address},
 };
 use crate::model::{
@@ -62,6 +63,7 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         clients,
         access: _,
         access_logs: _,
+        tracing: _,
     } = listener;
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Http => (None, None),
@@ -111,6 +113,7 @@ pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConn
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
         http_filters: filters(listener, fleet),
         access_log: access_log::access_logs(&listener.access_logs),
+        tracing: listener.tracing.as_ref().map(tracing::of_listener),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(*connection_idle)),
             max_connection_duration: max_connection.map(duration),

@@ -33,6 +33,7 @@ pub mod route;
 mod session;
 pub mod snapshot;
 mod tls;
+mod tracing;
 pub(crate) mod value;
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         clients: None,
         access: None,
         access_logs: Vec::new(),
+        tracing: None,
     }
 }
 

@@ -30,6 +30,7 @@ use chancery_control_plane::model::{
         ServiceProtocol, ServiceTls, SessionAffinity, SlowStart,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
+    tracing::{Sampling, Tag, TagValue, Tracing},
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -347,6 +348,15 @@ pub(crate) fn every_access_log() -> Vec<AccessLog> {
     sinks.map(|to| AccessLog { to, filter: filter.clone() }).into()
 }
 
+/// Tracing that uses every setting.
+pub(crate) fn every_tracing() -> Tracing {
+    let header = TagValue::Header { name: "x-tenant".into(), default: "-".into() };
+    let tags = [TagValue::Literal("prod".into()), header].map(|value| Tag { name: "a.b".into(), value });
+    Tracing { service: name("checkout"), service_name: "edge".into(), sampling: SAMPLING, tags: tags.into() }
+}
+
+const SAMPLING: Sampling = Sampling { random: Share::ONE_PERCENT, client: Share::NONE, overall: Share::ALL };
+
 /// Compression that uses every setting.
 pub(crate) fn every_compression() -> Compression {
     let content_types = vec!["application/problem+json".into(), "a!#$&^_.+-/b".into()];
@@ -431,6 +441,7 @@ pub(crate) fn every_rule() -> Vec<Rule> {
             timeout: Some(Duration::from_secs(24 * 3600)),
             access: Some(every_access().into()),
             max_request_body: Some(64 * 1024 * 1024),
+            tracing: Some(SAMPLING),
             compress: false,
             local_rate_limit: Some(LocalRateLimit {
                 requests: 1_000_000_000,

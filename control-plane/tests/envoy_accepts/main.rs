@@ -53,7 +53,7 @@ use proptest::{collection, prelude::*, sample, strategy::ValueTree, test_runner:
 use crate::{
     catalog::{
         every_access, every_access_log, every_affinity, every_compression, every_limit, every_limiter, every_rule,
-        every_service, every_tls, forward, name, respond, route, route_named, rule, service,
+        every_service, every_tls, every_tracing, forward, name, respond, route, route_named, rule, service,
     },
     envoy::Envoy,
 };
@@ -101,6 +101,7 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                     .then(|| Clients { authorities: Authorities::File(tls.certificate_file.clone()), required: false }),
                 access: Some(every_access()),
                 access_logs: every_access_log(),
+                tracing: Some(every_tracing()),
             };
             let hosts = route.hosts.iter().map(|host| {
                 translate::route::virtual_host(&listener_name, host, [&route, &also], &references, fleet)
@@ -283,6 +284,7 @@ fn plain_listener() -> Listener {
         clients: None,
         access: None,
         access_logs: Vec::new(),
+        tracing: None,
     }
 }
 

@@ -113,6 +113,7 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         clients: None,
         access: None,
         access_logs: Vec::new(),
+        tracing: None,
     }))
 }
 

@@ -26,6 +26,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         compression,
         access,
         access_logs,
+        tracing,
     } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
@@ -71,6 +72,8 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
     let clients = clients.and_then(|spec| self::clients(spec, &mut problems.at("tls").at("clients")));
     let access_logs = access_logs.as_deref().unwrap_or_default();
     let access_logs = access_log::access_logs(&name, access_logs, &mut problems.at("accessLogs"));
+    let tracing =
+        tracing.as_ref().and_then(|spec| super::tracing::tracing(fleet.as_ref(), spec, &mut problems.at("tracing")));
     Some(Listener {
         name,
         fleet: fleet?,
@@ -84,6 +87,7 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         clients,
         access,
         access_logs: access_logs?,
+        tracing,
     })
 }
 

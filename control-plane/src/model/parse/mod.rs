@@ -26,6 +26,7 @@ mod service;
 mod team;
 mod template;
 mod text;
+mod tracing;
 
 use std::sync::Arc;
 

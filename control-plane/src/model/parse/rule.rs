@@ -73,6 +73,7 @@ fn action(
         jwt,
         fault,
         max_request_body,
+        tracing,
         compress,
         timeout,
         idle_timeout,
@@ -96,6 +97,7 @@ fn action(
             ("jwt", jwt.is_some()),
             ("fault", fault.is_some()),
             ("maxRequestBody", max_request_body.is_some()),
+            ("tracing", tracing.is_some()),
             ("compress", compress.is_some()),
             ("timeout", timeout.is_some()),
             ("idleTimeout", idle_timeout.is_some()),
@@ -147,6 +149,8 @@ fn forward(
         }
         problems.ok(text::size(size, "1B", "64MiB"))
     });
+    let tracing = spec.tracing.as_ref();
+    let tracing = tracing.and_then(|spec| super::tracing::sampling(spec, &mut problems.at("tracing")));
     let local_rate_limit = spec.local_rate_limit.as_ref();
     let local_rate_limit =
         local_rate_limit.and_then(|spec| local_rate_limit::local_rate_limit(spec, &mut problems.at("localRateLimit")));
@@ -168,6 +172,7 @@ fn forward(
         jwt: jwt.map(Box::new),
         fault,
         max_request_body,
+        tracing,
         compress: spec.compress.unwrap_or(true),
         local_rate_limit,
         timeout,

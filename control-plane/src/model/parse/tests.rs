@@ -16,6 +16,7 @@ use crate::model::{
         AdaptiveConcurrency, Address, ConcurrencyAlgorithm, Hedging, RetryBudget, ServiceTls,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
+    tracing::Sampling,
 };
 
 fn yaml(text: &str) -> Value {
@@ -127,6 +128,21 @@ fn listeners() {
         panic!()
     };
     assert!(matches!(&tls.protocol, ListenerProtocol::Https(files) if files.certificate_file == "/tls/a.crt"));
+}
+
+#[test]
+fn tracing_has_defaults() {
+    let Resource::Listener(web) = good(
+        "{kind: Listener, name: web, spec: {fleet: edge, port: 10000, protocol: http, tracing: {service: spans, sampling: {random: 0.5}}}}",
+    ) else {
+        panic!()
+    };
+    let tracing = web.tracing.as_ref().unwrap();
+    let Sampling { random, client, overall } = tracing.sampling;
+    assert_eq!([random, client, overall].map(Share::hundredths), [50, 0, 10_000]);
+    assert_eq!((tracing.service_name.as_str(), tracing.tags.len()), ("edge", 0));
+    let named: Vec<_> = web.services().map(|(path, name)| (path, name.as_str())).collect();
+    assert_eq!(named, [("tracing.service".to_owned(), "spans")]);
 }
 
 #[test]

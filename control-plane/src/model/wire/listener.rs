@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{AccessLogSpec, AccessSpec, CompressionSpec, DurationText, NameText, TrustedCaSpec};
+use super::{AccessLogSpec, AccessSpec, CompressionSpec, DurationText, NameText, TracingSpec, TrustedCaSpec};
 
 /// A port of a fleet. Routes refer to it as `fleet/listener`.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -39,6 +39,8 @@ pub struct ListenerSpec {
     /// What is written of requests, and where; nothing if it is not given. A change drains the connections of the listener.
     #[schema(max_items = 10)]
     pub access_logs: Option<Vec<AccessLogSpec>>,
+    /// Which requests are traced, and who is told; none if it is not given. A change drains the connections of the listener.
+    pub tracing: Option<TracingSpec>,
 }
 
 /// How long clients may take: each 1ms to 24h.

@@ -27,6 +27,7 @@ mod service;
 mod shape;
 mod team;
 mod tls;
+mod tracing;
 
 pub use access::{AccessSpec, CallerSpec};
 pub use access_log::{AccessLogSpec, LogFilterSpec, LogServiceSpec, LogSinkSpec};
@@ -68,6 +69,7 @@ pub use service::{
 pub(in crate::model) use shape::Shape;
 pub use team::{QuotasSpec, TeamSpec};
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};
+pub use tracing::{SamplingSpec, TagSpec, TracingSpec};
 
 use serde::de::DeserializeOwned;
 
