@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 
 use crate::{
     archive, bootstrap, cert, demo, dev, endpoints, events, explain, failure::Failure, fleet, foreign, history, limits,
-    load, plan, proxy_config, quarantine, resources, rollout, token,
+    load, plan, proxy_config, quarantine, resources, rollout, seen, token,
 };
 
 const EXIT_CODES: &str = "\
@@ -69,6 +69,8 @@ enum Command {
     Limits(limits::LimitsArgs),
     /// Show how much traffic services have, and how much of it fails
     Load(load::LoadArgs),
+    /// Show the last requests that a fleet has told the control plane of
+    Traffic(seen::TrafficSeenArgs),
     /// Show or release what fleets are not served because a proxy rejected it
     Quarantine(quarantine::QuarantineArgs),
     /// How far revisions have come to fleets that get them in stages
@@ -120,6 +122,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Bootstrap(args) => bootstrap::bootstrap(args),
         Command::Limits(args) => limits::run(args).await,
         Command::Load(args) => load::load(args).await,
+        Command::Traffic(args) => seen::traffic(args).await,
         Command::Quarantine(args) => quarantine::quarantine(args).await,
         Command::Rollout(args) => rollout::rollout(args).await,
         Command::Endpoints(args) => endpoints::run(args).await,
@@ -159,6 +162,8 @@ mod tests {
             "chancery apply -f - --wait=applied --dry-run -o yaml",
             "chancery plan -f a.yaml",
             "chancery plan -f a.yaml --traffic access.log --fleet edge",
+            "chancery plan -f a.yaml --seen --fleet edge",
+            "chancery traffic edge -o json",
             "chancery explain GET https://a.example.com/ -H x-a:1 -H x-b:2 --fleet edge -o json",
             "chancery import gateway-api a.yaml dir - --fleet edge --team shop --cluster-domain k8s.internal --strict",
             "chancery import envoy envoy.yaml --fleet edge",
@@ -244,6 +249,8 @@ mod tests {
             "chancery limits",
             "chancery demo-upstream",
             "chancery token create ci",
+            "chancery plan -f a.yaml --seen",
+            "chancery plan -f a.yaml --seen --traffic a.log --fleet edge",
             "chancery token create ci --role boss",
             "chancery token create ci --role owner --scope routes",
             "chancery token revoke",

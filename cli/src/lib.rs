@@ -30,6 +30,7 @@ mod proxy_config;
 mod quarantine;
 mod resources;
 mod rollout;
+mod seen;
 mod token;
 mod traffic;
 mod write;

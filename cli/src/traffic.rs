@@ -44,16 +44,22 @@ const SHOWN: usize = 50;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TrafficArgs {
     /// Access log (JSON lines, or Envoy's own format): say which of its requests would go elsewhere
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "requests")]
     traffic: Option<PathBuf>,
+    /// Say which of the requests would go elsewhere that the fleet has told the control plane of
+    #[arg(long, group = "requests", requires = "fleet")]
+    seen: bool,
     /// The fleet that logged it [default: all that have the hosts]
-    #[arg(long, requires = "traffic")]
+    #[arg(long, requires = "requests")]
     fleet: Option<Name>,
 }
 
 impl TrafficArgs {
     /// What the log says of `change`, the body of a plan, if there is a log.
     pub(crate) async fn replay(&self, client: &Client, change: &Value) -> Result<Option<Value>, Failure> {
+        if self.seen {
+            return self.replay_seen(client, change).await.map(Some);
+        }
         let Some(file) = &self.traffic else { return Ok(None) };
         let log = Log::read(file)?;
         let mut total = Map::new();
@@ -76,6 +82,15 @@ impl TrafficArgs {
         total.insert("truncated".to_owned(), log.truncated.into());
         total.insert("moved".to_owned(), moved.into());
         Ok(Some(total.into()))
+    }
+
+    /// The same of what the control plane was told.
+    async fn replay_seen(&self, client: &Client, change: &Value) -> Result<Value, Failure> {
+        let mut question = change.clone();
+        question["seen"] = json!({ "fleet": self.fleet });
+        let mut answer: Value = client.send(Call::new(Method::POST, "/api/v1/plan/traffic").body(question)).await?;
+        answer["truncated"] = false.into();
+        Ok(answer)
     }
 }
 

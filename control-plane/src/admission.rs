@@ -56,7 +56,7 @@ enum Refused {
     UnknownFleet(String),
     #[error("an operator is served no configuration")]
     Operator,
-    #[error("only proxies report load")]
+    #[error("only proxies report what they do")]
     NoProxy,
     #[error("too many streams are opened at once; try again")]
     TooMany,
@@ -100,7 +100,7 @@ impl FleetAdmission {
         Ok(identity)
     }
 
-    /// The proxy that reports its load, as its certificate says, and what ends that: its fleet is gone.
+    /// The proxy that reports load or requests, as its certificate says, and what ends that: its fleet is gone.
     pub(crate) fn reporter(
         &self,
         extensions: &http::Extensions,
@@ -114,7 +114,7 @@ impl FleetAdmission {
             },
             Identity::Limiter(_) | Identity::Operator(_) => Err(Refused::NoProxy),
         });
-        admitted.map_err(|refused| refuse(&refused, peer, Some(node), "load report refused"))
+        admitted.map_err(|refused| refuse(&refused, peer, Some(node), "report refused"))
     }
 
     /// Who asks for the status of clients, as the certificate says.

@@ -36,6 +36,7 @@ use crate::{
     registry::Registry,
     replica::{Replica, ReplicaError},
     rollout::Stages,
+    seen::{Seen, SeenTraffic},
     services::Services,
     store::{self, Store, StoreError},
     tokens::Tokens,
@@ -131,9 +132,11 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let admission =
         FleetAdmission::new(publisher.clone(), proxies.clone(), settings.trust_domain, settings.max_new_streams);
     let admission = Arc::new(admission);
+    let seen = Arc::new(Seen::default());
     let services = Services {
         xds: XdsServer::new(admission.clone(), StreamSettings::default(), stop.clone(), streams.clone()),
         load: LoadReports::new(admission.clone(), loads.clone(), replica.clone(), stop.clone(), streams.clone()),
+        seen: SeenTraffic::new(admission.clone(), seen.clone(), replica.clone(), stop.clone(), streams.clone()),
         status: ClientStatuses::new(admission, proxies.clone(), stop.clone(), streams.clone()),
     };
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
@@ -149,6 +152,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         proxies,
         feed,
         loads,
+        seen,
         stages,
         admin_token: Arc::new(admin_token),
         tokens: tokens.clone(),

@@ -13,12 +13,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-pub use chancery_proto::chancery::{CA_SECRET, IDENTITY_SECRET};
+pub use chancery_proto::chancery::{CA_SECRET, IDENTITY_SECRET, XDS_CLUSTER};
 
 use crate::model::{Name, re2, service::Zone};
-
-/// The cluster of the control plane; it also stands in Envoy's statistics and logs.
-pub const XDS_CLUSTER: &str = "chancery-xds";
 
 /// The cluster that tells Envoy in which zone it is.
 const OWN_ZONE_CLUSTER: &str = "chancery.own-zone";

@@ -27,6 +27,7 @@ pub mod quarantine;
 pub mod registry;
 pub mod replica;
 pub mod rollout;
+pub mod seen;
 pub mod services;
 pub mod settings;
 pub mod store;

@@ -28,6 +28,11 @@ pub const LOAD_STREAMS: &str = "chancery_load_streams";
 /// Counter: reports of load that came in.
 pub const LOAD_REPORTS: &str = "chancery_load_reports_total";
 
+/// Gauge: proxies' streams that tell of requests.
+pub const SEEN_STREAMS: &str = "chancery_seen_streams";
+/// Counter: requests that proxies have told of.
+pub const SEEN_REQUESTS: &str = "chancery_seen_requests_total";
+
 /// Counter: resources that were taken back for a fleet because a proxy rejected them.
 pub const QUARANTINED: &str = "chancery_quarantined_total";
 /// Counter: rollouts that ended, by `outcome`: `promoted`, `returned` or `held`.
@@ -60,6 +65,8 @@ pub fn describe() {
     );
     metrics::describe_gauge!(LOAD_STREAMS, "Streams on which proxies report load");
     metrics::describe_counter!(LOAD_REPORTS, "Reports of load from proxies");
+    metrics::describe_gauge!(SEEN_STREAMS, "Streams on which proxies tell of requests");
+    metrics::describe_counter!(SEEN_REQUESTS, "Requests that proxies have told of");
     metrics::describe_counter!(QUARANTINED, "Resources taken back for a fleet because a proxy rejected them");
     metrics::describe_counter!(ROLLOUTS, "Rollouts that ended, by outcome");
     metrics::describe_gauge!(QUARANTINE, "Resources that fleets are not served because a proxy rejected them");

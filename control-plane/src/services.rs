@@ -12,6 +12,7 @@ use crate::{
     admission::FleetAdmission,
     csds::{self, ClientStatuses},
     load::{self, LoadReports},
+    seen::{self, SeenTraffic},
 };
 
 /// The services.
@@ -21,6 +22,8 @@ pub struct Services {
     pub xds: XdsServer<FleetAdmission>,
     /// Load of services.
     pub load: LoadReports,
+    /// Requests that were seen.
+    pub seen: SeenTraffic,
     /// What clients have.
     pub status: ClientStatuses,
 }
@@ -31,6 +34,7 @@ impl Services {
         let service = request.uri().path().trim_start_matches('/').split('/').next();
         match service {
             Some(load::SERVICE) => self.load.call(request),
+            Some(seen::SERVICE) => self.seen.call(request),
             Some(csds::SERVICE) => self.status.call(request),
             _ => match self.xds.clone().call(request).into_inner() {
                 Ok(response) => response,

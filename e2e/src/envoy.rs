@@ -132,6 +132,11 @@ impl Envoy {
         self.process.log()
     }
 
+    /// What it has written to its standard output.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()

@@ -22,6 +22,7 @@ pub mod limited;
 pub mod limiter;
 pub mod link;
 pub mod load;
+pub mod log_service;
 pub mod malformed;
 pub mod peer;
 pub mod port;

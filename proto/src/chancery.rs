@@ -14,6 +14,9 @@ pub const LIMIT_KEY: &str = "chancery.limit";
 /// The cluster of a fleet's rate limiter. Services are DNS labels, so none is called so.
 pub const RATE_LIMITER_CLUSTER: &str = "chancery.rate-limiter";
 
+/// The cluster of the control plane, in the bootstrap of every proxy; it also stands in Envoy's statistics and logs.
+pub const XDS_CLUSTER: &str = "chancery-xds";
+
 /// The proxy's own certificate and key, a secret of its bootstrap: a cluster cannot say where they lie on its machine.
 pub const IDENTITY_SECRET: &str = "chancery.identity";
 

@@ -8,9 +8,10 @@ pub use envoy_types::pb::envoy::{
         accesslog::v3 as accesslog, bootstrap::v3 as bootstrap, cluster::v3 as cluster,
         common::mutation_rules::v3 as header_changes, core::v3 as core, endpoint::v3 as endpoint,
         listener::v3 as listener, ratelimit::v3 as rate_limit_service, rbac::v3 as rbac, route::v3 as route,
+        trace::v3 as trace,
     },
     extensions::{
-        access_loggers::{file::v3 as file_access_log, stream::v3 as stream_access_log},
+        access_loggers::{file::v3 as file_access_log, grpc::v3 as grpc_access_log, stream::v3 as stream_access_log},
         clusters::{common::dns::v3 as dns_lookup, dns::v3 as dns_cluster},
         common::ratelimit::v3 as rate_limit_common,
         compression::{brotli::compressor::v3 as brotli, gzip::compressor::v3 as gzip},
@@ -42,7 +43,7 @@ pub use envoy_types::pb::envoy::{
         },
         upstreams::http::v3 as http_options,
     },
-    r#type::{http::v3 as http_types, matcher::v3 as matcher, v3 as types},
+    r#type::{http::v3 as http_types, matcher::v3 as matcher, tracing::v3 as tracing, v3 as types},
 };
 
 /// What xDS shares with other systems than Envoy.
@@ -56,6 +57,10 @@ pub use envoy_types::pb::envoy::service::{
 
 /// The service that is asked whether requests may pass.
 pub use envoy_types::pb::envoy::service::auth::v3 as authorization;
+/// The service that takes access logs, and what it takes.
+pub use envoy_types::pb::envoy::{
+    data::accesslog::v3 as access_log_data, service::accesslog::v3 as access_log_service,
+};
 
 /// The services of rate limiting: Envoy asks for each request, or reports its usage and is given quotas.
 pub use envoy_types::pb::envoy::service::{rate_limit_quota::v3 as rlqs, ratelimit::v3 as rls};

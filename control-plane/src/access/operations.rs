@@ -50,6 +50,7 @@ const OPERATIONS: &[(&str, &str, Needs)] = &[
     ("POST", "rollouts/{name}/return", To(Write, Area::Rollouts)),
     ("GET", "load", To(Read, Area::Load)),
     ("GET", "services/{name}/load", To(Read, Area::Load)),
+    ("GET", "traffic", ToAll(Read, Area::Load)),
     ("GET", "tokens", To(Read, Area::Tokens)),
     ("POST", "tokens", To(Write, Area::Tokens)),
     ("DELETE", "tokens/{id}", To(Write, Area::Tokens)),

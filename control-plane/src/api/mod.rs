@@ -31,6 +31,7 @@ mod resources;
 mod revisions;
 mod rollouts;
 mod router;
+mod seen;
 pub mod text;
 mod tokens;
 mod traffic;
@@ -46,7 +47,7 @@ pub use view::ResourceView;
 
 use crate::{
     commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, proxies::Proxies, publish::Publisher,
-    registry::Registry, replica::Replica, rollout::Stages, tokens::Tokens,
+    registry::Registry, replica::Replica, rollout::Stages, seen::Seen, tokens::Tokens,
 };
 
 /// The parts that the API speaks for.
@@ -66,6 +67,8 @@ pub struct Api {
     pub feed: Arc<Feed>,
     /// How much traffic services have.
     pub loads: Arc<Loads>,
+    /// Which requests fleets have seen.
+    pub seen: Arc<Seen>,
     /// How far revisions have come to fleets that get them in stages.
     pub stages: Arc<Stages>,
     /// The token that allows everything.

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, apply, author, blame, compare, endpoints, error::ApiError, events, explain, export, load, observe, openapi,
-    plan, proxies, quarantine, resources, revisions, rollouts, tokens, traffic,
+    plan, proxies, quarantine, resources, revisions, rollouts, seen, tokens, traffic,
 };
 use crate::model::Kind;
 
@@ -66,6 +66,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(rollouts::give_back))
         .routes(routes!(load::list))
         .routes(routes!(load::read))
+        .routes(routes!(seen::list))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::rotate))

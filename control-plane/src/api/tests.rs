@@ -11,6 +11,7 @@ mod history;
 mod hostile;
 mod load;
 mod resources;
+mod seen;
 
 use super::openapi;
 

@@ -16,12 +16,14 @@ use super::{
     body::Body,
     error::ApiError,
     explain::{HeaderValue, blocking, only_seen, read},
+    seen,
     view::ResourceView,
 };
 use crate::{
     commit::{ChangeSet, Planned},
     explain::{Destination, Explainer, Goal, Moved, Request, Source, moved},
     model::{Catalog, Name, Problems},
+    seen::SeenRequest as Kept,
 };
 
 /// How many distinct requests one question may be about.
@@ -45,8 +47,21 @@ pub(super) struct TrafficQuestion {
     /// The resources of the change, each whole.
     #[schema(value_type = Vec<ResourceView>)]
     resources: Vec<Value>,
-    /// The requests, at most 5000.
-    requests: Vec<SeenRequest>,
+    /// The requests, at most 5000; not with `seen`.
+    #[serde(default)]
+    requests: Option<Vec<SeenRequest>>,
+    /// In place of `requests`: those that proxies have told this replica of.
+    #[serde(default)]
+    seen: Option<SeenBy>,
+}
+
+/// What a fleet has seen lately, as `GET /api/v1/traffic` lists it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SeenBy {
+    /// The fleet.
+    #[schema(value_type = String, examples("edge"))]
+    fleet: Name,
 }
 
 /// A request that was seen, and how often.
@@ -125,13 +140,23 @@ pub(super) struct GoalView {
 #[utoipa::path(post, path = "/api/v1/plan/traffic", tag = "Changes", operation_id = "planTraffic", request_body = TrafficQuestion,
     responses((status = 200, body = TrafficPlan)))]
 pub(super) async fn plan(State(api): State<Api>, author: Author, body: Body) -> Result<Json<TrafficPlan>, ApiError> {
-    let TrafficQuestion { fleet, prune, resources, requests } = read(body.value().await?)?;
-    if requests.len() > MOST_REQUESTS {
-        let mut problems = Problems::default();
-        problems.at("requests").report(format!("must be at most {MOST_REQUESTS}, not {}", requests.len()));
-        return Err(ApiError::Problems(problems.into_vec()));
-    }
+    let TrafficQuestion { fleet, prune, resources, requests, seen } = read(body.value().await?)?;
     let mut problems = Problems::default();
+    let (fleet, requests) = match (requests, seen) {
+        (Some(requests), None) if requests.len() <= MOST_REQUESTS => (fleet, requests),
+        (None, Some(seen)) => {
+            let kept = seen::of_fleet(&api, &author, &seen.fleet)?;
+            (fleet.or(Some(seen.fleet)), kept.newest().map(SeenRequest::from).collect())
+        }
+        (Some(requests), None) => {
+            problems.at("requests").report(format!("must be at most {MOST_REQUESTS}, not {}", requests.len()));
+            return Err(ApiError::Problems(problems.into_vec()));
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            problems.report("needs exactly one of requests and seen");
+            return Err(ApiError::Problems(problems.into_vec()));
+        }
+    };
     let prune = apply::selector(prune, &mut problems.at("prune"));
     let edits = apply::edits(resources, problems)?;
     let set =
@@ -142,6 +167,13 @@ pub(super) async fn plan(State(api): State<Api>, author: Author, body: Body) -> 
     let compared = blocking("comparing traffic", compare).await??;
     only_seen(&author, &before.catalog, &compared)?;
     Ok(Json(compared))
+}
+
+impl From<Kept> for SeenRequest {
+    fn from(Kept { request, count, last: _ }: Kept) -> Self {
+        let (authority, path) = (request.authority.clone(), request.path.clone());
+        Self { method: request.method.to_owned(), authority, path, headers: Vec::new(), count }
+    }
 }
 
 fn compare(

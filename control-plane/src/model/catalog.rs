@@ -239,11 +239,6 @@ impl Catalog {
         self.indexes.routes_to.of(service)
     }
 
-    /// The listeners that ask a service about requests.
-    pub fn listeners_asking(&self, service: &Name) -> impl Iterator<Item = &Name> {
-        self.indexes.listeners_asking.of(service)
-    }
-
     /// The hosts that routes claim on a listener, each once.
     pub fn hosts_on(&self, listener: &Name) -> impl Iterator<Item = &HostPattern> {
         self.indexes.hosts_on.of(listener)
@@ -254,12 +249,12 @@ impl Catalog {
         self.indexes.claims.of(&(listener.clone(), host.clone()))
     }
 
-    /// The services that a route on a listener of the fleet sends to, or that such a listener asks, each once.
+    /// The services that a listener of the fleet, or a route on one, sends to, each once.
     pub fn services_of(&self, fleet: &Name) -> impl Iterator<Item = &Name> {
         self.indexes.services_of.of(fleet)
     }
 
-    /// Whether a route on a listener of the fleet sends to the service, or such a listener asks it.
+    /// Whether a listener of the fleet, or a route on one, sends to the service.
     pub fn fleet_uses(&self, fleet: &Name, service: &Name) -> bool {
         self.indexes.services_of.contains(fleet, service)
     }

@@ -21,6 +21,7 @@ use super::{
 
 mod access;
 mod authorizer;
+mod calls;
 mod envoy_patch;
 mod subset;
 mod tcp;
@@ -42,7 +43,7 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
             Some(Resource::Service(service)) => {
                 put_service(next, unread, service, &mut problems.at("spec"));
                 subset::put_service(next, changed, service, &mut problems.at("spec"));
-                authorizer::put_service(next, changed, service, &mut problems.at("spec"));
+                calls::put_service(next, changed, service, &mut problems.at("spec"));
                 envoy_patch::added_already(next, changed, key, &mut problems);
             }
             Some(Resource::Team(team)) => team::put(next, changed, team, &mut problems.at("spec")),
@@ -50,7 +51,8 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
             Some(Resource::Listener(listener)) => {
                 put_listener(next, changed, unread, listener, &mut problems.at("spec"));
                 access::put_listener(next, changed, listener, &mut problems.at("spec"));
-                authorizer::put_listener(next, changed, unread, listener, &mut problems.at("spec"));
+                calls::put_listener(next, unread, listener, &mut problems.at("spec"));
+                authorizer::put_listener(next, changed, listener, &mut problems.at("spec"));
                 tcp::put_listener(next, changed, listener, &mut problems.at("spec"));
                 envoy_patch::added_already(next, changed, key, &mut problems);
             }
@@ -95,7 +97,7 @@ fn deleted(next: &Catalog, changed: &BTreeSet<Key>, key: &Key, problems: &mut Pr
     };
     referrers.extend(unchanged(Kind::EnvoyPatch, &mut next.indexes().needed_by.of(key)));
     if key.kind == Kind::Service {
-        referrers.extend(unchanged(Kind::Listener, &mut next.listeners_asking(&key.name)));
+        referrers.extend(unchanged(Kind::Listener, &mut next.indexes().listeners_calling.of(&key.name)));
     }
     if key.kind == Kind::Fleet {
         referrers.extend(unchanged(Kind::EnvoyPatch, &mut next.patches_of(&key.name)));

@@ -2,7 +2,15 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Name, access::Access, authorizer::Authorizer, compression::Compression, service::tls::Authorities};
+use super::{
+    Name,
+    access::Access,
+    access_log::{AccessLog, Sink},
+    authorizer::{Authorizer, AuthorizerProtocol},
+    compression::Compression,
+    service::tls::Authorities,
+    tracing::Tracing,
+};
 
 /// A listener, parsed.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +41,39 @@ pub struct Listener {
     pub access: Option<Access>,
     /// Who is asked about every request; nobody by default.
     pub authorizer: Option<Authorizer>,
+    /// What is written of requests, and where.
+    pub access_logs: Vec<AccessLog>,
+    /// Which requests are traced; none by default.
+    pub tracing: Option<Tracing>,
+}
+
+/// What a listener itself calls, beside what routes send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// Where it is named in the spec.
+    pub path: String,
+    /// The service that is called.
+    pub service: &'a Name,
+    /// Whether it is called over gRPC.
+    pub grpc: bool,
+}
+
+impl Listener {
+    /// The services that the listener itself calls, in the order in which they are named.
+    pub fn calls(&self) -> impl Iterator<Item = Call<'_>> {
+        let grpc = |path: String, service| Call { path, service, grpc: true };
+        let authorizer = self.authorizer.iter().map(|authorizer| Call {
+            path: "externalAuthorization.service".to_owned(),
+            service: &authorizer.service,
+            grpc: authorizer.protocol == AuthorizerProtocol::Grpc,
+        });
+        let logs = self.access_logs.iter().enumerate().filter_map(move |(index, log)| match &log.to {
+            Sink::Service(of) => Some(grpc(format!("accessLogs[{index}].to.service.name"), &of.service)),
+            Sink::Stdout(_) | Sink::Stderr(_) | Sink::File { .. } | Sink::ControlPlane => None,
+        });
+        let tracing = self.tracing.iter().map(move |tracing| grpc("tracing.service".to_owned(), &tracing.service));
+        authorizer.chain(logs).chain(tracing)
+    }
 }
 
 /// What clients prove of themselves by certificates.

@@ -4,6 +4,7 @@
 //! problem reported; a [`Catalog`] is all of them together, and consistent (`check`).
 
 pub mod access;
+pub mod access_log;
 pub mod authorizer;
 mod catalog;
 mod check;
@@ -30,12 +31,13 @@ mod selector;
 pub mod service;
 pub mod tcp;
 pub mod team;
+pub mod tracing;
 pub mod wire;
 
 pub use catalog::{Catalog, Entry};
 pub use document::Document;
 pub use name::{InvalidName, Key, Kind, Name, UnknownKind};
-pub use parse::{Registered, Registrations, parse, parse_document, registration, registrations};
+pub use parse::{Registered, Registrations, access_log_operators, parse, parse_document, registration, registrations};
 pub use problem::{Place, Problem, Problems, Quoted};
 pub use resource::Resource;
 pub use selector::Selector;

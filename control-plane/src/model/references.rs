@@ -36,6 +36,11 @@ pub(super) fn references(document: &Document) -> Vec<(String, Key)> {
             note("spec.fleet".to_owned(), Kind::Fleet, spec["fleet"].as_str());
             let authorizer = spec["externalAuthorization"]["service"].as_str();
             note("spec.externalAuthorization.service".to_owned(), Kind::Service, authorizer);
+            note("spec.tracing.service".to_owned(), Kind::Service, spec["tracing"]["service"].as_str());
+            for (log, value) in list(&spec["accessLogs"]) {
+                let path = format!("spec.accessLogs[{log}].to.service.name");
+                note(path, Kind::Service, value["to"]["service"]["name"].as_str());
+            }
         }
         Kind::Route => {
             for (index, place) in list(&spec["listeners"]) {

@@ -15,6 +15,7 @@ use super::{
     retry::Retry,
     service::Labels,
     tcp::Tcp,
+    tracing::Sampling,
 };
 
 /// A route, parsed.
@@ -216,6 +217,8 @@ pub struct Forward {
     pub fault: Option<Fault>,
     /// The longest body of a request, in bytes, at least 1; the proxy keeps it until it is whole.
     pub max_request_body: Option<u32>,
+    /// Which requests are traced, where the listener does that; `None`: those that it says.
+    pub tracing: Option<Sampling>,
     /// Whether answers are compressed, where the listener does that.
     pub compress: bool,
     /// The limit that each proxy keeps by itself.
@@ -246,6 +249,7 @@ impl Forward {
             jwt: None,
             fault: None,
             max_request_body: None,
+            tracing: None,
             compress: true,
             local_rate_limit: None,
             timeout: None,

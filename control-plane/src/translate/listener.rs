@@ -29,10 +29,11 @@ use chancery_proto::{
 };
 
 use super::{
-    access, authorizer, buffer, compression, cors, fault,
+    access, access_log, authorizer, buffer, compression, cors, fault,
     filter::always,
     http3, jwt, local_rate_limit, rate_limit, route, session, tcp,
     tls::{certificate, since, socket, validation},
+    tracing,
     value::{ads, duration, flag, number, socket_address},
 };
 use crate::model::{
@@ -64,6 +65,8 @@ pub fn listener(listener: &Listener, fleet: &Fleet) -> EnvoyListener {
         clients,
         access: _,
         authorizer: _,
+        access_logs: _,
+        tracing: _,
     } = listener;
     let (transport_socket, handshake) = match protocol {
         ListenerProtocol::Tcp | ListenerProtocol::TlsPassthrough => return tcp::listener(listener, &[]),
@@ -113,6 +116,8 @@ pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConn
         stat_prefix: name.to_string(),
         route_specifier: Some(RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes })),
         http_filters: filters(listener, fleet),
+        access_log: access_log::access_logs(&listener.access_logs),
+        tracing: listener.tracing.as_ref().map(tracing::of_listener),
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(*connection_idle)),
             max_connection_duration: max_connection.map(duration),

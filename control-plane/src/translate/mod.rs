@@ -13,6 +13,7 @@
 //! decides which of them a fleet gets, and what one edit changes; [`effect`] tells what that is to proxies.
 
 mod access;
+pub(crate) mod access_log;
 mod authorizer;
 mod buffer;
 pub mod cluster;
@@ -36,6 +37,7 @@ mod session;
 pub mod snapshot;
 pub mod tcp;
 mod tls;
+mod tracing;
 pub(crate) mod value;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a fleet gets, and what an edit changes about it.
 //!
-//! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these routes send to; not the services
+//! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these send to; not the services
 //! of others. [`full`] is all of that. [`changes`] is the difference that some changed resources make, found by following the
 //! catalog's relations from just these resources: the work is that of the edit, however much else there is. Applying one after
 //! the other gives the same as translating anew.
@@ -224,9 +224,9 @@ fn touch(key: &Key, catalog: &Catalog, touched: &mut BTreeSet<(Name, ResourceId)
             if let Some(listener) = catalog.listener(name) {
                 let ids =
                     [ResourceId::Listener, ResourceId::Http3, ResourceId::RouteConfiguration, ResourceId::WholeRoutes];
-                touched.extend(ids.map(|id| (listener.fleet.clone(), id(name.clone()))));
-                let asked = listener.authorizer.iter().flat_map(|authorizer| of_service(&authorizer.service));
-                touched.extend(asked.map(|id| (listener.fleet.clone(), id)));
+                let services = listener.calls().flat_map(|call| of_service(call.service));
+                let ids = ids.map(|id| id(name.clone())).into_iter().chain(services);
+                touched.extend(ids.map(|id| (listener.fleet.clone(), id)));
             }
         }
         Kind::Team => {}

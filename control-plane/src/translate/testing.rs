@@ -99,6 +99,8 @@ pub(crate) fn http_listener(text: &str, fleet: &str) -> Listener {
         clients: None,
         access: None,
         authorizer: None,
+        access_logs: Vec::new(),
+        tracing: None,
     }
 }
 

@@ -6,8 +6,10 @@ use chancery_proto::{
     Message,
     envoy::{
         core::{
-            Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
-            config_source::ConfigSourceSpecifier, socket_address::PortSpecifier,
+            Address, AggregatedConfigSource, ApiVersion, ConfigSource, GrpcService, SocketAddress, address,
+            config_source::ConfigSourceSpecifier,
+            grpc_service::{EnvoyGrpc, TargetSpecifier},
+            socket_address::PortSpecifier,
         },
         matcher::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
         types::{FractionalPercent, fractional_percent::DenominatorType},
@@ -15,6 +17,8 @@ use chancery_proto::{
     google::protobuf::{self, BoolValue, UInt32Value},
 };
 use prost::encoding;
+
+use crate::model::access_log::Share;
 
 /// How long Envoy waits for a resource it asked for before it goes on without it.
 ///
@@ -63,6 +67,22 @@ pub(super) fn string_matcher(pattern: MatchPattern) -> StringMatcher {
 /// So many of a hundred.
 pub(super) fn percent(numerator: u32) -> FractionalPercent {
     FractionalPercent { numerator, denominator: DenominatorType::Hundred.into() }
+}
+
+/// A share by chance.
+pub(super) fn fraction(share: Share) -> FractionalPercent {
+    FractionalPercent { numerator: share.hundredths(), denominator: DenominatorType::TenThousand.into() }
+}
+
+/// A service of gRPC, at a cluster.
+pub(super) fn grpc_service(cluster: &str) -> GrpcService {
+    GrpcService {
+        target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
+            cluster_name: cluster.to_owned(),
+            ..EnvoyGrpc::default()
+        })),
+        ..GrpcService::default()
+    }
 }
 
 /// A TCP address; `host` is an IP address, or a name where Envoy resolves names.

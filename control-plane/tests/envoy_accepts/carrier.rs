@@ -29,7 +29,11 @@ pub(crate) fn every_carrier(fleet: &Name) -> Vec<EnvoyListener> {
     ];
     let route = Arc::new(Route { tcp: Some(every_tcp()), ..route_named("carried") });
     let plain = Arc::new(Route {
-        tcp: Some(Tcp { to: vec![Target { service: name("checkout"), weight: 1 }], access: None, ..every_tcp() }),
+        tcp: Some(Tcp {
+            to: vec![Target { service: name("checkout"), subset: Default::default(), weight: 1 }],
+            access: None,
+            ..every_tcp()
+        }),
         ..route_named("plain")
     });
     let mut listeners = Vec::new();
@@ -50,6 +54,9 @@ pub(crate) fn every_carrier(fleet: &Name) -> Vec<EnvoyListener> {
                 compression: None,
                 clients: None,
                 access: None,
+                authorizer: None,
+                access_logs: Vec::new(),
+                tracing: None,
             };
             let of = if address.is_ipv4() { &route } else { &plain };
             let carried: Vec<_> = hosts.iter().map(|host| (host, of)).collect();
@@ -69,9 +76,9 @@ fn every_tcp() -> Tcp {
     let allow = vec![from(Ipv4Addr::UNSPECIFIED.into(), 0), from(Ipv6Addr::LOCALHOST.into(), 128)];
     Tcp {
         to: vec![
-            Target { service: name("checkout"), weight: 1_000_000 },
-            Target { service: name("none"), weight: 0 },
-            Target { service: name("full"), weight: 1 },
+            Target { service: name("checkout"), subset: Default::default(), weight: 1_000_000 },
+            Target { service: name("none"), subset: Default::default(), weight: 0 },
+            Target { service: name("full"), subset: Default::default(), weight: 1 },
         ],
         access: Some(Access { allow: Some(allow), deny: vec![from(Ipv4Addr::LOCALHOST.into(), 8)] }),
         idle_timeout: Some(Duration::from_millis(1)),

@@ -9,6 +9,7 @@ use std::{
 use chancery_control_plane::model::{
     Name,
     access::{Access, Caller, Network},
+    access_log::{AccessLog, Filter, Format, LogService, Share, Sink},
     authorizer::{Authorizer, AuthorizerProtocol, RuleAuthorization, ToldBody},
     compression::{Compression, CompressionAlgorithm},
     cors::{Cors, Origin},
@@ -30,6 +31,7 @@ use chancery_control_plane::model::{
         Service, ServiceProtocol, ServiceTls, SessionAffinity, SlowStart, SubsetFallback, Subsets, Zone,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
+    tracing::{Sampling, Tag, TagValue, Tracing},
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -411,6 +413,43 @@ pub(crate) fn every_jwt() -> Vec<Jwt> {
         .into()
 }
 
+/// Logs that use every setting.
+pub(crate) fn every_access_log() -> Vec<AccessLog> {
+    let filter = Filter {
+        min_status: Some(100),
+        min_duration: Some(Duration::from_secs(24 * 3600)),
+        only_errors: true,
+        share: Share::of_hundredths(1),
+    };
+    let service = LogService {
+        service: name("checkout"),
+        log_name: "checkout".into(),
+        request_headers: vec!["x-tenant".into()],
+        response_headers: vec!["x-cache".into()],
+        flush_interval: Duration::from_millis(1),
+        buffer: 1,
+    };
+    let json = [("a.b".to_owned(), "%START_TIME(%Y-%m)% %REQ(:PATH?X-A):5%".to_owned())].into();
+    let text = Format::Text(Format::DEFAULT.to_owned());
+    let sinks = [
+        Sink::Stdout(Format::Json(json)),
+        Sink::Stderr(text.clone()),
+        Sink::File { path: "/dev/null".into(), format: text },
+        Sink::Service(service),
+        Sink::ControlPlane,
+    ];
+    sinks.map(|to| AccessLog { to, filter: filter.clone() }).into()
+}
+
+/// Tracing that uses every setting.
+pub(crate) fn every_tracing() -> Tracing {
+    let header = TagValue::Header { name: "x-tenant".into(), default: "-".into() };
+    let tags = [TagValue::Literal("prod".into()), header].map(|value| Tag { name: "a.b".into(), value });
+    Tracing { service: name("checkout"), service_name: "edge".into(), sampling: SAMPLING, tags: tags.into() }
+}
+
+const SAMPLING: Sampling = Sampling { random: Share::ONE_PERCENT, client: Share::NONE, overall: Share::ALL };
+
 /// Compression that uses every setting.
 pub(crate) fn every_compression() -> Compression {
     let content_types = vec!["application/problem+json".into(), "a!#$&^_.+-/b".into()];
@@ -499,6 +538,7 @@ pub(crate) fn every_rule() -> Vec<Rule> {
             timeout: Some(Duration::from_secs(24 * 3600)),
             access: Some(every_access().into()),
             max_request_body: Some(64 * 1024 * 1024),
+            tracing: Some(SAMPLING),
             compress: false,
             local_rate_limit: Some(LocalRateLimit {
                 requests: 1_000_000_000,

@@ -20,6 +20,8 @@ use std::{
 use chancery_control_plane::{
     bootstrap::{Bootstrap, CA_SECRET, DEFAULT_MAX_CONNECTIONS, IDENTITY_SECRET, Protocol},
     model::{
+        access_log::{AccessLog, Filter, Format, Sink},
+        access_log_operators,
         fleet::Fleet,
         listener::{Clients, Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
         re2,
@@ -51,8 +53,9 @@ use proptest::{collection, prelude::*, sample, strategy::ValueTree, test_runner:
 
 use crate::{
     catalog::{
-        every_access, every_affinity, every_authorizer, every_compression, every_limit, every_limiter, every_rule,
-        every_service, every_tls, forward, name, respond, route, route_named, rule, service,
+        every_access, every_access_log, every_affinity, every_authorizer, every_compression, every_limit,
+        every_limiter, every_rule, every_service, every_tls, every_tracing, forward, name, respond, route, route_named,
+        rule, service,
     },
     envoy::Envoy,
 };
@@ -101,6 +104,8 @@ fn everything(fleet: &Fleet, tls: &TlsFiles) -> messages::Bootstrap {
                     .then(|| Clients { authorities: Authorities::File(tls.certificate_file.clone()), required: false }),
                 access: Some(every_access()),
                 authorizer: Some(every_authorizer()[usize::from(address.is_ipv6())].clone()),
+                access_logs: every_access_log(),
+                tracing: Some(every_tracing()),
             };
             if let (ListenerProtocol::Https(files), true) = (&protocol, address.is_ipv4()) {
                 let also = Listener { http3: true, clients: None, name: name("quic"), ..listener.clone() };
@@ -166,6 +171,19 @@ fn fleet() -> Fleet {
         rate_limiter: None,
         rollout: None,
     }
+}
+
+#[test]
+fn every_operator_of_logs() {
+    let Some(envoy) = Envoy::find() else { return };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let format = |text: String| AccessLog { to: Sink::Stdout(Format::Text(text)), filter: Filter::default() };
+    let access_logs = access_log_operators().map(format).collect();
+    let listener = Listener { access_logs, ..plain_listener() };
+    envoy.validate_binary(directory.path(), &inline_on(&listener, &route("shop")));
+    let listener = Listener { access_logs: vec![format("%NONSENSE%".into())], ..plain_listener() };
+    let said = envoy.refusal(directory.path(), &inline_on(&listener, &route("shop")));
+    assert!(said.contains("NONSENSE"), "{said}");
 }
 
 #[test]
@@ -261,12 +279,11 @@ fn bootstrap(listeners: Vec<EnvoyListener>, mut clusters: Vec<Cluster>) -> messa
     }
 }
 
-/// A static bootstrap with one listener that serves `route`.
-fn inline(route: &Route) -> messages::Bootstrap {
-    let fleet = fleet();
-    let listener = Listener {
+/// A listener with nothing but defaults.
+fn plain_listener() -> Listener {
+    Listener {
         name: name("web"),
-        fleet: fleet.name.clone(),
+        fleet: fleet().name,
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: 10000,
         protocol: ListenerProtocol::Http,
@@ -278,7 +295,19 @@ fn inline(route: &Route) -> messages::Bootstrap {
         clients: None,
         access: None,
         authorizer: None,
-    };
+        access_logs: Vec::new(),
+        tracing: None,
+    }
+}
+
+/// A static bootstrap with one listener that serves `route`.
+fn inline(route: &Route) -> messages::Bootstrap {
+    inline_on(&plain_listener(), route)
+}
+
+/// A static bootstrap in which `listener` serves `route`.
+fn inline_on(listener: &Listener, route: &Route) -> messages::Bootstrap {
+    let fleet = fleet();
     let hosts: Vec<VirtualHost> = route
         .hosts
         .iter()
@@ -286,7 +315,7 @@ fn inline(route: &Route) -> messages::Bootstrap {
         .collect();
     let configuration = RouteConfiguration { virtual_hosts: hosts, ..RouteConfiguration::default() };
     let clusters = vec![translate::cluster::cluster(&service("checkout"))];
-    bootstrap(vec![with_inline_routes(translate::listener::listener(&listener, &fleet), configuration)], clusters)
+    bootstrap(vec![with_inline_routes(translate::listener::listener(listener, &fleet), configuration)], clusters)
 }
 
 /// `listener` with `routes` in place of a reference to them.

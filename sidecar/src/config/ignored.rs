@@ -217,6 +217,7 @@ mod tests {
         envoy::{
             cluster::Cluster,
             core::BindConfig,
+            listener::Listener,
             rbac_filter::{Rbac, RbacPerRoute},
             route::{
                 FilterConfig, Route, RouteAction, RouteConfiguration, VirtualHost, route::Action,
@@ -274,6 +275,25 @@ mod tests {
         assert!(ignored(type_url::CLUSTER, &cluster.encode_to_vec()).is_empty());
         cluster.upstream_bind_config = Some(BindConfig { freebind: Some(Default::default()), ..BindConfig::default() });
         assert_eq!(ignored(type_url::CLUSTER, &cluster.encode_to_vec()), ["upstream_bind_config.freebind"]);
+    }
+
+    #[test]
+    fn what_envoys_tell_of_requests_is_listed_and_harmless() {
+        let config = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "rds": { "route_config_name": "web", "config_source": { "ads": {} } },
+            "access_log": [{ "name": "stdout", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            } }],
+            "tracing": { "random_sampling": { "value": 1.0 } },
+        });
+        let filter = json!({ "name": "http", "typed_config": config });
+        let listener = json!({ "name": "web", "filter_chains": [{ "filters": [filter] }] });
+        let body = json::encode(Type::of_url(type_url::LISTENER).unwrap(), &listener).unwrap();
+        let listed = ignored(type_url::LISTENER, &body);
+        let of = |field: &str| listed.iter().any(|path| path.contains(&format!("typed_config.{field}.")));
+        assert!(of("access_log") && of("tracing"), "{listed:?}");
+        assert!(crate::config::from_xds::listener(&Listener::decode(&*body).unwrap()).is_ok());
     }
 
     #[test]

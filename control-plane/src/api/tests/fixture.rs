@@ -47,6 +47,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         proxies,
         feed,
         loads,
+        seen: Arc::default(),
         stages,
         registry,
         admin_token: Arc::new(admin_token()),

@@ -11,7 +11,7 @@ use imbl::OrdMap;
 use crate::model::{
     Entry, Key, Name, Resource,
     envoy_patch::{EnvoyPatch, EnvoyResource, PatchChange},
-    listener::Listener,
+    listener::{Call, Listener},
     route::{HostPattern, Match, Route},
 };
 
@@ -71,8 +71,8 @@ pub(in crate::model) struct Indexes {
     pub(in crate::model) routes_on: Relation<Name, Name>,
     /// Service to routes.
     pub(in crate::model) routes_to: Relation<Name, Name>,
-    /// Service to the listeners that ask it about requests.
-    pub(in crate::model) listeners_asking: Relation<Name, Name>,
+    /// Service to the listeners that call it themselves, such as for logs.
+    pub(in crate::model) listeners_calling: Relation<Name, Name>,
     /// Fleet to the services whose endpoints are its proxies.
     pub(in crate::model) behind: Relation<Name, Name>,
     /// Fleet to services.
@@ -120,9 +120,9 @@ impl Indexes {
     fn listener(&mut self, listener: &Listener, step: Step) {
         self.listeners_of.step(&listener.fleet, &listener.name, step);
         self.binds.step(&(listener.fleet.clone(), listener.port), &listener.name, step);
-        if let Some(authorizer) = &listener.authorizer {
-            self.listeners_asking.step(&authorizer.service, &listener.name, step);
-            self.services_of.step(&listener.fleet, &authorizer.service, step);
+        for Call { service, .. } in listener.calls() {
+            self.listeners_calling.step(service, &listener.name, step);
+            self.services_of.step(&listener.fleet, service, step);
         }
     }
 

@@ -114,6 +114,8 @@ pub(in crate::model) fn listener(text: &str, fleet: &str, address: &str, port: u
         clients: None,
         access: None,
         authorizer: None,
+        access_logs: Vec::new(),
+        tracing: None,
     }))
 }
 
@@ -362,7 +364,8 @@ fn assert_relations(catalog: &Catalog, plain: &Plain) {
         let of_fleet = listeners(plain).filter(|listener| listener.fleet == fleet).map(|listener| &listener.name);
         assert_eq!(catalog.listeners_of(&fleet).collect::<Vec<_>>(), sorted(of_fleet));
         let on_fleet = routes(plain).filter(|route| route.listeners.iter().any(|place| place.fleet == fleet));
-        let services = sorted(on_fleet.flat_map(|route| route.services()));
+        let calls = listeners(plain).filter(|listener| listener.fleet == fleet).flat_map(|listener| listener.calls());
+        let services = sorted(on_fleet.flat_map(|route| route.services()).chain(calls.map(|call| call.service)));
         assert_eq!(catalog.services_of(&fleet).collect::<Vec<_>>(), services);
         let on_fleet = routes(plain).filter(|route| route.listeners.iter().any(|place| place.fleet == fleet));
         let limits = sorted(on_fleet.flat_map(|route| route.rate_limits()));

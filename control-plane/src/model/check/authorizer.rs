@@ -1,33 +1,17 @@
-//! Who is asked about requests exists and is asked in its own language, and what rules say to it is heard.
+//! What rules say to those who are asked about requests is heard.
 
 use std::collections::BTreeSet;
 
-use super::{is_missing, list, missing};
+use super::list;
 use crate::model::{
     Catalog, Key, Kind, Problems,
-    authorizer::{Authorizer, AuthorizerProtocol, RuleAuthorization},
+    authorizer::{AuthorizerProtocol, RuleAuthorization},
     listener::Listener,
     route::Route,
-    service::{Service, ServiceProtocol},
 };
 
-pub(super) fn put_listener(
-    next: &Catalog,
-    changed: &BTreeSet<Key>,
-    unread: &BTreeSet<Key>,
-    listener: &Listener,
-    problems: &mut Problems,
-) {
+pub(super) fn put_listener(next: &Catalog, changed: &BTreeSet<Key>, listener: &Listener, problems: &mut Problems) {
     let mut problems = problems.at("externalAuthorization");
-    if let Some(authorizer) = &listener.authorizer {
-        let service = Key::new(Kind::Service, authorizer.service.clone());
-        if is_missing(next, unread, &service) {
-            problems.at("service").report(missing(&service));
-        }
-        if next.service(&authorizer.service).is_some_and(|service| !understands(service, authorizer)) {
-            problems.at("service").report(format!("{service} is asked over gRPC, so it needs protocol: http2"));
-        }
-    }
     if !hears_rules(listener) {
         let tells = |key: &Key| next.route(&key.name).is_some_and(|route| contexts(route).next().is_some());
         let routes = next.routes_on(&listener.name).map(|name| Key::new(Kind::Route, name.clone()));
@@ -35,20 +19,6 @@ pub(super) fn put_listener(
         if !routes.is_empty() {
             problems.report(format!("is not over gRPC, but has a context from {}", list(&routes)));
         }
-    }
-}
-
-/// Listeners that are part of the change report it themselves.
-pub(super) fn put_service(next: &Catalog, changed: &BTreeSet<Key>, service: &Service, problems: &mut Problems) {
-    let astray = |listener: &Listener| listener.authorizer.as_ref().is_some_and(|one| !understands(service, one));
-    let asking = next.listeners_asking(&service.name).filter_map(|name| next.listener(name));
-    let asking = asking.filter(|listener| astray(listener));
-    let asking: Vec<Key> = asking
-        .map(|listener| Key::new(Kind::Listener, listener.name.clone()))
-        .filter(|key| !changed.contains(key))
-        .collect();
-    if !asking.is_empty() {
-        problems.at("protocol").report(format!("is not http2, but it is asked over gRPC by {}", list(&asking)));
     }
 }
 
@@ -69,10 +39,6 @@ pub(super) fn put_route(next: &Catalog, route: &Route, problems: &mut Problems) 
     }
 }
 
-fn understands(service: &Service, authorizer: &Authorizer) -> bool {
-    authorizer.protocol != AuthorizerProtocol::Grpc || service.protocol == ServiceProtocol::Http2
-}
-
 fn hears_rules(listener: &Listener) -> bool {
     listener.authorizer.as_ref().is_some_and(|authorizer| authorizer.protocol == AuthorizerProtocol::Grpc)
 }
@@ -90,8 +56,10 @@ mod tests {
     use super::*;
     use crate::model::{
         Problem, Resource,
+        authorizer::Authorizer,
         catalog::tests::{entry, fleet, listener, route, service},
         fleet::OnFailure,
+        service::ServiceProtocol,
     };
 
     fn asking(protocol: Option<AuthorizerProtocol>) -> Resource {
@@ -147,14 +115,14 @@ mod tests {
         assert_eq!(
             said(deaf),
             [
-                "Listener/web: spec.externalAuthorization.service: Service/auth is asked over gRPC, so it needs protocol: http2"
+                "Listener/web: spec.externalAuthorization.service: is Service/auth, whose protocol is not http2, as gRPC needs it"
             ]
         );
         let good = Catalog::load([fleet("edge"), grpc(), speaking(ServiceProtocol::Http2)].map(entry)).unwrap();
         assert!(good.fleet_uses(&"edge".parse().unwrap(), &"auth".parse().unwrap()));
         assert_eq!(
             said(good.apply(put(speaking(ServiceProtocol::Http1)))),
-            ["Service/auth: spec.protocol: is not http2, but it is asked over gRPC by Listener/web"]
+            ["Service/auth: spec.protocol: must be http2, for Listener/web speaks gRPC to it"]
         );
         assert_eq!(
             said(good.apply(vec![(speaking(ServiceProtocol::Http2).key(), None)])),

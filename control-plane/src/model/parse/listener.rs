@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{access, authorizer, compression, service::tls::authorities, tcp, text};
+use super::{access, access_log, authorizer, compression, service::tls::authorities, tcp, text};
 use crate::model::{
     Name,
     listener::{Clients, Listener, ListenerProtocol, RouteDelivery, Timeouts, TlsFiles},
@@ -27,6 +27,8 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         compression,
         access,
         external_authorization,
+        access_logs,
+        tracing,
     } = spec;
     let fleet = problems.at("fleet").ok(text::name(fleet));
     let address = match address {
@@ -82,6 +84,10 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         .as_ref()
         .and_then(|spec| authorizer::authorizer(spec, &mut problems.at("externalAuthorization")));
     let clients = clients.and_then(|spec| self::clients(spec, &mut problems.at("tls").at("clients")));
+    let access_logs = access_logs.as_deref().unwrap_or_default();
+    let access_logs = access_log::access_logs(&name, access_logs, &mut problems.at("accessLogs"));
+    let tracing =
+        tracing.as_ref().and_then(|spec| super::tracing::tracing(fleet.as_ref(), spec, &mut problems.at("tracing")));
     Some(Listener {
         name,
         fleet: fleet?,
@@ -96,6 +102,8 @@ pub(super) fn listener(name: Name, spec: &ListenerSpec, problems: &mut Problems)
         clients,
         access,
         authorizer,
+        access_logs: access_logs?,
+        tracing,
     })
 }
 

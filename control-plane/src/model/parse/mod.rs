@@ -8,6 +8,7 @@
 //! is within Envoy's own limits; only references between resources remain to be checked (see `check`).
 
 mod access;
+mod access_log;
 mod authorizer;
 mod compression;
 mod document;
@@ -27,9 +28,11 @@ mod tcp;
 mod team;
 mod template;
 mod text;
+mod tracing;
 
 use std::sync::Arc;
 
+pub use access_log::examples as access_log_operators;
 pub use document::parse_document;
 pub(in crate::model) use envoy_patch::RATE_LIMITER;
 pub use registration::{Registered, Registrations, registration, registrations};

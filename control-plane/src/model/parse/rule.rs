@@ -80,6 +80,7 @@ fn action(
         jwt,
         fault,
         max_request_body,
+        tracing,
         compress,
         timeout,
         idle_timeout,
@@ -104,6 +105,7 @@ fn action(
             ("jwt", jwt.is_some()),
             ("fault", fault.is_some()),
             ("maxRequestBody", max_request_body.is_some()),
+            ("tracing", tracing.is_some()),
             ("compress", compress.is_some()),
             ("timeout", timeout.is_some()),
             ("idleTimeout", idle_timeout.is_some()),
@@ -155,6 +157,8 @@ fn forward(
         }
         problems.ok(text::size(size, "1B", "64MiB"))
     });
+    let tracing = spec.tracing.as_ref();
+    let tracing = tracing.and_then(|spec| super::tracing::sampling(spec, &mut problems.at("tracing")));
     let local_rate_limit = spec.local_rate_limit.as_ref();
     let local_rate_limit =
         local_rate_limit.and_then(|spec| local_rate_limit::local_rate_limit(spec, &mut problems.at("localRateLimit")));
@@ -176,6 +180,7 @@ fn forward(
         jwt: jwt.map(Box::new),
         fault,
         max_request_body,
+        tracing,
         compress: spec.compress.unwrap_or(true),
         local_rate_limit,
         timeout,

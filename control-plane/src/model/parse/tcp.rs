@@ -37,6 +37,8 @@ pub(super) fn useless(spec: &ListenerSpec, problems: &mut Problems) {
         ("routeDelivery", spec.route_delivery.is_some()),
         ("compression", spec.compression.is_some()),
         ("externalAuthorization", spec.external_authorization.is_some()),
+        ("accessLogs", spec.access_logs.is_some()),
+        ("tracing", spec.tracing.is_some()),
     ];
     let of_timeouts = [
         ("requestHeaders", request_headers.is_some()),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::{
     Name, Problem,
+    access_log::{Filter, Format, Share, Sink},
     envoy_patch::{EnvoyResource, PatchChange},
     fleet::OnFailure,
     listener::ListenerProtocol,
@@ -15,6 +16,7 @@ use crate::model::{
         AdaptiveConcurrency, Address, ConcurrencyAlgorithm, Hedging, RetryBudget, ServiceTls,
         tls::{Authorities, ClientCertificate, Peer, ProxyId, TlsVersion, Verification},
     },
+    tracing::Sampling,
 };
 
 fn yaml(text: &str) -> Value {
@@ -126,6 +128,43 @@ fn listeners() {
         panic!()
     };
     assert!(matches!(&tls.protocol, ListenerProtocol::Https(files) if files.certificate_file == "/tls/a.crt"));
+}
+
+#[test]
+fn tracing_has_defaults() {
+    let Resource::Listener(web) = good(
+        "{kind: Listener, name: web, spec: {fleet: edge, port: 10000, protocol: http, tracing: {service: spans, sampling: {random: 0.5}}}}",
+    ) else {
+        panic!()
+    };
+    let tracing = web.tracing.as_ref().unwrap();
+    let Sampling { random, client, overall } = tracing.sampling;
+    assert_eq!([random, client, overall].map(Share::hundredths), [50, 0, 10_000]);
+    assert_eq!((tracing.service_name.as_str(), tracing.tags.len()), ("edge", 0));
+    let named: Vec<_> = web.calls().map(|call| (call.path, call.service.as_str())).collect();
+    assert_eq!(named, [("tracing.service".to_owned(), "spans")]);
+}
+
+#[test]
+fn logs() {
+    let Resource::Listener(web) = good(
+        "{kind: Listener, name: web, spec: {fleet: edge, port: 10000, protocol: http, accessLogs: [
+          {to: {stdout: true}},
+          {to: {file: /var/log/a.log}, json: {time: '%START_TIME%'}, filter: {minDuration: 1s, percent: 0.29}},
+          {to: {service: {name: logs}}, filter: {percent: 100}},
+          {to: {controlPlane: true}, filter: {percent: 1}}]}}",
+    ) else {
+        panic!()
+    };
+    let [lines, file, service, ours] = &web.access_logs[..] else { panic!("{:?}", web.access_logs) };
+    assert_eq!(lines.to, Sink::Stdout(Format::Text(Format::DEFAULT.to_owned())));
+    let Sink::File { path, format: Format::Json(fields) } = &file.to else { panic!("{file:?}") };
+    assert_eq!((path.as_str(), fields.len()), ("/var/log/a.log", 1));
+    assert_eq!(file.filter.share.map(Share::hundredths), Some(29));
+    assert!(matches!(&service.to, Sink::Service(service) if service.log_name == "web"));
+    assert_eq!((&service.filter, &ours.to), (&Filter::default(), &Sink::ControlPlane));
+    let named: Vec<_> = web.calls().map(|call| (call.path, call.service.as_str())).collect();
+    assert_eq!(named, [("accessLogs[2].to.service.name".to_owned(), "logs")]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::model::{
     Name,
+    access_log::Share,
     problem::{Problems, Quoted},
     wire::{DurationText, NameText, SizeText},
 };
@@ -93,6 +94,19 @@ pub(super) fn size(text: &SizeText, least: &str, most: &str) -> Result<u32, Stri
     let size = bytes(text).ok_or_else(|| format!("{} is not a size such as 512B, 64KiB or 1MiB", Quoted(text)))?;
     let within = bytes(least).is_none_or(|least| least <= size) && bytes(most).is_none_or(|most| size <= most);
     within.then_some(size).ok_or_else(|| format!("must be between {least} and {most}, not {}", Quoted(text)))
+}
+
+/// A share in percent, in steps of a hundredth.
+pub(super) fn share(percent: f64) -> Result<Share, String> {
+    let hundredths = percent * 100.0;
+    let rounded = hundredths.round();
+    if (hundredths - rounded).abs() > 1e-6 {
+        return Err(format!("must be a multiple of 0.01, not {percent}"));
+    }
+    // What is no number of so many bits is no share either.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+    let share = Share::of_hundredths(rounded as u32).filter(|_| rounded >= 0.0);
+    share.ok_or_else(|| format!("must be between 0 and 100, not {percent}"))
 }
 
 /// A type of content without parameters, in lower case.

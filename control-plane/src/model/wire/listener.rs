@@ -3,7 +3,10 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{AccessSpec, CompressionSpec, DurationText, ExternalAuthorizationSpec, NameText, TrustedCaSpec};
+use super::{
+    AccessLogSpec, AccessSpec, CompressionSpec, DurationText, ExternalAuthorizationSpec, NameText, TracingSpec,
+    TrustedCaSpec,
+};
 
 /// A port of a fleet. Routes refer to it as `fleet/listener`.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
@@ -42,6 +45,11 @@ pub struct ListenerSpec {
     pub access: Option<AccessSpec>,
     /// Who is asked about every request whether it may pass, unless its rule says otherwise; nobody if it is not given.
     pub external_authorization: Option<ExternalAuthorizationSpec>,
+    /// What is written of requests, and where; nothing if it is not given. A change drains the connections of the listener.
+    #[schema(max_items = 10)]
+    pub access_logs: Option<Vec<AccessLogSpec>>,
+    /// Which requests are traced, and who is told; none if it is not given. A change drains the connections of the listener.
+    pub tracing: Option<TracingSpec>,
 }
 
 /// How long clients may take: each 1ms to 24h.

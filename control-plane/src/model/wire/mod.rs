@@ -5,6 +5,7 @@
 //! accepted cannot drift apart. What the values mean is the business of `parse`.
 
 mod access;
+mod access_log;
 mod authorizer;
 mod compression;
 mod cors;
@@ -29,8 +30,10 @@ mod subset;
 mod tcp;
 mod team;
 mod tls;
+mod tracing;
 
 pub use access::{AccessSpec, CallerSpec};
+pub use access_log::{AccessLogSpec, LogFilterSpec, LogServiceSpec, LogSinkSpec};
 pub use authorizer::{
     AuthorizationBodySpec, AuthorizationHeadersSpec, AuthorizerProtocolSpec, ExternalAuthorizationSpec,
     RuleAuthorizationSpec,
@@ -75,6 +78,7 @@ pub use subset::{SubsetFallbackSpec, SubsetsSpec};
 pub use tcp::TcpSpec;
 pub use team::{QuotasSpec, TeamSpec};
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};
+pub use tracing::{SamplingSpec, TagSpec, TracingSpec};
 
 use serde::de::DeserializeOwned;
 

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     AccessSpec, CorsSpec, DurationText, FaultSpec, JwtProviderSpec, JwtSpec, LocalRateLimitSpec, MatchSpec, NameText,
-    RetrySpec, RuleAuthorizationSpec, SizeText, TcpSpec,
+    RetrySpec, RuleAuthorizationSpec, SamplingSpec, SizeText, TcpSpec,
 };
 
 /// Hosts on one or more listeners, with exactly one of `rules` about requests and `tcp` about connections.
@@ -61,6 +61,8 @@ pub struct RuleSpec {
     /// The longest body of a request, 1B to 64MiB; only with `to`, not with `upgrades`. Each request is kept at the proxy until it is
     /// whole; a longer one is answered with 413.
     pub max_request_body: Option<SizeText>,
+    /// Which requests are traced where the listener traces some, in place of what that says; only with `to`.
+    pub tracing: Option<SamplingSpec>,
     /// Whether answers are compressed, where the listener has `compression`; only with `to`.
     #[schema(default = true)]
     pub compress: Option<bool>,

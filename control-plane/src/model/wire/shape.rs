@@ -30,6 +30,8 @@ pub(in crate::model) enum Shape {
     Boolean,
     /// An integer within bounds.
     Integer { least: i128, most: i128 },
+    /// A number within bounds.
+    Number { least: f64, most: f64 },
     /// A text, with an example if it is more than that.
     Text { example: Option<String> },
     /// One of several texts.
@@ -125,7 +127,11 @@ impl Shape {
                 };
                 Self::Map(Box::new(values))
             }
-            Type::Number | Type::Array | Type::Null => Self::Anything,
+            Type::Number => Self::Number {
+                least: object.minimum.as_ref().map_or(f64::MIN, float),
+                most: object.maximum.as_ref().map_or(f64::MAX, float),
+            },
+            Type::Array | Type::Null => Self::Anything,
         }
     }
 
@@ -140,6 +146,11 @@ impl Shape {
                 Some(number) if (*least..=*most).contains(&number) => {}
                 Some(_) => problems.report(format!("must be between {least} and {most}, not {number}")),
             },
+            (Self::Number { least, most }, Value::Number(number)) => {
+                if !number.as_f64().is_some_and(|number| (*least..=*most).contains(&number)) {
+                    problems.report(format!("must be between {least} and {most}, not {number}"));
+                }
+            }
             (Self::OneOf(known), Value::String(text)) => {
                 if !known.contains(text) {
                     let suggestion = suggestion(text, known.iter().map(String::as_str));
@@ -192,7 +203,7 @@ impl Shape {
             Self::Anything => true,
             Self::Optional(shape) => value.is_null() || shape.is_of_type(value),
             Self::Boolean => value.is_boolean(),
-            Self::Integer { .. } => value.is_number(),
+            Self::Integer { .. } | Self::Number { .. } => value.is_number(),
             Self::Text { .. } | Self::OneOf(_) => value.is_string(),
             Self::List { .. } => value.is_array(),
             Self::Either(shapes) => shapes.iter().any(|shape| shape.is_of_type(value)),
@@ -215,6 +226,7 @@ impl Shape {
             Self::Optional(shape) => shape.noun(),
             Self::Boolean => "true or false".to_owned(),
             Self::Integer { .. } => "an integer".to_owned(),
+            Self::Number { .. } => "a number".to_owned(),
             Self::Text { example: None } => "a string".to_owned(),
             Self::Text { example: Some(example) } => format!("a string such as {example}"),
             Self::OneOf(known) => format!("one of {}", known.join(", ")),
@@ -281,6 +293,15 @@ fn integer(number: &Number) -> i128 {
     }
 }
 
+fn float(number: &Number) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "bounds are small")]
+    match number {
+        Number::Int(value) => *value as f64,
+        Number::UInt(value) => *value as f64,
+        Number::Float(value) => *value,
+    }
+}
+
 /// `; did you mean …?` if one of `known` is close to `text`.
 fn suggestion<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> String {
     if text.len() > 40 {
@@ -330,7 +351,7 @@ mod tests {
                     anything(&field.shape, &format!("{path}.{}", field.name), found);
                 }
             }
-            Shape::Boolean | Shape::Integer { .. } | Shape::Text { .. } | Shape::OneOf(_) => {}
+            Shape::Boolean | Shape::Integer { .. } | Shape::Number { .. } | Shape::Text { .. } | Shape::OneOf(_) => {}
         }
     }
 
@@ -365,7 +386,7 @@ mod tests {
                 }
                 Shape::Either(shapes) => shapes.iter().for_each(check),
                 Shape::Fields(fields) => fields.iter().for_each(|field| check(&field.shape)),
-                Shape::Anything | Shape::Boolean | Shape::Text { .. } | Shape::OneOf(_) => {}
+                Shape::Anything | Shape::Boolean | Shape::Number { .. } | Shape::Text { .. } | Shape::OneOf(_) => {}
             }
         }
         specs().into_iter().for_each(check);

@@ -10,10 +10,7 @@ use chancery_proto::{
             circuit_breakers::Thresholds,
             cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType, LbPolicy},
         },
-        core::{
-            ApiVersion, GrpcService,
-            grpc_service::{EnvoyGrpc, TargetSpecifier},
-        },
+        core::{ApiVersion, GrpcService},
         endpoint::{ClusterLoadAssignment, LocalityLbEndpoints},
         hcm::{HttpFilter, http_filter},
         rate_limit_filter::{RateLimit, rate_limit::XRateLimitHeadersRfcVersion},
@@ -33,7 +30,7 @@ use crate::{
         cluster::{HTTP_OPTIONS, dns, http_options},
         endpoint::lb_endpoint,
         tls::{of_mesh, own_identity, since, socket, uri_like},
-        value::{duration, number},
+        value::{self, duration, number},
     },
 };
 
@@ -163,11 +160,5 @@ pub(super) fn settings(fleet: &Name, limiter: &RateLimiter) -> RateLimit {
 
 /// The limiter, as filters name it.
 pub(super) fn grpc_service() -> GrpcService {
-    GrpcService {
-        target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
-            cluster_name: CLUSTER.to_owned(),
-            ..EnvoyGrpc::default()
-        })),
-        ..GrpcService::default()
-    }
+    value::grpc_service(CLUSTER)
 }

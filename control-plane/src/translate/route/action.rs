@@ -48,6 +48,7 @@ pub(super) fn forward(forward: &Forward, path: &PathMatch, references: &Referenc
         jwt: _,
         fault: _,
         max_request_body: _,
+        tracing: _,
         compress: _,
         local_rate_limit: _,
         timeout,

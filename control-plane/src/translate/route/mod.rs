@@ -25,7 +25,7 @@ pub use encode::encode_virtual_host;
 pub(super) use matching::header;
 pub use references::References;
 
-use super::authorizer;
+use super::{authorizer, tracing};
 use crate::model::{
     Name,
     fleet::Fleet,
@@ -85,6 +85,10 @@ fn envoy_routes<'a>(
         Action::Respond(respond) => (EnvoyAction::DirectResponse(action::respond(respond)), BTreeMap::default()),
     };
     per_filter.extend(authorization.as_ref().map(authorizer::per_route));
+    let traced = match action {
+        Action::Forward(forward) => forward.tracing.map(tracing::of_rule),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    };
     let has_preflights = matches!(action, Action::Forward(Forward { cors: Some(_), .. }));
     let preflights = has_preflights.then(|| matching::preflights(matches)).into_iter().flatten();
     preflights.chain(matching::route_matches(matches)).map(move |route_match| EnvoyRoute {
@@ -95,6 +99,7 @@ fn envoy_routes<'a>(
         request_headers_to_remove: request_headers.remove.clone(),
         response_headers_to_add: headers::to_add(response_headers),
         response_headers_to_remove: response_headers.remove.clone(),
+        tracing: traced.clone(),
         typed_per_filter_config: per_filter.clone().into_iter().collect(),
         ..EnvoyRoute::default()
     })

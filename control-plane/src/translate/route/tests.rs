@@ -17,6 +17,7 @@ use super::*;
 use crate::{
     model::{
         access::Access,
+        access_log::Share,
         cors::{Cors, Origin},
         fault::{Abort, Fault},
         jwt::Jwt,
@@ -27,6 +28,7 @@ use crate::{
             Upgrade, ValueMatch,
         },
         service::SessionAffinity,
+        tracing::Sampling,
     },
     translate::testing::{exact, fleet, matches, name, prefix, rate_limit, respond, route, rule, snapshot, to},
 };
@@ -82,6 +84,7 @@ fn forwarding_with_everything() {
         jwt: None,
         fault: None,
         max_request_body: None,
+        tracing: Some(Sampling { random: Share::ONE_PERCENT, client: Share::NONE, overall: Share::ALL }),
         compress: true,
         local_rate_limit: None,
         timeout: Some(Duration::from_secs(600)),

@@ -8,12 +8,13 @@ use super::*;
 use crate::{
     model::{
         Document, Entry, Problems, Resource,
+        access_log::{AccessLog, Filter, LogService, Sink},
         authorizer::{Authorizer, AuthorizerProtocol},
         fleet::OnFailure,
         listener::{ListenerProtocol, TlsFiles},
         rate_limit::{KeyPart, Limit, RateLimit},
         route::{Action, Forward, ListenerRef, Rule, Target},
-        service::{Address, Endpoint, SessionAffinity},
+        service::{Address, Endpoint, ServiceProtocol, SessionAffinity},
         tcp::Tcp,
     },
     translate::{
@@ -320,7 +321,7 @@ fn how_a_service_keeps_sessions_stands_in_the_rules_that_send_there() {
 #[derive(Clone, Debug)]
 enum Edit {
     Fleet { number: usize, timeout: u64, hops: u32 },
-    Listener { number: usize, fleet: usize, port: u16, carries: bool, asks: Option<usize> },
+    Listener { number: usize, fleet: usize, port: u16, carries: bool, asks: Option<usize>, logs_to: Option<usize> },
     Service { number: usize, weight: u32, resolved: bool, sticky: bool },
     Route { number: usize, listeners: Vec<usize>, hosts: Vec<HostPattern>, rules: Vec<Vec<usize>> },
     Patch { number: usize, fleet: usize, on: usize, what: usize },
@@ -342,8 +343,10 @@ fn any_edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         1 => (0..FLEETS, 1..3_u64, 0..2_u32)
             .prop_map(|(number, timeout, hops)| Edit::Fleet { number, timeout, hops }),
-        2 => (0..LISTENERS, 0..FLEETS, 1..3_u16, any::<bool>(), option::of(0..SERVICES))
-            .prop_map(|(number, fleet, port, carries, asks)| Edit::Listener { number, fleet, port, carries, asks }),
+        2 => (0..LISTENERS, 0..FLEETS, 1..3_u16, any::<bool>(), option::of(0..SERVICES), option::of(0..SERVICES))
+            .prop_map(|(number, fleet, port, carries, asks, logs_to)| {
+                Edit::Listener { number, fleet, port, carries, asks, logs_to }
+            }),
         3 => (0..SERVICES, 1..4_u32, any::<bool>(), any::<bool>())
             .prop_map(|(number, weight, resolved, sticky)| Edit::Service { number, weight, resolved, sticky }),
         6 => (
@@ -376,7 +379,7 @@ fn make(edit: Edit, resources: &mut Resources) {
             };
             put(resources, Resource::Fleet(Arc::new(fleet)));
         }
-        Edit::Listener { number, fleet, port, carries, asks } => {
+        Edit::Listener { number, fleet, port, carries, asks, logs_to } => {
             let (fleet, own) = (numbered(Kind::Fleet, fleet), numbered(Kind::Listener, number));
             let port = port * 100 + u16::try_from(number).expect("a small number");
             let route_delivery = if port % 200 < 100 { RouteDelivery::Whole } else { RouteDelivery::PerHost };
@@ -387,8 +390,10 @@ fn make(edit: Edit, resources: &mut Resources) {
                 (false, other) => (ListenerProtocol::Https(files), other == 1),
             };
             let authorizer = asks.filter(|_| !carries).map(|service| authorizer(numbered(Kind::Service, service)));
+            let logs_to = logs_to.filter(|_| !carries);
+            let access_logs = logs_to.map(|service| log_to(&numbered(Kind::Service, service))).into_iter().collect();
             let other = http_listener(own.as_str(), fleet.as_str());
-            let listener = Listener { port, route_delivery, protocol, http3, authorizer, ..other };
+            let listener = Listener { port, route_delivery, protocol, http3, authorizer, access_logs, ..other };
             put(resources, Resource::Listener(Arc::new(listener)));
         }
         Edit::Service { number, weight, resolved, sticky } => {
@@ -400,7 +405,8 @@ fn make(edit: Edit, resources: &mut Resources) {
             };
             let session_affinity = sticky.then(|| SessionAffinity::Header("x-session".into()));
             let plain = service(numbered(Kind::Service, number).as_str());
-            let service = Service { endpoints: vec![endpoint], session_affinity, ..plain };
+            let protocol = ServiceProtocol::Http2;
+            let service = Service { endpoints: vec![endpoint], session_affinity, protocol, ..plain };
             put(resources, Resource::Service(Arc::new(service)));
         }
         Edit::Route { number, listeners, hosts, rules } => {
@@ -465,12 +471,34 @@ fn make(edit: Edit, resources: &mut Resources) {
     }
 }
 
+/// A log that goes to this service.
+fn log_to(service: &Name) -> AccessLog {
+    let to = Sink::Service(LogService {
+        service: service.clone(),
+        log_name: "log".into(),
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
+        flush_interval: std::time::Duration::from_secs(1),
+        buffer: 1,
+    });
+    AccessLog { to, filter: Filter::default() }
+}
+
 /// Makes `resources` consistent: takes out what leads nowhere.
 fn mend(resources: &mut Resources) {
     let before = resources.clone();
     let exists = |kind, name: &Name| before.contains_key(&Key::new(kind, name.clone()));
     resources.retain(|_, resource| match resource {
-        Resource::Listener(listener) => exists(Kind::Fleet, &listener.fleet),
+        Resource::Listener(listener) => {
+            let gone = listener
+                .access_logs
+                .iter()
+                .any(|log| matches!(&log.to, Sink::Service(of) if !exists(Kind::Service, &of.service)));
+            if gone {
+                Arc::make_mut(listener).access_logs.clear();
+            }
+            exists(Kind::Fleet, &listener.fleet)
+        }
         _ => true,
     });
     for resource in resources.values_mut() {
