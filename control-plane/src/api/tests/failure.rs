@@ -25,7 +25,7 @@ use crate::{
         self, AuditQuery, AuditRecords, Change, EndpointStore, Entry, FoundProxy, HistoryQuery, LeaseWrite, Leased,
         Loaded, NewEntry, ProxyRecord, ProxyRecords, QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations,
         Revision, RevisionSummary, RolloutRecord, RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord,
-        TokenRecords, TokenTable, Write, audit::Hash,
+        TokenRecords, TokenTable, Usage, Write, audit::Hash,
     },
 };
 
@@ -71,6 +71,10 @@ impl Store for Fragile {
     async fn load(&self) -> Result<Loaded, StoreError> {
         self.here()?.load().await
     }
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        self.here()?.usage().await
+    }
+
     async fn head(&self) -> Result<u64, StoreError> {
         self.here()?.head().await
     }
