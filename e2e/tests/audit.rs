@@ -172,7 +172,7 @@ async fn tokens_refusals_and_sign_ins_are_there_and_no_secret_is() -> Result<()>
     let user = user(folder.path(), &control_plane);
     let listed = user.does("audit list --actor reader --outcome refused -o table", "").await?;
     assert!(listed.contains("Service/shop") && listed.contains("127.0.0.1"), "{listed}");
-    let write = some(&api, "action=write").await?;
+    let write = some(&api, "action=write&outcome=done").await?;
     let shown = user.asks(&format!("audit show {} -o json", write[0]["sequence"])).await?;
     assert_eq!(shown["revision"]["changes"][0]["name"], "shop", "{shown}");
 
