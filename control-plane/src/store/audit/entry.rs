@@ -222,7 +222,7 @@ impl Entry {
     }
 }
 
-/// The entry of a revision whose rows have the hash `digest`.
+/// The entry of a revision that came from the address `from`.
 pub(in crate::store) fn of_revision(summary: &RevisionSummary, from: &str) -> NewEntry {
     let entry = NewEntry::done(Action::Write, &summary.author, from, summary.at);
     NewEntry { detail: summary.message.clone(), ..entry }

@@ -4,7 +4,7 @@
 //!   Everything else is appended by itself.
 //! - One chain for all replicas. Whoever appends takes a lock that is held until its transaction ends, and takes it last: the
 //!   writers' lock, where it is needed, comes before, so nobody waits in a circle.
-//! - What a revision changed is not written down twice: its entry holds a hash of its rows ([`revision_digest`]).
+//! - What a revision changed is not written down twice: its entry holds a hash of its rows (`entry`).
 //! - Entries go from the old end only ([`AuditRecords::trim_audit`]), and an entry that stays says up to where they went and what the
 //!   hash of the last one was. Triggers refuse everything else.
 //!
