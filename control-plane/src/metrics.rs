@@ -69,5 +69,10 @@ pub fn describe() {
     metrics::describe_counter!(VALIDATIONS, "Questions to a validating Envoy, by outcome");
     metrics::describe_histogram!(VALIDATION_DURATION, metrics::Unit::Seconds, "Time a validating Envoy runs");
     metrics::describe_counter!(AUDIT_DROPPED, "Entries of the audit log dropped while the database was away");
+    // Shown from the start, so that the first one is seen as an increase.
+    for outcome in ["promoted", "returned", "held"] {
+        metrics::counter!(ROLLOUTS, "outcome" => outcome).increment(0);
+    }
+    metrics::gauge!(REGISTERED_ENDPOINTS).set(0.0);
     chancery_xds::metrics::describe();
 }

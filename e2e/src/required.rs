@@ -56,6 +56,19 @@ pub fn python_with_grpc() -> Option<PathBuf> {
     required("Python with grpcio", found)
 }
 
+/// `promtool` and `amtool`, which know what Prometheus and its Alertmanager take: in `.dev/prometheus` of this repository, or on `PATH`.
+pub fn prometheus_tools() -> Option<[PathBuf; 2]> {
+    let tool = |name: &str| {
+        let own = own(&format!("prometheus/usr/bin/{name}")).filter(|path| path.is_file());
+        let found = own
+            .into_iter()
+            .chain([PathBuf::from(name)])
+            .find(|tool| Command::new(tool).arg("--version").output().is_ok());
+        required(name, found)
+    };
+    Some([tool("promtool")?, tool("amtool")?])
+}
+
 /// What `scripts/setup` put into `.dev`.
 fn own(path: &str) -> Option<PathBuf> {
     Some(Path::new(env!("CARGO_MANIFEST_DIR")).parent()?.join(".dev").join(path))

@@ -17,10 +17,6 @@ pub const SPANS_DROPPED: &str = "chancery_traces_spans_dropped_total";
 pub fn describe() {
     metrics::describe_counter!(TLS_HANDSHAKES, "TLS handshakes that succeeded");
     metrics::describe_counter!(TLS_HANDSHAKES_REFUSED, "TLS handshakes that were refused, by reason");
-    for result in ["loaded", "refused"] {
-        // Shown from the start, so that the first one is seen as an increase.
-        metrics::counter!(TLS_RELOADS, "result" => result).increment(0);
-    }
     metrics::describe_counter!(TLS_RELOADS, "Changes of TLS files, by result: loaded, or refused");
     metrics::describe_gauge!(
         CERTIFICATE_EXPIRY,
@@ -32,4 +28,12 @@ pub fn describe() {
         SPANS_DROPPED,
         "Spans that were lost, by reason: the queue was full, the export failed, or the program ended"
     );
+    // Shown from the start, so that the first one is seen as an increase.
+    metrics::counter!(SPANS_EXPORTED).increment(0);
+    for reason in ["queue-full", "export", "end"] {
+        metrics::counter!(SPANS_DROPPED, "reason" => reason).increment(0);
+    }
+    for result in ["loaded", "refused"] {
+        metrics::counter!(TLS_RELOADS, "result" => result).increment(0);
+    }
 }

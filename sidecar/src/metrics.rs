@@ -52,5 +52,9 @@ pub fn describe() {
     metrics::describe_counter!(TCP_BYTES, metrics::Unit::Bytes, "Bytes carried, by cluster and direction");
     metrics::describe_counter!(TCP_ATTEMPTS_FAILED, "Endpoints that could not be connected to, by cluster");
     metrics::describe_counter!(TCP_FAILURES, "Connections that failed, by cluster and reason");
+    // Shown from the start, so that the first one is seen as an increase.
+    for result in ["won", "lost", "unpaid"] {
+        metrics::counter!(HEDGES, "result" => result).increment(0);
+    }
     chancery_xds::metrics::describe();
 }
