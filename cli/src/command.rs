@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    archive, bootstrap, cert, demo, dev, endpoints, events, explain, failure::Failure, fleet, foreign, history, limits,
-    load, plan, proxy_config, quarantine, resources, rollout, seen, token,
+    archive, audit, bootstrap, cert, demo, dev, endpoints, events, explain, failure::Failure, fleet, foreign, history,
+    limits, load, plan, proxy_config, quarantine, resources, rollout, seen, token,
 };
 
 const EXIT_CODES: &str = "\
@@ -81,6 +81,8 @@ enum Command {
     Cert(cert::CertArgs),
     /// Make, show, rotate and revoke tokens for the API
     Token(token::TokenArgs),
+    /// Show who did what, and check that nothing of it was changed
+    Audit(audit::AuditArgs),
 }
 
 /// Runs the command; what goes wrong is told on stderr.
@@ -128,6 +130,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Endpoints(args) => endpoints::run(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
         Command::Token(args) => token::token(args).await,
+        Command::Audit(args) => audit::audit(args).await,
     }
 }
 
@@ -203,6 +206,10 @@ mod tests {
             "chancery token create ci --role owner --team a --team b --scope routes:write --scope *:read --expires-in 30d",
             "chancery token rotate ci --grace 0s -o json",
             "chancery token revoke ci",
+            "chancery audit list --actor ci --kind Route --name shop --action write --outcome refused --since 24h --limit 9",
+            "chancery audit show 7 -o yaml",
+            "chancery audit verify --file log --head 7:ab",
+            "chancery audit export",
             "chancery load",
             "chancery load checkout --fleet edge -o json",
             "chancery quarantine list",
@@ -254,6 +261,9 @@ mod tests {
             "chancery token create ci --role boss",
             "chancery token create ci --role owner --scope routes",
             "chancery token revoke",
+            "chancery audit",
+            "chancery audit list --since yesterday",
+            "chancery audit verify --head ab",
             "chancery limits check per-client",
             "chancery limits check per-client x --fleet edge",
             "chancery bootstrap --fleet edge --id ../x",

@@ -5,6 +5,7 @@
 
 mod answer;
 mod archive;
+mod audit;
 mod bootstrap;
 pub mod cert;
 mod client;

@@ -22,6 +22,7 @@ pub use crate::settings::Settings;
 use crate::{
     admission::FleetAdmission,
     api::{self, Api},
+    audit::Audit,
     commit::Commit,
     connections,
     csds::ClientStatuses,
@@ -76,6 +77,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let age = settings.connection_age()?;
     let name = settings.replica_name(&mut rand::rng())?;
     let loads = Arc::new(Loads::new(settings.load_interval()?));
+    let keep_audit = settings.audit_retention()?;
     let prometheus = telemetry::metrics()?;
     metrics::describe();
     std::fs::create_dir_all(&settings.data_dir)
@@ -122,6 +124,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let registry = Arc::new(registry);
     let reading = until_available(&shutdown.token(), async || Tokens::load(store.clone()).await).await;
     let tokens = Arc::new(reading.context("cannot load tokens")?);
+    let audit = Arc::new(Audit::new(store.clone()));
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
     let commit = Commit::new(replica.clone(), envoy, commits.clone());
@@ -156,8 +159,11 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         stages,
         admin_token: Arc::new(admin_token),
         tokens: tokens.clone(),
+        audit: audit.clone(),
     };
-    shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
+    let serving = shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
+    let auditing = CancellationToken::new();
+    let audited = shutdown.spawn_essential("audit", audit.run(keep_audit, auditing.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
     let registering = [
         shutdown.spawn_essential("registry", registry.clone().follow(stop.clone())),
@@ -176,6 +182,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         for task in registering {
             let _ = task.await;
         }
+        // What was refused until the last request was answered.
+        let _ = serving.await;
+        auditing.cancel();
+        let _ = audited.await;
         store.close().await;
         parts_ended.cancel();
     });
@@ -229,5 +239,6 @@ async fn until_available<T>(
 }
 
 async fn serve_api(api: Api, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, api::router(api)).with_graceful_shutdown(async move { stop.cancelled().await }).await
+    let service = api::router(api).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }

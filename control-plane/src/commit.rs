@@ -15,6 +15,7 @@ mod parsed;
 mod prune;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,6 +30,7 @@ use crate::{
         Principal,
         changes::{self, Denied, Refusal},
     },
+    audit,
     model::{Catalog, Document, Entry, Key, Name, Problem, Selector},
     publish::Changes,
     replica::{Current, Prepared, Replica, ReplicaError},
@@ -48,6 +50,8 @@ const HEARINGS: usize = 4;
 pub struct ChangeSet {
     /// Who makes them.
     pub author: Arc<Principal>,
+    /// From where.
+    pub from: Option<IpAddr>,
     /// Why.
     pub message: String,
     /// The changes.
@@ -308,8 +312,8 @@ impl Commit {
         let Checked { mut committed, next, new_changes, at } = checked;
         committed.fleets = changes.fleets.keys().cloned().collect();
         committed.limiters = !changes.domains.is_empty();
-        let revision =
-            NewRevision { author: set.author.name.clone(), message: set.message.clone(), at, changes: new_changes };
+        let (author, message, from) = (set.author.name.clone(), set.message.clone(), audit::shown(set.from));
+        let revision = NewRevision { author, message, at, changes: new_changes, from };
         let summary = write.commit(revision).await?.summary;
         let revision = summary.number;
         committed.revision = revision;

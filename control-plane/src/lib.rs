@@ -9,6 +9,7 @@ pub mod access;
 pub mod admission;
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod bootstrap;
 pub mod commit;
 pub mod connections;

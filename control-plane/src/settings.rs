@@ -35,6 +35,14 @@ pub struct InvalidInterval(Duration);
 #[error("xds_connection_age is {0:?}; it must be between a second and a year")]
 pub struct InvalidAge(Duration);
 
+/// Entries of the audit log are kept a day at least.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+/// A retention of the audit log that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("audit_retention is {0:?}; it must be a day at least, or 0s to keep everything")]
+pub struct InvalidRetention(Duration);
+
 /// A name of a replica that cannot be shown everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("replica_name is {0:?}; it must be at most 100 letters, digits, '-', '_' and '.'")]
@@ -74,6 +82,9 @@ pub struct Settings {
     /// How often each proxy reports the load of its services.
     #[serde(with = "humantime_serde")]
     pub load_report_interval: Duration,
+    /// How long entries of the audit log are kept; `0s`: for ever.
+    #[serde(with = "humantime_serde")]
+    pub audit_retention: Duration,
     /// An Envoy that is asked about every change before it is stored; not set: none is.
     pub envoy_validate: Option<PathBuf>,
 }
@@ -96,6 +107,7 @@ impl Default for Settings {
             max_new_streams: NEW_STREAMS,
             replica_name: String::new(),
             load_report_interval: Duration::from_secs(10),
+            audit_retention: Duration::from_secs(365 * 24 * 3600),
             envoy_validate: None,
         }
     }
@@ -158,6 +170,18 @@ impl Settings {
         if LOAD_INTERVALS.contains(&interval) { Ok(interval) } else { Err(InvalidInterval(interval)) }
     }
 
+    /// How long entries of the audit log are kept; none: for ever.
+    ///
+    /// # Errors
+    /// So short that nobody would look in time.
+    pub fn audit_retention(&self) -> Result<Option<Duration>, InvalidRetention> {
+        match self.audit_retention {
+            Duration::ZERO => Ok(None),
+            keep if keep < SHORTEST_RETENTION => Err(InvalidRetention(keep)),
+            keep => Ok(Some(keep)),
+        }
+    }
+
     /// The file with the admin's token.
     pub fn admin_token_path(&self) -> PathBuf {
         self.or_in_data_dir(&self.admin_token_file, "admin-token")
@@ -214,6 +238,9 @@ pub struct Flags {
     /// How often each proxy reports the load of its services, 1s to 1m [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub load_report_interval: Option<String>,
+    /// How long entries of the audit log are kept, a day at least; 0s for ever [default: 365d]
+    #[arg(long, value_name = "DURATION")]
+    pub audit_retention: Option<String>,
     /// Envoy's binary, to ask it about every change before it is stored [default: none is asked]
     #[arg(long, value_name = "FILE")]
     pub envoy_validate: Option<PathBuf>,

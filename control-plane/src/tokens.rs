@@ -21,14 +21,16 @@ use chancery_runtime::{SecretString, telemetry::chain};
 use parking_lot::Mutex;
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Principal, Role, Scope},
+    audit::By,
     identity::token::{self, TokenHash},
     model::Name,
-    store::{Rotation, Store, StoreError, TokenRecord, TokenTable},
+    store::{Action, NewEntry, Rotation, Store, StoreError, TokenRecord, TokenTable},
 };
 
 /// How often the store is asked for the serial, whatever was notified.
@@ -45,6 +47,9 @@ pub const GOES_ON: Duration = Duration::from_secs(10 * 60);
 
 /// The most tokens there can be, ended ones that are still listed included.
 const MOST_TOKENS: usize = 10_000;
+
+/// What tokens are called in the audit log.
+const KIND: &str = "Token";
 
 /// What a token allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +134,8 @@ pub struct Tokens {
 struct Known {
     serial: u64,
     by_hash: HashMap<[u8; 32], Good>,
+    /// Whose secrets of revoked tokens were.
+    ended: HashMap<[u8; 32], String>,
 }
 
 /// A secret that is not revoked.
@@ -170,6 +177,13 @@ impl Tokens {
         self.find(&hash, now).unwrap_or(Err(Refused::Unknown))
     }
 
+    /// Whose token `presented` was, of those that are not taken any more but known still.
+    pub fn owner_of_ended(&self, presented: &str) -> Option<String> {
+        let (hash, known) = (TokenHash::of(presented), self.known.load());
+        let expired = known.by_hash.get(hash.bytes()).map(|good| good.principal.name.clone());
+        expired.or_else(|| known.ended.get(hash.bytes()).cloned())
+    }
+
     fn find(&self, hash: &TokenHash, now: OffsetDateTime) -> Option<Result<Arc<Principal>, Refused>> {
         let known = self.known.load();
         let good = known.by_hash.get(hash.bytes())?;
@@ -196,13 +210,16 @@ impl Tokens {
     pub async fn create(
         &self,
         new: NewToken,
-        by: &str,
+        by: By<'_>,
         now: OffsetDateTime,
         rng: &mut (impl CryptoRng + Send),
     ) -> Result<Made, TokenError> {
         let NewToken { name, grants, ttl } = new;
         let token = token::generate(rng);
         let made = Made { id: format!("{:016x}", rng.next_u64()), token, expires_at: now + ttl };
+        let after = json!({ "id": made.id, "grants": grants, "expiresAt": written(made.expires_at) });
+        let entry = by.done(Action::CreateToken, now).about(KIND, name.as_str());
+        let entry = NewEntry { after: Some(after.to_string()), ..entry };
         let grants = serde_json::to_string(&grants).map_err(TokenError::Grants)?;
         if self.store.tokens().await?.records.len() >= MOST_TOKENS {
             return Err(TokenError::TooMany);
@@ -213,14 +230,14 @@ impl Tokens {
             grants,
             hash: TokenHash::of(made.token.expose()).bytes().to_vec(),
             previous: None,
-            created_by: by.to_owned(),
+            created_by: by.name.to_owned(),
             created_at: now,
             ttl,
             expires_at: made.expires_at,
             last_used_at: None,
             revoked_at: None,
         };
-        if !self.store.add_token(record).await? {
+        if !self.store.add_token(record, entry).await? {
             return Err(TokenError::Taken(name));
         }
         self.take_in().await;
@@ -235,16 +252,22 @@ impl Tokens {
         &self,
         id: &str,
         grace: time::Duration,
+        by: By<'_>,
         now: OffsetDateTime,
         rng: &mut (impl CryptoRng + Send),
     ) -> Result<Made, TokenError> {
         let unknown = || TokenError::Unknown(id.to_owned());
         let records = self.store.tokens().await?.records;
-        let ttl = records.iter().find(|record| record.id == id).map(|record| record.ttl).ok_or_else(unknown)?;
-        let made = Made { id: id.to_owned(), token: token::generate(rng), expires_at: now + ttl };
+        let record = records.into_iter().find(|record| record.id == id).ok_or_else(unknown)?;
+        let made = Made { id: id.to_owned(), token: token::generate(rng), expires_at: now + record.ttl };
         let hash = TokenHash::of(made.token.expose()).bytes().to_vec();
         let rotation = Rotation { hash, expires_at: made.expires_at, previous_until: now + grace };
-        if !self.store.rotate_token(id, rotation).await? {
+        let before = json!({ "id": id, "expiresAt": written(record.expires_at) });
+        let previous = (now + grace).min(record.expires_at);
+        let after = json!({ "id": id, "expiresAt": written(made.expires_at), "previousUntil": written(previous) });
+        let entry = by.done(Action::RotateToken, now).about(KIND, &record.name);
+        let entry = NewEntry { before: Some(before.to_string()), after: Some(after.to_string()), ..entry };
+        if !self.store.rotate_token(id, rotation, entry).await? {
             return Err(unknown());
         }
         self.take_in().await;
@@ -255,9 +278,15 @@ impl Tokens {
     ///
     /// # Errors
     /// There is no such token, or the store did not take it.
-    pub async fn revoke(&self, id: &str, now: OffsetDateTime) -> Result<(), TokenError> {
-        if !self.store.revoke_token(id, now).await? {
-            return Err(TokenError::Unknown(id.to_owned()));
+    pub async fn revoke(&self, id: &str, by: By<'_>, now: OffsetDateTime) -> Result<(), TokenError> {
+        let unknown = || TokenError::Unknown(id.to_owned());
+        let records = self.store.tokens().await?.records;
+        let record = records.into_iter().find(|record| record.id == id).ok_or_else(unknown)?;
+        let before = json!({ "id": id, "expiresAt": written(record.expires_at) });
+        let entry = by.done(Action::RevokeToken, now).about(KIND, &record.name);
+        let entry = NewEntry { before: Some(before.to_string()), ..entry };
+        if !self.store.revoke_token(id, now, entry).await? {
+            return Err(unknown());
         }
         {
             // Nobody who has read the table before may put the token back.
@@ -265,7 +294,8 @@ impl Tokens {
             let known = self.known.load();
             let others = known.by_hash.iter().filter(|(_, good)| good.id != id);
             let by_hash = others.map(|(hash, good)| (*hash, good.clone())).collect();
-            self.known.store(Arc::new(Known { serial: known.serial, by_hash }));
+            let ended = known.ended.clone();
+            self.known.store(Arc::new(Known { serial: known.serial, by_hash, ended }));
         }
         self.take_in().await;
         Ok(())
@@ -346,7 +376,12 @@ impl Tokens {
 
 impl Known {
     fn of(table: &TokenTable) -> Self {
-        let mut by_hash = HashMap::new();
+        let (mut by_hash, mut ended) = (HashMap::new(), HashMap::new());
+        for record in table.records.iter().filter(|record| record.revoked_at.is_some()) {
+            let previous = record.previous.as_ref().map(|(hash, _)| hash);
+            let hashes = [&record.hash].into_iter().chain(previous).filter_map(|hash| hash.as_slice().try_into().ok());
+            ended.extend(hashes.map(|hash| (hash, record.name.clone())));
+        }
         for record in table.records.iter().filter(|record| record.revoked_at.is_none()) {
             let grants: Grants = match serde_json::from_str(&record.grants) {
                 Ok(grants) => grants,
@@ -366,8 +401,13 @@ impl Known {
                 }
             }
         }
-        Self { serial: table.serial, by_hash }
+        Self { serial: table.serial, by_hash, ended }
     }
+}
+
+/// A time in an entry of the audit log.
+fn written(time: OffsetDateTime) -> Option<String> {
+    time.format(&Rfc3339).ok()
 }
 
 #[cfg(test)]

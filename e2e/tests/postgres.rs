@@ -136,6 +136,7 @@ async fn a_transaction_that_is_held_open_hides_no_other() -> Result<()> {
         message: "held open".into(),
         at: std::time::SystemTime::now().into(),
         changes: vec![change],
+        from: String::new(),
     };
     let held = held.commit(revision).await?;
     let later = later.await??;

@@ -51,6 +51,8 @@ const OPERATIONS: &[(&str, &str, Needs)] = &[
     ("GET", "load", To(Read, Area::Load)),
     ("GET", "services/{name}/load", To(Read, Area::Load)),
     ("GET", "traffic", ToAll(Read, Area::Load)),
+    ("GET", "audit", ToAll(Read, Area::Audit)),
+    ("GET", "audit/verify", ToAll(Read, Area::Audit)),
     ("GET", "tokens", To(Read, Area::Tokens)),
     ("POST", "tokens", To(Write, Area::Tokens)),
     ("DELETE", "tokens/{id}", To(Write, Area::Tokens)),

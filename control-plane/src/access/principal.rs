@@ -38,6 +38,8 @@ impl Role {
     fn least(verb: Verb, area: Area) -> Self {
         match (verb, area) {
             (_, Area::Tokens) | (Verb::Write, Area::Resources(Kind::Team)) => Self::Admin,
+            // Entries are about everybody's resources, and about who is let in.
+            (Verb::Read, Area::Audit) => Self::Operator,
             (Verb::Read, _) => Self::Viewer,
             (Verb::Write, Area::Resources(Kind::Service | Kind::RateLimit | Kind::Route) | Area::Endpoints) => {
                 Self::Owner
@@ -156,6 +158,7 @@ pub(super) mod tests {
         let operators = [
             resources(&[Fleet, Listener, EnvoyPatch]),
             vec![Area::Revisions, Area::Proxies, Area::Rollouts, Area::Quarantine, Area::Load, Area::Events],
+            vec![Area::Audit],
         ]
         .concat();
         for area in Area::all() {
@@ -165,7 +168,11 @@ pub(super) mod tests {
                 Area::Resources(Team) | Area::Tokens => Role::Admin,
                 other => panic!("{other:?} has no row"),
             };
-            let reads = if area == Area::Tokens { Role::Admin } else { Role::Viewer };
+            let reads = match area {
+                Area::Tokens => Role::Admin,
+                Area::Audit => Role::Operator,
+                _ => Role::Viewer,
+            };
             for role in ["viewer", "owner", "operator", "admin"].map(principal) {
                 for (verb, least) in [(Verb::Write, least), (Verb::Read, reads)] {
                     let expected = if role.role >= least { Ok(()) } else { Err(Missing::Role(least)) };

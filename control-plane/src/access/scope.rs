@@ -27,11 +27,13 @@ pub enum Area {
     Events,
     /// Tokens.
     Tokens,
+    /// Who did what.
+    Audit,
 }
 
 impl Area {
     /// All that are not the resources of a kind.
-    const OTHERS: [Self; 8] = [
+    const OTHERS: [Self; 9] = [
         Self::Endpoints,
         Self::Revisions,
         Self::Proxies,
@@ -40,6 +42,7 @@ impl Area {
         Self::Load,
         Self::Events,
         Self::Tokens,
+        Self::Audit,
     ];
 
     /// Every area.
@@ -59,6 +62,7 @@ impl Area {
             Self::Load => "load",
             Self::Events => "events",
             Self::Tokens => "tokens",
+            Self::Audit => "audit",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who calls: the bearer token, whose it is, and whether they may ask for the operation at all.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Json,
@@ -13,9 +13,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{Api, error::ApiError, openapi};
+use super::{Api, error::ApiError, openapi, record};
 use crate::{
     access::{Missing, Principal, Role, Scope, operations, owner},
+    audit::By,
     model::{Catalog, Entry, Key, Name},
     store::Change,
 };
@@ -23,11 +24,20 @@ use crate::{
 /// The name under which changes with the admin's token are recorded.
 pub(super) const ADMIN: &str = "admin";
 
-/// Who makes a request. Exists only behind [`authenticate`].
+/// Who makes a request, and from where. Exists only behind [`authenticate`].
 #[derive(Clone, Debug)]
-pub(super) struct Author(pub(super) Arc<Principal>);
+pub(super) struct Author(pub(super) Arc<Principal>, pub(super) Option<IpAddr>);
+
+/// In an answer to somebody who is not let in: whose token it was that has ended.
+#[derive(Clone, Debug)]
+pub(super) struct FormerOwner(pub(super) String);
 
 impl Author {
+    /// For the audit log.
+    pub(super) fn by(&self) -> By<'_> {
+        By { name: &self.0.name, address: self.1 }
+    }
+
     /// A resource, unless it is hidden from them.
     pub(super) fn find<'c>(&self, catalog: &'c Catalog, key: &Key) -> Result<&'c Arc<Entry>, ApiError> {
         let found = catalog.entry(key).filter(|entry| self.0.sees(owner(&entry.document)));
@@ -60,7 +70,7 @@ pub(super) struct WhoAmI {
 /// Who the token belongs to
 #[utoipa::path(get, path = "/api/v1/whoami", tag = "Access", operation_id = "whoAmI",
     responses((status = 200, body = WhoAmI)))]
-pub(super) async fn whoami(Author(principal): Author) -> Json<WhoAmI> {
+pub(super) async fn whoami(Author(principal, _): Author) -> Json<WhoAmI> {
     let Principal { name, role, teams, scopes } = principal.as_ref().clone();
     Json(WhoAmI { name, role, teams: teams.into_iter().collect(), scopes: scopes.into_iter().collect() })
 }
@@ -69,21 +79,41 @@ pub(super) async fn whoami(Author(principal): Author) -> Json<WhoAmI> {
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if path.starts_with("/api") && path != openapi::PATH {
-        let principal = match identify(&api, request.headers()).await {
-            Ok(principal) => principal,
-            Err(error) => return error.into_response(),
+        let address = record::address(&request);
+        let author = match identify(&api, request.headers()).await {
+            Ok(principal) => Author(principal, address),
+            Err(error) => return turned_away(&api, request.headers(), error),
         };
-        // Without one, nothing is there.
-        if let Some(matched) = request.extensions().get::<MatchedPath>() {
-            match operations::may(&principal, request.method().as_str(), matched.as_str()) {
-                Ok(()) => {}
-                Err(Missing::Rule) => return no_such_method(matched.as_str()),
-                Err(missing) => return ApiError::from(missing).into_response(),
-            }
-        }
-        request.extensions_mut().insert(Author(principal));
+        api.audit.signed_in(author.by(), OffsetDateTime::now_utc());
+        request.extensions_mut().insert(author.clone());
+        let mut response = admitted(request, next, &author.0).await;
+        response.extensions_mut().insert(author);
+        return response;
     }
     next.run(request).await
+}
+
+/// Lets pass who may ask for the operation.
+async fn admitted(request: Request, next: Next, principal: &Principal) -> Response {
+    // Without one, nothing is there.
+    if let Some(matched) = request.extensions().get::<MatchedPath>() {
+        match operations::may(principal, request.method().as_str(), matched.as_str()) {
+            Ok(()) => {}
+            Err(Missing::Rule) => return no_such_method(matched.as_str()),
+            Err(missing) => return ApiError::from(missing).into_response(),
+        }
+    }
+    next.run(request).await
+}
+
+/// The answer to whom is not let in; the audit log is told whose token it was, if it was one.
+fn turned_away(api: &Api, headers: &HeaderMap, error: ApiError) -> Response {
+    let owner = presented(headers).and_then(|token| api.tokens.owner_of_ended(token));
+    let mut response = error.into_response();
+    if let Some(owner) = owner {
+        response.extensions_mut().insert(FormerOwner(owner));
+    }
+    response
 }
 
 async fn identify(api: &Api, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {

@@ -76,7 +76,7 @@ fn messages(
     feed: Arc<Feed>,
     listener: Listener,
     params: EventParams,
-    Author(reader): Author,
+    Author(reader, _): Author,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
     // At once, so that a reader knows that it listens.
     let begun = stream::iter([Ok(Message::default().comment("listening"))]);

@@ -5,6 +5,7 @@
 //! details (RFC 9457). What a request may cost is bounded: its body, its nesting, its time.
 
 mod apply;
+mod audit;
 mod author;
 mod blame;
 mod body;
@@ -27,6 +28,7 @@ mod plan;
 mod problem;
 mod proxies;
 mod quarantine;
+mod record;
 mod resources;
 mod revisions;
 mod rollouts;
@@ -46,8 +48,8 @@ pub use router::router;
 pub use view::ResourceView;
 
 use crate::{
-    commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, proxies::Proxies, publish::Publisher,
-    registry::Registry, replica::Replica, rollout::Stages, seen::Seen, tokens::Tokens,
+    audit::Audit, commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, proxies::Proxies,
+    publish::Publisher, registry::Registry, replica::Replica, rollout::Stages, seen::Seen, tokens::Tokens,
 };
 
 /// The parts that the API speaks for.
@@ -75,6 +77,8 @@ pub struct Api {
     pub admin_token: Arc<AdminToken>,
     /// All others.
     pub tokens: Arc<Tokens>,
+    /// Who did what.
+    pub audit: Arc<Audit>,
 }
 
 #[cfg(test)]

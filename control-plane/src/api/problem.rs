@@ -70,10 +70,29 @@ impl ProblemDetails {
     }
 }
 
+/// In an answer: why, as the audit log has it.
+#[derive(Clone, Debug)]
+pub(super) struct Reason(pub(super) String);
+
+impl ProblemDetails {
+    /// Why, without a word of what was sent.
+    fn reason(&self) -> String {
+        let slug = self.r#type.rsplit('/').next().unwrap_or_default();
+        match (self.status, self.missing.as_slice(), self.problems.len()) {
+            (401, ..) => self.detail.clone(),
+            (_, [], 0) => slug.to_owned(),
+            (_, [], problems) => format!("{slug}: {problems} problems"),
+            (_, missing, _) => format!("{slug}: needs {}", missing.join(", ")),
+        }
+    }
+}
+
 impl IntoResponse for ProblemDetails {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let reason = Reason(self.reason());
         let mut response = (status, Json(self)).into_response();
+        response.extensions_mut().insert(reason);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         response
     }

@@ -10,10 +10,15 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
+    author::Author,
     error::ApiError,
     params::{self, Params},
 };
-use crate::publish::{Cause, Place, Quarantined};
+use crate::{
+    model::Kind,
+    publish::{Cause, Place, Quarantined},
+    store::Action,
+};
 
 /// Of which fleet.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -81,11 +86,20 @@ pub(super) async fn list(
 pub(super) async fn release(
     State(api): State<Api>,
     Params(params): Params<QuarantineParams>,
+    author: Author,
 ) -> Result<Json<QuarantineList>, ApiError> {
+    let mut entry = author.by().done(Action::ReleaseQuarantine, OffsetDateTime::now_utc());
+    if let Some(fleet) = &params.fleet {
+        entry = entry.about(Kind::Fleet.as_str(), fleet);
+    }
     let mut released = quarantined(&api, params)?;
     released.retain(|(place, _)| api.publisher.release(place));
     api.publisher.quarantine_changed().notify_one();
-    Ok(shown(released))
+    let released = shown(released);
+    let places = released.0.items.iter().map(|one| format!("{}: {} {}", one.fleet, one.resource_type, one.name));
+    entry.before = Some(serde_json::Value::from_iter(places).to_string());
+    api.audit.done(entry).await;
+    Ok(released)
 }
 
 /// What is the same for proxies that take their routes in one form and in another is shown once.

@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use serde::Serialize;
+use serde_json::json;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -10,6 +11,7 @@ use crate::{
     model::Name,
     replica::ReplicaError,
     rollout::{Decision, DecisionError, Failure, Phase, Rollout, Shown, Tried},
+    store::{Action, NewEntry},
 };
 
 /// The rollouts of all fleets that get their revisions in stages.
@@ -142,7 +144,15 @@ pub(super) async fn give_back(
 }
 
 async fn decide(api: &Api, author: &Author, fleet: &Name, decision: Decision) -> Result<Json<RolloutView>, ApiError> {
-    Ok(Json(api.stages.decide(fleet, decision, &author.0.name).await?.into()))
+    let (action, at) = match decision {
+        Decision::Promote => (Action::Promote, OffsetDateTime::now_utc()),
+        Decision::Return => (Action::Return, OffsetDateTime::now_utc()),
+    };
+    let view = RolloutView::from(api.stages.decide(fleet, decision, &author.0.name).await?);
+    let after = json!({ "stableRevision": view.stable_revision, "revision": view.revision, "phase": view.phase });
+    let entry = author.by().done(action, at).about("Rollout", fleet.as_str());
+    api.audit.done(NewEntry { after: Some(after.to_string()), ..entry }).await;
+    Ok(Json(view))
 }
 
 impl From<DecisionError> for ApiError {

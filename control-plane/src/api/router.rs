@@ -12,8 +12,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, apply, author, blame, compare, endpoints, error::ApiError, events, explain, export, load, observe, openapi,
-    plan, proxies, quarantine, resources, revisions, rollouts, seen, tokens, traffic,
+    Api, apply, audit, author, blame, compare, endpoints, error::ApiError, events, explain, export, load, observe,
+    openapi, plan, proxies, quarantine, record, resources, revisions, rollouts, seen, tokens, traffic,
 };
 use crate::model::Kind;
 
@@ -34,6 +34,7 @@ pub(super) fn surround(routes: Router<Api>, api: &Api) -> Router<Api> {
     routes
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(from_fn_with_state(api.clone(), author::authenticate))
+        .layer(from_fn_with_state(api.clone(), record::refusals))
         .layer(from_fn(observe::limit_time))
         .layer(map_response(observe::unify_errors))
         .layer(from_fn(observe::secure))
@@ -70,6 +71,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::rotate))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::verify))
         .routes(routes!(author::whoami));
     Kind::ALL
         .into_iter()

@@ -197,7 +197,7 @@ pub(super) async fn create(
     let new = request(&body.value().await?, &api.replica.current().catalog, &mut problems);
     let Some(new) = new.filter(|_| problems.is_empty()) else { return Err(ApiError::Problems(problems.into_vec())) };
     author.0.may_grant(&new.grants.scopes)?;
-    let made = api.tokens.create(new, &author.0.name, OffsetDateTime::now_utc(), &mut chance()).await?;
+    let made = api.tokens.create(new, author.by(), OffsetDateTime::now_utc(), &mut chance()).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
@@ -233,7 +233,7 @@ pub(super) async fn rotate(
     let record = records.into_iter().find(|record| record.id == id).ok_or_else(|| TokenError::Unknown(id.clone()))?;
     let scopes = serde_json::from_str(&record.grants).map_or_else(|_| Vec::new(), |Grants { scopes, .. }| scopes);
     author.0.may_grant(&scopes)?;
-    let made = api.tokens.rotate(&id, grace, OffsetDateTime::now_utc(), &mut chance()).await?;
+    let made = api.tokens.rotate(&id, grace, author.by(), OffsetDateTime::now_utc(), &mut chance()).await?;
     Ok(Json(made.into()))
 }
 
@@ -242,9 +242,13 @@ pub(super) async fn rotate(
 /// With all of its secrets. Every replica of the control plane refuses it within a second, most often at once.
 #[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "Access", operation_id = "revokeToken",
     params(("id" = String, Path)), responses((status = 200, body = TokenView)))]
-pub(super) async fn revoke(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<TokenView>, ApiError> {
+pub(super) async fn revoke(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    author: Author,
+) -> Result<Json<TokenView>, ApiError> {
     let now = OffsetDateTime::now_utc();
-    api.tokens.revoke(&id, now).await?;
+    api.tokens.revoke(&id, author.by(), now).await?;
     let records = api.tokens.list().await?;
     let record = records.into_iter().find(|record| record.id == id).ok_or(TokenError::Unknown(id))?;
     Ok(Json(TokenView::new(record, now)))

@@ -33,7 +33,7 @@ pub(super) fn change_set(
     if_revision: Option<u64>,
 ) -> Result<ChangeSet, ApiError> {
     let (message, dry_run) = (params.message(message)?, params.dry_run);
-    Ok(ChangeSet { author: author.0, message, edits, prune: None, if_revision, dry_run })
+    Ok(ChangeSet { author: author.0, from: author.1, message, edits, prune: None, if_revision, dry_run })
 }
 
 /// As [`commit`], of what is one change already.

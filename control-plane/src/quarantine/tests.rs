@@ -76,6 +76,7 @@ async fn commit(store: &Arc<dyn Store>, documents: &[Value]) {
         message: String::new(),
         at: OffsetDateTime::UNIX_EPOCH,
         changes: changes.collect(),
+        from: String::new(),
     };
     store.begin().await.unwrap().commit(revision).await.unwrap();
 }

@@ -105,7 +105,7 @@ async fn commit(store: &Arc<dyn Store>, kind: &str, name: &str, spec: Value) {
     let document: Document = serde_json::from_value(json!({ "kind": kind, "name": name, "spec": spec })).unwrap();
     let change = NewChange { key: document.key(), before: None, after: Some(Arc::new(document)) };
     let (author, message, at) = ("ada".to_owned(), String::new(), OffsetDateTime::UNIX_EPOCH);
-    let revision = NewRevision { author, message, at, changes: vec![change] };
+    let revision = NewRevision { author, message, at, changes: vec![change], from: String::new() };
     store.begin().await.unwrap().commit(revision).await.unwrap();
 }
 

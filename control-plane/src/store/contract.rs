@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{EndpointStore, ProxyRecords, QuarantineRecords, RolloutRecords, TokenRecords};
+use super::{AuditRecords, EndpointStore, ProxyRecords, QuarantineRecords, RolloutRecords, TokenRecords};
 use crate::model::{Document, Key};
 
 /// A resource as it is stored.
@@ -81,6 +81,8 @@ pub struct NewRevision {
     pub at: OffsetDateTime,
     /// What it changes, each key at most once, at least one.
     pub changes: Vec<NewChange>,
+    /// The address that it came from, for the audit log; empty: from inside.
+    pub from: String,
 }
 
 /// A change to be committed.
@@ -168,7 +170,9 @@ pub enum StoreError {
 
 /// A place where configuration is kept.
 #[async_trait]
-pub trait Store: EndpointStore + ProxyRecords + QuarantineRecords + RolloutRecords + TokenRecords {
+pub trait Store:
+    AuditRecords + EndpointStore + ProxyRecords + QuarantineRecords + RolloutRecords + TokenRecords
+{
     /// Everything, at one consistent revision.
     async fn load(&self) -> Result<Loaded, StoreError>;
 
@@ -215,6 +219,6 @@ pub trait Write: Send {
     /// As [`Store::revisions_after`], under the lock.
     async fn revisions_after(&mut self, after: u64) -> Result<Vec<Revision>, StoreError>;
 
-    /// Commits `revision` as number `head() + 1`, whole or not at all, and wakes other processes.
+    /// Commits `revision` as number `head() + 1`, whole or not at all, with its entry in the audit log, and wakes other processes.
     async fn commit(self: Box<Self>, revision: NewRevision) -> Result<Revision, StoreError>;
 }

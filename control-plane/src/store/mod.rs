@@ -1,4 +1,5 @@
-//! Where configuration is kept: resources, revisions and the changes between them; and beside it, leases of endpoints (`endpoints`).
+//! Where configuration is kept: resources, revisions and the changes between them; and beside it, leases of endpoints (`endpoints`)
+//! and who did what (`audit`).
 //!
 //! One trait (`contract`), two implementations (`sqlite`, `postgres`), one conformance suite. They
 //! share what a row means (`rows`), the schema's life (`schema`) and what an error means
@@ -9,6 +10,7 @@
 #[macro_use] // first: the macro is seen only below this line
 mod conformance;
 
+pub mod audit;
 mod contract;
 mod endpoints;
 mod failure;
@@ -23,6 +25,7 @@ mod tokens;
 
 use std::sync::Arc;
 
+pub use audit::{Action, AuditQuery, AuditRecords, Entry, NewEntry, Outcome};
 pub use contract::{
     Change, HistoryQuery, Loaded, NewChange, NewRevision, Revision, RevisionSummary, Share, SpanQuery, Store,
     StoreError, Stored, Usage, Write,

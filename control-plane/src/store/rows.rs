@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{Change, Loaded, NewChange, NewRevision, Revision, RevisionSummary, StoreError, Stored};
+use super::{
+    Change, Loaded, NewChange, NewRevision, Revision, RevisionSummary, StoreError, Stored,
+    audit::{self, Entry, Hash, NewEntry},
+};
 use crate::model::{Document, Key, Kind, Name};
 
 /// `number, author, message, at, change_count`.
@@ -50,6 +53,10 @@ pub(super) struct Encoded {
     pub(super) changes: Vec<EncodedChange>,
     /// What will have been stored; `author` and `message` are bound from here.
     pub(super) revision: Revision,
+    /// The hash of what will have been stored.
+    pub(super) digest: Hash,
+    /// What is written down of it.
+    pub(super) entry: NewEntry,
 }
 
 /// A change as it is bound to statements.
@@ -63,16 +70,20 @@ pub(super) struct EncodedChange {
 
 /// `new` as revision `number`, in the form that a later read gives back.
 pub(super) fn encode(number: u64, new: NewRevision) -> Result<Encoded, StoreError> {
-    let NewRevision { author, message, at, changes } = new;
+    let NewRevision { author, message, at, changes, from } = new;
     let micros = moment(at);
     let at = time(micros)?;
     let mut changes: Vec<Change> =
         changes.into_iter().map(|NewChange { key, before, after }| Change { key, before, after }).collect();
     changes.sort_by(|a, b| a.key.cmp(&b.key));
-    let encoded = changes.iter().map(encode_change).collect::<Result<_, _>>()?;
+    let encoded = changes.iter().map(encode_change).collect::<Result<Vec<_>, _>>()?;
     let change_count = changes.len() as u64;
     let summary = RevisionSummary { number, author: storable(author), message: storable(message), at, change_count };
+    let texts = encoded.iter().map(|c| (c.kind, c.name.as_str(), c.before.as_deref(), c.after.as_deref()));
+    let digest = audit::revision_digest((column(number), &summary.author, &summary.message, micros), texts);
     Ok(Encoded {
+        digest,
+        entry: audit::of_revision(&summary, &from),
         number: column(number),
         at: micros,
         change_count: column(change_count),
@@ -135,6 +146,29 @@ pub(super) fn revisions(rows: Vec<ChangeRow>) -> Result<Vec<Revision>, StoreErro
     Ok(revisions)
 }
 
+/// The hash of each revision, from the rows of its changes, which come ordered by revision.
+pub(super) fn digests(rows: &[ChangeRow]) -> Result<Vec<(u64, Hash)>, StoreError> {
+    let digest = |rows: &[ChangeRow]| {
+        let Some((revision, author, message, at, ..)) = rows.first() else { return Ok((0, Hash::new())) };
+        let changes = rows.iter().filter_map(|(.., kind, name, before, after)| {
+            Some((kind.as_deref()?, name.as_deref()?, before.as_deref(), after.as_deref()))
+        });
+        Ok((number(*revision)?, audit::revision_digest((*revision, author, message, *at), changes)))
+    };
+    rows.chunk_by(|a, b| a.0 == b.0).map(digest).collect()
+}
+
+/// Entries of the audit log as the JSON that statements take.
+pub(super) fn audit(entries: &[Entry]) -> Result<String, sqlx::Error> {
+    let row = |entry: &Entry| -> Result<serde_json::Value, serde_json::Error> {
+        let mut row = serde_json::to_value(entry)?;
+        row["at"] = moment(entry.at).into();
+        Ok(row)
+    };
+    let rows: Result<Vec<_>, _> = entries.iter().map(row).collect();
+    rows.and_then(|rows| serde_json::to_string(&rows)).map_err(|error| sqlx::Error::Encode(Box::new(error)))
+}
+
 /// The place of a cursor in the order of kinds and names; before everything without one.
 pub(super) fn place(after: Option<&Key>) -> (&'static str, &str) {
     after.map_or(("", ""), |key| (key.kind.as_str(), key.name.as_str()))
@@ -191,7 +225,7 @@ fn encode_change(change: &Change) -> Result<EncodedChange, StoreError> {
 }
 
 /// Postgres's text cannot hold U+0000; in a message or an author it says nothing either.
-fn storable(text: String) -> String {
+pub(super) fn storable(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 

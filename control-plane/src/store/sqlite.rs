@@ -10,6 +10,7 @@
 //!   between processes finds their revisions by asking for [`Store::head`].
 //! - Write-ahead logging needs a local disk, not a network file system.
 
+mod audit;
 mod endpoints;
 mod proxies;
 mod quarantine;
@@ -54,6 +55,11 @@ const REVISION: &str = "
     SELECT r.number, r.author, r.message, r.at, r.change_count, c.kind, c.name, c.before, c.after
     FROM revisions AS r LEFT JOIN changes AS c ON c.revision = r.number
     WHERE r.number = ?1";
+
+const REVISIONS_BETWEEN: &str = "
+    SELECT r.number, r.author, r.message, r.at, r.change_count, c.kind, c.name, c.before, c.after
+    FROM revisions AS r LEFT JOIN changes AS c ON c.revision = r.number
+    WHERE r.number BETWEEN ?1 AND ?2 ORDER BY r.number";
 
 const HISTORY: &str = "
     SELECT r.number, r.author, r.message, r.at, r.change_count
@@ -259,7 +265,7 @@ impl Write for SqliteWrite {
 }
 
 async fn write(connection: &mut SqliteConnection, encoded: &rows::Encoded) -> Result<(), sqlx::Error> {
-    let rows::Encoded { number, at, change_count, changes, revision } = encoded;
+    let rows::Encoded { number, at, change_count, changes, revision, digest, entry } = encoded;
     let changes = serde_json::to_string(changes).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     sqlx::query(INSERT_REVISION)
         .bind(number)
@@ -278,7 +284,7 @@ async fn write(connection: &mut SqliteConnection, encoded: &rows::Encoded) -> Re
         .bind(&revision.summary.author)
         .execute(&mut *connection)
         .await?;
-    Ok(())
+    audit::append(connection, vec![entry.clone()], Some((revision.summary.number, digest.clone()))).await
 }
 
 /// SQLite has no lock for migrations, so all of them run under its writer lock.

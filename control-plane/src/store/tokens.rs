@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
 
-use super::{StoreError, rows};
+use super::{NewEntry, StoreError, rows};
 
 /// For so long a token that is revoked or has expired is still listed.
 pub const TOKEN_KEPT_FOR: Duration = Duration::days(90);
@@ -59,7 +59,7 @@ pub struct Rotation {
     pub previous_until: OffsetDateTime,
 }
 
-/// The table of tokens.
+/// The table of tokens. With each change that is made goes its entry in the audit log.
 #[async_trait]
 pub trait TokenRecords: Send + Sync {
     /// All of them.
@@ -69,13 +69,13 @@ pub trait TokenRecords: Send + Sync {
     async fn token_serial(&self) -> Result<u64, StoreError>;
 
     /// Adds a token, and forgets those that ended [`TOKEN_KEPT_FOR`] before it was made. Returns whether its name was free.
-    async fn add_token(&self, record: TokenRecord) -> Result<bool, StoreError>;
+    async fn add_token(&self, record: TokenRecord, entry: NewEntry) -> Result<bool, StoreError>;
 
     /// Gives a token that is not revoked another secret. Returns whether there is one.
-    async fn rotate_token(&self, id: &str, rotation: Rotation) -> Result<bool, StoreError>;
+    async fn rotate_token(&self, id: &str, rotation: Rotation, entry: NewEntry) -> Result<bool, StoreError>;
 
     /// Ends a token that is not revoked. Returns whether there was one.
-    async fn revoke_token(&self, id: &str, at: OffsetDateTime) -> Result<bool, StoreError>;
+    async fn revoke_token(&self, id: &str, at: OffsetDateTime, entry: NewEntry) -> Result<bool, StoreError>;
 
     /// Notes when tokens were used last, by id; an earlier time changes nothing.
     async fn tokens_used(&self, used: Vec<(String, OffsetDateTime)>) -> Result<(), StoreError>;

@@ -25,6 +25,10 @@ async fn replicas() -> (tempfile::TempDir, [Tokens; 2]) {
     (folder, replicas)
 }
 
+fn by(name: &str) -> By<'_> {
+    By { name, address: None }
+}
+
 fn rng() -> StdRng {
     StdRng::seed_from_u64(7)
 }
@@ -32,7 +36,7 @@ fn rng() -> StdRng {
 #[tokio::test]
 async fn a_token_says_who_it_is_until_it_expires() {
     let (_folder, [here, there]) = replicas().await;
-    let made = here.create(new("ci"), "admin", at(0), &mut rng()).await.unwrap();
+    let made = here.create(new("ci"), by("admin"), at(0), &mut rng()).await.unwrap();
     for replica in [&here, &there] {
         let principal = replica.identify(made.token.expose(), at(59)).await.unwrap();
         assert_eq!((principal.name.as_str(), principal.role), ("ci", Role::Owner));
@@ -51,25 +55,25 @@ async fn a_token_says_who_it_is_until_it_expires() {
 async fn a_name_is_given_once() {
     let (_folder, [here, there]) = replicas().await;
     let mut rng = rng();
-    let made = here.create(new("ci"), "admin", at(0), &mut rng).await.unwrap();
-    let twice = there.create(new("ci"), "admin", at(0), &mut rng).await.unwrap_err();
+    let made = here.create(new("ci"), by("admin"), at(0), &mut rng).await.unwrap();
+    let twice = there.create(new("ci"), by("admin"), at(0), &mut rng).await.unwrap_err();
     assert_eq!(twice.to_string(), "token ci exists already");
-    here.revoke(&made.id, at(1)).await.unwrap();
-    there.create(new("ci"), "admin", at(2), &mut rng).await.unwrap();
+    here.revoke(&made.id, by("admin"), at(1)).await.unwrap();
+    there.create(new("ci"), by("admin"), at(2), &mut rng).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_revoked_token_is_worth_nothing_here_at_once_and_elsewhere_when_that_looks() {
     let (_folder, [here, there]) = replicas().await;
-    let made = here.create(new("ci"), "admin", at(0), &mut rng()).await.unwrap();
+    let made = here.create(new("ci"), by("admin"), at(0), &mut rng()).await.unwrap();
     there.identify(made.token.expose(), at(1)).await.unwrap();
-    here.revoke(&made.id, at(1)).await.unwrap();
+    here.revoke(&made.id, by("admin"), at(1)).await.unwrap();
     assert_eq!(here.identify(made.token.expose(), at(1)).await, Err(Refused::Unknown));
     there.catch_up().await.unwrap();
     assert_eq!(there.identify(made.token.expose(), at(1)).await, Err(Refused::Unknown));
-    assert!(matches!(here.revoke(&made.id, at(2)).await, Err(TokenError::Unknown(_))));
+    assert!(matches!(here.revoke(&made.id, by("admin"), at(2)).await, Err(TokenError::Unknown(_))));
     assert!(matches!(
-        here.rotate(&made.id, time::Duration::ZERO, at(2), &mut rng()).await,
+        here.rotate(&made.id, time::Duration::ZERO, by("admin"), at(2), &mut rng()).await,
         Err(TokenError::Unknown(_))
     ));
 }
@@ -79,9 +83,9 @@ async fn a_replica_follows_what_others_do() {
     let (_folder, [here, there]) = replicas().await;
     let (there, stop) = (Arc::new(there), CancellationToken::new());
     let following = tokio::spawn(there.clone().run(stop.clone()));
-    let made = here.create(new("ci"), "admin", at(0), &mut rng()).await.unwrap();
+    let made = here.create(new("ci"), by("admin"), at(0), &mut rng()).await.unwrap();
     there.identify(made.token.expose(), at(1)).await.unwrap();
-    here.revoke(&made.id, at(1)).await.unwrap();
+    here.revoke(&made.id, by("admin"), at(1)).await.unwrap();
     let refused = async {
         while there.identify(made.token.expose(), at(1)).await.is_ok() {
             tokio::task::yield_now().await;
@@ -97,13 +101,13 @@ async fn a_replica_follows_what_others_do() {
 async fn the_secret_before_is_good_for_a_while() {
     let (_folder, [here, _]) = replicas().await;
     let mut rng = rng();
-    let old = here.create(new("ci"), "admin", at(0), &mut rng).await.unwrap();
-    let new = here.rotate(&old.id, time::Duration::minutes(10), at(30), &mut rng).await.unwrap();
+    let old = here.create(new("ci"), by("admin"), at(0), &mut rng).await.unwrap();
+    let new = here.rotate(&old.id, time::Duration::minutes(10), by("admin"), at(30), &mut rng).await.unwrap();
     assert_eq!((&new.id, new.expires_at), (&old.id, at(90)));
     assert!(here.identify(old.token.expose(), at(39)).await.is_ok());
     assert_eq!(here.identify(old.token.expose(), at(40)).await, Err(Refused::Expired));
     assert!(here.identify(new.token.expose(), at(89)).await.is_ok());
-    here.revoke(&new.id, at(31)).await.unwrap();
+    here.revoke(&new.id, by("admin"), at(31)).await.unwrap();
     for made in [&old, &new] {
         assert_eq!(here.identify(made.token.expose(), at(31)).await, Err(Refused::Unknown));
     }
@@ -112,7 +116,7 @@ async fn the_secret_before_is_good_for_a_while() {
 #[tokio::test]
 async fn without_the_database_what_is_known_goes_on_for_a_while() {
     let (_folder, [here, _]) = replicas().await;
-    let made = here.create(new("ci"), "admin", at(0), &mut rng()).await.unwrap();
+    let made = here.create(new("ci"), by("admin"), at(0), &mut rng()).await.unwrap();
     here.store.close().await;
     assert!(here.catch_up().await.is_err());
     assert!(here.identify(made.token.expose(), at(1)).await.is_ok());

@@ -22,9 +22,10 @@ use crate::{
     api::router,
     model::{Key, Name, endpoint::EndpointId},
     store::{
-        self, Change, EndpointStore, FoundProxy, HistoryQuery, LeaseWrite, Leased, Loaded, ProxyRecord, ProxyRecords,
-        QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, RolloutRecord,
-        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, Usage, Write,
+        self, AuditQuery, AuditRecords, Change, EndpointStore, Entry, FoundProxy, HistoryQuery, LeaseWrite, Leased,
+        Loaded, NewEntry, ProxyRecord, ProxyRecords, QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations,
+        Revision, RevisionSummary, RolloutRecord, RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord,
+        TokenRecords, TokenTable, Usage, Write, audit::Hash,
     },
 };
 
@@ -158,6 +159,25 @@ impl QuarantineRecords for Fragile {
 }
 
 #[async_trait]
+impl AuditRecords for Fragile {
+    async fn append_audit(&self, entries: Vec<NewEntry>) -> Result<(), StoreError> {
+        self.here()?.append_audit(entries).await
+    }
+    async fn audit(&self, query: AuditQuery) -> Result<Vec<Entry>, StoreError> {
+        self.here()?.audit(query).await
+    }
+    async fn audit_after(&self, sequence: u64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        self.here()?.audit_after(sequence, limit).await
+    }
+    async fn revision_digests(&self, first: u64, last: u64) -> Result<Vec<(u64, Hash)>, StoreError> {
+        self.here()?.revision_digests(first, last).await
+    }
+    async fn trim_audit(&self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {
+        self.here()?.trim_audit(before, now).await
+    }
+}
+
+#[async_trait]
 impl TokenRecords for Fragile {
     async fn tokens(&self) -> Result<TokenTable, StoreError> {
         self.here()?.tokens().await
@@ -165,14 +185,14 @@ impl TokenRecords for Fragile {
     async fn token_serial(&self) -> Result<u64, StoreError> {
         self.here()?.token_serial().await
     }
-    async fn add_token(&self, record: TokenRecord) -> Result<bool, StoreError> {
-        self.here()?.add_token(record).await
+    async fn add_token(&self, record: TokenRecord, entry: NewEntry) -> Result<bool, StoreError> {
+        self.here()?.add_token(record, entry).await
     }
-    async fn rotate_token(&self, id: &str, rotation: Rotation) -> Result<bool, StoreError> {
-        self.here()?.rotate_token(id, rotation).await
+    async fn rotate_token(&self, id: &str, rotation: Rotation, entry: NewEntry) -> Result<bool, StoreError> {
+        self.here()?.rotate_token(id, rotation, entry).await
     }
-    async fn revoke_token(&self, id: &str, at: OffsetDateTime) -> Result<bool, StoreError> {
-        self.here()?.revoke_token(id, at).await
+    async fn revoke_token(&self, id: &str, at: OffsetDateTime, entry: NewEntry) -> Result<bool, StoreError> {
+        self.here()?.revoke_token(id, at, entry).await
     }
     async fn tokens_used(&self, used: Vec<(String, OffsetDateTime)>) -> Result<(), StoreError> {
         self.here()?.tokens_used(used).await

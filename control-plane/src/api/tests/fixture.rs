@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     api::{Api, router},
+    audit::Audit,
     commit::Commit,
     feed::Feed,
     identity::token::AdminToken,
@@ -37,6 +38,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     let stages = Stages::load(replica.clone(), publisher.clone(), proxies.clone(), loads.clone(), feed.clone());
     let stages = Arc::new(stages.await.unwrap());
     let tokens = Arc::new(Tokens::load(store.clone()).await.unwrap());
+    let audit = Arc::new(Audit::new(store.clone()));
     let (registry, batches) = Registry::load(store, publisher.clone()).await.unwrap();
     let registry = Arc::new(registry);
     tokio::spawn(batches.run(registry.clone(), CancellationToken::new()));
@@ -52,6 +54,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         registry,
         admin_token: Arc::new(admin_token()),
         tokens,
+        audit,
     }
 }
 

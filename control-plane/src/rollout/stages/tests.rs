@@ -132,7 +132,7 @@ impl Desk {
         let before = self.documents.insert(document.key(), document.clone());
         let changes = vec![NewChange { key: document.key(), before, after: Some(document) }];
         let (author, message, at) = ("ada".to_owned(), String::new(), OffsetDateTime::UNIX_EPOCH);
-        let revision = NewRevision { author, message, at, changes };
+        let revision = NewRevision { author, message, at, changes, from: String::new() };
         self.store.begin().await.unwrap().commit(revision).await.unwrap();
     }
 
@@ -317,7 +317,7 @@ async fn a_fleet_that_is_gone_is_forgotten() {
         let before = desk.documents.remove(&key);
         let changes = vec![NewChange { key, before, after: None }];
         let (author, message, at) = ("ada".to_owned(), String::new(), OffsetDateTime::UNIX_EPOCH);
-        let revision = NewRevision { author, message, at, changes };
+        let revision = NewRevision { author, message, at, changes, from: String::new() };
         desk.store.begin().await.unwrap().commit(revision).await.unwrap();
     }
     bench.step().await;

@@ -10,6 +10,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "`json!` at the call is easier to read")]
 #![allow(missing_docs, unreachable_pub, reason = "test code, compiled into two crates")]
 
+pub mod audit;
 pub mod basic;
 pub mod leases;
 pub mod proxies;
@@ -70,6 +71,13 @@ macro_rules! basic_conformance_tests {
             many_proxies_are_recorded_at_once_as_they_are,
             only_so_many_that_are_gone_are_remembered,
         );
+        conformance_tests!($fresh, audit:
+            every_change_has_its_entry_and_the_chain_holds,
+            an_entry_is_kept_as_it_is,
+            entries_are_filtered_and_paged,
+            old_entries_go_and_the_chain_holds,
+            nothing_else_can_be_taken_away,
+        );
         conformance_tests!($fresh, quarantine:
             what_is_quarantined_is_kept_as_it_is,
             a_resource_is_quarantined_in_one_version,
@@ -103,6 +111,7 @@ macro_rules! shared_conformance_tests {
             stores_can_start_at_the_same_instant,
             concurrent_writers_leave_no_gap_and_a_reader_misses_none,
         );
+        conformance_tests!($fresh, audit: stores_that_write_at_once_make_one_chain);
         conformance_tests!($fresh, tokens: a_change_through_one_store_is_seen_through_another);
         conformance_tests!($fresh, leases:
             stores_that_register_at_once_leave_no_gap_and_a_reader_misses_none,
@@ -134,7 +143,7 @@ pub fn change(name: &str, before: Option<&Arc<Document>>, after: Option<&Arc<Doc
 /// A revision of `changes`, committed at a time that is told apart from others by `message`'s length.
 pub fn new_revision(message: &str, changes: Vec<NewChange>) -> NewRevision {
     let at = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000) + Duration::microseconds(message.len() as i64);
-    NewRevision { author: "ada".to_owned(), message: message.to_owned(), at, changes }
+    NewRevision { author: "ada".to_owned(), message: message.to_owned(), at, changes, from: "10.0.0.1".to_owned() }
 }
 
 /// Commits `changes` as one revision.

@@ -16,6 +16,7 @@
 //! If the connection breaks while `COMMIT` is under way, nobody can know whether it took effect. The
 //! writer gets [`StoreError::Unavailable`], and a wake-up makes this process look.
 
+mod audit;
 mod endpoints;
 mod lease;
 mod listen;
@@ -269,7 +270,8 @@ impl Write for PostgresWrite {
     }
 
     async fn commit(mut self: Box<Self>, revision: NewRevision) -> Result<Revision, StoreError> {
-        let rows::Encoded { number, at, change_count, changes, revision } = rows::encode(self.head + 1, revision)?;
+        let encoded = rows::encode(self.head + 1, revision)?;
+        let rows::Encoded { number, at, change_count, changes, revision, digest, entry } = encoded;
         let Some((mut lease, turn)) = self.held.take() else { return Err(Finished.into()) };
         let mut columns: (Vec<&str>, Vec<String>, Vec<Option<String>>, Vec<Option<String>>) = Default::default();
         for change in changes {
@@ -290,6 +292,9 @@ impl Write for PostgresWrite {
             .bind(columns.3)
             .execute(lease.connection());
         bounded("writing a revision", ANSWER_WITHIN, write).await?;
+        let digest = Some((revision.summary.number, digest));
+        let audited = audit::append(lease.connection(), vec![entry], digest);
+        bounded("writing the audit log", ANSWER_WITHIN, audited).await?;
         let commit = sqlx::raw_sql("COMMIT").execute(lease.connection());
         if let Err(error) = bounded("committing a revision", ANSWER_WITHIN, commit).await {
             self.wakeups.send_replace(());

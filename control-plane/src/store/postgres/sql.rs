@@ -34,6 +34,11 @@ pub(super) const REVISION: &str = "
     FROM revisions AS r LEFT JOIN changes AS c ON c.revision = r.number
     WHERE r.number = $1";
 
+pub(super) const REVISIONS_BETWEEN: &str = "
+    SELECT r.number, r.author, r.message, r.at, r.change_count, c.kind, c.name, c.before::text, c.after::text
+    FROM revisions AS r LEFT JOIN changes AS c ON c.revision = r.number
+    WHERE r.number BETWEEN $1 AND $2 ORDER BY r.number";
+
 pub(super) const HISTORY: &str = "
     SELECT r.number, r.author, r.message, r.at, r.change_count
     FROM revisions AS r WHERE r.number < $1 ORDER BY r.number DESC LIMIT $2";

@@ -1,4 +1,5 @@
-//! The table of tokens, in Postgres. A change, its count and its notification are one statement.
+//! The table of tokens, in Postgres. A change, its count and its notification are one statement, and one
+//! transaction with its entry in the audit log.
 
 use async_trait::async_trait;
 use sqlx::{query, query_as, query_scalar};
@@ -7,6 +8,7 @@ use tokio::sync::watch;
 
 use super::{PostgresStore, StoreError, bounded};
 use crate::store::{
+    audit::NewEntry,
     failure::ANSWER_WITHIN,
     postgres::lease::Lease,
     rows,
@@ -74,32 +76,22 @@ impl TokenRecords for PostgresStore {
         rows::number(serial)
     }
 
-    async fn add_token(&self, record: TokenRecord) -> Result<bool, StoreError> {
-        let mut lease = Lease::take(&self.pool).await?;
+    async fn add_token(&self, record: TokenRecord, entry: NewEntry) -> Result<bool, StoreError> {
         let row = query(ADD).bind(record.id).bind(record.name).bind(record.grants).bind(record.hash);
         let row = row.bind(record.created_by).bind(rows::moment(record.created_at));
         let row = row.bind(rows::column(record.ttl.whole_microseconds())).bind(rows::moment(record.expires_at));
         let row = row.bind(rows::moment(record.created_at - TOKEN_KEPT_FOR));
-        let added = bounded("adding a token", ANSWER_WITHIN, row.fetch_optional(lease.connection())).await?;
-        lease.answered();
-        Ok(added.is_some())
+        self.change_tokens("adding a token", row, entry).await
     }
 
-    async fn rotate_token(&self, id: &str, rotation: Rotation) -> Result<bool, StoreError> {
+    async fn rotate_token(&self, id: &str, rotation: Rotation, entry: NewEntry) -> Result<bool, StoreError> {
         let Rotation { hash, expires_at, previous_until } = rotation;
-        let mut lease = Lease::take(&self.pool).await?;
         let row = query(ROTATE).bind(id).bind(rows::moment(previous_until)).bind(hash).bind(rows::moment(expires_at));
-        let rotated = bounded("rotating a token", ANSWER_WITHIN, row.fetch_optional(lease.connection())).await?;
-        lease.answered();
-        Ok(rotated.is_some())
+        self.change_tokens("rotating a token", row, entry).await
     }
 
-    async fn revoke_token(&self, id: &str, at: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut lease = Lease::take(&self.pool).await?;
-        let row = query(REVOKE).bind(id).bind(rows::moment(at)).fetch_optional(lease.connection());
-        let revoked = bounded("revoking a token", ANSWER_WITHIN, row).await?;
-        lease.answered();
-        Ok(revoked.is_some())
+    async fn revoke_token(&self, id: &str, at: OffsetDateTime, entry: NewEntry) -> Result<bool, StoreError> {
+        self.change_tokens("revoking a token", query(REVOKE).bind(id).bind(rows::moment(at)), entry).await
     }
 
     async fn tokens_used(&self, used: Vec<(String, OffsetDateTime)>) -> Result<(), StoreError> {

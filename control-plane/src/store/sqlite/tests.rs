@@ -129,3 +129,15 @@ async fn nobody_is_woken() {
     right.begin().await.unwrap().commit(new).await.unwrap();
     assert!(!wakeups.has_changed().unwrap());
 }
+
+#[tokio::test]
+async fn the_audit_log_only_grows() {
+    let store = SqliteStore::open(":memory:").await.unwrap();
+    let entry =
+        super::super::NewEntry::done(super::super::Action::Promote, "ada", "::1", time::OffsetDateTime::UNIX_EPOCH);
+    super::super::AuditRecords::append_audit(&store, vec![entry]).await.unwrap();
+    for statement in ["UPDATE audit SET actor = 'eve'", "DELETE FROM audit", "UPDATE audit SET times = 2"] {
+        let refused = sqlx::query(statement).execute(&store.writer).await.unwrap_err();
+        assert!(refused.to_string().contains("append-only"), "{statement}: {refused}");
+    }
+}

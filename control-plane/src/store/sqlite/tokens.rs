@@ -5,8 +5,9 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{SqliteStore, StoreError, bounded};
+use super::{SqliteStore, StoreError, audit, bounded};
 use crate::store::{
+    audit::NewEntry,
     failure::ANSWER_WITHIN,
     rows,
     tokens::{self, Rotation, TOKEN_KEPT_FOR, TokenRecord, TokenRecords, TokenTable},
@@ -51,8 +52,8 @@ impl TokenRecords for SqliteStore {
         rows::number(bounded("looking for changed tokens", ANSWER_WITHIN, serial).await?)
     }
 
-    async fn add_token(&self, record: TokenRecord) -> Result<bool, StoreError> {
-        let added = self.change_tokens(async |connection| {
+    async fn add_token(&self, record: TokenRecord, entry: NewEntry) -> Result<bool, StoreError> {
+        let added = self.change_tokens(entry, async |connection| {
             let forgotten = rows::moment(record.created_at - TOKEN_KEPT_FOR);
             query(FORGET).bind(forgotten).execute(&mut *connection).await?;
             let row = query(ADD).bind(&record.id).bind(&record.name).bind(&record.grants).bind(&record.hash);
@@ -63,17 +64,17 @@ impl TokenRecords for SqliteStore {
         bounded("adding a token", ANSWER_WITHIN, added).await
     }
 
-    async fn rotate_token(&self, id: &str, rotation: Rotation) -> Result<bool, StoreError> {
+    async fn rotate_token(&self, id: &str, rotation: Rotation, entry: NewEntry) -> Result<bool, StoreError> {
         let Rotation { hash, expires_at, previous_until } = rotation;
-        let rotated = self.change_tokens(async |connection| {
+        let rotated = self.change_tokens(entry, async |connection| {
             let row = query(ROTATE).bind(id).bind(rows::moment(previous_until)).bind(&hash);
             Ok(row.bind(rows::moment(expires_at)).execute(connection).await?.rows_affected())
         });
         bounded("rotating a token", ANSWER_WITHIN, rotated).await
     }
 
-    async fn revoke_token(&self, id: &str, at: OffsetDateTime) -> Result<bool, StoreError> {
-        let revoked = self.change_tokens(async |connection| {
+    async fn revoke_token(&self, id: &str, at: OffsetDateTime, entry: NewEntry) -> Result<bool, StoreError> {
+        let revoked = self.change_tokens(entry, async |connection| {
             let row = query(REVOKE).bind(id).bind(rows::moment(at));
             Ok(row.execute(connection).await?.rows_affected())
         });
@@ -97,15 +98,17 @@ impl TokenRecords for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Makes a change, and raises the serial if that changed anything.
+    /// Makes a change; if that changed anything, raises the serial and appends `entry`.
     async fn change_tokens(
         &self,
+        entry: NewEntry,
         change: impl AsyncFnOnce(&mut SqliteConnection) -> Result<u64, sqlx::Error>,
     ) -> Result<bool, sqlx::Error> {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let changed = change(&mut transaction).await? > 0;
         if changed {
             query(COUNT).execute(&mut *transaction).await?;
+            audit::append(&mut transaction, vec![entry], None).await?;
         }
         transaction.commit().await?;
         Ok(changed)
