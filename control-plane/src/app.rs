@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use crate::settings::Settings;
 use crate::{
     admission::FleetAdmission,
-    api::{self, Api},
+    api::{self, Api, Guard},
     commit::Commit,
     connections,
     csds::ClientStatuses,
@@ -127,6 +127,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let stop = shutdown.token();
     let quarantine = shutdown.spawn("quarantine", quarantine::run(keeper, stop.clone()));
     let rollouts = shutdown.spawn("rollouts", stages.clone().run(stop.clone()));
+    let guard = Arc::new(Guard::new(&settings.api_rates(), settings.trusted_proxies.clone()));
     let admission =
         FleetAdmission::new(publisher.clone(), proxies.clone(), settings.trust_domain, settings.max_new_streams);
     let admission = Arc::new(admission);
@@ -150,8 +151,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         stages,
         admin_token: Arc::new(admin_token),
         tokens: tokens.clone(),
+        guard,
+        origins: settings.cors_origins,
     };
-    shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
+    shutdown.spawn_essential("API", api::serve(api::router(api), api_listener, stop.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
     let registering = [
         shutdown.spawn_essential("registry", registry.clone().follow(stop.clone())),
@@ -220,8 +223,4 @@ async fn until_available<T>(
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY.1),
         }
     }
-}
-
-async fn serve_api(api: Api, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, api::router(api)).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }

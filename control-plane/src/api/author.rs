@@ -11,23 +11,35 @@ use axum::{
 };
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::{Api, error::ApiError, openapi};
+use super::{
+    Api,
+    error::ApiError,
+    guard::{self, Client},
+    openapi,
+};
 use crate::{
     access::{Missing, Principal, Role, Scope, operations, owner},
     model::{Catalog, Entry, Key, Name},
-    store::Change,
+    store::{Change, IdempotencyKey},
+    tokens::Refused,
 };
 
 /// The name under which changes with the admin's token are recorded.
 pub(super) const ADMIN: &str = "admin";
 
-/// Who makes a request. Exists only behind [`authenticate`].
+/// Who makes a request, and under which key it is made once, if under one. Exists only behind [`authenticate`].
 #[derive(Clone, Debug)]
-pub(super) struct Author(pub(super) Arc<Principal>);
+pub(super) struct Author(pub(super) Arc<Principal>, pub(super) Option<Arc<IdempotencyKey>>);
 
 impl Author {
+    /// The same, making this request once.
+    pub(super) fn under(self, key: IdempotencyKey) -> Self {
+        Self(self.0, Some(Arc::new(key)))
+    }
+
     /// A resource, unless it is hidden from them.
     pub(super) fn find<'c>(&self, catalog: &'c Catalog, key: &Key) -> Result<&'c Arc<Entry>, ApiError> {
         let found = catalog.entry(key).filter(|entry| self.0.sees(owner(&entry.document)));
@@ -60,7 +72,7 @@ pub(super) struct WhoAmI {
 /// Who the token belongs to
 #[utoipa::path(get, path = "/api/v1/whoami", tag = "Access", operation_id = "whoAmI",
     responses((status = 200, body = WhoAmI)))]
-pub(super) async fn whoami(Author(principal): Author) -> Json<WhoAmI> {
+pub(super) async fn whoami(Author(principal, _): Author) -> Json<WhoAmI> {
     let Principal { name, role, teams, scopes } = principal.as_ref().clone();
     Json(WhoAmI { name, role, teams: teams.into_iter().collect(), scopes: scopes.into_iter().collect() })
 }
@@ -68,11 +80,18 @@ pub(super) async fn whoami(Author(principal): Author) -> Json<WhoAmI> {
 /// Lets pass who may ask for the operation, and what needs no token: everything outside of `/api`, and the description of the API.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
+    let mut standing = None;
     if path.starts_with("/api") && path != openapi::PATH {
-        let principal = match identify(&api, request.headers()).await {
+        let client = request.extensions().get().copied();
+        let principal = match identify(&api, client, request.headers()).await {
             Ok(principal) => principal,
             Err(error) => return error.into_response(),
         };
+        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        standing = api.guard.count(&principal.name, request.method().as_str(), path);
+        if let Some(standing) = standing.filter(|standing| standing.wait().is_some()) {
+            return guard::refused(standing);
+        }
         // Without one, nothing is there.
         if let Some(matched) = request.extensions().get::<MatchedPath>() {
             match operations::may(&principal, request.method().as_str(), matched.as_str()) {
@@ -81,17 +100,34 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
                 Err(missing) => return ApiError::from(missing).into_response(),
             }
         }
-        request.extensions_mut().insert(Author(principal));
+        request.extensions_mut().insert(Author(principal, None));
     }
-    next.run(request).await
+    let response = next.run(request).await;
+    match standing {
+        Some(standing) => guard::told(standing, response),
+        None => response,
+    }
 }
 
-async fn identify(api: &Api, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
+/// Who the token belongs to, if tokens of `client` are looked at: whoever brings many wrong ones guesses.
+async fn identify(api: &Api, client: Option<Client>, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
     let token = presented(headers).ok_or(ApiError::NoToken)?;
-    if api.admin_token.matches(token) {
-        return Ok(Arc::new(Principal::admin(ADMIN)));
+    let now = Instant::now();
+    if let Some(client) = client {
+        let looked_at = api.guard.looks_at(client, token, now);
+        looked_at.map_err(|wait| ApiError::TooManyRequests { what: "wrong tokens", wait })?;
     }
-    api.tokens.identify(token, OffsetDateTime::now_utc()).await.map_err(ApiError::Token)
+    let found = if api.admin_token.matches(token) {
+        Ok(Arc::new(Principal::admin(ADMIN)))
+    } else {
+        api.tokens.identify(token, OffsetDateTime::now_utc()).await
+    };
+    match (&found, client) {
+        (Ok(_), Some(client)) => api.guard.good(client, token, now),
+        (Err(Refused::Unknown), Some(client)) => api.guard.wrong(client, now),
+        _ => {}
+    }
+    found.map_err(ApiError::Token)
 }
 
 /// What no rule speaks of is not done, whether the router knows it or not.

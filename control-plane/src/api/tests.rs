@@ -7,8 +7,10 @@ mod events;
 mod explain;
 mod failure;
 mod fixture;
+mod guard;
 mod history;
 mod hostile;
+mod idempotency;
 mod load;
 mod resources;
 

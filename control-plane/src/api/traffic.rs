@@ -134,8 +134,15 @@ pub(super) async fn plan(State(api): State<Api>, author: Author, body: Body) -> 
     let mut problems = Problems::default();
     let prune = apply::selector(prune, &mut problems.at("prune"));
     let edits = apply::edits(resources, problems)?;
-    let set =
-        ChangeSet { author: author.0.clone(), message: String::new(), edits, prune, if_revision: None, dry_run: true };
+    let set = ChangeSet {
+        author: author.0.clone(),
+        message: String::new(),
+        edits,
+        prune,
+        if_revision: None,
+        dry_run: true,
+        once: None,
+    };
     let Planned { before, after, .. } = api.commit.preview(&set)?;
     let current = before.clone();
     let compare = move || compare(&current.catalog, current.revision, &after, fleet.as_ref(), requests);

@@ -12,6 +12,7 @@ mod conformance;
 mod contract;
 mod endpoints;
 mod failure;
+mod idempotency;
 mod postgres;
 mod proxies;
 mod quarantine;
@@ -29,6 +30,7 @@ pub use contract::{
 };
 pub use endpoints::{EndpointStore, LeaseAction, LeaseWrite, Leased, REMOVED_FOR, Registration, Registrations};
 
+pub use idempotency::{IDEMPOTENCY_KEPT_FOR, IdempotencyKey, IdempotencyRecord, IdempotencyRecords};
 pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
 pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};
 pub use rollouts::{RolloutRecord, RolloutRecords};

@@ -15,7 +15,12 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi, Url};
 
-use super::{Api, ProblemDetails, problem::MEDIA_TYPE, router};
+use super::{
+    Api, ProblemDetails,
+    deprecation::{self, Deprecated},
+    problem::MEDIA_TYPE,
+    router,
+};
 use crate::model::Problem;
 
 pub(super) use kinds::of_kind;
@@ -25,7 +30,12 @@ pub(super) const PATH: &str = "/api/openapi.json";
 
 /// The description of the whole API.
 pub fn document() -> OpenApi {
-    complete(router::routes().into_openapi())
+    described(deprecation::DEPRECATED)
+}
+
+/// The description of the whole API, if `deprecated` will go away.
+pub(super) fn described(deprecated: &[Deprecated]) -> OpenApi {
+    complete(router::routes().into_openapi(), deprecated)
 }
 
 /// The page at `/docs`.
@@ -34,7 +44,7 @@ pub(super) fn page() -> Router<Api> {
 }
 
 /// Adds what holds for every operation.
-pub(super) fn complete(mut description: OpenApi) -> OpenApi {
+pub(super) fn complete(mut description: OpenApi, deprecated: &[Deprecated]) -> OpenApi {
     description.info = InfoBuilder::new()
         .title("Chancery")
         .version(env!("CARGO_PKG_VERSION"))
@@ -54,6 +64,9 @@ pub(super) fn complete(mut description: OpenApi) -> OpenApi {
             for (status, meaning) in errors(&method, path) {
                 operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(meaning)));
             }
+            if deprecation::find(deprecated, name(&method), path).is_some() {
+                operation.deprecated = Some(utoipa::openapi::Deprecated::True);
+            }
         }
     }
     description
@@ -68,6 +81,7 @@ fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> 
         ("400", "The query, a header, the path or the body cannot be read"),
         ("401", "The bearer token is missing or not valid"),
         ("403", "The token does not allow it; the answer says which role, scope or team is missing"),
+        ("429", "Too many requests; see Retry-After"),
         ("500", "The request failed inside the control plane"),
         ("503", "The request took too long, or the database is unavailable; see Retry-After"),
     ];
@@ -80,6 +94,7 @@ fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> 
         errors.push(("422", "The change is wrong; every problem is listed with resource, path and reason"));
     }
     if takes_body {
+        errors.push(("408", "The body did not arrive in time"));
         errors.push(("413", "The body is larger than 8 MiB"));
         errors.push(("415", "The body is of a media type that is not supported"));
     }
@@ -90,6 +105,17 @@ fn problem(meaning: &str) -> Response {
     let schema = RefOr::<Schema>::Ref(Ref::from_schema_name(ProblemDetails::name()));
     let content: Content = ContentBuilder::new().schema(Some(schema)).build();
     ResponseBuilder::new().description(meaning).content(MEDIA_TYPE, content).build()
+}
+
+fn name(method: &HttpMethod) -> &'static str {
+    match method {
+        HttpMethod::Get => "GET",
+        HttpMethod::Put => "PUT",
+        HttpMethod::Post => "POST",
+        HttpMethod::Delete => "DELETE",
+        HttpMethod::Patch => "PATCH",
+        _ => "",
+    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {

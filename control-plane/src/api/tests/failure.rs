@@ -22,9 +22,10 @@ use crate::{
     api::router,
     model::{Key, Name, endpoint::EndpointId},
     store::{
-        self, Change, EndpointStore, FoundProxy, HistoryQuery, LeaseWrite, Leased, Loaded, ProxyRecord, ProxyRecords,
-        QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, RolloutRecord,
-        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, Write,
+        self, Change, EndpointStore, FoundProxy, HistoryQuery, IdempotencyKey, IdempotencyRecord, IdempotencyRecords,
+        LeaseWrite, Leased, Loaded, ProxyRecord, ProxyRecords, QuarantineKey, QuarantineRecord, QuarantineRecords,
+        Registrations, Revision, RevisionSummary, RolloutRecord, RolloutRecords, Rotation, SpanQuery, Store,
+        StoreError, TokenRecord, TokenRecords, TokenTable, Write,
     },
 };
 
@@ -150,6 +151,17 @@ impl QuarantineRecords for Fragile {
     }
     async fn quarantined(&self) -> Result<Vec<QuarantineRecord>, StoreError> {
         self.here()?.quarantined().await
+    }
+}
+
+#[async_trait]
+impl IdempotencyRecords for Fragile {
+    async fn idempotency(
+        &self,
+        key: &IdempotencyKey,
+        since: OffsetDateTime,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        self.here()?.idempotency(key, since).await
     }
 }
 

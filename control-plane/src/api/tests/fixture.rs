@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
-    api::{Api, router},
+    api::{Api, Guard, Networks, Origins, Rates, router},
     commit::Commit,
     feed::Feed,
     identity::token::AdminToken,
@@ -51,6 +51,8 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         registry,
         admin_token: Arc::new(admin_token()),
         tokens,
+        guard: Arc::new(Guard::new(&Rates::default(), Networks::default())),
+        origins: Origins::default(),
     }
 }
 
