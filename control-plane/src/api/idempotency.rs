@@ -44,11 +44,11 @@ enum Effect {
 
 impl Effect {
     /// That on an operation, by the path that the router has.
-    fn on(method: &Method, path: &str) -> Self {
+    fn on(method: &str, path: &str) -> Self {
         let rest = path.strip_prefix("/api/v1/").unwrap_or_default();
         let (collection, place) = rest.split_once('/').unwrap_or((rest, ""));
         let of_a_kind = Kind::ALL.into_iter().any(|kind| kind.collection() == collection);
-        match (method.as_str(), rest) {
+        match (method, rest) {
             ("GET" | "HEAD" | "OPTIONS", _) => Self::Needless,
             ("POST", "apply" | "revisions/{number}/revert") => Self::Once,
             ("POST", "plan" | "plan/traffic" | "explain") => Self::Needless,
@@ -64,11 +64,16 @@ impl Effect {
     }
 }
 
+/// Whether an operation is made once under a key.
+pub(super) fn honoured(method: &str, path: &str) -> bool {
+    Effect::on(method, path) == Effect::Once
+}
+
 /// Answers a request that was made before as it was answered then.
 pub(super) async fn once(State(api): State<Api>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let given = request.headers().contains_key(IDEMPOTENCY_KEY);
-    let effect = path.filter(|_| given).map_or(Effect::Needless, |path| Effect::on(request.method(), path));
+    let effect = path.filter(|_| given).map_or(Effect::Needless, |path| Effect::on(request.method().as_str(), path));
     match effect {
         Effect::Needless => next.run(request).await,
         Effect::Once => make_once(&api, request, next).await.unwrap_or_else(IntoResponse::into_response),
@@ -177,7 +182,7 @@ mod tests {
             (Method::POST, "/api/v1/rollouts/{name}/promote", Effect::Refused),
             (Method::POST, "/api/v1/something/new", Effect::Refused),
         ] {
-            assert_eq!(Effect::on(&method, path), effect, "{method} {path}");
+            assert_eq!(Effect::on(method.as_str(), path), effect, "{method} {path}");
         }
     }
 

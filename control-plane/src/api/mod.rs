@@ -27,6 +27,7 @@ mod load;
 mod merge_patch;
 mod observe;
 mod openapi;
+mod page;
 mod params;
 mod plan;
 mod problem;

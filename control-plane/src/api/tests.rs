@@ -12,6 +12,7 @@ mod history;
 mod hostile;
 mod idempotency;
 mod load;
+mod pages;
 mod resources;
 
 use super::openapi;

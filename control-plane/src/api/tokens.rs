@@ -16,6 +16,7 @@ use super::{
     author::{ADMIN, Author},
     body::Body,
     error::ApiError,
+    page::{Page, PageParams},
     params::Params,
 };
 use crate::{
@@ -77,11 +78,15 @@ impl From<Made> for TokenSecret {
     }
 }
 
-/// All tokens.
+/// A page of tokens.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TokenList {
+    /// The tokens, by id.
     items: Vec<TokenView>,
+    /// Where the next page starts; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// A token, without its secret.
@@ -176,11 +181,16 @@ impl TokenView {
 ///
 /// Without their secrets. Those that are revoked or have expired are listed for 90 days more.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "Access", operation_id = "listTokens",
-    responses((status = 200, body = TokenList)))]
-pub(super) async fn list(State(api): State<Api>) -> Result<Json<TokenList>, ApiError> {
+    params(PageParams), responses((status = 200, body = TokenList)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<PageParams>,
+) -> Result<Json<TokenList>, ApiError> {
     let now = OffsetDateTime::now_utc();
     let records = api.tokens.list().await?;
-    Ok(Json(TokenList { items: records.into_iter().map(|record| TokenView::new(record, now)).collect() }))
+    let (records, next_cursor) = Page::from(params).of(records, |record| record.id.clone())?;
+    let items = records.into_iter().map(|record| TokenView::new(record, now)).collect();
+    Ok(Json(TokenList { items, next_cursor }))
 }
 
 /// Create a token

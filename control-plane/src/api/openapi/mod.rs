@@ -8,8 +8,9 @@ use axum::Router;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        Content, ContentBuilder, HttpMethod, InfoBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema,
-        path::{Operation, PathItem},
+        Content, ContentBuilder, HttpMethod, InfoBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder,
+        Schema,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -18,6 +19,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi, Url};
 use super::{
     Api, ProblemDetails,
     deprecation::{self, Deprecated},
+    idempotency,
     problem::MEDIA_TYPE,
     router,
 };
@@ -64,6 +66,9 @@ pub(super) fn complete(mut description: OpenApi, deprecated: &[Deprecated]) -> O
             for (status, meaning) in errors(&method, path) {
                 operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(meaning)));
             }
+            if idempotency::honoured(name(&method), path) {
+                operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+            }
             if deprecation::find(deprecated, name(&method), path).is_some() {
                 operation.deprecated = Some(utoipa::openapi::Deprecated::True);
             }
@@ -105,6 +110,16 @@ fn problem(meaning: &str) -> Response {
     let schema = RefOr::<Schema>::Ref(Ref::from_schema_name(ProblemDetails::name()));
     let content: Content = ContentBuilder::new().schema(Some(schema)).build();
     ResponseBuilder::new().description(meaning).content(MEDIA_TYPE, content).build()
+}
+
+fn idempotency_key() -> Parameter {
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("The same request under the same key is made once, and answered as it was for 24 hours"))
+        .schema(Some(String::schema()))
+        .build()
 }
 
 fn name(method: &HttpMethod) -> &'static str {
