@@ -24,7 +24,7 @@ pub(super) fn postgres() -> Migrator {
         (4, "endpoints", include_str!("../../migrations/postgres/0004_endpoints.sql")),
         (5, "rollouts", include_str!("../../migrations/postgres/0005_rollouts.sql")),
         (6, "tokens", include_str!("../../migrations/postgres/0006_tokens.sql")),
-        (7, "idempotency", include_str!("../../migrations/postgres/0007_idempotency.sql")),
+        (8, "idempotency", include_str!("../../migrations/postgres/0008_idempotency.sql")),
     ])
 }
 
@@ -37,7 +37,7 @@ pub(super) fn sqlite() -> Migrator {
         (4, "endpoints", include_str!("../../migrations/sqlite/0004_endpoints.sql")),
         (5, "rollouts", include_str!("../../migrations/sqlite/0005_rollouts.sql")),
         (6, "tokens", include_str!("../../migrations/sqlite/0006_tokens.sql")),
-        (7, "idempotency", include_str!("../../migrations/sqlite/0007_idempotency.sql")),
+        (8, "idempotency", include_str!("../../migrations/sqlite/0008_idempotency.sql")),
     ])
 }
 
