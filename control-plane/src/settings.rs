@@ -253,7 +253,7 @@ pub struct Flags {
     /// Networks of proxies before the API that say in X-Forwarded-For who asks, as 10.0.0.0/8,::1 [default: none]
     #[arg(long, value_name = "NETWORKS")]
     pub trusted_proxies: Option<Networks>,
-    /// Origins of pages that may ask the API from a browser, as https://console.example.com [default: none]
+    /// Origins of pages that may ask the API from a browser: scheme, host and port, with commas between them [default: none]
     #[arg(long, value_name = "ORIGINS")]
     pub cors_origins: Option<Origins>,
 
