@@ -1,4 +1,4 @@
-//! The REST API over HTTP: one request, one deadline, one answer or a [`Failure`].
+//! The REST API over HTTP: one request, one deadline, one answer or a [`Failure`]; sent again a few times where that does no harm.
 
 use std::{error::Error, time::Duration};
 
@@ -14,13 +14,18 @@ use hyper_util::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::{
+    again::{self, Outcome, TRIES},
+    failure::Failure,
+};
 
 /// How long an answer may take, beside what the server was asked to wait.
 const DEADLINE: Duration = Duration::from_secs(35);
 
 /// More than any refusal says.
 const MOST_OF_A_REFUSAL: usize = 1 << 20;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -77,6 +82,18 @@ impl Call {
         self
     }
 
+    /// Made once, however often it is sent.
+    pub(crate) fn once(mut self) -> Self {
+        let key = HeaderValue::try_from(again::new_key());
+        self.headers.extend(key.map(|key| (IDEMPOTENCY_KEY, key)));
+        self
+    }
+
+    /// Whether it does the same if it is made twice.
+    fn is_harmless(&self) -> bool {
+        self.method == Method::GET || self.headers.contains_key(IDEMPOTENCY_KEY)
+    }
+
     pub(crate) fn body(mut self, body: Value) -> Self {
         self.body = Some(body);
         self
@@ -115,19 +132,54 @@ impl Client {
         self.send(Call::new(Method::GET, path)).await
     }
 
+    /// `GET` of a list, read as `T` with the items of all its pages.
+    pub(crate) async fn list<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
+        let mut whole: Value = self.send(call.clone()).await?;
+        while let Some(cursor) = whole["nextCursor"].as_str().map(str::to_owned) {
+            let mut page: Value = self.send(call.clone().query("cursor", &cursor)).await?;
+            let before = std::mem::take(&mut whole["items"]);
+            if let (Value::Array(mut items), Some(more)) = (before, page["items"].as_array_mut()) {
+                items.append(more);
+                page["items"] = items.into();
+            }
+            whole = page;
+        }
+        serde_json::from_value(whole).map_err(|error| self.failed(format!("gives a list that cannot be read: {error}")))
+    }
+
     /// Sends `call` and reads the answer as `T`.
     pub(crate) async fn send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
-        let deadline = DEADLINE + call.patience;
-        let request = self.request(call)?;
-        let (status, body) = match tokio::time::timeout(deadline, self.exchange(request)).await {
-            Ok(answer) => answer?,
-            Err(_) => return Err(self.unreachable(format!("no answer within {} s", deadline.as_secs()))),
-        };
+        let (status, body) = self.answer(call).await?;
         if !status.is_success() {
             return Err(self.refusal(status, &body));
         }
         serde_json::from_slice(&body)
             .map_err(|error| self.failed(format!("gives an answer that cannot be read: {error}")))
+    }
+
+    /// The answer to `call`, which is sent again where that does no harm.
+    async fn answer(&self, call: Call) -> Result<(StatusCode, Bytes), Failure> {
+        let (deadline, harmless) = (DEADLINE + call.patience, call.is_harmless());
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            let request = self.request(call.clone())?;
+            let Ok(answered) = tokio::time::timeout(deadline, self.exchange(request)).await else {
+                return Err(self.unreachable(format!("no answer within {} s", deadline.as_secs())));
+            };
+            let outcome = match &answered {
+                Ok((status, headers, _)) => Outcome::Answered(*status, headers),
+                Err(Lost { sent: true, .. }) => Outcome::Lost,
+                Err(Lost { sent: false, .. }) => Outcome::NotSent,
+            };
+            match again::pause(outcome, harmless).filter(|_| tries > 0) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => {
+                    let answered = answered.map_err(|Lost { reason, .. }| self.unreachable(reason));
+                    return answered.map(|(status, _, body)| (status, body));
+                }
+            }
+        }
     }
 
     /// Sends `call` and returns the body as it comes, once the answer has begun.
@@ -169,11 +221,12 @@ impl Client {
         request.body(Full::new(body)).map_err(|error| Failure::Usage(format!("cannot ask {}: {error}", call.path)))
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
-        let response = self.http.request(request).await.map_err(|error| self.unreachable(innermost(&error)))?;
-        let status = response.status();
-        let body = response.into_body().collect().await.map_err(|error| self.unreachable(innermost(&error)))?;
-        Ok((status, body.to_bytes()))
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, HeaderMap, Bytes), Lost> {
+        let response = self.http.request(request).await;
+        let response = response.map_err(|error| Lost { sent: !error.is_connect(), reason: innermost(&error) })?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| Lost { sent: true, reason: innermost(&error) })?;
+        Ok((parts.status, parts.headers, body.to_bytes()))
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
@@ -196,6 +249,13 @@ impl Client {
     fn failed(&self, reason: String) -> Failure {
         Failure::Server { server: self.server.clone(), reason }
     }
+}
+
+/// A request without an answer.
+struct Lost {
+    /// Whether somebody may have got it.
+    sent: bool,
+    reason: String,
 }
 
 /// What is at the bottom: hyper's own words say only that something failed.

@@ -119,7 +119,8 @@ pub(crate) async fn run(args: EndpointsArgs) -> Result<(), Failure> {
 
 async fn list(args: ListArgs) -> Result<(), Failure> {
     let client = args.connection.client()?;
-    let listed: Value = client.get(format!("/api/v1/services/{}/endpoints", args.service)).await?;
+    let listed: Value =
+        client.list(Call::new(Method::GET, format!("/api/v1/services/{}/endpoints", args.service))).await?;
     args.output.print(&listed, |listed| rows(listed["items"].as_array().map_or(&[], Vec::as_slice)))
 }
 

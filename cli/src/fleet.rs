@@ -44,7 +44,7 @@ pub(crate) async fn proxies(args: ProxiesArgs) -> Result<(), Failure> {
             Err(_) => output::yaml(value),
         });
     }
-    let ProxyList { items, complete } = client.send::<ProxyList<Value>>(call).await?;
+    let ProxyList { items, complete } = client.list::<ProxyList<Value>>(call).await?;
     args.output.print(&json!({ "items": items, "complete": complete }), |_| rows(&answer::known(&items)))?;
     if !complete {
         eprintln!("The database is away: proxies of other replicas are not shown.");

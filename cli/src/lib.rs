@@ -3,6 +3,7 @@
 //! Everything it does to a control plane goes through the REST API. On a terminal it prints tables, elsewhere
 //! JSON; what it has to say beside the answer goes to stderr.
 
+mod again;
 mod answer;
 mod archive;
 mod audit;

@@ -52,7 +52,7 @@ pub(crate) async fn load(args: LoadArgs) -> Result<(), Failure> {
         None => "/api/v1/load".to_owned(),
     };
     let call = Call::new(Method::GET, path).query_if("fleet", args.fleet.as_ref());
-    let page: Page<Value> = client.send(call).await?;
+    let page: Page<Value> = client.list(call).await?;
     args.output.print(&json!({ "items": page.items }), |_| rows(&answer::known(&page.items)))
 }
 

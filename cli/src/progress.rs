@@ -4,11 +4,12 @@
 
 use std::{io::IsTerminal as _, time::Duration};
 
+use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     answer::{Page, Proxy},
-    client::Client,
+    client::{Call, Client},
     failure::Failure,
 };
 
@@ -35,7 +36,9 @@ pub(crate) async fn beside<T>(client: &Client, write: impl Future<Output = Resul
 
 /// Moves the bar for as long as proxies can be listed.
 async fn follow(client: &Client, bar: &ProgressBar) {
-    while let Ok(Page { items, .. }) = client.get::<Page<Proxy>>("/api/v1/proxies?here=true").await {
+    while let Ok(Page { items, .. }) =
+        client.list::<Page<Proxy>>(Call::new(Method::GET, "/api/v1/proxies").query("here", &true)).await
+    {
         let connected: Vec<_> = items.iter().filter(|proxy| proxy.connected).collect();
         let waiting: Vec<_> = connected.iter().filter(|proxy| !proxy.synced()).map(|proxy| proxy.id.as_str()).collect();
         bar.set_length(connected.len() as u64);

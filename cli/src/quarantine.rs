@@ -63,7 +63,7 @@ pub(crate) async fn quarantine(args: QuarantineArgs) -> Result<(), Failure> {
         QuarantineCommand::Release(of) => (of, Call::new(Method::POST, "/api/v1/quarantine/release")),
     };
     let call = call.query_if("fleet", of.fleet.as_ref());
-    let page: Page<Value> = of.connection.client()?.send(call).await?;
+    let page: Page<Value> = of.connection.client()?.list(call).await?;
     of.output.print(&json!({ "items": page.items }), |_| rows(&answer::known(&page.items)))
 }
 

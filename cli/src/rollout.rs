@@ -85,7 +85,7 @@ struct RolloutFailure {
 pub(crate) async fn rollout(args: RolloutArgs) -> Result<(), Failure> {
     let (decision, OfFleet { fleet, output, connection }) = match args.command {
         RolloutCommand::Status { fleet: None, output, connection } => {
-            let page: Page<Value> = connection.client()?.get("/api/v1/rollouts").await?;
+            let page: Page<Value> = connection.client()?.list(Call::new(Method::GET, "/api/v1/rollouts")).await?;
             return output.print(&json!({ "items": page.items }), |_| rows(&answer::known(&page.items)));
         }
         RolloutCommand::Status { fleet: Some(fleet), output, connection } => {

@@ -103,7 +103,7 @@ pub(crate) async fn token(args: TokenArgs) -> Result<(), Failure> {
             shown(output, &made)
         }
         TokenCommand::List { output, connection } => {
-            let page: Page<Value> = connection.client()?.get("/api/v1/tokens").await?;
+            let page: Page<Value> = connection.client()?.list(Call::new(Method::GET, "/api/v1/tokens")).await?;
             output.print(&json!({ "items": page.items }), |_| rows(&answer::known(&page.items)))
         }
         TokenCommand::Rotate { of: Which { which, output, connection }, grace } => {
@@ -122,7 +122,7 @@ pub(crate) async fn token(args: TokenArgs) -> Result<(), Failure> {
 
 /// The id of the token called `text`, of one that is not revoked before others; or `text`, if that is an id.
 async fn id(client: &Client, text: &str) -> Result<String, Failure> {
-    let page: Page<Value> = client.get("/api/v1/tokens").await?;
+    let page: Page<Value> = client.list(Call::new(Method::GET, "/api/v1/tokens")).await?;
     let known: Vec<Token> = answer::known(&page.items);
     let is = |token: &&Token| token.id == text || token.name == text && token.state != "revoked";
     let found = known.iter().find(is).map(|token| token.id.clone());

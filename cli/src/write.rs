@@ -70,9 +70,7 @@ impl WriteArgs {
     /// Sends a write, waits as it was told to, and prints the answer.
     pub(crate) async fn write(&self, client: &Client, call: Call) -> Result<(), Failure> {
         let mut call = call.query_if("message", self.message.as_ref());
-        if self.dry_run {
-            call = call.query("dryRun", &true);
-        }
+        call = if self.dry_run { call.query("dryRun", &true) } else { call.once() };
         let value: Value = match self.wait {
             None => client.send(call).await?,
             Some(Wait::Applied) => progress::beside(client, client.send(call.wait_applied(self.timeout))).await?,

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use crate::settings::Settings;
 use crate::{
     admission::FleetAdmission,
-    api::{self, Api},
+    api::{self, Api, Guard},
     audit::Audit,
     commit::Commit,
     connections,
@@ -132,6 +132,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let stop = shutdown.token();
     let quarantine = shutdown.spawn("quarantine", quarantine::run(keeper, stop.clone()));
     let rollouts = shutdown.spawn("rollouts", stages.clone().run(stop.clone()));
+    let guard = Arc::new(Guard::new(&settings.api_rates(), settings.trusted_proxies.clone()));
     let admission =
         FleetAdmission::new(publisher.clone(), proxies.clone(), settings.trust_domain, settings.max_new_streams);
     let admission = Arc::new(admission);
@@ -160,8 +161,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         admin_token: Arc::new(admin_token),
         tokens: tokens.clone(),
         audit: audit.clone(),
+        guard,
+        origins: settings.cors_origins,
     };
-    let serving = shutdown.spawn_essential("API", serve_api(api, api_listener, stop.clone()));
+    let serving = shutdown.spawn_essential("API", api::serve(api::router(api), api_listener, stop.clone()));
     let auditing = CancellationToken::new();
     let audited = shutdown.spawn_essential("audit", audit.run(keep_audit, auditing.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
@@ -236,9 +239,4 @@ async fn until_available<T>(
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY.1),
         }
     }
-}
-
-async fn serve_api(api: Api, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-    let service = api::router(api).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }

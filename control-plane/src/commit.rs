@@ -11,6 +11,7 @@
 //!
 //! Invariants: a change set is one revision or none; no turn waits for Envoy.
 
+mod once;
 mod parsed;
 mod prune;
 
@@ -20,9 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use self::parsed::{Parsed, Stamp, now, parse_edits, with_pruned};
 use crate::{
@@ -34,7 +37,7 @@ use crate::{
     model::{Catalog, Document, Entry, Key, Name, Problem, Selector},
     publish::Changes,
     replica::{Current, Prepared, Replica, ReplicaError},
-    store::{NewChange, NewRevision, StoreError},
+    store::{IDEMPOTENCY_KEPT_FOR, IdempotencyKey, NewChange, NewRevision, StoreError},
     translate::constraints,
     verdict::{Hearing, NoVerdict, Question, SecondVerdict, Unheard},
 };
@@ -62,6 +65,8 @@ pub struct ChangeSet {
     pub if_revision: Option<u64>,
     /// Check only.
     pub dry_run: bool,
+    /// Under which key it is made once, however often it is sent.
+    pub once: Option<Arc<IdempotencyKey>>,
 }
 
 /// One change.
@@ -97,7 +102,8 @@ pub enum Expect {
 }
 
 /// What was done to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It is new.
     Created,
@@ -175,6 +181,9 @@ pub enum CommitError {
     /// There is such a resource already.
     #[error("there is a {0} already")]
     Exists(Key),
+    /// It was made before, under the same key.
+    #[error("idempotency key {0:?} was used already")]
+    MadeBefore(String),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -250,7 +259,7 @@ impl Commit {
         }
         let edits = parse_edits(&set, &self.replica.current())?;
         let this = self.clone();
-        let work = self.tasks.spawn(async move { this.commit_parsed(set, edits).await });
+        let work = self.tasks.spawn(async move { this.commit_parsed(set, edits).await }.in_current_span());
         let unavailable =
             |error: Box<dyn std::error::Error + Send + Sync>| CommitError::Store(StoreError::Unavailable(error));
         match tokio::time::timeout(COMMIT_DEADLINE, work).await {
@@ -302,8 +311,17 @@ impl Commit {
         let _turn = self.turn.lock().await;
         let mut write = self.replica.store().begin().await?;
         let current = self.replica.catch_up_with(&mut *write).await?;
+        if let Some(key) = &set.once
+            && write.idempotency(key, now() - IDEMPOTENCY_KEPT_FOR).await?.is_some()
+        {
+            return Err(CommitError::MadeBefore(key.key.clone()));
+        }
         let Decided { checked, changes, questions } = self.decide(&current, set, edits)?;
         if checked.committed.changed.is_empty() {
+            if let Some(record) = once::record(set.once.as_deref(), &checked.committed, checked.at)? {
+                write.keep(record, once::MOST_REMEMBERED).await?;
+                write.end().await?;
+            }
             return Ok(Turn::Committed(checked.committed));
         }
         if !hearing.covers(&questions) {
@@ -314,9 +332,12 @@ impl Commit {
         committed.limiters = !changes.domains.is_empty();
         let (author, message, from) = (set.author.name.clone(), set.message.clone(), audit::shown(set.from));
         let revision = NewRevision { author, message, at, changes: new_changes, from };
+        committed.revision = write.head() + 1;
+        if let Some(record) = once::record(set.once.as_deref(), &committed, at)? {
+            write.keep(record, once::MOST_REMEMBERED).await?;
+        }
         let summary = write.commit(revision).await?.summary;
         let revision = summary.number;
-        committed.revision = revision;
         tracing::info!(revision, changed = committed.changed.len(), fleets = ?committed.fleets, "committed");
         committed.published = Instant::now();
         self.replica.advance(Prepared { revision, catalog: next, changes }, &summary).await;

@@ -1,18 +1,26 @@
 //! What happens, told while it happens, to whoever listens: proxies that come, go, apply and refuse, and revisions.
 //!
-//! Nothing is kept: an event is made only if somebody listens, and handed to all who do. Each has the same bounded
-//! stretch of events before it; one that reads too slowly loses the oldest, and is told how many. Every event of
-//! this process has a number whether somebody listens or not, so that a listener that comes back knows whether it
-//! missed some.
+//! An event is made only if somebody listens, or listened a moment ago, and handed to all who do. Each has the same
+//! bounded stretch of events before it; one that reads too slowly loses the oldest, and is told how many. The same
+//! stretch is kept for a listener that comes back: it hears what happened while it was away, and is told how much of
+//! that is not kept any more. Every event of this process has a number whether somebody listens or not.
 //!
-//! Invariant: listeners are given events in the order of their numbers.
+//! Invariants: listeners are given events in the order of their numbers, and what is kept ends with the newest event
+//! and has no gap.
 
-use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use time::OffsetDateTime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
@@ -24,15 +32,28 @@ const MOST_BEHIND: usize = 1 << 14;
 /// How many may listen at once.
 const MOST_LISTENERS: usize = 64;
 
+/// How long events are kept once nobody listens any more: who lost a connection is back by then.
+const KEPT_FOR: Duration = Duration::from_secs(120);
+
 /// The events of this process.
 pub struct Feed {
     sender: broadcast::Sender<Arc<Told>>,
-    /// How many events there were.
-    count: Mutex<u64>,
+    past: Mutex<Past>,
     /// Tells the numbers of this process from those of another.
     run: String,
     places: Arc<Semaphore>,
     stopping: CancellationToken,
+}
+
+/// What there was so far.
+#[derive(Default)]
+struct Past {
+    /// How many events.
+    count: u64,
+    /// The newest of them.
+    kept: VecDeque<Arc<Told>>,
+    /// When somebody listened last.
+    heard: Option<Instant>,
 }
 
 /// An event, when it happened, and which one it is.
@@ -196,36 +217,49 @@ impl Event {
 impl Feed {
     /// A feed whose listeners hear its end when `stop` is cancelled. `run` tells this process from others.
     pub fn new(run: String, stop: &CancellationToken) -> Self {
-        let (places, count) = (Arc::new(Semaphore::new(MOST_LISTENERS)), Mutex::new(0));
-        Self { sender: broadcast::Sender::new(MOST_BEHIND), count, run, places, stopping: stop.child_token() }
+        let (places, past) = (Arc::new(Semaphore::new(MOST_LISTENERS)), Mutex::default());
+        Self { sender: broadcast::Sender::new(MOST_BEHIND), past, run, places, stopping: stop.child_token() }
     }
 
-    /// Tells all who listen. `event` is made only if somebody does, and must be quick.
+    /// Tells all who listen. `event` is made only if somebody does, or may come back, and must be quick.
     pub fn tell(&self, event: impl FnOnce() -> Event) {
-        let mut count = self.count.lock();
-        *count += 1;
-        if self.sender.receiver_count() > 0 {
-            let told = Told { number: *count, at: SystemTime::now().into(), event: event() };
-            // The last listener may just have gone.
-            let _ = self.sender.send(Arc::new(told));
-        }
+        self.tell_at(Instant::now(), event);
     }
 
-    /// Listens from here on. `last` is the id of the event that the listener heard last, if it listened before.
+    fn tell_at(&self, now: Instant, event: impl FnOnce() -> Event) {
+        let mut past = self.past.lock();
+        past.count += 1;
+        if self.sender.receiver_count() > 0 {
+            past.heard = Some(now);
+        } else if past.heard.is_none_or(|heard| now.saturating_duration_since(heard) > KEPT_FOR) {
+            past.heard = None;
+            past.kept = VecDeque::new();
+            return;
+        }
+        let told = Arc::new(Told { number: past.count, at: SystemTime::now().into(), event: event() });
+        if past.kept.len() == MOST_BEHIND {
+            past.kept.pop_front();
+        }
+        past.kept.push_back(told.clone());
+        // The last listener may just have gone.
+        let _ = self.sender.send(told);
+    }
+
+    /// Listens from here on, or, if `last` is the id of the event that the listener heard last, from there on.
     ///
     /// # Errors
     /// When too many listen.
     pub fn listen(&self, last: Option<&str>) -> Result<Listener, TooManyListeners> {
         let place = self.places.clone().try_acquire_owned().map_err(|_| TooManyListeners)?;
-        let (receiver, now) = {
-            let count = self.count.lock();
-            (self.sender.subscribe(), *count)
+        let last = last.map(|last| self.number_of(last));
+        let mut past = self.past.lock();
+        past.heard = Some(Instant::now());
+        let (missed, kept) = match last {
+            None => (None, VecDeque::new()),
+            Some(last) => past.since(last),
         };
-        let missed = last.and_then(|last| match self.number_of(last).and_then(|last| now.checked_sub(last)) {
-            Some(0) => None,
-            missed => Some(missed),
-        });
-        Ok(Listener { receiver, missed, stopping: self.stopping.clone(), _place: place })
+        let (receiver, stopping) = (self.sender.subscribe(), self.stopping.clone());
+        Ok(Listener { receiver, missed, kept, stopping, _place: place })
     }
 
     /// Lets every listener hear the end.
@@ -243,11 +277,24 @@ impl Feed {
     }
 }
 
+impl Past {
+    /// What came after the event of this number: how much of it is not kept, if any, and what is. Without a number of
+    /// this process nobody knows.
+    fn since(&self, last: Option<u64>) -> (Option<Option<u64>>, VecDeque<Arc<Told>>) {
+        let Some(last) = last.filter(|last| *last <= self.count) else { return (Some(None), VecDeque::new()) };
+        let kept: VecDeque<_> = self.kept.iter().filter(|told| told.number > last).cloned().collect();
+        let missed = self.count - last - kept.len() as u64;
+        ((missed > 0).then_some(Some(missed)), kept)
+    }
+}
+
 /// Someone who listens; dropping it frees the place.
 pub struct Listener {
     receiver: broadcast::Receiver<Arc<Told>>,
     /// To be told first.
     missed: Option<Option<u64>>,
+    /// Then this.
+    kept: VecDeque<Arc<Told>>,
     stopping: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
@@ -257,6 +304,9 @@ impl Listener {
     pub async fn next(&mut self) -> Option<Heard> {
         if let Some(missed) = self.missed.take() {
             return Some(Heard::Missed(missed));
+        }
+        if let Some(told) = self.kept.pop_front() {
+            return Some(Heard::Event(told));
         }
         tokio::select! {
             biased;
@@ -318,19 +368,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_back_is_told_whether_it_missed_something() {
+    async fn who_comes_back_hears_what_happened_meanwhile() {
         let (feed, _) = feed();
         let mut listener = feed.listen(None).unwrap();
         feed.tell(|| settled(1));
         let Some(Heard::Event(told)) = listener.next().await else { panic!() };
         let id = feed.id_of(&told);
         assert_eq!(id, "run-1");
-        assert_eq!(feed.listen(Some(&id)).unwrap().missed, None);
         drop(listener);
         feed.tell(|| settled(2));
-        assert_eq!(feed.listen(Some(&id)).unwrap().next().await, Some(Heard::Missed(Some(1))));
-        assert_eq!(feed.listen(Some("other-1")).unwrap().next().await, Some(Heard::Missed(None)));
-        assert_eq!(feed.listen(Some("run-9")).unwrap().next().await, Some(Heard::Missed(None)));
+        let mut again = feed.listen(Some(&id)).unwrap();
+        feed.tell(|| settled(3));
+        assert_eq!(revision(again.next().await), 2);
+        assert_eq!(revision(again.next().await), 3);
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_is_told_what_is_not_kept() {
+        let (feed, _) = feed();
+        feed.tell(|| panic!("made for nobody"));
+        let first = feed.listen(Some("run-0")).unwrap();
+        drop(first);
+        for number in 2..=MOST_BEHIND as u64 + 4 {
+            feed.tell(|| settled(number));
+        }
+        let mut listener = feed.listen(Some("run-1")).unwrap();
+        assert_eq!(listener.next().await, Some(Heard::Missed(Some(3))));
+        assert_eq!(revision(listener.next().await), 5);
+        for stranger in ["other-1", "run-99999999", "run-x", "", "run-18446744073709551616"] {
+            let mut listener = feed.listen(Some(stranger)).unwrap();
+            assert_eq!(listener.next().await, Some(Heard::Missed(None)), "{stranger}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_long_once_nobody_listens() {
+        let (feed, _) = feed();
+        drop(feed.listen(None).unwrap());
+        feed.tell(|| settled(1));
+        feed.tell_at(Instant::now() + KEPT_FOR + Duration::from_secs(1), || panic!("made for nobody"));
+        assert_eq!(feed.listen(Some("run-0")).unwrap().next().await, Some(Heard::Missed(Some(2))));
     }
 
     #[test]

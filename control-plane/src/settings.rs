@@ -14,7 +14,10 @@ use std::{
 use chancery_runtime::{SecretString, tls::ServerTlsFiles};
 use serde::{Deserialize, Serialize};
 
-use crate::load;
+use crate::{
+    api::{Networks, Origins, Rates},
+    load,
+};
 
 /// Streams opened in a second, unless it is set: ten thousand proxies are back ten seconds after a restart.
 const NEW_STREAMS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
@@ -87,10 +90,21 @@ pub struct Settings {
     pub audit_retention: Duration,
     /// An Envoy that is asked about every change before it is stored; not set: none is.
     pub envoy_validate: Option<PathBuf>,
+    /// Requests a second that one token may make of the API, ten times as many at once; 0: no limit.
+    pub api_token_rate: u32,
+    /// As many to register endpoints.
+    pub api_registration_rate: u32,
+    /// As many from one address.
+    pub api_address_rate: u32,
+    /// Proxies before the API that say in `X-Forwarded-For` who asks.
+    pub trusted_proxies: Networks,
+    /// Pages of which origins may ask the API from a browser.
+    pub cors_origins: Origins,
 }
 
 impl Default for Settings {
     fn default() -> Self {
+        let Rates { token, registrations, address } = Rates::default();
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             data_dir: PathBuf::from("chancery-data"),
@@ -109,6 +123,11 @@ impl Default for Settings {
             load_report_interval: Duration::from_secs(10),
             audit_retention: Duration::from_secs(365 * 24 * 3600),
             envoy_validate: None,
+            api_token_rate: token,
+            api_registration_rate: registrations,
+            api_address_rate: address,
+            trusted_proxies: Networks::default(),
+            cors_origins: Origins::default(),
         }
     }
 }
@@ -182,6 +201,11 @@ impl Settings {
         }
     }
 
+    /// How many requests one caller of the API may make.
+    pub fn api_rates(&self) -> Rates {
+        Rates { token: self.api_token_rate, registrations: self.api_registration_rate, address: self.api_address_rate }
+    }
+
     /// The file with the admin's token.
     pub fn admin_token_path(&self) -> PathBuf {
         self.or_in_data_dir(&self.admin_token_file, "admin-token")
@@ -244,6 +268,21 @@ pub struct Flags {
     /// Envoy's binary, to ask it about every change before it is stored [default: none is asked]
     #[arg(long, value_name = "FILE")]
     pub envoy_validate: Option<PathBuf>,
+    /// Requests a second that one token may make of the API; 0 for no limit [default: 500]
+    #[arg(long, value_name = "N")]
+    pub api_token_rate: Option<u32>,
+    /// Requests a second that one token may make to register endpoints; 0 for no limit [default: 5000]
+    #[arg(long, value_name = "N")]
+    pub api_registration_rate: Option<u32>,
+    /// Requests a second that may come to the API from one address; 0 for no limit [default: 5000]
+    #[arg(long, value_name = "N")]
+    pub api_address_rate: Option<u32>,
+    /// Networks of proxies before the API that say in X-Forwarded-For who asks, as 10.0.0.0/8,::1 [default: none]
+    #[arg(long, value_name = "NETWORKS")]
+    pub trusted_proxies: Option<Networks>,
+    /// Origins of pages that may ask the API from a browser: scheme, host and port, with commas between them [default: none]
+    #[arg(long, value_name = "ORIGINS")]
+    pub cors_origins: Option<Origins>,
 
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_CONFIG")]

@@ -11,22 +11,36 @@ use axum::{
 };
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::{Api, error::ApiError, openapi, record};
+use super::{
+    Api,
+    error::ApiError,
+    guard::{self, Client},
+    openapi, record,
+};
 use crate::{
     access::{Missing, Principal, Role, Scope, operations, owner},
     audit::By,
     model::{Catalog, Entry, Key, Name},
-    store::Change,
+    store::{Change, IdempotencyKey},
+    tokens::Refused,
 };
 
 /// The name under which changes with the admin's token are recorded.
 pub(super) const ADMIN: &str = "admin";
 
-/// Who makes a request, and from where. Exists only behind [`authenticate`].
+/// Who makes a request, from where, and under which key it is made once, if under one. Exists only behind [`authenticate`].
 #[derive(Clone, Debug)]
-pub(super) struct Author(pub(super) Arc<Principal>, pub(super) Option<IpAddr>);
+pub(super) struct Author {
+    /// Whose token it is.
+    pub(super) who: Arc<Principal>,
+    /// The address that it comes from.
+    pub(super) from: Option<IpAddr>,
+    /// What the request is made once under.
+    pub(super) once: Option<Arc<IdempotencyKey>>,
+}
 
 /// In an answer to somebody who is not let in: whose token it was that has ended.
 #[derive(Clone, Debug)]
@@ -35,18 +49,23 @@ pub(super) struct FormerOwner(pub(super) String);
 impl Author {
     /// For the audit log.
     pub(super) fn by(&self) -> By<'_> {
-        By { name: &self.0.name, address: self.1 }
+        By { name: &self.who.name, address: self.from }
+    }
+
+    /// The same, making this request once.
+    pub(super) fn under(self, key: IdempotencyKey) -> Self {
+        Self { once: Some(Arc::new(key)), ..self }
     }
 
     /// A resource, unless it is hidden from them.
     pub(super) fn find<'c>(&self, catalog: &'c Catalog, key: &Key) -> Result<&'c Arc<Entry>, ApiError> {
-        let found = catalog.entry(key).filter(|entry| self.0.sees(owner(&entry.document)));
+        let found = catalog.entry(key).filter(|entry| self.who.sees(owner(&entry.document)));
         found.ok_or_else(|| ApiError::NotFound(key.to_string()))
     }
 
     /// Whether a change is of what they see, before and after.
     pub(super) fn sees(&self, change: &Change) -> bool {
-        [&change.before, &change.after].into_iter().flatten().all(|document| self.0.sees(owner(document)))
+        [&change.before, &change.after].into_iter().flatten().all(|document| self.who.sees(owner(document)))
     }
 }
 
@@ -70,8 +89,8 @@ pub(super) struct WhoAmI {
 /// Who the token belongs to
 #[utoipa::path(get, path = "/api/v1/whoami", tag = "Access", operation_id = "whoAmI",
     responses((status = 200, body = WhoAmI)))]
-pub(super) async fn whoami(Author(principal, _): Author) -> Json<WhoAmI> {
-    let Principal { name, role, teams, scopes } = principal.as_ref().clone();
+pub(super) async fn whoami(Author { who, .. }: Author) -> Json<WhoAmI> {
+    let Principal { name, role, teams, scopes } = who.as_ref().clone();
     Json(WhoAmI { name, role, teams: teams.into_iter().collect(), scopes: scopes.into_iter().collect() })
 }
 
@@ -79,16 +98,24 @@ pub(super) async fn whoami(Author(principal, _): Author) -> Json<WhoAmI> {
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if path.starts_with("/api") && path != openapi::PATH {
-        let address = record::address(&request);
-        let author = match identify(&api, request.headers()).await {
-            Ok(principal) => Author(principal, address),
+        let client = request.extensions().get().copied();
+        let author = match identify(&api, client, request.headers()).await {
+            Ok(who) => Author { who, from: record::address(&request), once: None },
             Err(error) => return turned_away(&api, request.headers(), error),
         };
         api.audit.signed_in(author.by(), OffsetDateTime::now_utc());
+        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let standing = api.guard.count(&author.who.name, request.method().as_str(), path);
+        if let Some(standing) = standing.filter(|standing| standing.wait().is_some()) {
+            return guard::refused(standing);
+        }
         request.extensions_mut().insert(author.clone());
-        let mut response = admitted(request, next, &author.0).await;
+        let mut response = admitted(request, next, &author.who).await;
         response.extensions_mut().insert(author);
-        return response;
+        return match standing {
+            Some(standing) => guard::told(standing, response),
+            None => response,
+        };
     }
     next.run(request).await
 }
@@ -116,12 +143,25 @@ fn turned_away(api: &Api, headers: &HeaderMap, error: ApiError) -> Response {
     response
 }
 
-async fn identify(api: &Api, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
+/// Who the token belongs to, if tokens of `client` are looked at: whoever brings many wrong ones guesses.
+async fn identify(api: &Api, client: Option<Client>, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
     let token = presented(headers).ok_or(ApiError::NoToken)?;
-    if api.admin_token.matches(token) {
-        return Ok(Arc::new(Principal::admin(ADMIN)));
+    let now = Instant::now();
+    if let Some(client) = client {
+        let looked_at = api.guard.looks_at(client, token, now);
+        looked_at.map_err(|wait| ApiError::TooManyRequests { what: "wrong tokens", wait })?;
     }
-    api.tokens.identify(token, OffsetDateTime::now_utc()).await.map_err(ApiError::Token)
+    let found = if api.admin_token.matches(token) {
+        Ok(Arc::new(Principal::admin(ADMIN)))
+    } else {
+        api.tokens.identify(token, OffsetDateTime::now_utc()).await
+    };
+    match (&found, client) {
+        (Ok(_), Some(client)) => api.guard.good(client, token, now),
+        (Err(Refused::Unknown), Some(client)) => api.guard.wrong(client, now),
+        _ => {}
+    }
+    found.map_err(ApiError::Token)
 }
 
 /// What no rule speaks of is not done, whether the router knows it or not.

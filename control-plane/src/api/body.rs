@@ -1,9 +1,11 @@
-//! The body of a request: its size, its media type, and the values in it.
+//! The body of a request: its size, its time, its media type, and the values in it.
+
+use std::time::Duration;
 
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header, request::Parts},
 };
 use serde_json::Value;
 use tokio_stream::StreamExt as _;
@@ -19,6 +21,9 @@ pub(super) const LIMIT: usize = 8 << 20;
 /// How much of a body that is too large is read and thrown away: a client that is still sending hears
 /// the answer only if the connection is not reset under it.
 const DRAIN: usize = 64 << 20;
+
+/// The time for all of it.
+const READ_WITHIN: Duration = Duration::from_secs(25);
 
 const SUPPORTED: &str = "application/json, application/merge-patch+json, application/yaml";
 
@@ -55,8 +60,7 @@ impl<S: Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let format = format(request.headers().get(header::CONTENT_TYPE))?;
-        let bytes = read(request).await?;
-        Ok(Self { format, bytes })
+        Ok(Self { format, bytes: read(request, READ_WITHIN).await? })
     }
 }
 
@@ -70,7 +74,21 @@ fn format(content_type: Option<&HeaderValue>) -> Result<Format, ApiError> {
     }
 }
 
-async fn read(request: Request) -> Result<Bytes, ApiError> {
+/// The request without its body, and the body, within the bounds that hold for every body.
+pub(super) async fn whole(request: Request) -> Result<(Parts, Bytes), ApiError> {
+    let (parts, body) = request.into_parts();
+    let mut bare = Request::new(body);
+    bare.headers_mut().clone_from(&parts.headers);
+    Ok((parts, read(bare, READ_WITHIN).await?))
+}
+
+/// Reads it whole, `within` that time.
+async fn read(request: Request, within: Duration) -> Result<Bytes, ApiError> {
+    let late = |_| Err(ApiError::SlowBody { limit: within });
+    tokio::time::timeout(within, read_all(request)).await.unwrap_or_else(late)
+}
+
+async fn read_all(request: Request) -> Result<Bytes, ApiError> {
     if waits_for_go_ahead(request.headers()) && announced(request.headers()) > LIMIT {
         return Err(ApiError::TooLarge { limit: LIMIT });
     }
@@ -98,4 +116,17 @@ fn announced(headers: &HeaderMap) -> usize {
 
 fn waits_for_go_ahead(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let never = axum::body::Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = read(Request::new(never), Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(error, ApiError::SlowBody { .. }), "{error}");
+        assert_eq!(read(Request::new("all".into()), READ_WITHIN).await.unwrap(), "all");
+    }
 }

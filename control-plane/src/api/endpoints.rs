@@ -12,7 +12,14 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Api, author::Author, body::Body, error::ApiError, params::NameInPath};
+use super::{
+    Api,
+    author::Author,
+    body::Body,
+    error::ApiError,
+    page::{Page, PageParams},
+    params::{NameInPath, Params},
+};
 use crate::{
     access::{changes::Refusal, owner},
     model::{
@@ -29,8 +36,11 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EndpointList {
-    /// All of them, by id.
+    /// The endpoints, by id.
     items: Vec<EndpointView>,
+    /// Where the next page starts; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// An endpoint that registered itself.
@@ -102,15 +112,17 @@ impl<S: Send + Sync> FromRequestParts<S> for EndpointInPath {
 ///
 /// All that are registered with the service, with what is left of their leases. Those in its spec are not among them.
 #[utoipa::path(get, path = "/api/v1/services/{name}/endpoints", tag = "Endpoints", operation_id = "listEndpoints",
-    params(("name" = String, Path, example = "checkout")), responses((status = 200, body = EndpointList)))]
+    params(("name" = String, Path, example = "checkout"), PageParams), responses((status = 200, body = EndpointList)))]
 pub(super) async fn list(
     State(api): State<Api>,
     NameInPath(service): NameInPath,
+    Params(params): Params<PageParams>,
     author: Author,
 ) -> Result<Json<EndpointList>, ApiError> {
     taking(&api, &author, &service)?;
     let leases = api.replica.store().leases(&service).await?;
-    Ok(Json(EndpointList { items: leases.into_iter().map(EndpointView::from).collect() }))
+    let (leases, next_cursor) = Page::from(params).of(leases, |leased| leased.id.to_string())?;
+    Ok(Json(EndpointList { items: leases.into_iter().map(EndpointView::from).collect(), next_cursor }))
 }
 
 /// Register an endpoint, or renew its lease
@@ -158,7 +170,7 @@ pub(super) async fn deregister(
     let key = Key::new(Kind::Service, service.clone());
     if api.replica.current().catalog.entry(&key).is_some() {
         own(&api, &author, &key)?;
-    } else if !author.0.sees_all() {
+    } else if !author.who.sees_all() {
         return Err(ApiError::NotFound(key.to_string()));
     }
     api.registry.write(vec![LeaseWrite { service, id, action: LeaseAction::Remove }]).await?;
@@ -208,7 +220,7 @@ pub(super) async fn write(
 fn own(api: &Api, author: &Author, service: &Key) -> Result<(), ApiError> {
     let current = api.replica.current();
     let entry = author.find(&current.catalog, service)?;
-    author.0.writes_of(owner(&entry.document)).map_err(|missing| {
+    author.who.writes_of(owner(&entry.document)).map_err(|missing| {
         let key = Some(service.clone());
         ApiError::Forbidden(vec![Refusal { key, missing }])
     })

@@ -2,7 +2,7 @@
 //!
 //! Inside, the whole chain of causes is logged; outside, there is what the caller can act on.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -10,7 +10,7 @@ use axum::{
 };
 use chancery_runtime::telemetry;
 
-use super::{problem::ProblemDetails, text::TextError, view::ResourceView};
+use super::{guard, problem::ProblemDetails, text::TextError, view::ResourceView};
 use crate::{
     access::{Missing, changes::Refusal},
     commit::CommitError,
@@ -62,6 +62,18 @@ pub(super) enum ApiError {
     NotConnected(String),
     #[error("proxy {proxy:?} is connected to replica {replica:?}; ask that one")]
     OtherReplica { proxy: String, replica: String },
+    #[error("idempotency key {0:?} was used for another request; a key is for one")]
+    OtherRequest(String),
+    #[error("idempotency key {0:?} was used while this request was under way")]
+    MadeBefore(String),
+    #[error("too many requests ({what}); this replica takes the next in {wait} s", wait = guard::seconds(*wait))]
+    TooManyRequests { what: &'static str, wait: Duration },
+    #[error("the path and query are longer than {limit} bytes")]
+    LongUri { limit: usize },
+    #[error("the headers are larger than {limit} bytes")]
+    LargeHeaders { limit: usize },
+    #[error("the body did not arrive within {limit:?}")]
+    SlowBody { limit: Duration },
     #[error("too many follow the events already; stop one, or try again later")]
     TooManyListeners,
     #[error("the request took too long")]
@@ -84,6 +96,7 @@ impl From<CommitError> for ApiError {
             CommitError::Forbidden(refused) => Self::Forbidden(refused),
             CommitError::NotFound(key) => Self::NotFound(key.to_string()),
             CommitError::Exists(key) => Self::Exists(key),
+            CommitError::MadeBefore(key) => Self::MadeBefore(key),
             CommitError::Store(error) => Self::Store(error),
             CommitError::NoVerdict(error) => Self::NoVerdict(error),
             CommitError::Behind(error) => Self::Behind(error),
@@ -138,6 +151,12 @@ impl ApiError {
             Self::Superseded(_) => (StatusCode::CONFLICT, "superseded"),
             Self::NotConnected(_) => (StatusCode::CONFLICT, "not-connected"),
             Self::OtherReplica { .. } => (StatusCode::MISDIRECTED_REQUEST, "other-replica"),
+            Self::OtherRequest(_) => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
+            Self::MadeBefore(_) => (StatusCode::CONFLICT, "made-before"),
+            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too-many-requests"),
+            Self::LongUri { .. } => (StatusCode::URI_TOO_LONG, "uri-too-long"),
+            Self::LargeHeaders { .. } => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large"),
+            Self::SlowBody { .. } => (StatusCode::REQUEST_TIMEOUT, "slow-body"),
             Self::TooManyListeners => (StatusCode::TOO_MANY_REQUESTS, "too-many-listeners"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
@@ -193,6 +212,7 @@ impl IntoResponse for ApiError {
         }
         let mut details = ProblemDetails::new(status, slug, self.detail());
         let mut challenge = None;
+        let mut retry_after = None;
         match self {
             Self::NoToken => challenge = Some(r#"Bearer realm="chancery""#),
             Self::Forbidden(refused) => {
@@ -204,6 +224,7 @@ impl IntoResponse for ApiError {
             Self::Token(Refused::Unknown | Refused::Expired) => {
                 challenge = Some(r#"Bearer realm="chancery", error="invalid_token""#);
             }
+            Self::TooManyRequests { wait, .. } => retry_after = Some(HeaderValue::from(guard::seconds(wait).max(1))),
             Self::Text(error) => (details.line, details.column) = (Some(error.line), Some(error.column)),
             Self::Problems(problems) => details.problems = problems,
             Self::Conflict { key, expected, current, head } => {
@@ -220,8 +241,8 @@ impl IntoResponse for ApiError {
         if let Some(challenge) = challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after.unwrap_or(RETRY_AFTER));
         }
         response
     }

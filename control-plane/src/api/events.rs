@@ -24,6 +24,9 @@ use crate::{
 /// So often something is sent, be it a comment: a proxy on the way may end a connection that is silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// When a reader that lost the connection is to come back.
+const COME_BACK_AFTER: Duration = Duration::from_secs(2);
+
 /// Which events to hear of.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -52,13 +55,16 @@ impl EventParams {
 ///
 /// Server-sent events of this replica, from now on: `connected`, `disconnected`, `acknowledged`, `rejected`, `settled` of the
 /// proxies and rate limiters that are connected to it, and `revision`, which no filter leaves out (but those are left out that changed nothing which the token
-/// allows to see). `lagged` says how many events
-/// (before any filter) were missed, because they were read too slowly or happened while a reader was away; `null` if that is not
-/// known. A reader that comes back sends the id of the last event as `Last-Event-ID`, as browsers do.
-#[utoipa::path(get, path = "/api/v1/events", tag = "Proxies", operation_id = "followEvents", params(EventParams),
+/// allows to see). A reader that comes back sends the id of the last event as `Last-Event-ID`, as browsers do, and hears what
+/// happened since. `lagged` says how many events (before any filter) it has missed, because it read too slowly or was away for too
+/// long; `null` if that is not known.
+#[utoipa::path(get, path = "/api/v1/events", tag = "Proxies", operation_id = "followEvents", params(
+        EventParams,
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the event that was heard last")
+    ),
     responses(
         (status = 200, content_type = "text/event-stream", body = Told),
-        (status = 429, description = "Too many follow the events", content_type = "application/problem+json", body = ProblemDetails),
+        (status = 429, description = "Too many follow the events, or too many requests were made; see Retry-After", content_type = "application/problem+json", body = ProblemDetails),
     ))]
 pub(super) async fn follow(
     State(api): State<Api>,
@@ -76,10 +82,10 @@ fn messages(
     feed: Arc<Feed>,
     listener: Listener,
     params: EventParams,
-    Author(reader, _): Author,
+    Author { who: reader, .. }: Author,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
     // At once, so that a reader knows that it listens.
-    let begun = stream::iter([Ok(Message::default().comment("listening"))]);
+    let begun = stream::iter([Ok(Message::default().comment("listening").retry(COME_BACK_AFTER))]);
     let heard = stream::unfold((feed, listener, params, reader), async |(feed, mut listener, params, reader)| {
         loop {
             let message = match listener.next().await? {

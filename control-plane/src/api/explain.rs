@@ -69,13 +69,13 @@ pub(super) async fn explain(State(api): State<Api>, author: Author, body: Body) 
 
 /// Refuses an answer that tells of what belongs to teams that `author` does not see.
 pub(super) fn only_seen(author: &Author, catalog: &Catalog, answer: &impl Serialize) -> Result<(), ApiError> {
-    if author.0.sees_all() {
+    if author.who.sees_all() {
         return Ok(());
     }
     let answer = serde_json::to_value(answer).map_err(|error| ApiError::Internal("an answer", error.into()))?;
     let hidden = |resource: &str| {
         let entry = Key::read(resource).and_then(|key| catalog.entry(&key));
-        entry.is_some_and(|entry| !author.0.sees(owner(&entry.document)))
+        entry.is_some_and(|entry| !author.who.sees(owner(&entry.document)))
     };
     if names(&answer).into_iter().any(hidden) { Err(Missing::Role(Role::Operator).into()) } else { Ok(()) }
 }

@@ -11,7 +11,8 @@ use super::{
     Api,
     author::Author,
     error::ApiError,
-    params::{self, NameInPath, Params},
+    page::Page,
+    params::{self, Limit, NameInPath, Params},
 };
 use crate::{
     load::ServiceLoad,
@@ -25,13 +26,22 @@ use crate::{
 pub(super) struct LoadParams {
     /// Only that on this fleet.
     fleet: Option<String>,
+    /// At most so many, 1 to 1000; 1000 by default.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    limit: Option<Limit>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
 }
 
 /// The load of services.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LoadList {
+    /// By service and fleet.
     items: Vec<LoadView>,
+    /// Where the next page starts; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// The load of a service on a fleet, over the last minute, as the proxies that are connected to this replica report it. An
@@ -76,12 +86,12 @@ pub(super) async fn list(
     let fleet = params::fleet(params.fleet)?;
     let (clock, current) = (Clock::now(), api.replica.current());
     let mut loads = api.loads.of_services(fleet.as_ref());
-    if !author.0.sees_all() {
+    if !author.who.sees_all() {
         let seen = |service: &Name| author.find(&current.catalog, &Key::new(Kind::Service, service.clone())).is_ok();
         loads.retain(|(service, _), _| seen(service));
     }
     let items = loads.into_iter().map(|((service, fleet), load)| LoadView::new(&service, &fleet, load, &clock));
-    Ok(Json(LoadList { items: items.collect() }))
+    LoadList::page(items, params.limit, params.cursor)
 }
 
 /// Read the load of a service
@@ -102,7 +112,19 @@ pub(super) async fn read(
     let mut loads = api.loads.of_service(&name, fleet.as_ref());
     loads.retain(|fleet, _| current.catalog.fleet_uses(fleet, &name));
     let items = loads.into_iter().map(|(fleet, load)| LoadView::new(&name, &fleet, load, &clock));
-    Ok(Json(LoadList { items: items.collect() }))
+    LoadList::page(items, params.limit, params.cursor)
+}
+
+impl LoadList {
+    fn page(
+        items: impl Iterator<Item = LoadView>,
+        limit: Option<Limit>,
+        cursor: Option<String>,
+    ) -> Result<Json<Self>, ApiError> {
+        let place = |view: &LoadView| (view.service.clone(), view.fleet.clone());
+        let (items, next_cursor) = Page::new(limit, cursor).of(items, place)?;
+        Ok(Json(Self { items, next_cursor }))
+    }
 }
 
 /// What the time is, for moments that were taken by a clock without a date.

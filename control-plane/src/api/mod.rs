@@ -2,7 +2,8 @@
 //!
 //! A handler parses, delegates, answers. One set of handlers serves every kind of resource; every
 //! write, of one resource or of many, becomes one change set for [`Commit`]; every error leaves as problem
-//! details (RFC 9457). What a request may cost is bounded: its body, its nesting, its time.
+//! details (RFC 9457). What a request may cost is bounded: its head, its body, its nesting, its time; and how many one caller
+//! may make (`guard`).
 
 mod apply;
 mod audit;
@@ -11,6 +12,8 @@ mod blame;
 mod body;
 mod compare;
 mod condition;
+mod cors;
+mod deprecation;
 mod diff;
 mod endpoints;
 mod envelope;
@@ -18,11 +21,14 @@ mod error;
 mod events;
 mod explain;
 mod export;
+mod guard;
+mod idempotency;
 mod listing;
 mod load;
 mod merge_patch;
 mod observe;
 mod openapi;
+mod page;
 mod params;
 mod plan;
 mod problem;
@@ -34,6 +40,7 @@ mod revisions;
 mod rollouts;
 mod router;
 mod seen;
+mod server;
 pub mod text;
 mod tokens;
 mod traffic;
@@ -42,9 +49,12 @@ mod write;
 
 use std::sync::Arc;
 
+pub use cors::{InvalidOrigin, Origins};
+pub use guard::{Guard, InvalidNetwork, Networks, Rates};
 pub use openapi::document as openapi;
 pub use problem::ProblemDetails;
 pub use router::router;
+pub use server::serve;
 pub use view::ResourceView;
 
 use crate::{
@@ -79,6 +89,10 @@ pub struct Api {
     pub tokens: Arc<Tokens>,
     /// Who did what.
     pub audit: Arc<Audit>,
+    /// How much one caller may ask for.
+    pub guard: Arc<Guard>,
+    /// Pages of which origins may ask from a browser.
+    pub origins: Origins,
 }
 
 #[cfg(test)]

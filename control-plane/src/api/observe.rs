@@ -24,6 +24,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The time for a request that does not wait for proxies, its body included.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
+/// The longest path and query: a message of the greatest length fits in, however it is encoded.
+const LONGEST_URI: usize = 16 << 10;
+
+/// The largest headers, names and values together.
+const LARGEST_HEADERS: usize = 32 << 10;
+
 /// Gives the request its id, and says afterwards what became of it.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -88,7 +94,20 @@ fn time_limit(uri: &Uri) -> Duration {
     if waits { TIME_LIMIT + LONGEST_WAIT } else { TIME_LIMIT }
 }
 
-/// An answer is not sniffed, framed, kept by a shared cache, or able to load anything from elsewhere.
+/// Refuses a request whose head is larger than any that makes sense.
+pub(super) async fn limit_head(request: Request, next: Next) -> Response {
+    let uri = request.uri().path_and_query().map_or(0, |whole| whole.as_str().len());
+    if uri > LONGEST_URI {
+        return ApiError::LongUri { limit: LONGEST_URI }.into_response();
+    }
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers > LARGEST_HEADERS {
+        return ApiError::LargeHeaders { limit: LARGEST_HEADERS }.into_response();
+    }
+    next.run(request).await
+}
+
+/// An answer is not sniffed, framed, kept by a shared cache or without a need, or able to load anything from elsewhere.
 pub(super) async fn secure(request: Request, next: Next) -> Response {
     let page = request.uri().path().starts_with("/docs");
     let mut response = next.run(request).await;
@@ -106,7 +125,10 @@ pub(super) async fn secure(request: Request, next: Next) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
+    // What has a tag is asked for anew with it, and the page's own files never change; all else is kept nowhere.
+    let kept = page || headers.contains_key(header::ETAG);
+    let keeping = HeaderValue::from_static(if kept { "private, no-cache" } else { "no-store" });
+    headers.entry(header::CACHE_CONTROL).or_insert(keeping);
     response
 }
 

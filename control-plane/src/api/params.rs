@@ -143,7 +143,7 @@ impl WriteParams {
 pub(super) struct Limit(pub(super) u32);
 
 impl Limit {
-    const MOST: u32 = 1000;
+    pub(super) const MOST: u32 = 1000;
 }
 
 impl Default for Limit {

@@ -10,7 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Api, ProblemDetails,
     error::ApiError,
-    params::{self, Params},
+    page::Page,
+    params::{self, Limit, Params},
 };
 use crate::proxies::{Everywhere, Given, ProxyId, ProxyStatus, Silent, Wanted, given};
 
@@ -32,15 +33,24 @@ pub(super) struct ListParams {
     fleet: Option<String>,
     /// Only those of the replica that is asked, which it knows without a look at the database.
     here: bool,
+    /// At most so many, 1 to 1000; 1000 by default.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    limit: Option<Limit>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
 }
 
 /// The proxies that are known.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProxyList {
+    /// The proxies, by fleet and id.
     items: Vec<ProxyStatus>,
     /// Whether those of other replicas are among them: not while the database is away, or if that was not asked for.
     complete: bool,
+    /// Where the next page starts; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// List proxies
@@ -53,12 +63,15 @@ pub(super) async fn list(
     State(api): State<Api>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<ProxyList>, ApiError> {
-    if params.here {
-        let items = api.proxies.list(params::fleet(params.fleet)?.as_ref());
-        return Ok(Json(ProxyList { items, complete: false }));
-    }
-    let Everywhere { proxies, complete } = find(&api, params.fleet, None).await?;
-    Ok(Json(ProxyList { items: proxies, complete }))
+    let ListParams { fleet, here, limit, cursor } = params;
+    let Everywhere { proxies, complete } = if here {
+        Everywhere { proxies: api.proxies.list(params::fleet(fleet)?.as_ref()), complete: false }
+    } else {
+        find(&api, fleet, None).await?
+    };
+    let page = Page::new(limit, cursor);
+    let (items, next_cursor) = page.of(proxies, |proxy| (proxy.fleet.clone(), proxy.id.clone()))?;
+    Ok(Json(ProxyList { items, complete, next_cursor }))
 }
 
 /// Read a proxy

@@ -12,7 +12,8 @@ use super::{
     Api,
     author::Author,
     error::ApiError,
-    params::{self, Params},
+    page::Page,
+    params::{self, Limit, Params},
 };
 use crate::{
     model::Kind,
@@ -29,11 +30,29 @@ pub(super) struct QuarantineParams {
     fleet: Option<String>,
 }
 
+/// Which of what is quarantined to list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// Only of this fleet.
+    fleet: Option<String>,
+    /// At most so many, 1 to 1000; 1000 by default.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    limit: Option<Limit>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
 /// What is quarantined.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct QuarantineList {
+    /// By fleet, type and name.
     items: Vec<QuarantineView>,
+    /// Where the next page starts; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// A resource of Envoy that a fleet is not served as its newest revision has it, because a proxy has rejected that. It is served
@@ -69,12 +88,18 @@ pub(super) struct QuarantineView {
 /// A resource that a proxy rejects before another has acknowledged it is taken back for the whole fleet: all others keep what they
 /// have, and everything else keeps flowing.
 #[utoipa::path(get, path = "/api/v1/quarantine", tag = "Proxies", operation_id = "listQuarantine",
-    params(QuarantineParams), responses((status = 200, body = QuarantineList)))]
+    params(ListParams), responses((status = 200, body = QuarantineList)))]
 pub(super) async fn list(
     State(api): State<Api>,
-    Params(params): Params<QuarantineParams>,
+    Params(params): Params<ListParams>,
 ) -> Result<Json<QuarantineList>, ApiError> {
-    Ok(shown(quarantined(&api, params)?))
+    let ListParams { fleet, limit, cursor } = params;
+    let all = shown(quarantined(&api, fleet)?);
+    let place = |view: &QuarantineView| {
+        (view.fleet.clone(), view.resource_type.clone(), format!("{} {}", view.name, view.version))
+    };
+    let (items, next_cursor) = Page::new(limit, cursor).of(all, place)?;
+    Ok(Json(QuarantineList { items, next_cursor }))
 }
 
 /// Release the quarantine
@@ -92,25 +117,25 @@ pub(super) async fn release(
     if let Some(fleet) = &params.fleet {
         entry = entry.about(Kind::Fleet.as_str(), fleet);
     }
-    let mut released = quarantined(&api, params)?;
+    let mut released = quarantined(&api, params.fleet)?;
     released.retain(|(place, _)| api.publisher.release(place));
     api.publisher.quarantine_changed().notify_one();
-    let released = shown(released);
-    let places = released.0.items.iter().map(|one| format!("{}: {} {}", one.fleet, one.resource_type, one.name));
+    let items = shown(released);
+    let places = items.iter().map(|one| format!("{}: {} {}", one.fleet, one.resource_type, one.name));
     entry.before = Some(serde_json::Value::from_iter(places).to_string());
     api.audit.done(entry).await;
-    Ok(released)
+    Ok(Json(QuarantineList { items, next_cursor: None }))
 }
 
 /// What is the same for proxies that take their routes in one form and in another is shown once.
-fn shown(mut quarantined: Vec<(Place, Quarantined)>) -> Json<QuarantineList> {
+fn shown(mut quarantined: Vec<(Place, Quarantined)>) -> Vec<QuarantineView> {
     let mut seen = HashSet::new();
     quarantined.retain(|(place, what)| seen.insert((place.fleet.clone(), place.id.clone(), what.rejected.version())));
-    Json(QuarantineList { items: quarantined.into_iter().map(view).collect() })
+    quarantined.into_iter().map(view).collect()
 }
 
-fn quarantined(api: &Api, params: QuarantineParams) -> Result<Vec<(Place, Quarantined)>, ApiError> {
-    let fleet = params::fleet(params.fleet)?;
+fn quarantined(api: &Api, fleet: Option<String>) -> Result<Vec<(Place, Quarantined)>, ApiError> {
+    let fleet = params::fleet(fleet)?;
     let mut quarantined = api.publisher.quarantined();
     quarantined.retain(|(place, _)| fleet.as_ref().is_none_or(|fleet| place.fleet == *fleet));
     Ok(quarantined)

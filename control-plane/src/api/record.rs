@@ -1,9 +1,9 @@
 //! What was refused goes into the audit log: who wanted what, and why they did not get it. Never what they sent.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use axum::{
-    extract::{ConnectInfo, MatchedPath, Request, State},
+    extract::{MatchedPath, Request, State},
     http::{Method, StatusCode},
     middleware::Next,
     response::Response,
@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use super::{
     Api,
     author::{Author, FormerOwner},
+    guard::Source,
     problem::Reason,
 };
 use crate::{
@@ -21,9 +22,9 @@ use crate::{
     store::{Action, NewEntry, Outcome},
 };
 
-/// The other end of the connection, if there is one.
+/// Where a request comes from, if that is known.
 pub(super) fn address(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+    request.extensions().get::<Source>().map(|Source(address)| *address)
 }
 
 /// Notes what is refused of the API: to anybody who is not let in, and of writes also what contradicts or is wrong.
@@ -41,7 +42,7 @@ pub(super) async fn refusals(State(api): State<Api>, request: Request, next: Nex
         _ => return response,
     };
     let (author, former) = (response.extensions().get::<Author>(), response.extensions().get::<FormerOwner>());
-    let name = author.map(|Author(principal, _)| &principal.name).or(former.map(|FormerOwner(name)| name));
+    let name = author.map(|author| &author.who.name).or(former.map(|FormerOwner(name)| name));
     let by = By { name: name.map_or("", String::as_str), address };
     let mut entry = by.done(action, OffsetDateTime::now_utc());
     if author.is_some() {

@@ -50,7 +50,7 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let selection = listing::Selection::try_from(params)?;
     let current = api.replica.current();
-    Ok(conditional(&headers, current.revision, || listing::page(&current.catalog, kind, &selection, &author.0)))
+    Ok(conditional(&headers, current.revision, || listing::page(&current.catalog, kind, &selection, &author.who)))
 }
 
 /// Read a resource
@@ -199,20 +199,25 @@ async fn put(
     let key = document.key();
     let edit = Edit::Put { document, expect };
     let written = write::commit(api, author, params, None, vec![edit], None).await?;
+    // Without a change the resource keeps the revision it had.
+    let unchanged = || api.replica.current().catalog.entry(&key).map(|entry| entry.revision);
+    let revision = if written.changed.is_empty() { unchanged() } else { Some(written.revision) };
+    Ok(answer(written, revision))
+}
+
+/// The answer to a write of one resource, which was last changed by `revision`.
+pub(super) fn answer(written: Written, revision: Option<u64>) -> Response {
     let mut headers = HeaderMap::new();
     let mut status = StatusCode::OK;
     if !written.dry_run {
-        // Without a change the resource keeps the revision it had.
-        let unchanged = || api.replica.current().catalog.entry(&key).map(|entry| entry.revision);
-        let revision = if written.changed.is_empty() { unchanged() } else { Some(written.revision) };
         headers.extend(revision.map(|revision| (header::ETAG, condition::etag(revision))));
-        if written.changed.iter().any(|changed| changed.action == Action::Created) {
+        if let Some(created) = written.changed.iter().find(|changed| changed.action == Action::Created) {
             status = StatusCode::CREATED;
-            let location = HeaderValue::try_from(format!("/api/v1/{}/{}", key.kind.collection(), key.name));
+            let location = HeaderValue::try_from(format!("/api/v1/{}/{}", created.kind.collection(), created.name));
             headers.extend(location.map(|location| (header::LOCATION, location)));
         }
     }
-    Ok((status, headers, Json(written)).into_response())
+    (status, headers, Json(written)).into_response()
 }
 
 /// `body` under its `ETag`, unless the reader has it.

@@ -119,7 +119,7 @@ pub(super) async fn list(
         _ => return Err(ApiError::Malformed("query: kind and name belong together".to_owned())),
     };
     let before = cursor.map(|cursor| number("query: cursor", &cursor)).transpose()?;
-    let limit = if author.0.sees_all() { limit } else { limit.min(MOST_EXAMINED) };
+    let limit = if author.who.sees_all() { limit } else { limit.min(MOST_EXAMINED) };
     let query = HistoryQuery { key: key.clone(), before, limit: limit + 1 };
     let mut summaries = api.replica.store().history(query).await?;
     let more = summaries.len() > limit as usize;
@@ -127,7 +127,7 @@ pub(super) async fn list(
     let next_cursor = summaries.last().filter(|_| more).map(|last| last.number.to_string());
     let mut items = Vec::with_capacity(summaries.len());
     for summary in summaries {
-        if author.0.sees_all() {
+        if author.who.sees_all() {
             items.push(RevisionView::new(summary, None));
         } else if let Some(revision) = api.replica.store().revision(summary.number).await? {
             let Revision { mut summary, changes } = revision;

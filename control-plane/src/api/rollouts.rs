@@ -6,7 +6,13 @@ use serde_json::json;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{Api, author::Author, error::ApiError, params::NameInPath};
+use super::{
+    Api,
+    author::Author,
+    error::ApiError,
+    page::{Page, PageParams},
+    params::{NameInPath, Params},
+};
 use crate::{
     model::Name,
     replica::ReplicaError,
@@ -18,7 +24,11 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RolloutList {
+    /// By fleet.
     items: Vec<RolloutView>,
+    /// Where the next page starts; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// How far revisions have come to a fleet.
@@ -100,10 +110,15 @@ pub(super) struct FailureView {
 ///
 /// Of all fleets with `spec.rollout`.
 #[utoipa::path(get, path = "/api/v1/rollouts", tag = "Rollouts", operation_id = "listRollouts",
-    responses((status = 200, body = RolloutList)))]
-pub(super) async fn list(State(api): State<Api>) -> Result<Json<RolloutList>, ApiError> {
+    params(PageParams), responses((status = 200, body = RolloutList)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<PageParams>,
+) -> Result<Json<RolloutList>, ApiError> {
     let shown = api.stages.list().await?;
-    Ok(Json(RolloutList { items: shown.into_iter().map(RolloutView::from).collect() }))
+    let views = shown.into_iter().map(RolloutView::from);
+    let (items, next_cursor) = Page::from(params).of(views, |view| view.fleet.clone())?;
+    Ok(Json(RolloutList { items, next_cursor }))
 }
 
 /// Read a rollout
@@ -148,7 +163,7 @@ async fn decide(api: &Api, author: &Author, fleet: &Name, decision: Decision) ->
         Decision::Promote => (Action::Promote, OffsetDateTime::now_utc()),
         Decision::Return => (Action::Return, OffsetDateTime::now_utc()),
     };
-    let view = RolloutView::from(api.stages.decide(fleet, decision, &author.0.name).await?);
+    let view = RolloutView::from(api.stages.decide(fleet, decision, &author.who.name).await?);
     let after = json!({ "stableRevision": view.stable_revision, "revision": view.revision, "phase": view.phase });
     let entry = author.by().done(action, at).about("Rollout", fleet.as_str());
     api.audit.done(NewEntry { after: Some(after.to_string()), ..entry }).await;

@@ -8,12 +8,14 @@ use axum::{
     middleware::{from_fn, from_fn_with_state, map_response},
     routing::get,
 };
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, apply, audit, author, blame, compare, endpoints, error::ApiError, events, explain, export, load, observe,
-    openapi, plan, proxies, quarantine, record, resources, revisions, rollouts, seen, tokens, traffic,
+    Api, apply, audit, author, blame, compare, deprecation, endpoints, error::ApiError, events, explain, export, guard,
+    idempotency, load, observe, openapi, plan, proxies, quarantine, record, resources, revisions, rollouts, seen,
+    tokens, traffic,
 };
 use crate::model::Kind;
 
@@ -21,7 +23,7 @@ use crate::model::Kind;
 pub fn router(api: Api) -> Router {
     let (routes, description) = routes().split_for_parts();
     // Shared: a handler and what it holds are cloned for every request.
-    let description = Arc::new(openapi::complete(description));
+    let description = Arc::new(openapi::complete(description, deprecation::DEPRECATED));
     let routes = routes
         .route(openapi::PATH, get(move || std::future::ready(Json(description.clone()))))
         .merge(openapi::page())
@@ -33,9 +35,14 @@ pub fn router(api: Api) -> Router {
 pub(super) fn surround(routes: Router<Api>, api: &Api) -> Router<Api> {
     routes
         .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn_with_state(api.clone(), idempotency::once))
         .layer(from_fn_with_state(api.clone(), author::authenticate))
         .layer(from_fn_with_state(api.clone(), record::refusals))
+        .layer(from_fn_with_state(deprecation::DEPRECATED, deprecation::announce))
         .layer(from_fn(observe::limit_time))
+        .layer(from_fn(observe::limit_head))
+        .layer(from_fn_with_state(api.clone(), guard::by_address))
+        .layer(option_layer(api.origins.layer()))
         .layer(map_response(observe::unify_errors))
         .layer(from_fn(observe::secure))
         .layer(from_fn(observe::observe))

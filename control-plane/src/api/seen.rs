@@ -88,8 +88,8 @@ pub(super) async fn list(
 
 /// What `fleet` has seen. It cannot be told apart by team.
 pub(super) fn of_fleet(api: &Api, author: &Author, fleet: &Name) -> Result<Requests, ApiError> {
-    author.0.may(Verb::Read, Area::Load)?;
-    if !author.0.sees_all() {
+    author.who.may(Verb::Read, Area::Load)?;
+    if !author.who.sees_all() {
         return Err(Missing::Role(Role::Operator).into());
     }
     author.find(&api.replica.current().catalog, &Key::new(Kind::Fleet, fleet.clone()))?;

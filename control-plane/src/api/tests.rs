@@ -7,9 +7,12 @@ mod events;
 mod explain;
 mod failure;
 mod fixture;
+mod guard;
 mod history;
 mod hostile;
+mod idempotency;
 mod load;
+mod pages;
 mod resources;
 mod seen;
 

@@ -16,6 +16,7 @@ use super::{
     author::{ADMIN, Author},
     body::Body,
     error::ApiError,
+    page::{Page, PageParams},
     params::Params,
 };
 use crate::{
@@ -77,11 +78,15 @@ impl From<Made> for TokenSecret {
     }
 }
 
-/// All tokens.
+/// A page of tokens.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TokenList {
+    /// The tokens, by id.
     items: Vec<TokenView>,
+    /// Where the next page starts; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// A token, without its secret.
@@ -176,11 +181,16 @@ impl TokenView {
 ///
 /// Without their secrets. Those that are revoked or have expired are listed for 90 days more.
 #[utoipa::path(get, path = "/api/v1/tokens", tag = "Access", operation_id = "listTokens",
-    responses((status = 200, body = TokenList)))]
-pub(super) async fn list(State(api): State<Api>) -> Result<Json<TokenList>, ApiError> {
+    params(PageParams), responses((status = 200, body = TokenList)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(params): Params<PageParams>,
+) -> Result<Json<TokenList>, ApiError> {
     let now = OffsetDateTime::now_utc();
     let records = api.tokens.list().await?;
-    Ok(Json(TokenList { items: records.into_iter().map(|record| TokenView::new(record, now)).collect() }))
+    let (records, next_cursor) = Page::from(params).of(records, |record| record.id.clone())?;
+    let items = records.into_iter().map(|record| TokenView::new(record, now)).collect();
+    Ok(Json(TokenList { items, next_cursor }))
 }
 
 /// Create a token
@@ -196,7 +206,7 @@ pub(super) async fn create(
     let mut problems = Problems::default();
     let new = request(&body.value().await?, &api.replica.current().catalog, &mut problems);
     let Some(new) = new.filter(|_| problems.is_empty()) else { return Err(ApiError::Problems(problems.into_vec())) };
-    author.0.may_grant(&new.grants.scopes)?;
+    author.who.may_grant(&new.grants.scopes)?;
     let made = api.tokens.create(new, author.by(), OffsetDateTime::now_utc(), &mut chance()).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
@@ -232,7 +242,7 @@ pub(super) async fn rotate(
     let records = api.tokens.list().await?;
     let record = records.into_iter().find(|record| record.id == id).ok_or_else(|| TokenError::Unknown(id.clone()))?;
     let scopes = serde_json::from_str(&record.grants).map_or_else(|_| Vec::new(), |Grants { scopes, .. }| scopes);
-    author.0.may_grant(&scopes)?;
+    author.who.may_grant(&scopes)?;
     let made = api.tokens.rotate(&id, grace, author.by(), OffsetDateTime::now_utc(), &mut chance()).await?;
     Ok(Json(made.into()))
 }

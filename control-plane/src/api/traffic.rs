@@ -160,13 +160,14 @@ pub(super) async fn plan(State(api): State<Api>, author: Author, body: Body) -> 
     let prune = apply::selector(prune, &mut problems.at("prune"));
     let edits = apply::edits(resources, problems)?;
     let set = ChangeSet {
-        author: author.0.clone(),
-        from: author.1,
+        author: author.who.clone(),
+        from: author.from,
         message: String::new(),
         edits,
         prune,
         if_revision: None,
         dry_run: true,
+        once: None,
     };
     let Planned { before, after, .. } = api.commit.preview(&set)?;
     let current = before.clone();

@@ -1,6 +1,6 @@
 //! The one way in which every handler writes: a change set, its commit, and the wait for the proxies.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     Api,
@@ -9,7 +9,7 @@ use super::{
     params::WriteParams,
     view::{ChangedResource, Written},
 };
-use crate::commit::{ChangeSet, Edit};
+use crate::commit::{ChangeSet, Committed, Edit};
 
 /// Commits `edits` as one revision, and waits for the proxies if that is asked for.
 pub(super) async fn commit(
@@ -33,13 +33,19 @@ pub(super) fn change_set(
     if_revision: Option<u64>,
 ) -> Result<ChangeSet, ApiError> {
     let (message, dry_run) = (params.message(message)?, params.dry_run);
-    Ok(ChangeSet { author: author.0, from: author.1, message, edits, prune: None, if_revision, dry_run })
+    let Author { who: author, from, once } = author;
+    Ok(ChangeSet { author, from, message, edits, prune: None, if_revision, dry_run, once })
 }
 
 /// As [`commit`], of what is one change already.
 pub(super) async fn commit_set(api: &Api, params: &WriteParams, set: ChangeSet) -> Result<Written, ApiError> {
     let (wait, dry_run) = (params.wait()?, set.dry_run);
     let committed = api.commit.commit(set).await?;
+    Ok(arrived(api, wait, committed, dry_run).await)
+}
+
+/// The answer to a change that was committed, or would be; after the wait for the proxies, if there is one.
+pub(super) async fn arrived(api: &Api, wait: Option<Duration>, committed: Committed, dry_run: bool) -> Written {
     let applied = match wait {
         Some(timeout) if !dry_run => {
             let deadline = Instant::now() + timeout;
@@ -48,5 +54,5 @@ pub(super) async fn commit_set(api: &Api, params: &WriteParams, set: ChangeSet) 
         _ => None,
     };
     let changed = committed.changed.into_iter().map(|changed| ChangedResource::new(changed, dry_run)).collect();
-    Ok(Written { revision: committed.revision, changed, dry_run, applied })
+    Written { revision: committed.revision, changed, dry_run, applied }
 }

@@ -10,7 +10,10 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{AuditRecords, EndpointStore, ProxyRecords, QuarantineRecords, RolloutRecords, TokenRecords};
+use super::{
+    AuditRecords, EndpointStore, IdempotencyKey, IdempotencyRecord, IdempotencyRecords, ProxyRecords,
+    QuarantineRecords, RolloutRecords, TokenRecords,
+};
 use crate::model::{Document, Key};
 
 /// A resource as it is stored.
@@ -171,7 +174,7 @@ pub enum StoreError {
 /// A place where configuration is kept.
 #[async_trait]
 pub trait Store:
-    AuditRecords + EndpointStore + ProxyRecords + QuarantineRecords + RolloutRecords + TokenRecords
+    AuditRecords + EndpointStore + IdempotencyRecords + ProxyRecords + QuarantineRecords + RolloutRecords + TokenRecords
 {
     /// Everything, at one consistent revision.
     async fn load(&self) -> Result<Loaded, StoreError>;
@@ -218,6 +221,20 @@ pub trait Write: Send {
 
     /// As [`Store::revisions_after`], under the lock.
     async fn revisions_after(&mut self, after: u64) -> Result<Vec<Revision>, StoreError>;
+
+    /// As [`IdempotencyRecords::idempotency`], under the lock.
+    async fn idempotency(
+        &mut self,
+        key: &IdempotencyKey,
+        since: OffsetDateTime,
+    ) -> Result<Option<IdempotencyRecord>, StoreError>;
+
+    /// Commits `record` with whatever else is committed; of the same key there is none any more that counts. Those that are too old
+    /// are forgotten, and the oldest while there are more than `most`.
+    async fn keep(&mut self, record: IdempotencyRecord, most: u32) -> Result<(), StoreError>;
+
+    /// Commits what is kept, without a revision.
+    async fn end(self: Box<Self>) -> Result<(), StoreError>;
 
     /// Commits `revision` as number `head() + 1`, whole or not at all, with its entry in the audit log, and wakes other processes.
     async fn commit(self: Box<Self>, revision: NewRevision) -> Result<Revision, StoreError>;

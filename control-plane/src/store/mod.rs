@@ -14,6 +14,7 @@ pub mod audit;
 mod contract;
 mod endpoints;
 mod failure;
+mod idempotency;
 mod postgres;
 mod proxies;
 mod quarantine;
@@ -32,6 +33,7 @@ pub use contract::{
 };
 pub use endpoints::{EndpointStore, LeaseAction, LeaseWrite, Leased, REMOVED_FOR, Registration, Registrations};
 
+pub use idempotency::{IDEMPOTENCY_KEPT_FOR, IdempotencyKey, IdempotencyRecord, IdempotencyRecords};
 pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
 pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};
 pub use rollouts::{RolloutRecord, RolloutRecords};

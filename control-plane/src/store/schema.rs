@@ -25,6 +25,7 @@ pub(super) fn postgres() -> Migrator {
         (5, "rollouts", include_str!("../../migrations/postgres/0005_rollouts.sql")),
         (6, "tokens", include_str!("../../migrations/postgres/0006_tokens.sql")),
         (7, "audit", include_str!("../../migrations/postgres/0007_audit.sql")),
+        (8, "idempotency", include_str!("../../migrations/postgres/0008_idempotency.sql")),
     ])
 }
 
@@ -38,6 +39,7 @@ pub(super) fn sqlite() -> Migrator {
         (5, "rollouts", include_str!("../../migrations/sqlite/0005_rollouts.sql")),
         (6, "tokens", include_str!("../../migrations/sqlite/0006_tokens.sql")),
         (7, "audit", include_str!("../../migrations/sqlite/0007_audit.sql")),
+        (8, "idempotency", include_str!("../../migrations/sqlite/0008_idempotency.sql")),
     ])
 }
 

@@ -12,6 +12,7 @@
 
 mod audit;
 mod endpoints;
+mod idempotency;
 mod proxies;
 mod quarantine;
 mod rollouts;
@@ -24,11 +25,12 @@ use sqlx::{
     Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::{
-    Change, HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, Share, SpanQuery, Store, StoreError, Usage,
-    Write,
+    Change, HistoryQuery, IdempotencyKey, IdempotencyRecord, Loaded, NewRevision, Revision, RevisionSummary, Share,
+    SpanQuery, Store, StoreError, Usage, Write,
     failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, failure, late},
     rows, schema,
 };
@@ -250,6 +252,22 @@ impl Write for SqliteWrite {
     async fn revisions_after(&mut self, after: u64) -> Result<Vec<Revision>, StoreError> {
         let rows = sqlx::query_as(REVISIONS_AFTER).bind(rows::column(after)).fetch_all(&mut *self.transaction);
         rows::revisions(bounded("reading new revisions", ANSWER_WITHIN, rows).await?)
+    }
+
+    async fn idempotency(
+        &mut self,
+        key: &IdempotencyKey,
+        since: OffsetDateTime,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        idempotency::find(&mut *self.transaction, key, since).await
+    }
+
+    async fn keep(&mut self, record: IdempotencyRecord, most: u32) -> Result<(), StoreError> {
+        idempotency::keep(&mut self.transaction, record, most).await
+    }
+
+    async fn end(self: Box<Self>) -> Result<(), StoreError> {
+        bounded("ending a write", ANSWER_WITHIN, self.transaction.commit()).await
     }
 
     async fn commit(self: Box<Self>, revision: NewRevision) -> Result<Revision, StoreError> {

@@ -8,14 +8,21 @@ use axum::Router;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        Content, ContentBuilder, HttpMethod, InfoBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema,
-        path::{Operation, PathItem},
+        Content, ContentBuilder, HttpMethod, InfoBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder,
+        Schema,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi, Url};
 
-use super::{Api, ProblemDetails, problem::MEDIA_TYPE, router};
+use super::{
+    Api, ProblemDetails,
+    deprecation::{self, Deprecated},
+    idempotency,
+    problem::MEDIA_TYPE,
+    router,
+};
 use crate::model::Problem;
 
 pub(super) use kinds::of_kind;
@@ -25,7 +32,12 @@ pub(super) const PATH: &str = "/api/openapi.json";
 
 /// The description of the whole API.
 pub fn document() -> OpenApi {
-    complete(router::routes().into_openapi())
+    described(deprecation::DEPRECATED)
+}
+
+/// The description of the whole API, if `deprecated` will go away.
+pub(super) fn described(deprecated: &[Deprecated]) -> OpenApi {
+    complete(router::routes().into_openapi(), deprecated)
 }
 
 /// The page at `/docs`.
@@ -34,7 +46,7 @@ pub(super) fn page() -> Router<Api> {
 }
 
 /// Adds what holds for every operation.
-pub(super) fn complete(mut description: OpenApi) -> OpenApi {
+pub(super) fn complete(mut description: OpenApi, deprecated: &[Deprecated]) -> OpenApi {
     description.info = InfoBuilder::new()
         .title("Chancery")
         .version(env!("CARGO_PKG_VERSION"))
@@ -54,6 +66,12 @@ pub(super) fn complete(mut description: OpenApi) -> OpenApi {
             for (status, meaning) in errors(&method, path) {
                 operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(meaning)));
             }
+            if idempotency::honoured(name(&method), path) {
+                operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+            }
+            if deprecation::find(deprecated, name(&method), path).is_some() {
+                operation.deprecated = Some(utoipa::openapi::Deprecated::True);
+            }
         }
     }
     description
@@ -68,6 +86,7 @@ fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> 
         ("400", "The query, a header, the path or the body cannot be read"),
         ("401", "The bearer token is missing or not valid"),
         ("403", "The token does not allow it; the answer says which role, scope or team is missing"),
+        ("429", "Too many requests; see Retry-After"),
         ("500", "The request failed inside the control plane"),
         ("503", "The request took too long, or the database is unavailable; see Retry-After"),
     ];
@@ -80,6 +99,7 @@ fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> 
         errors.push(("422", "The change is wrong; every problem is listed with resource, path and reason"));
     }
     if takes_body {
+        errors.push(("408", "The body did not arrive in time"));
         errors.push(("413", "The body is larger than 8 MiB"));
         errors.push(("415", "The body is of a media type that is not supported"));
     }
@@ -90,6 +110,27 @@ fn problem(meaning: &str) -> Response {
     let schema = RefOr::<Schema>::Ref(Ref::from_schema_name(ProblemDetails::name()));
     let content: Content = ContentBuilder::new().schema(Some(schema)).build();
     ResponseBuilder::new().description(meaning).content(MEDIA_TYPE, content).build()
+}
+
+fn idempotency_key() -> Parameter {
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("The same request under the same key is made once, and answered as it was for 24 hours"))
+        .schema(Some(String::schema()))
+        .build()
+}
+
+fn name(method: &HttpMethod) -> &'static str {
+    match method {
+        HttpMethod::Get => "GET",
+        HttpMethod::Put => "PUT",
+        HttpMethod::Post => "POST",
+        HttpMethod::Delete => "DELETE",
+        HttpMethod::Patch => "PATCH",
+        _ => "",
+    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {

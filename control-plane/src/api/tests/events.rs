@@ -34,7 +34,7 @@ impl Reader {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let mut reader = Self { body: response.into_body().into_data_stream(), text: String::new() };
-        assert_eq!(reader.block().await.as_deref(), Some(": listening"));
+        assert_eq!(reader.block().await.as_deref(), Some(": listening\nretry: 2000"));
         reader
     }
 
@@ -89,9 +89,17 @@ async fn a_revision_and_what_proxies_do_are_told_with_ids() {
     let (id, name, data) = reader.event().await;
     assert_eq!((id.as_str(), name.as_str(), &data["proxy"]), ("run-3", "settled", &json!("one")));
 
+    drop(reader);
+    api.feed.tell(|| settled("three", 1));
     let mut again = Reader::open(&router, "/api/v1/events", Some("run-1")).await;
-    let (id, name, data) = again.event().await;
-    assert_eq!((id.as_str(), name.as_str(), data), ("", "lagged", json!({ "event": "lagged", "missed": 2 })));
+    for expected in ["run-2", "run-3", "run-4"] {
+        assert_eq!(again.event().await.0, expected);
+    }
+    let mut filtered = Reader::open(&router, "/api/v1/events?proxy=three", Some("run-1")).await;
+    assert_eq!(filtered.event().await.0, "run-4");
+    let mut stranger = Reader::open(&router, "/api/v1/events", Some("another-1")).await;
+    let (id, name, data) = stranger.event().await;
+    assert_eq!((id.as_str(), name.as_str(), data), ("", "lagged", json!({ "event": "lagged", "missed": null })));
 }
 
 #[tokio::test]

@@ -22,10 +22,11 @@ use crate::{
     api::router,
     model::{Key, Name, endpoint::EndpointId},
     store::{
-        self, AuditQuery, AuditRecords, Change, EndpointStore, Entry, FoundProxy, HistoryQuery, LeaseWrite, Leased,
-        Loaded, NewEntry, ProxyRecord, ProxyRecords, QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations,
-        Revision, RevisionSummary, RolloutRecord, RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord,
-        TokenRecords, TokenTable, Usage, Write, audit::Hash,
+        self, AuditQuery, AuditRecords, Change, EndpointStore, Entry, FoundProxy, HistoryQuery, IdempotencyKey,
+        IdempotencyRecord, IdempotencyRecords, LeaseWrite, Leased, Loaded, NewEntry, ProxyRecord, ProxyRecords,
+        QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, RolloutRecord,
+        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, Usage, Write,
+        audit::Hash,
     },
 };
 
@@ -174,6 +175,17 @@ impl AuditRecords for Fragile {
     }
     async fn trim_audit(&self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {
         self.here()?.trim_audit(before, now).await
+    }
+}
+
+#[async_trait]
+impl IdempotencyRecords for Fragile {
+    async fn idempotency(
+        &self,
+        key: &IdempotencyKey,
+        since: OffsetDateTime,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        self.here()?.idempotency(key, since).await
     }
 }
 

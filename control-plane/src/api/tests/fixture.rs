@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::{
-    api::{Api, router},
+    api::{Api, Guard, Networks, Origins, Rates, router},
     audit::Audit,
     commit::Commit,
     feed::Feed,
@@ -55,6 +55,8 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         admin_token: Arc::new(admin_token()),
         tokens,
         audit,
+        guard: Arc::new(Guard::new(&Rates::default(), Networks::default())),
+        origins: Origins::default(),
     }
 }
 

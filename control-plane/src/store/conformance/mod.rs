@@ -12,6 +12,7 @@
 
 pub mod audit;
 pub mod basic;
+pub mod idempotency;
 pub mod leases;
 pub mod proxies;
 pub mod quarantine;
@@ -89,6 +90,12 @@ macro_rules! basic_conformance_tests {
             the_last_use_is_noted_and_changes_nothing_else,
             what_ended_long_ago_is_forgotten,
         );
+        conformance_tests!($fresh, idempotency:
+            a_key_is_kept_with_what_it_was_used_for,
+            a_key_counts_for_a_day,
+            what_is_dropped_keeps_no_key,
+            only_so_many_keys_are_kept,
+        );
         conformance_tests!($fresh, rollouts: a_rollout_is_moved_on_from_where_it_is);
         conformance_tests!($fresh, leases:
             what_is_registered_is_read_back,
@@ -112,6 +119,7 @@ macro_rules! shared_conformance_tests {
             concurrent_writers_leave_no_gap_and_a_reader_misses_none,
         );
         conformance_tests!($fresh, audit: stores_that_write_at_once_make_one_chain);
+        conformance_tests!($fresh, idempotency: a_key_is_used_once_over_all_stores);
         conformance_tests!($fresh, tokens: a_change_through_one_store_is_seen_through_another);
         conformance_tests!($fresh, leases:
             stores_that_register_at_once_leave_no_gap_and_a_reader_misses_none,

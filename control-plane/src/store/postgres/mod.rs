@@ -18,6 +18,7 @@
 
 mod audit;
 mod endpoints;
+mod idempotency;
 mod lease;
 mod listen;
 mod proxies;
@@ -40,12 +41,13 @@ use sqlx::{
     ConnectOptions, Connection, PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use time::OffsetDateTime;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Change, HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, Share, SpanQuery, Store, StoreError, Usage,
-    Write,
+    Change, HistoryQuery, IdempotencyKey, IdempotencyRecord, Loaded, NewRevision, Revision, RevisionSummary, Share,
+    SpanQuery, Store, StoreError, Usage, Write,
     failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, failure, late},
     rows, schema,
 };
@@ -267,6 +269,29 @@ impl Write for PostgresWrite {
         let rows = bounded("reading new revisions", ANSWER_WITHIN, rows).await?;
         lease.answered();
         rows::revisions(rows)
+    }
+
+    async fn idempotency(
+        &mut self,
+        key: &IdempotencyKey,
+        since: OffsetDateTime,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        let Some((lease, _)) = &mut self.held else { return Err(Finished.into()) };
+        idempotency::find(lease, key, since).await
+    }
+
+    async fn keep(&mut self, record: IdempotencyRecord, most: u32) -> Result<(), StoreError> {
+        let Some((lease, _)) = &mut self.held else { return Err(Finished.into()) };
+        idempotency::keep(lease, record, most).await
+    }
+
+    async fn end(mut self: Box<Self>) -> Result<(), StoreError> {
+        let Some((mut lease, turn)) = self.held.take() else { return Err(Finished.into()) };
+        let commit = sqlx::raw_sql("COMMIT").execute(lease.connection());
+        bounded("ending a write", ANSWER_WITHIN, commit).await?;
+        lease.answered();
+        drop((lease, turn));
+        Ok(())
     }
 
     async fn commit(mut self: Box<Self>, revision: NewRevision) -> Result<Revision, StoreError> {
