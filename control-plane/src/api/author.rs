@@ -13,7 +13,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{Api, error::ApiError, openapi};
+use super::{Api, error::ApiError, openapi, schemas};
 use crate::{
     access::{Missing, Principal, Role, Scope, operations, owner},
     model::{Catalog, Entry, Key, Name},
@@ -65,10 +65,11 @@ pub(super) async fn whoami(Author(principal): Author) -> Json<WhoAmI> {
     Json(WhoAmI { name, role, teams: teams.into_iter().collect(), scopes: scopes.into_iter().collect() })
 }
 
-/// Lets pass who may ask for the operation, and what needs no token: everything outside of `/api`, and the description of the API.
+/// Lets pass who may ask for the operation, and what needs no token: everything outside of `/api`, the description of the API, and
+/// the schemas of documents.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if path.starts_with("/api") && path != openapi::PATH {
+    if path.starts_with("/api") && path != openapi::PATH && !schemas::lie_at(path) {
         let principal = match identify(&api, request.headers()).await {
             Ok(principal) => principal,
             Err(error) => return error.into_response(),

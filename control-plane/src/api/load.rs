@@ -31,6 +31,7 @@ pub(super) struct LoadParams {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LoadList {
+    /// One for each service and fleet.
     items: Vec<LoadView>,
 }
 
@@ -88,7 +89,7 @@ pub(super) async fn list(
 ///
 /// Of the last minute, by fleet: those that send to the service, and report. Proxies report every few seconds.
 #[utoipa::path(get, path = "/api/v1/services/{name}/load", tag = "Load", operation_id = "readLoad",
-    params(("name" = String, Path, example = "checkout"), LoadParams), responses((status = 200, body = LoadList)))]
+    params(("name" = String, Path, description = "The service", example = "checkout"), LoadParams), responses((status = 200, body = LoadList)))]
 pub(super) async fn read(
     State(api): State<Api>,
     NameInPath(name): NameInPath,

@@ -31,6 +31,7 @@ mod resources;
 mod revisions;
 mod rollouts;
 mod router;
+pub mod schemas;
 pub mod text;
 mod tokens;
 mod traffic;

@@ -28,6 +28,7 @@ pub(super) struct QuarantineParams {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct QuarantineList {
+    /// One for each fleet and resource of Envoy.
     items: Vec<QuarantineView>,
 }
 

@@ -16,6 +16,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RolloutList {
+    /// One for each fleet that has `spec.rollout`.
     items: Vec<RolloutView>,
 }
 

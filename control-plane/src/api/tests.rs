@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 mod access;
+mod described;
 mod events;
 mod explain;
 mod failure;
@@ -11,6 +12,7 @@ mod history;
 mod hostile;
 mod load;
 mod resources;
+mod schemas;
 
 use super::openapi;
 

@@ -30,7 +30,7 @@ mod tls;
 pub use access::{AccessSpec, CallerSpec};
 pub use compression::{CompressionAlgorithmSpec, CompressionSpec};
 pub use cors::CorsSpec;
-pub use envelope::Envelope;
+pub use envelope::{Envelope, READ_ONLY};
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
 pub use fault::{FaultAbortSpec, FaultDelaySpec, FaultSpec};
 pub use fleet::{
@@ -58,12 +58,13 @@ pub use route::{
     RespondSpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec, UpgradeSpec,
 };
 pub use scalar::{DurationText, NameText, SizeText, StatusNumber};
-pub use schema::schema;
+pub use schema::{schema, schema_of_any};
 pub use service::{
     AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, GrpcHealthCheckSpec, HealthCheckSpec,
     HedgingSpec, OutlierDetectionSpec, ProxyProtocolSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
+pub use shape::suggestion;
 pub use team::{QuotasSpec, TeamSpec};
 pub use tls::{ClientCertificateSpec, MeshSpec, ServiceTlsSpec, SubjectAltNameSpec, TlsVersionSpec, TrustedCaSpec};
 

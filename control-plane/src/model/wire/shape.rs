@@ -281,8 +281,8 @@ fn integer(number: &Number) -> i128 {
     }
 }
 
-/// `; did you mean …?` if one of `known` is close to `text`.
-fn suggestion<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> String {
+/// `; did you mean …?` if one of `known` is close to `text`; nothing otherwise.
+pub fn suggestion<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> String {
     if text.len() > 40 {
         return String::new();
     }
