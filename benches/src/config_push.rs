@@ -11,10 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use chancery_e2e::{
-    api::Api,
     bootstrap::{Protocol, XDS_CLUSTER},
     client::{Connection, get},
-    document::{resource, service},
     envoy::Envoy,
     scene::Scene,
     usage,
@@ -22,15 +20,12 @@ use chancery_e2e::{
 };
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use crate::{
+    catalog::{configure, host, pick, route},
     machine::Machine,
     report::{Samples, milliseconds, publish, table},
 };
-
-/// How many resources go into one write while a catalog is set up.
-const BATCH: usize = 500;
 
 /// An edit that is not served by then has failed.
 const LOST: Duration = Duration::from_secs(60);
@@ -163,43 +158,6 @@ async fn measure(protocol: Protocol, routes: usize, services: usize, edits: usiz
         control_plane_memory_mb: [megabytes(idle), megabytes(loaded)],
         start,
     })
-}
-
-/// Edits wander over the whole catalog, so that none profits from its place in it.
-fn pick(edit: usize, routes: usize) -> usize {
-    (edit * 7919) % routes
-}
-
-fn host(number: usize) -> String {
-    format!("r{number}.example.com")
-}
-
-fn route(number: usize, services: usize, body: &str) -> Value {
-    let name = format!("r{number}");
-    let spec = json!({
-        "listeners": ["edge/web"],
-        "hosts": [host(number)],
-        "rules": [
-            { "match": { "path": { "exact": "/version" } }, "respond": { "status": 200, "body": body } },
-            { "match": { "path": { "prefix": "/api" }, "methods": ["GET", "POST"] },
-              "to": [{ "service": format!("s{}", number % services) }], "timeout": "2s" },
-            { "match": { "path": { "prefix": "/" } }, "to": [{ "service": format!("s{}", number % services) }] },
-        ],
-    });
-    resource("Route", &name, spec)
-}
-
-async fn configure(api: &Api, routes: usize, services: usize) -> Result<()> {
-    // Nobody requests from these; an address that refuses connections at once is enough.
-    let nowhere = [([127, 0, 0, 1], 9).into()];
-    let all: Vec<Value> = (0..services)
-        .map(|number| service(&format!("s{number}"), &nowhere))
-        .chain((0..routes).map(|number| route(number, services, "start")))
-        .collect();
-    for batch in all.chunks(BATCH) {
-        api.apply(batch).await?;
-    }
-    Ok(())
 }
 
 /// Requests without pause until the response shows `body`.

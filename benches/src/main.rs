@@ -3,6 +3,8 @@
 //! Each part prints a table and leaves it, with every sample as JSON, in `bench-results/`.
 
 mod aims;
+mod api;
+mod catalog;
 mod config_push;
 mod cores;
 mod machine;
@@ -35,6 +37,8 @@ enum Part {
     All,
     /// From the API's answer to an edit until a real Envoy serves it, and what an edit costs
     ConfigPush(config_push::Options),
+    /// What a service owner waits for: edits, reads, plans and starts, by the size of the catalog and the store
+    Api(api::Options),
     /// Decisions per second, latency and cost of the rate limiter, beside a floor and its peers
     Ratelimit(ratelimit::Options),
     /// What the sidecar adds to a request, beside no proxy, a bare hyper proxy and Envoy
@@ -67,12 +71,14 @@ fn main() -> Result<()> {
         Part::LoadHttp { load } => sidecar::load(&load),
         Part::All => with_runtime(async {
             config_push::run(&config_push::Options::default(), &out).await?;
+            api::run(&api::Options::default(), &out).await?;
             ratelimit::run(&ratelimit::Options::default(), &out).await?;
             sidecar::run(&sidecar::Options::default(), &out).await?;
             xds_fleet::run(&xds_fleet::Options::default(), &out).await?;
             xds_faults::run(&xds_faults::Options::default(), &out).await
         }),
         Part::ConfigPush(options) => with_runtime(config_push::run(&options, &out)),
+        Part::Api(options) => with_runtime(api::run(&options, &out)),
         Part::Sidecar(options) => with_runtime(sidecar::run(&options, &out)),
         Part::XdsFleet(options) => with_runtime(xds_fleet::run(&options, &out)),
         Part::XdsFaults(options) => with_runtime(xds_faults::run(&options, &out)),

@@ -26,6 +26,7 @@ use crate::{
     connections,
     csds::ClientStatuses,
     feed::Feed,
+    gauges,
     identity::token::AdminToken,
     load::{LoadReports, Loads},
     metrics,
@@ -137,6 +138,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     };
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
     let incoming = TlsListener::new(xds_listener, tls, AcceptLimits::default())?;
+    shutdown.spawn("gauges", gauges::run(proxies.clone(), replica.clone(), stop.clone()));
     let recording = shutdown.spawn("proxies", records::run(proxies.clone(), store.clone(), stop.clone()));
     shutdown.spawn_essential("xDS", connections::serve(services, incoming, age, streams.clone(), stop.clone()));
     let api = Api {

@@ -15,6 +15,7 @@ pub mod connections;
 pub mod csds;
 pub mod explain;
 pub mod feed;
+pub mod gauges;
 pub mod identity;
 pub mod import;
 pub mod load;

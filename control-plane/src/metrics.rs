@@ -2,6 +2,23 @@
 
 /// Gauge: the revision this replica serves.
 pub const REVISION: &str = "chancery_revision";
+/// Gauge: how many revisions the database has that this replica does not serve yet.
+pub const REVISION_BEHIND: &str = "chancery_revision_behind";
+/// Gauge: proxies and limiters that are connected to this replica, by `fleet` (empty: limiters) and `status`: `synced`, `error` if
+/// one refused what it was sent last, `stale` if it has not answered for half a minute.
+pub const PROXIES: &str = "chancery_proxies";
+/// Gauge: 1 while the database answers, else 0.
+pub const STORE_AVAILABLE: &str = "chancery_store_available";
+/// Gauge: connections of this replica to the database that are at work.
+pub const STORE_POOL: &str = "chancery_store_pool_connections";
+/// Gauge: how many it may have.
+pub const STORE_POOL_MAX: &str = "chancery_store_pool_max_connections";
+/// Gauge: connections of all clients to the database server.
+pub const STORE_SERVER: &str = "chancery_store_server_connections";
+/// Gauge: how many the server takes.
+pub const STORE_SERVER_MAX: &str = "chancery_store_server_max_connections";
+/// Gauge: bytes of the database.
+pub const STORE_BYTES: &str = "chancery_store_bytes";
 /// Gauge: how many endpoints are registered, as far as this replica knows.
 pub const REGISTERED_ENDPOINTS: &str = "chancery_registered_endpoints";
 /// Histogram: how long an API request takes, in seconds, by `route`, `method` and `status`.
@@ -27,8 +44,20 @@ pub const VALIDATION_DURATION: &str = "chancery_validation_duration_seconds";
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
     metrics::describe_gauge!(REVISION, "Revision of the configuration that this replica serves");
+    metrics::describe_gauge!(REVISION_BEHIND, "Revisions in the database that this replica does not serve yet");
+    metrics::describe_gauge!(PROXIES, "Proxies and limiters connected to this replica, by fleet and status");
+    metrics::describe_gauge!(STORE_AVAILABLE, "Whether the database answers");
+    metrics::describe_gauge!(STORE_POOL, "Connections of this replica to the database that are at work");
+    metrics::describe_gauge!(STORE_POOL_MAX, "Connections that this replica may have to the database");
+    metrics::describe_gauge!(STORE_SERVER, "Connections of all clients to the database server");
+    metrics::describe_gauge!(STORE_SERVER_MAX, "Connections that the database server takes");
+    metrics::describe_gauge!(STORE_BYTES, metrics::Unit::Bytes, "Size of the database");
     metrics::describe_gauge!(REGISTERED_ENDPOINTS, "Endpoints that are registered with a lease");
-    metrics::describe_histogram!(API_REQUEST_DURATION, metrics::Unit::Seconds, "Time an API request takes");
+    metrics::describe_histogram!(
+        API_REQUEST_DURATION,
+        metrics::Unit::Seconds,
+        "Time an API request takes, by route, method and status"
+    );
     metrics::describe_gauge!(LOAD_STREAMS, "Streams on which proxies report load");
     metrics::describe_counter!(LOAD_REPORTS, "Reports of load from proxies");
     metrics::describe_counter!(QUARANTINED, "Resources taken back for a fleet because a proxy rejected them");

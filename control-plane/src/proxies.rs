@@ -10,6 +10,7 @@
 //! Invariant: a proxy is connected or remembered, never both.
 
 mod applied;
+mod census;
 mod changed;
 mod everywhere;
 mod given;
@@ -29,6 +30,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use applied::{Applied, Refusal};
+pub use census::Standing;
 pub use everywhere::Everywhere;
 pub use given::{Because, Given, GivenResource, GivenState, Silent, Wanted, given};
 pub use observer::{Judged, Observer};

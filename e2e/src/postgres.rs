@@ -3,7 +3,7 @@
 //! - Postgres refuses to run as root, so when we are root it runs as the user `postgres`.
 //! - It runs under a shell that waits for the end of its input, which is a pipe that we hold: if the
 //!   test is killed, the pipe breaks and Postgres goes as well.
-//! - Without `fsync`: nothing outlives the machine here anyway.
+//! - Without `fsync`, unless it is to be measured: nothing outlives the machine here anyway.
 //!
 //! Where no Postgres is installed a test is skipped, loudly; in CI that is a failure.
 
@@ -43,6 +43,7 @@ pub struct Postgres {
     binaries: PathBuf,
     user: Option<User>,
     port: u16,
+    fsync: &'static str,
     server: Option<Child>,
     databases: AtomicU32,
     /// Last: removed after the server is gone.
@@ -59,6 +60,15 @@ struct User {
 impl Postgres {
     /// Starts one, or answers `None` if none is installed.
     pub async fn start() -> anyhow::Result<Option<Self>> {
+        Self::start_with("off").await
+    }
+
+    /// Starts one that syncs what it commits, as those of operators do.
+    pub async fn start_durable() -> anyhow::Result<Option<Self>> {
+        Self::start_with("on").await
+    }
+
+    async fn start_with(fsync: &'static str) -> anyhow::Result<Option<Self>> {
         let Some(binaries) = find_binaries() else {
             ensure!(std::env::var_os("CI").is_none(), "no Postgres is installed, and CI must not skip its tests");
             // Not `eprintln!`, whose output of a passing test is not shown.
@@ -70,8 +80,8 @@ impl Postgres {
         if let Some(user) = user {
             chown(directory.path(), Some(user.id), Some(user.group))?;
         }
-        let mut postgres =
-            Self { binaries, user, port: free_port()?, server: None, databases: AtomicU32::new(0), directory };
+        let (port, databases) = (free_port()?, AtomicU32::new(0));
+        let mut postgres = Self { binaries, user, port, fsync, server: None, databases, directory };
         postgres.initialize()?;
         postgres.start_again().await?;
         Ok(Some(postgres))
@@ -145,7 +155,14 @@ impl Postgres {
         command.args(["-c", UNTIL_INPUT_ENDS, "sh"]).arg(self.binaries.join("postgres"));
         command.arg("-D").arg(self.data()).arg("-k").arg(self.directory.path());
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
-        command.args(["-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=200"]);
+        command.args([
+            "-c",
+            &format!("fsync={}", self.fsync),
+            "-c",
+            "shared_buffers=16MB",
+            "-c",
+            "max_connections=200",
+        ]);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         self.server = Some(command.spawn().context("cannot start Postgres")?);
 

@@ -53,7 +53,13 @@ const LOWER_MODULES: &[(&str, Uses)] = &[
     ),
     (
         "sidecar",
-        &[("policy", &[]), ("layer", &["policy"]), ("config", &["policy"]), ("proxy", &["config", "layer", "policy"])],
+        &[
+            ("metrics", &[]),
+            ("policy", &[]),
+            ("layer", &["metrics", "policy"]),
+            ("config", &["policy"]),
+            ("proxy", &["config", "layer", "metrics", "policy"]),
+        ],
     ),
 ];
 

@@ -29,13 +29,12 @@ use crate::{
         rulebook::{Rulebook, Source},
     },
     decide::{Caller, Limiter},
-    metrics,
     serve::{
         Service,
         answer::Answers,
         grpc,
         http::{self, Http},
-        meters::{self, Meters},
+        meters::Meters,
         quota::{self, QuotaService},
         worker::{self, Plan},
     },
@@ -79,9 +78,7 @@ pub fn check(settings: &Settings) -> Result<config::files::Summary, Vec<config::
 pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
     chancery_runtime::tls::install_crypto_provider();
     let prometheus = telemetry::metrics()?;
-    metrics::describe();
-    meters::describe();
-    config::files::describe_metrics();
+    crate::describe_metrics();
     let tls = settings.tls_files()?.map(ServerTls::load).transpose()?;
 
     let sockets = bind_shared(settings.grpc_addr, settings.worker_count()).with_context(|| {

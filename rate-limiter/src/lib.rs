@@ -11,3 +11,13 @@ pub mod model;
 pub mod serve;
 pub mod settings;
 pub mod store;
+
+/// Tells the recorder what every metric of this program means. Call once, after the recorder is installed.
+pub fn describe_metrics() {
+    metrics::describe();
+    serve::meters::describe();
+    config::files::describe_metrics();
+    store::memory::describe();
+    store::redis::describe();
+    chancery_xds::metrics::describe();
+}

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod drain;
 pub mod file;
 pub mod listen;
+pub mod metrics;
 pub mod running;
 pub mod saved;
 pub mod secret;

@@ -77,6 +77,7 @@ pub fn metrics() -> Result<PrometheusHandle, MetricsUnavailable> {
                 .build_recorder();
             let handle = recorder.handle();
             metrics::set_global_recorder(recorder).map_err(|error| MetricsUnavailable(error.to_string()))?;
+            crate::metrics::describe();
             Ok(handle)
         })
         .clone()

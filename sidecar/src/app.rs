@@ -43,8 +43,8 @@ use crate::{
     proxy::{
         accept::{AcceptLimits, Carries, Opaque, Port, PortEnd},
         pool::PoolSettings,
-        stack::{self, Inbound, InboundSettings, Outbound},
-        tcp::{self, Tcp, ports::Ports},
+        stack::{Inbound, InboundSettings, Outbound},
+        tcp::{Tcp, ports::Ports},
         world::{Base, World},
     },
 };
@@ -90,8 +90,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Running> {
     chancery_runtime::tls::install_crypto_provider();
     let prometheus = telemetry::metrics()?;
-    stack::describe_metrics();
-    tcp::describe_metrics();
+    crate::metrics::describe();
     let bootstrap = bootstrap(&settings)?;
     let server_tls = server_tls(&settings, &bootstrap)?;
     let identity = bootstrap.own().map(Arc::new);

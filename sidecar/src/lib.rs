@@ -11,6 +11,7 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod layer;
+pub mod metrics;
 pub mod policy;
 pub mod proxy;
 pub mod settings;

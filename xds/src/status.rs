@@ -126,6 +126,11 @@ impl StreamStatus {
         self.types.lock().iter().cloned().collect()
     }
 
+    /// Looks at what is known, type by type, without a copy. The stream waits meanwhile: be quick.
+    pub fn look(&self, mut at: impl FnMut(&TypeUrl, &TypeStatus)) {
+        self.types.lock().iter().for_each(|(type_url, status)| at(type_url, status));
+    }
+
     /// The sequence up to which everything the client asked for was sent and answered, or is kept back because of
     /// a rejection. It only grows.
     pub fn settled(&self) -> u64 {

@@ -118,6 +118,26 @@ pub struct SpanQuery {
     pub limit: u32,
 }
 
+/// What a store uses of what it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Connections of this process that are at work, and how many it may have.
+    pub pool: Share,
+    /// Connections of all clients of the server; none where there is no server.
+    pub server: Option<Share>,
+    /// How large the database is on its disk.
+    pub bytes: u64,
+}
+
+/// So many of so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// In use.
+    pub used: u32,
+    /// At most.
+    pub most: u32,
+}
+
 /// Why a store could not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -154,6 +174,9 @@ pub trait Store: EndpointStore + ProxyRecords + QuarantineRecords + RolloutRecor
 
     /// The newest revision, 0 when there is none.
     async fn head(&self) -> Result<u64, StoreError>;
+
+    /// What the database uses, for whoever watches it.
+    async fn usage(&self) -> Result<Usage, StoreError>;
 
     /// Every revision above `after`, ascending, whole.
     async fn revisions_after(&self, after: u64) -> Result<Vec<Revision>, StoreError>;

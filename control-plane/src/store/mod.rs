@@ -24,8 +24,8 @@ mod tokens;
 use std::sync::Arc;
 
 pub use contract::{
-    Change, HistoryQuery, Loaded, NewChange, NewRevision, Revision, RevisionSummary, SpanQuery, Store, StoreError,
-    Stored, Write,
+    Change, HistoryQuery, Loaded, NewChange, NewRevision, Revision, RevisionSummary, Share, SpanQuery, Store,
+    StoreError, Stored, Usage, Write,
 };
 pub use endpoints::{EndpointStore, LeaseAction, LeaseWrite, Leased, REMOVED_FOR, Registration, Registrations};
 

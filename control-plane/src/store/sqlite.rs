@@ -26,7 +26,8 @@ use sqlx::{
 use tokio::sync::watch;
 
 use super::{
-    Change, HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, SpanQuery, Store, StoreError, Write,
+    Change, HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, Share, SpanQuery, Store, StoreError, Usage,
+    Write,
     failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, failure, late},
     rows, schema,
 };
@@ -144,6 +145,15 @@ impl Store for SqliteStore {
     async fn head(&self) -> Result<u64, StoreError> {
         let head = sqlx::query_scalar(HEAD).fetch_one(&self.readers);
         rows::number(bounded("reading the newest revision", ANSWER_WITHIN, head).await?)
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        let busy = |pool: &SqlitePool| pool.size().saturating_sub(u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+        let used = busy(&self.writer) + busy(&self.readers);
+        let size = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+        let size = sqlx::query_scalar::<_, i64>(size).fetch_one(&self.readers);
+        let bytes = bounded("reading what is used", ANSWER_WITHIN, size).await?.unsigned_abs();
+        Ok(Usage { pool: Share { used, most: 1 + READERS }, server: None, bytes })
     }
 
     async fn revisions_after(&self, after: u64) -> Result<Vec<Revision>, StoreError> {

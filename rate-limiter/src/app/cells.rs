@@ -26,7 +26,6 @@ impl Cells {
     /// Opens them. Does not wait for Redis.
     pub(super) fn open(settings: &Settings, salt: &SaltCell, shutdown: &Shutdown) -> anyhow::Result<Self> {
         let timeout = settings.redis_timeout()?;
-        memory::describe();
         let own = Arc::new(Memory::new(settings.memory_cells, Clock::system()));
         let (tended, stop) = (own.clone(), shutdown.token());
         shutdown.spawn("cells", async move {
@@ -36,7 +35,6 @@ impl Cells {
             }
         });
         let Some(address) = address(settings)? else { return Ok(Self::Memory(own)) };
-        redis::describe();
         let some = |path: &std::path::PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
         let tls = TlsFiles {
             ca: some(&settings.redis_ca),

@@ -44,10 +44,18 @@ const BOUNDS: [(u64, &str); 12] = [
 
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
-    metrics::describe_counter!(UNANSWERED, "Calls whose deadline passed or whose caller gave up before the verdict");
+    metrics::describe_counter!(
+        UNANSWERED,
+        "Calls without a verdict, by reason: the deadline passed, or the caller gave up"
+    );
     metrics::describe_gauge!(WAITING, "Calls that wait for the store");
-    metrics::describe_gauge!(CONNECTIONS, "Open gRPC connections");
-    metrics::describe_counter!(DURATION_BUCKET, "Calls by the time from arrival to answer");
+    metrics::describe_gauge!(CONNECTIONS, "Open gRPC connections, by worker");
+    metrics::describe_counter!(
+        DURATION_BUCKET,
+        "Calls by the time from arrival to answer: those of at most le seconds"
+    );
+    metrics::describe_counter!(DURATION_COUNT, "Calls that were timed");
+    metrics::describe_gauge!(DURATION_SUM, metrics::Unit::Seconds, "Time that all timed calls took together");
 }
 
 /// Counts calls. Shared by all connections of a process.

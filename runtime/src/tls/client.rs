@@ -36,13 +36,17 @@ impl ClientTls {
         let trusting = ClientConfig::builder().with_root_certificates(authorities);
         let mut config = match &from.identity {
             None => trusting.with_no_client_auth(),
-            Some((certificate, private_key)) => trusting
-                .with_client_auth_cert(files::read_certificates(certificate)?, files::read_private_key(private_key)?)
-                .map_err(|source| TlsError::Pair {
+            Some((certificate, private_key)) => {
+                let chain = files::read_certificates(certificate)?;
+                let config = trusting.with_client_auth_cert(chain.clone(), files::read_private_key(private_key)?);
+                let config = config.map_err(|source| TlsError::Pair {
                     certificate: certificate.clone(),
                     private_key: private_key.clone(),
                     source,
-                })?,
+                })?;
+                files::show_expiry(certificate, &chain);
+                config
+            }
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self { config: Arc::new(config) })

@@ -11,6 +11,8 @@ use std::{
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
 
+use crate::metrics as m;
+
 /// Why TLS files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -89,6 +91,17 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Tl
 /// The file cannot be read, is not PEM, or holds none.
 pub fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     private_key(path, &read(path)?)
+}
+
+/// Shows when the certificate of `path`, which is in use from now on, expires.
+pub(super) fn show_expiry(path: &Path, chain: &[CertificateDer<'_>]) {
+    // What TLS takes, this parser may not: then nothing is shown.
+    if let Some(leaf) = chain.first()
+        && let Ok((_, leaf)) = x509_parser::parse_x509_certificate(leaf)
+    {
+        let at = leaf.validity().not_after.timestamp();
+        metrics::gauge!(m::CERTIFICATE_EXPIRY, "file" => path.display().to_string()).set(at as f64);
+    }
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

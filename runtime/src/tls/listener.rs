@@ -30,6 +30,7 @@ use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use super::{Refusal, ServerTls};
+use crate::metrics as m;
 
 /// Accepted connections that the server has not taken yet.
 const ACCEPTED_QUEUE: usize = 64;
@@ -123,7 +124,7 @@ pub async fn handshake(
 ) -> Option<TlsConnection> {
     match shake(stream, peer, tls, deadline).await {
         Ok(connection) => {
-            metrics::counter!("chancery_tls_handshakes_total").increment(1);
+            metrics::counter!(m::TLS_HANDSHAKES).increment(1);
             Some(connection)
         }
         Err(refusal) => {
@@ -150,7 +151,7 @@ async fn shake(
 }
 
 fn report(peer: SocketAddr, refusal: &Refusal) {
-    metrics::counter!("chancery_tls_handshakes_refused_total", "reason" => refusal.label()).increment(1);
+    metrics::counter!(m::TLS_HANDSHAKES_REFUSED, "reason" => refusal.label()).increment(1);
     match refusal {
         Refusal::Closed => debug!(%peer, reason = %refusal, "TLS handshake refused"),
         _ => warn!(%peer, reason = %refusal, "TLS handshake refused"),

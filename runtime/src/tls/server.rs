@@ -33,7 +33,7 @@ use super::{
     files::{self, TlsError},
     install_crypto_provider,
 };
-use crate::telemetry::chain;
+use crate::{metrics as m, telemetry::chain};
 
 /// How often files are looked at.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -132,7 +132,7 @@ impl ServerTls {
             match contents.parse(&self.files, self.protocols) {
                 Ok(config) => {
                     self.current.store(Arc::new(config));
-                    metrics::counter!("chancery_tls_reloads_total", "result" => "loaded").increment(1);
+                    metrics::counter!(m::TLS_RELOADS, "result" => "loaded").increment(1);
                     info!(certificate = %self.files.certificate.display(), "TLS files changed, new ones are in use");
                 }
                 Err(error) => self.keep_old(&chain(&error)),
@@ -142,7 +142,7 @@ impl ServerTls {
     }
 
     fn keep_old(&self, reason: &str) {
-        metrics::counter!("chancery_tls_reloads_total", "result" => "refused").increment(1);
+        metrics::counter!(m::TLS_RELOADS, "result" => "refused").increment(1);
         warn!(reason, "TLS files changed but cannot be used, the old ones stay in use");
     }
 }
@@ -173,7 +173,7 @@ impl Contents {
             .map_err(|source| TlsError::Verifier { path: from.client_ca.clone(), source })?;
         let mut config = ServerConfig::builder()
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
+            .with_single_cert(chain.clone(), key)
             .map_err(|source| TlsError::Pair {
                 certificate: from.certificate.clone(),
                 private_key: from.private_key.clone(),
@@ -182,6 +182,7 @@ impl Contents {
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        files::show_expiry(&from.certificate, &chain);
         Ok(config)
     }
 }

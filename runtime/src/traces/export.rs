@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Settings;
+use crate::metrics as m;
 
 /// Spans that wait.
 const QUEUE: usize = 4_096;
@@ -36,11 +37,6 @@ const EXPORT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long what is left may take at the end. To be added to the time that a program gets to end.
 pub const FLUSH: Duration = Duration::from_secs(3);
-
-/// Spans that a collector has taken.
-const EXPORTED: &str = "chancery_traces_spans_exported_total";
-/// Spans that were lost, by reason.
-const DROPPED: &str = "chancery_traces_spans_dropped_total";
 
 /// Where spans go in when they end.
 #[derive(Debug)]
@@ -57,11 +53,6 @@ pub struct Spans {
 }
 
 pub(super) fn queue() -> (Queue, Spans) {
-    metrics::describe_counter!(EXPORTED, "Spans that the collector has taken");
-    metrics::describe_counter!(
-        DROPPED,
-        "Spans that were lost: the queue was full, the export failed, or the program ended"
-    );
     let (sender, queue) = mpsc::channel(QUEUE);
     (Queue(sender), Spans { queue, batch: Vec::new(), under_way: 0 })
 }
@@ -86,7 +77,7 @@ impl Export {
 }
 
 fn dropped(reason: &'static str, spans: usize) {
-    metrics::counter!(DROPPED, "reason" => reason).increment(spans as u64);
+    metrics::counter!(m::SPANS_DROPPED, "reason" => reason).increment(spans as u64);
 }
 
 impl SpanProcessor for Queue {
@@ -143,7 +134,7 @@ impl Spans {
             let spans = std::mem::take(&mut self.under_way);
             match exported.unwrap_or(Err(OTelSdkError::Timeout(EXPORT))) {
                 Ok(()) => {
-                    metrics::counter!(EXPORTED).increment(spans as u64);
+                    metrics::counter!(m::SPANS_EXPORTED).increment(spans as u64);
                     if let Some(since) = away_since.take() {
                         info!(after = ?since.elapsed(), "the collector takes traces again");
                     }

@@ -17,15 +17,15 @@ use tokio::time::sleep;
 use tower::{Layer, Service, ServiceExt};
 
 use super::{BoxFuture, Clock, Failed, grpc, replay::Replay, retry::is_idempotent};
-use crate::policy::{
-    classify::{Outcome, Verdict},
-    deadline::Deadline,
-    hedge::{Latencies, Settings},
-    retry_budget::RetryBudget,
+use crate::{
+    metrics as m,
+    policy::{
+        classify::{Outcome, Verdict},
+        deadline::Deadline,
+        hedge::{Latencies, Settings},
+        retry_budget::RetryBudget,
+    },
 };
-
-/// Second requests, by what came of them: the first good answer, or not, or no budget for it.
-pub(crate) const HEDGES: &str = "chancery_sidecar_hedges_total";
 
 /// Hedges.
 #[derive(Clone, Debug)]
@@ -136,7 +136,7 @@ fn better<R>(
 }
 
 fn count(result: &'static str) {
-    metrics::counter!(HEDGES, "result" => result).increment(1);
+    metrics::counter!(m::HEDGES, "result" => result).increment(1);
 }
 
 fn is_good<R>(result: &Result<Response<R>, Failed>) -> bool {

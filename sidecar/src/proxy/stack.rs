@@ -13,22 +13,7 @@ use http::{HeaderMap, Response};
 use metrics::{Counter, Histogram};
 
 use super::{body::Body, failure::Failure, trace::Open};
-use crate::layer::Clock;
-
-/// Requests by direction and answer.
-const REQUESTS: &str = "chancery_sidecar_requests_total";
-/// How long they took, to the head of the answer.
-const DURATIONS: &str = "chancery_sidecar_request_duration_seconds";
-/// Answers that the sidecar made up itself.
-const REFUSALS: &str = "chancery_sidecar_local_answers_total";
-
-/// Describes the metrics.
-pub fn describe_metrics() {
-    metrics::describe_counter!(REQUESTS, "Requests answered, by direction and class of status");
-    metrics::describe_histogram!(DURATIONS, "Time to the head of the answer");
-    metrics::describe_counter!(REFUSALS, "Answers that the sidecar made up, by direction and reason");
-    metrics::describe_counter!(crate::layer::hedge::HEDGES, "Second requests beside slow ones, by what came of them");
-}
+use crate::{layer::Clock, metrics as m};
 
 /// Where requests of a direction are counted: looked up once, since that takes longer than to count.
 struct Meters {
@@ -47,8 +32,8 @@ impl Meters {
 
     fn new(direction: &'static str) -> Self {
         let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"]
-            .map(|class| metrics::counter!(REQUESTS, "direction" => direction, "status" => class));
-        Self { requests, durations: metrics::histogram!(DURATIONS, "direction" => direction) }
+            .map(|class| metrics::counter!(m::REQUESTS, "direction" => direction, "status" => class));
+        Self { requests, durations: metrics::histogram!(m::DURATIONS, "direction" => direction) }
     }
 }
 
@@ -70,7 +55,7 @@ impl Arrived {
     fn answered(mut self, answer: Result<Response<Body>, Failure>) -> Response<Body> {
         let direction = self.direction;
         let response = answer.unwrap_or_else(|failure| {
-            metrics::counter!(REFUSALS, "direction" => direction, "reason" => failure.reason()).increment(1);
+            metrics::counter!(m::LOCAL_ANSWERS, "direction" => direction, "reason" => failure.reason()).increment(1);
             tracing::debug!(direction, reason = failure.reason(), error = chancery_runtime::telemetry::chain(&failure));
             if let Some(span) = &mut self.span {
                 span.explain(failure.reason());

@@ -33,6 +33,7 @@ use crate::{
         Failed, Overload,
         breaker::{Ticket, Tried},
     },
+    metrics as m,
     policy::{
         classify::{Fault, Outcome},
         deadline::Deadline,
@@ -41,26 +42,6 @@ use crate::{
 
 /// Whatever a listener says, no more endpoints are connected to for one connection.
 const MOST_ATTEMPTS: u32 = 100;
-
-/// Connections that reached an endpoint, by cluster.
-const CARRIED: &str = "chancery_sidecar_tcp_connections_total";
-/// Those that are open.
-const OPEN: &str = "chancery_sidecar_tcp_connections_open";
-/// Bytes, by cluster and direction.
-const BYTES: &str = "chancery_sidecar_tcp_bytes_total";
-/// Attempts to connect to an endpoint that failed, by cluster.
-const ATTEMPTS_FAILED: &str = "chancery_sidecar_tcp_attempts_failed_total";
-/// Connections that reached no endpoint, or did not end as their ends wanted, by cluster and reason.
-const FAILURES: &str = "chancery_sidecar_tcp_failures_total";
-
-/// Describes the metrics.
-pub fn describe_metrics() {
-    metrics::describe_counter!(CARRIED, "Connections that reached an endpoint, by cluster");
-    metrics::describe_gauge!(OPEN, "Connections that are open to endpoints, by cluster");
-    metrics::describe_counter!(BYTES, "Bytes carried, by cluster and direction");
-    metrics::describe_counter!(ATTEMPTS_FAILED, "Endpoints that could not be connected to, by cluster");
-    metrics::describe_counter!(FAILURES, "Connections that failed, by cluster and reason");
-}
 
 /// The connections to a cluster.
 #[derive(Debug)]
@@ -87,7 +68,7 @@ impl Connections {
     fn enter(self: &Arc<Self>, most: u32) -> Option<Place> {
         let more = |open: u32| (open < most).then_some(open + 1);
         self.open.fetch_update(Relaxed, Relaxed, more).ok()?;
-        metrics::gauge!(OPEN, "cluster" => self.cluster.clone()).increment(1);
+        metrics::gauge!(m::TCP_OPEN, "cluster" => self.cluster.clone()).increment(1);
         Some(Place(self.clone()))
     }
 }
@@ -95,7 +76,7 @@ impl Connections {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
-        metrics::gauge!(OPEN, "cluster" => self.0.cluster.clone()).decrement(1);
+        metrics::gauge!(m::TCP_OPEN, "cluster" => self.0.cluster.clone()).decrement(1);
     }
 }
 
@@ -121,7 +102,7 @@ impl Tcp {
         let Some(proxy) = world.snapshot.tcp.get(&listener).cloned() else { return };
         let cluster = proxy.cluster(rand::random()).clone();
         if let Err(failure) = through(world, &proxy, &cluster, stream).await {
-            metrics::counter!(FAILURES, "cluster" => cluster.clone(), "reason" => failure.reason()).increment(1);
+            metrics::counter!(m::TCP_FAILURES, "cluster" => cluster.clone(), "reason" => failure.reason()).increment(1);
             let error = chancery_runtime::telemetry::chain(&failure);
             tracing::debug!(%listener, %cluster, reason = failure.reason(), error, "a connection failed");
         }
@@ -157,8 +138,8 @@ async fn through(world: Arc<World>, proxy: &TcpProxy, cluster: &Arc<str>, stream
         drop(world);
         reach(&upstream, proxy.connect_attempts).await.map_err(Failure::from)?
     };
-    metrics::counter!(CARRIED, "cluster" => cluster.clone()).increment(1);
-    let bytes = |direction| metrics::counter!(BYTES, "cluster" => cluster.clone(), "direction" => direction);
+    metrics::counter!(m::TCP_CARRIED, "cluster" => cluster.clone()).increment(1);
+    let bytes = |direction| metrics::counter!(m::TCP_BYTES, "cluster" => cluster.clone(), "direction" => direction);
     let counters = Counters { sent: bytes("sent"), received: bytes("received") };
     match tunnel::join(stream, reached.there, proxy.idle_timeout, &counters).await {
         Ok(Ended::Done) => Ok(()),
@@ -185,7 +166,7 @@ async fn reach(upstream: &Upstream, attempts: u32) -> Result<Reached, Failed> {
             }
             Err(error) => {
                 ticket.judge(Outcome::Fault(Fault::Connect), None);
-                metrics::counter!(ATTEMPTS_FAILED, "cluster" => upstream.cluster.name.clone()).increment(1);
+                metrics::counter!(m::TCP_ATTEMPTS_FAILED, "cluster" => upstream.cluster.name.clone()).increment(1);
                 last = Failed::Upstream { fault: Fault::Connect, source: Some(error.into()) };
             }
         }

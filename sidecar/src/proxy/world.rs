@@ -31,19 +31,12 @@ use crate::{
         breaker::{Endpoints, Host},
         queue::{Limits, Queue},
     },
+    metrics as m,
     policy::{endpoints::EndpointId, retry_budget::RetryBudget},
 };
 
 /// How long a request waits for a place in its cluster.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
-
-/// Endpoints that are out, by cluster.
-const ENDPOINTS_OUT: &str = "chancery_sidecar_endpoints_out";
-/// Endpoints that a breaker or outlier detection put out, or would have but for the cap.
-const ENDPOINTS_PUT_OUT: &str = "chancery_sidecar_endpoints_put_out_total";
-
-/// What breakers became, by cluster: `half-open` when a probe was sent, `closed` by a good one.
-const BREAKER_TRANSITIONS: &str = "chancery_sidecar_breaker_transitions_total";
 
 /// What all clusters need.
 #[derive(Clone)]
@@ -159,13 +152,13 @@ impl World {
         for (name, upstream) in &self.upstreams {
             let name: metrics::SharedString = name.clone().into();
             let counts = upstream.endpoints.counts();
-            metrics::gauge!(ENDPOINTS_OUT, "cluster" => name.clone()).set(upstream.endpoints.out() as f64);
+            metrics::gauge!(m::ENDPOINTS_OUT, "cluster" => name.clone()).set(upstream.endpoints.out() as f64);
             for (what, count) in [("opened", counts.opened), ("ejected", counts.ejected), ("refused", counts.refused)] {
-                metrics::counter!(ENDPOINTS_PUT_OUT, "cluster" => name.clone(), "what" => what).absolute(count);
+                metrics::counter!(m::ENDPOINTS_PUT_OUT, "cluster" => name.clone(), "what" => what).absolute(count);
             }
             let opened = counts.opened + counts.opened_again;
             for (to, count) in [("open", opened), ("half-open", counts.probed), ("closed", counts.closed)] {
-                metrics::counter!(BREAKER_TRANSITIONS, "cluster" => name.clone(), "to" => to).absolute(count);
+                metrics::counter!(m::BREAKER_TRANSITIONS, "cluster" => name.clone(), "to" => to).absolute(count);
             }
         }
     }

@@ -175,6 +175,7 @@ struct Meters {
     label: String,
     responses: metrics::Counter,
     bytes: metrics::Counter,
+    rejections: metrics::Counter,
     acknowledged: metrics::Histogram,
 }
 
@@ -185,6 +186,7 @@ impl Meters {
             type_url,
             responses: metrics::counter!(m::RESPONSES, "type" => label.clone()),
             bytes: metrics::counter!(m::RESPONSE_BYTES, "type" => label.clone()),
+            rejections: metrics::counter!(m::REJECTIONS, "type" => label.clone()),
             acknowledged: metrics::histogram!(m::ACKNOWLEDGE_SECONDS, "type" => label.clone()),
             label,
         }
@@ -318,7 +320,7 @@ where
     }
 
     fn on_verdict(&self, type_url: &TypeUrl, verdict: Verdict) {
-        let Some(Meters { label: short, acknowledged, .. }) = self.meters(type_url) else { return };
+        let Some(Meters { label: short, rejections, acknowledged, .. }) = self.meters(type_url) else { return };
         match verdict {
             Verdict::None => {}
             Verdict::Acknowledged(sent) => {
@@ -326,7 +328,7 @@ where
                 self.status.on_acknowledged(type_url, &sent, SystemTime::now());
             }
             Verdict::Rejected(sent, message) => {
-                metrics::counter!(m::REJECTIONS, "type" => short.clone()).increment(1);
+                rejections.increment(1);
                 let rejection = rejection(&sent, message, SystemTime::now());
                 tracing::warn!(
                     proxy = self.node.0,

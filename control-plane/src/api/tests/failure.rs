@@ -24,7 +24,7 @@ use crate::{
     store::{
         self, Change, EndpointStore, FoundProxy, HistoryQuery, LeaseWrite, Leased, Loaded, ProxyRecord, ProxyRecords,
         QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, RolloutRecord,
-        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, Write,
+        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, Usage, Write,
     },
 };
 
@@ -70,6 +70,10 @@ impl Store for Fragile {
     async fn load(&self) -> Result<Loaded, StoreError> {
         self.here()?.load().await
     }
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        self.here()?.usage().await
+    }
+
     async fn head(&self) -> Result<u64, StoreError> {
         self.here()?.head().await
     }

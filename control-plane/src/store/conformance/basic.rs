@@ -27,6 +27,17 @@ pub async fn an_empty_store_is_at_revision_zero(url: &str) {
     store.close().await;
 }
 
+pub async fn what_is_used_is_within_what_may_be(url: &str) {
+    let store = open(url).await;
+    let usage = store.usage().await.unwrap();
+    for share in [Some(usage.pool), usage.server].into_iter().flatten() {
+        assert!(share.used <= share.most && share.most > 0, "{usage:?}");
+    }
+    // The schema is there, and somebody asks for it.
+    assert!(usage.bytes > 4096, "{usage:?}");
+    assert!(usage.server.is_none_or(|server| server.used > 0), "{usage:?}");
+}
+
 pub async fn revisions_are_numbered_from_one(url: &str) {
     let store = open(url).await;
     for number in 1..=5 {

@@ -46,6 +46,7 @@ macro_rules! basic_conformance_tests {
     ($fresh:path) => {
         conformance_tests!($fresh, basic:
             an_empty_store_is_at_revision_zero,
+            what_is_used_is_within_what_may_be,
             revisions_are_numbered_from_one,
             what_is_committed_is_read_back,
             a_dropped_write_leaves_nothing,

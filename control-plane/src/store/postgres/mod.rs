@@ -43,7 +43,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Change, HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, SpanQuery, Store, StoreError, Write,
+    Change, HistoryQuery, Loaded, NewRevision, Revision, RevisionSummary, Share, SpanQuery, Store, StoreError, Usage,
+    Write,
     failure::{ANSWER_WITHIN, LOAD_WITHIN, MIGRATE_WITHIN, bounded, failure, late},
     rows, schema,
 };
@@ -129,6 +130,20 @@ impl Store for PostgresStore {
         let head = bounded("reading the newest revision", ANSWER_WITHIN, head).await?;
         lease.answered();
         rows::number(head)
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        let used = self.pool.size().saturating_sub(u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX));
+        let mut lease = Lease::take(&self.pool).await?;
+        let row = sqlx::query_as::<_, (i64, i64, i64)>(sql::USAGE).fetch_one(lease.connection());
+        let (connections, most, bytes) = bounded("reading what is used", ANSWER_WITHIN, row).await?;
+        lease.answered();
+        let count = |count: i64| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(Usage {
+            pool: Share { used, most: MAX_CONNECTIONS },
+            server: Some(Share { used: count(connections), most: count(most) }),
+            bytes: bytes.unsigned_abs(),
+        })
     }
 
     async fn revisions_after(&self, after: u64) -> Result<Vec<Revision>, StoreError> {

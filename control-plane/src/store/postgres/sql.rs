@@ -15,6 +15,11 @@ pub(super) const BEGIN: &str = "
 
 pub(super) const HEAD: &str = "SELECT coalesce(max(number), 0) FROM revisions";
 
+/// Without processes of the server's own.
+pub(super) const USAGE: &str = "
+    SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+           current_setting('max_connections')::bigint, pg_database_size(current_database())";
+
 pub(super) const LOAD: &str = "
     SELECT h.head, r.document::text, r.revision, r.updated_at, r.updated_by
     FROM (SELECT coalesce(max(number), 0) AS head FROM revisions) AS h LEFT JOIN resources AS r ON true";

@@ -12,7 +12,7 @@ use redis::{
     aio::MultiplexedConnection,
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
-    cluster_routing::SingleNodeRoutingInfo,
+    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo},
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 use tokio::{sync::Notify, time::timeout};
@@ -279,6 +279,19 @@ impl Connection {
             };
         }
         answer
+    }
+
+    /// What each server says of its memory, by its address; that of a single one is `redis`.
+    pub(super) async fn memory(&mut self) -> Result<Vec<(String, String)>, RedisError> {
+        let mut ask = redis::cmd("INFO");
+        ask.arg("memory");
+        match self {
+            Self::Server(connection) => Ok(vec![("redis".to_owned(), ask.query_async(connection).await?)]),
+            Self::Cluster(cluster) => {
+                let primaries = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                redis::from_redis_value(cluster.route_command(ask, primaries).await?).map_err(Into::into)
+            }
+        }
     }
 
     pub(crate) fn is_cluster(&self) -> bool {

@@ -12,6 +12,10 @@ pub const ERRORS: &str = "chancery_rate_limiter_redis_errors_total";
 pub const LINKS_CLOSED: &str = "chancery_rate_limiter_redis_links_closed";
 /// Gauge: limiters that share this Redis.
 pub const REPLICAS: &str = "chancery_rate_limiter_replicas";
+/// Gauge: bytes that a Redis server uses, by `node`.
+pub const MEMORY_USED: &str = "chancery_rate_limiter_redis_memory_used_bytes";
+/// Gauge: bytes that it may use, by `node`; 0 if nothing limits it.
+pub const MEMORY_MAX: &str = "chancery_rate_limiter_redis_memory_max_bytes";
 /// Counter: decisions on keys that may be leased, by `result` (`hit`: from borrowed tokens, `wait`: Redis was asked).
 pub const LEASES: &str = "chancery_rate_limiter_leases_total";
 /// Counter: tokens borrowed.
@@ -27,10 +31,16 @@ pub const WITHOUT_REDIS: &str = "chancery_rate_limiter_without_redis_total";
 pub fn describe() {
     metrics::describe_histogram!(CALL_SECONDS, metrics::Unit::Seconds, "Time from a batch to Redis's answer");
     metrics::describe_histogram!(BATCH_SIZE, "Charges in a batch to Redis");
-    metrics::describe_counter!(ERRORS, "Troubles with Redis");
+    metrics::describe_counter!(ERRORS, "Troubles with Redis, by kind");
     metrics::describe_gauge!(LINKS_CLOSED, "Links that Redis answers on");
     metrics::describe_gauge!(REPLICAS, "Limiters that share this Redis");
-    metrics::describe_counter!(LEASES, "Decisions on keys that may be leased");
+    metrics::describe_gauge!(MEMORY_USED, metrics::Unit::Bytes, "Memory that a Redis server uses, by node");
+    metrics::describe_gauge!(
+        MEMORY_MAX,
+        metrics::Unit::Bytes,
+        "Memory that a Redis server may use, by node; 0: no limit is set"
+    );
+    metrics::describe_counter!(LEASES, "Decisions on keys that may be leased, by result");
     metrics::describe_counter!(LEASED_TOKENS, "Tokens borrowed from Redis");
     metrics::describe_counter!(RETURNED_TOKENS, "Borrowed tokens given back unused");
     metrics::describe_counter!(DENIALS, "Refusals from memory");

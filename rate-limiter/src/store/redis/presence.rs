@@ -7,6 +7,8 @@
 //! out of memory, it is back before a limiter that starts could set another one, and if one did, all take that over:
 //! limiters whose secrets differ would count apart.
 //!
+//! Now and then it asks how much memory Redis has left, for whoever watches the metrics.
+//!
 //! The task has a connection of its own, so that a worker's link carries nothing but charges.
 
 use std::{
@@ -37,6 +39,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// For how long it counts after that.
 const LIFE: Duration = Duration::from_secs(3);
 
+/// How often the memory of Redis is asked for, in turns of the task.
+const MEMORY_EVERY: u32 = 10;
+
 /// One limiter among those on a Redis.
 pub(crate) struct Presence {
     connector: Arc<Connector>,
@@ -59,8 +64,12 @@ impl Presence {
             let Ok(mut connection) = self.connector.connect(&Arc::new(Notify::new())).await else { continue };
             let mut ticks = interval(EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
+            for turn in (0..MEMORY_EVERY).cycle() {
                 ticks.tick().await;
+                if turn == 0 && !matches!(timeout(EVERY, show_memory(&mut connection)).await, Ok(Ok(()))) {
+                    // What the user may not ask, and what is lost, shows elsewhere.
+                    tracing::debug!("Redis does not say how much memory it has");
+                }
                 match timeout(EVERY, self.once(&mut connection)).await {
                     Ok(Ok(())) => breaker.success(),
                     Ok(Err(_)) | Err(_) => break,
@@ -95,4 +104,18 @@ impl Presence {
             _ => Ok(1),
         }
     }
+}
+
+async fn show_memory(connection: &mut Connection) -> Result<(), RedisError> {
+    for (node, info) in connection.memory().await? {
+        let field = |name: &str| info.lines().find_map(|line| line.trim().strip_prefix(name)?.parse::<f64>().ok());
+        for (gauge, bytes) in
+            [(metrics::MEMORY_USED, field("used_memory:")), (metrics::MEMORY_MAX, field("maxmemory:"))]
+        {
+            if let Some(bytes) = bytes {
+                ::metrics::gauge!(gauge, "node" => node.clone()).set(bytes);
+            }
+        }
+    }
+    Ok(())
 }

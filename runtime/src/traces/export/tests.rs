@@ -151,5 +151,5 @@ async fn what_is_lost_is_counted() {
     spans.export_with(&collector, stop).await;
     assert_eq!(counted("chancery_traces_spans_dropped_total{reason=\"export\"}"), BATCH);
     assert_eq!(counted("chancery_traces_spans_dropped_total{reason=\"end\"}"), QUEUE - BATCH);
-    assert_eq!(counted(EXPORTED), 0);
+    assert_eq!(counted(m::SPANS_EXPORTED), 0);
 }

@@ -35,6 +35,7 @@ use tower::Service;
 use super::{AcceptLimits, Carries, Opaque, Peer};
 use crate::{
     config::tcp::IDLE,
+    metrics as m,
     proxy::{
         body::Body,
         detect::{Spoken, detect},
@@ -42,9 +43,6 @@ use crate::{
         tunnel::{self, Counters},
     },
 };
-
-/// Answers that callers did not take.
-const STALLED: &str = "chancery_sidecar_stalled_total";
 
 /// Flow control of an HTTP/2 stream and of its connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
@@ -170,7 +168,7 @@ impl Connection {
                 }
                 _ = looks.tick() => {
                     let stalled = deliveries.sweep();
-                    metrics::counter!(STALLED).increment(stalled as u64);
+                    metrics::counter!(m::STALLED).increment(stalled as u64);
                     // Nothing else is under way on it.
                     if stalled > 0 && one_at_a_time.load(Relaxed) {
                         return;
@@ -200,7 +198,7 @@ async fn at(moment: Option<Instant>) {
 }
 
 fn slow() {
-    metrics::counter!("chancery_sidecar_slow_connections_total").increment(1);
+    metrics::counter!(m::SLOW_CONNECTIONS).increment(1);
 }
 
 /// Carries what is not HTTP, until both sides are done, or nothing has come for long.
@@ -208,7 +206,7 @@ async fn tunnelled<I: AsyncRead + AsyncWrite>(stream: I, peer: &Peer, opaque: &O
     let Some(connector) = opaque(peer) else { return };
     let carried = async {
         let there = connector.connect(CONNECT).await?;
-        metrics::counter!("chancery_sidecar_tunnels_total").increment(1);
+        metrics::counter!(m::TUNNELS).increment(1);
         tunnel::join(stream, there, Some(IDLE), &Counters::default()).await
     };
     if let Err(error) = carried.await {
