@@ -10,7 +10,7 @@ const CRATES: [(&str, &str); 5] = [
     ("rate-limiter", "Rate limiter"),
     ("sidecar", "Sidecar"),
     ("xds", "xDS, in the programs that serve it or are served"),
-    ("runtime", "Traces, in the programs that export them"),
+    ("runtime", "TLS and traces, in every program"),
 ];
 
 pub(crate) fn page(root: &Path) -> String {
@@ -25,7 +25,8 @@ pub(crate) fn page(root: &Path) -> String {
             for Described { constant, kind, says } in described(text) {
                 let mut declared = constants.iter().filter_map(|others| others.get(&constant));
                 let Constant { value, doc } = own.get(&constant).or_else(|| declared.next()).unwrap();
-                rows.push([value.clone(), kind, if doc.is_empty() { says } else { doc.clone() }]);
+                // A comment that names labels says more than what the recorder is told, another is only shorter.
+                rows.push([value.clone(), kind, if doc.contains('`') { doc.clone() } else { says }]);
             }
         }
         rows.sort();
