@@ -4,10 +4,7 @@
 
 use std::fmt::Write as _;
 
-use chancery_control_plane::model::{
-    Kind,
-    wire::{schema, suggestion},
-};
+use chancery_control_plane::model::{Kind, wire::suggestion};
 use clap::Args;
 
 use crate::{failure::Failure, kind, outline::Field, output};
@@ -38,11 +35,13 @@ pub(crate) fn explain_kind(args: &ExplainKindArgs) -> Result<(), Failure> {
 }
 
 fn kinds() -> String {
-    let rows = Kind::ALL.map(|kind| {
-        let description = schema(kind)["description"].as_str().unwrap_or_default().replace('\n', " ");
-        [kind.to_string(), description]
-    });
-    output::table(["KIND", "WHAT IT IS"], rows)
+    let mut page = String::new();
+    for kind in Kind::ALL {
+        page += kind.as_str();
+        page.push('\n');
+        lines(&mut page, 6, &Field::of_kind(kind).description);
+    }
+    page
 }
 
 /// What `field` means, and what is in it.

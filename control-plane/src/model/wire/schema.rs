@@ -85,6 +85,7 @@ fn localize(value: &mut Value) {
                 *target = target.replace("#/components/schemas/", "#/$defs/");
             }
             lift_examples(map, "items", Value::is_array);
+            lift_examples(map, "propertyNames", Value::is_object);
             lift_examples(map, "additionalProperties", Value::is_object);
             map.values_mut().for_each(localize);
         }
@@ -93,7 +94,7 @@ fn localize(value: &mut Value) {
     }
 }
 
-/// utoipa puts the example of a list (a map) at its `inner` schema, where it would be one item (one value).
+/// utoipa puts the example of a list (a map) at its `inner` schemas, where it would be one item (one key, one value).
 fn lift_examples(outer: &mut Map<String, Value>, inner: &str, is_whole: fn(&Value) -> bool) {
     let Some(Value::Object(schema)) = outer.get_mut(inner) else { return };
     let whole = |examples: &Value| examples.as_array().is_some_and(|examples| examples.iter().all(is_whole));

@@ -56,6 +56,7 @@ fn examples_are_of_what_they_stand_at() {
     let labels = &schema["$defs"]["CanarySpec"]["properties"]["labels"];
     assert_eq!(labels["examples"][0]["track"], "canary");
     assert_eq!(labels["additionalProperties"]["examples"], Value::Null);
+    assert_eq!(labels["propertyNames"]["examples"], Value::Null);
 }
 
 #[test]
