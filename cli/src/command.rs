@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    archive, audit, bootstrap, cert, demo, dev, endpoints, events, explain, failure::Failure, fleet, foreign, history,
-    limits, load, plan, proxy_config, quarantine, resources, rollout, seen, token,
+    archive, audit, bootstrap, cert, demo, dev, endpoints, events, explain, explain_kind, failure::Failure, fleet,
+    foreign, history, limits, load, plan, proxy_config, quarantine, resources, rollout, schema, seen, token,
 };
 
 const EXIT_CODES: &str = "\
@@ -37,6 +37,10 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Say what becomes of a request, without sending it
     Explain(explain::ExplainArgs),
+    /// Say what a field of a resource means
+    ExplainKind(explain_kind::ExplainKindArgs),
+    /// Print the JSON Schema of documents, for editors
+    Schema(schema::SchemaArgs),
     /// Make what files say, all of it or nothing, as one revision
     Apply(resources::ApplyArgs),
     /// Show resources of a kind, or one
@@ -108,6 +112,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::DemoUpstream(args) => demo::run(args).await,
         Command::Plan(args) => plan::plan(args).await,
         Command::Explain(args) => explain::explain(args).await,
+        Command::ExplainKind(args) => explain_kind::explain_kind(&args),
+        Command::Schema(args) => schema::schema(&args),
         Command::Apply(args) => resources::apply(args).await,
         Command::Get(args) => resources::get(args).await,
         Command::Describe(args) => resources::describe(args).await,
@@ -171,6 +177,10 @@ mod tests {
             "chancery import gateway-api a.yaml dir - --fleet edge --team shop --cluster-domain k8s.internal --strict",
             "chancery import envoy envoy.yaml --fleet edge",
             "chancery import openapi - --listener edge/web --service books --server 1 --host a.com --endpoint b:80 -o json",
+            "chancery explain-kind",
+            "chancery explain-kind Route.spec.rules.retry --recursive",
+            "chancery schema",
+            "chancery schema rate-limit",
             "chancery get routes",
             "chancery get svc checkout -o json",
             "chancery delete route checkout --wait",
@@ -232,6 +242,8 @@ mod tests {
             "chancery import envoy a.yaml",
             "chancery import gateway-api",
             "chancery import gateway-api a.yaml -o table",
+            "chancery explain-kind --recursive",
+            "chancery schema moon",
             "chancery get",
             "chancery get widgets",
             "chancery get route ../x",

@@ -69,6 +69,16 @@ pub fn prometheus_tools() -> Option<[PathBuf; 2]> {
     Some([tool("promtool")?, tool("amtool")?])
 }
 
+/// The program `schemathesis`: in `.dev/schemathesis` of this repository.
+pub fn schemathesis() -> Option<PathBuf> {
+    required("Schemathesis", own("schemathesis/bin/schemathesis").filter(|path| path.is_file()))
+}
+
+/// A Python that has `jsonschema_rs`, a validator that Schemathesis brings.
+pub fn python_with_json_schema() -> Option<PathBuf> {
+    required("Python with jsonschema_rs", own("schemathesis/bin/python").filter(|path| path.is_file()))
+}
+
 /// What `scripts/setup` put into `.dev`.
 fn own(path: &str) -> Option<PathBuf> {
     Some(Path::new(env!("CARGO_MANIFEST_DIR")).parent()?.join(".dev").join(path))

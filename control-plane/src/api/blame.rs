@@ -69,7 +69,7 @@ pub(super) struct FieldOrigin {
 /// Say who wrote each field of a resource
 ///
 /// The revision that gave it the value that it has, with author, time and message.
-#[utoipa::path(get, path = "/{name}/blame", operation_id = "blame", params(("name" = String, Path, example = "checkout")),
+#[utoipa::path(get, path = "/{name}/blame", operation_id = "blame", params(("name" = String, Path, description = "What it is called", example = "checkout")),
     responses((status = 200, body = Blame)))]
 pub(super) async fn blame(
     State(api): State<Api>,

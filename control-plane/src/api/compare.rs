@@ -67,7 +67,7 @@ pub(super) struct Difference {
 /// What is different at `to`, all in all: what was changed and changed back is not told. Revision 0 has nothing in it. A page may have
 /// fewer resources than `limit` and not be the last one.
 #[utoipa::path(get, path = "/api/v1/revisions/{number}/diff", tag = "Revisions", operation_id = "compareRevisions",
-    params(("number" = u64, Path), CompareParams), responses((status = 200, body = Comparison)))]
+    params(("number" = u64, Path, description = "The revision", example = 42), CompareParams), responses((status = 200, body = Comparison)))]
 pub(super) async fn compare(
     State(api): State<Api>,
     Path(from): Path<String>,

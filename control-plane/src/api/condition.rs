@@ -35,8 +35,13 @@ pub(super) fn catalog_revision(headers: &HeaderMap) -> Result<Option<u64>, ApiEr
 
 /// Whether the reader has `current` already.
 pub(super) fn has(headers: &HeaderMap, current: u64) -> bool {
+    names(headers, |tag| revision(tag) == Some(current))
+}
+
+/// Whether `If-None-Match` names what the reader would get: one of its tags `is` that, or it is `*`.
+pub(super) fn names(headers: &HeaderMap, is: impl Fn(&str) -> bool) -> bool {
     let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    tags.flat_map(|value| value.split(',')).any(|tag| tag.trim() == "*" || revision(tag) == Some(current))
+    tags.flat_map(|value| value.split(',')).map(str::trim).any(|tag| tag == "*" || is(tag))
 }
 
 fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, ApiError> {

@@ -112,7 +112,7 @@ impl<S: Send + Sync> FromRequestParts<S> for EndpointInPath {
 ///
 /// All that are registered with the service, with what is left of their leases. Those in its spec are not among them.
 #[utoipa::path(get, path = "/api/v1/services/{name}/endpoints", tag = "Endpoints", operation_id = "listEndpoints",
-    params(("name" = String, Path, example = "checkout"), PageParams), responses((status = 200, body = EndpointList)))]
+    params(("name" = String, Path, description = "The service", example = "checkout"), PageParams), responses((status = 200, body = EndpointList)))]
 pub(super) async fn list(
     State(api): State<Api>,
     NameInPath(service): NameInPath,
@@ -131,7 +131,7 @@ pub(super) async fn list(
 /// request again renews that, at little cost. Where a lease has to be renewed, three times in its length is a good measure.
 #[utoipa::path(put, path = "/api/v1/services/{name}/endpoints/{id}", tag = "Endpoints",
     operation_id = "registerEndpoint", request_body = RegistrationSpec, params(
-    ("name" = String, Path, example = "checkout"),
+    ("name" = String, Path, description = "The service", example = "checkout"),
     ("id" = String, Path, description = "What the endpoint calls itself", example = "checkout-7f9c")
 ), responses((status = 200, body = EndpointsWritten)))]
 pub(super) async fn register(
@@ -158,7 +158,7 @@ pub(super) async fn register(
 /// Requests under way are finished. To deregister one that is not there does nothing.
 #[utoipa::path(delete, path = "/api/v1/services/{name}/endpoints/{id}", tag = "Endpoints",
     operation_id = "deregisterEndpoint", params(
-    ("name" = String, Path, example = "checkout"),
+    ("name" = String, Path, description = "The service", example = "checkout"),
     ("id" = String, Path, description = "What the endpoint calls itself", example = "checkout-7f9c")
 ), responses((status = 200, body = EndpointsWritten)))]
 pub(super) async fn deregister(
@@ -181,7 +181,7 @@ pub(super) async fn deregister(
 ///
 /// All of them or none; for agents that speak for many. What is only renewed needs no more than its id.
 #[utoipa::path(post, path = "/api/v1/services/{name}/endpoints", tag = "Endpoints", operation_id = "writeEndpoints",
-    request_body = RegistrationsSpec, params(("name" = String, Path, example = "checkout")),
+    request_body = RegistrationsSpec, params(("name" = String, Path, description = "The service", example = "checkout")),
     responses((status = 200, body = EndpointsWritten)))]
 pub(super) async fn write(
     State(api): State<Api>,

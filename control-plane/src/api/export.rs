@@ -23,7 +23,8 @@ use crate::{
 /// All resources as YAML documents, in an order in which they can be applied, without what the server adds to them. The `ETag` is
 /// the revision of the catalog. What is no resource is not in it: the history, endpoints that register themselves, certificates.
 #[utoipa::path(get, path = "/api/v1/export", tag = "Changes", operation_id = "export",
-    responses((status = 200, content_type = "application/yaml", body = String)))]
+    responses((status = 200, content_type = "application/yaml", body = String,
+        description = "Documents, separated by `---`")))]
 pub(super) async fn export(State(api): State<Api>) -> Response {
     let current = api.replica.current();
     let headers = [

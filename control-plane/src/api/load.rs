@@ -37,7 +37,7 @@ pub(super) struct LoadParams {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LoadList {
-    /// By service and fleet.
+    /// One for each service and fleet.
     items: Vec<LoadView>,
     /// Where the next page starts; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,7 +98,7 @@ pub(super) async fn list(
 ///
 /// Of the last minute, by fleet: those that send to the service, and report. Proxies report every few seconds.
 #[utoipa::path(get, path = "/api/v1/services/{name}/load", tag = "Load", operation_id = "readLoad",
-    params(("name" = String, Path, example = "checkout"), LoadParams), responses((status = 200, body = LoadList)))]
+    params(("name" = String, Path, description = "The service", example = "checkout"), LoadParams), responses((status = 200, body = LoadList)))]
 pub(super) async fn read(
     State(api): State<Api>,
     NameInPath(name): NameInPath,

@@ -39,6 +39,7 @@ mod resources;
 mod revisions;
 mod rollouts;
 mod router;
+pub mod schemas;
 mod seen;
 mod server;
 pub mod text;

@@ -44,7 +44,7 @@ pub(super) struct ListParams {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProxyList {
-    /// The proxies, by fleet and id.
+    /// The proxies and rate limiters, by fleet and id.
     items: Vec<ProxyStatus>,
     /// Whether those of other replicas are among them: not while the database is away, or if that was not asked for.
     complete: bool,

@@ -48,7 +48,7 @@ pub(super) struct ListParams {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct QuarantineList {
-    /// By fleet, type and name.
+    /// One for each fleet and resource of Envoy.
     items: Vec<QuarantineView>,
     /// Where the next page starts; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -55,7 +55,7 @@ pub(super) async fn list(
 
 /// Read a resource
 #[utoipa::path(get, path = "/{name}", params(
-    ("name" = String, Path, example = "checkout"),
+    ("name" = String, Path, description = "What it is called", example = "checkout"),
     ("If-None-Match" = Option<String>, Header, description = "Revisions that the caller has: 304 instead of one of these")
 ), responses(
     (status = 200, body = ResourceView),
@@ -98,7 +98,7 @@ pub(super) async fn create(
 /// `kind` and `name` may be left out of the body. `If-Match: "<revision>"` replaces only that version,
 /// `If-Match: *` only what is there, `If-None-Match: *` only creates.
 #[utoipa::path(put, path = "/{name}", params(
-    ("name" = String, Path, example = "checkout"),
+    ("name" = String, Path, description = "What it is called", example = "checkout"),
     WriteParams,
     ("If-Match" = Option<String>, Header, description = "Only this version: its revision in quotes, or `*` for any"),
     ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")
@@ -127,7 +127,7 @@ pub(super) async fn replace(
 ///
 /// A JSON merge patch (RFC 7396): what is given replaces, `null` removes, lists are replaced whole.
 #[utoipa::path(patch, path = "/{name}", params(
-    ("name" = String, Path, example = "checkout"),
+    ("name" = String, Path, description = "What it is called", example = "checkout"),
     WriteParams,
     ("If-Match" = Option<String>, Header, description = "Only this version: its revision in quotes, or `*` for any")
 ),
@@ -166,7 +166,7 @@ pub(super) async fn patch(
 
 /// Delete a resource
 #[utoipa::path(delete, path = "/{name}", params(
-    ("name" = String, Path, example = "checkout"),
+    ("name" = String, Path, description = "What it is called", example = "checkout"),
     WriteParams,
     ("If-Match" = Option<String>, Header, description = "Only this version: its revision in quotes, or `*` for any")
 ), responses((status = 200, body = Written, description = "It is gone")))]

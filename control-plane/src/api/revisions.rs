@@ -145,7 +145,7 @@ pub(super) async fn list(
 ///
 /// With everything it changed, before and after, as far as the token allows to see it.
 #[utoipa::path(get, path = "/api/v1/revisions/{number}", tag = "Revisions", operation_id = "readRevision",
-    params(("number" = u64, Path)), responses((status = 200, body = RevisionView)))]
+    params(("number" = u64, Path, description = "The revision", example = 42)), responses((status = 200, body = RevisionView)))]
 pub(super) async fn read(
     State(api): State<Api>,
     Path(number): Path<String>,
@@ -163,7 +163,7 @@ pub(super) async fn read(
 /// resources of several teams is reverted by operators.
 #[utoipa::path(post, path = "/api/v1/revisions/{number}/revert", tag = "Revisions", operation_id = "revertRevision",
     params(
-        ("number" = u64, Path),
+        ("number" = u64, Path, description = "The revision", example = 42),
         WriteParams,
         ("If-Match" = Option<String>, Header, description = "Only if the catalog is at this revision, in quotes")
     ), responses((status = 200, body = Written, description = "It is undone")))]

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RolloutList {
-    /// By fleet.
+    /// One for each fleet that has `spec.rollout`.
     items: Vec<RolloutView>,
     /// Where the next page starts; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]

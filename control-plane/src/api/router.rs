@@ -14,12 +14,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, apply, audit, author, blame, compare, deprecation, endpoints, error::ApiError, events, explain, export, guard,
-    idempotency, load, observe, openapi, plan, proxies, quarantine, record, resources, revisions, rollouts, seen,
-    tokens, traffic,
+    idempotency, load, observe, openapi, plan, proxies, quarantine, record, resources, revisions, rollouts, schemas,
+    seen, tokens, traffic,
 };
 use crate::model::Kind;
 
-/// The API, its description at `/api/openapi.json`, and a page to read it at `/docs`.
+/// The API, its description at `/api/openapi.json`, a page to read it at `/docs`, and schemas of documents.
 pub fn router(api: Api) -> Router {
     let (routes, description) = routes().split_for_parts();
     // Shared: a handler and what it holds are cloned for every request.
@@ -27,6 +27,7 @@ pub fn router(api: Api) -> Router {
     let routes = routes
         .route(openapi::PATH, get(move || std::future::ready(Json(description.clone()))))
         .merge(openapi::page())
+        .merge(schemas::routes())
         .fallback(unknown);
     surround(routes, &api).with_state(api)
 }

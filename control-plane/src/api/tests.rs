@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 mod access;
+mod described;
 mod events;
 mod explain;
 mod failure;
@@ -14,6 +15,7 @@ mod idempotency;
 mod load;
 mod pages;
 mod resources;
+mod schemas;
 mod seen;
 
 use super::openapi;

@@ -82,7 +82,7 @@ impl From<Made> for TokenSecret {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TokenList {
-    /// The tokens, by id.
+    /// The tokens by id, without their secrets.
     items: Vec<TokenView>,
     /// Where the next page starts; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,7 +225,7 @@ pub(super) struct RotateParams {
 ///
 /// Gives it another secret, which is good as long as the first one was. The one before is good for `grace`, and not longer than it was.
 #[utoipa::path(post, path = "/api/v1/tokens/{id}/rotate", tag = "Access", operation_id = "rotateToken",
-    params(("id" = String, Path), RotateParams), responses((status = 200, body = TokenSecret)))]
+    params(("id" = String, Path, description = "The id of the token"), RotateParams), responses((status = 200, body = TokenSecret)))]
 pub(super) async fn rotate(
     State(api): State<Api>,
     Path(id): Path<String>,
@@ -251,7 +251,7 @@ pub(super) async fn rotate(
 ///
 /// With all of its secrets. Every replica of the control plane refuses it within a second, most often at once.
 #[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "Access", operation_id = "revokeToken",
-    params(("id" = String, Path)), responses((status = 200, body = TokenView)))]
+    params(("id" = String, Path, description = "The id of the token")), responses((status = 200, body = TokenView)))]
 pub(super) async fn revoke(
     State(api): State<Api>,
     Path(id): Path<String>,

@@ -15,12 +15,9 @@ use crate::{
     api::view::{ResourceList, ResourceView},
     model::{
         Kind,
-        wire::{EnvoyPatchSpec, FleetSpec, ListenerSpec, RateLimitSpec, RouteSpec, ServiceSpec, TeamSpec},
+        wire::{EnvoyPatchSpec, FleetSpec, ListenerSpec, READ_ONLY, RateLimitSpec, RouteSpec, ServiceSpec, TeamSpec},
     },
 };
-
-/// The fields that the server sets.
-const READ_ONLY: [&str; 3] = ["revision", "updatedAt", "updatedBy"];
 
 /// `routes`, described as the operations of `kind`.
 pub(in crate::api) fn of_kind(mut routes: OpenApiRouter<Api>, kind: Kind) -> OpenApiRouter<Api> {
@@ -106,7 +103,10 @@ fn document(kind: Kind) -> RefOr<Schema> {
     let mut schema = ResourceView::schema();
     if let RefOr::T(Schema::Object(object)) = &mut schema {
         object.description = Some(format!("A {}.", word(kind)));
-        let only = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([kind.as_str()]));
+        let only = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("What it is."))
+            .enum_values(Some([kind.as_str()]));
         object.properties.insert("kind".to_owned(), only.into());
         object.properties.insert("spec".to_owned(), reference(format!("{kind}Spec")));
         for field in READ_ONLY {

@@ -2,6 +2,7 @@
 //!
 //! Errors come from one table, so no operation can forget one.
 
+mod answers;
 mod kinds;
 
 use axum::Router;
@@ -56,6 +57,7 @@ pub(super) fn complete(mut description: OpenApi, deprecated: &[Deprecated]) -> O
     components.schemas.insert(ProblemDetails::name().into_owned(), ProblemDetails::schema());
     components.schemas.insert(Problem::name().into_owned(), Problem::schema());
     kinds::add_schemas(components);
+    components.schemas.values_mut().for_each(answers::describe_tags);
     components.security_schemes.insert(
         "token".to_owned(),
         RefOr::T(SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build())),
@@ -63,6 +65,7 @@ pub(super) fn complete(mut description: OpenApi, deprecated: &[Deprecated]) -> O
     description.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
     for (path, item) in &mut description.paths.paths {
         for (method, operation) in operations(item) {
+            answers::describe(operation, components);
             for (status, meaning) in errors(&method, path) {
                 operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(meaning)));
             }
@@ -90,7 +93,19 @@ fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> 
         ("500", "The request failed inside the control plane"),
         ("503", "The request took too long, or the database is unavailable; see Retry-After"),
     ];
-    let of_a_resource = ["}", "/revert", "/rotate", "/diff", "/blame", "/{name}/load", "/endpoints", "/explain"];
+    let of_a_resource = [
+        "}",
+        "/revert",
+        "/rotate",
+        "/diff",
+        "/blame",
+        "/{name}/load",
+        "/endpoints",
+        "/explain",
+        "/config",
+        "/promote",
+        "/return",
+    ];
     if of_a_resource.iter().any(|end| path.ends_with(end)) {
         errors.push(("404", "There is no such thing"));
     }

@@ -9,6 +9,9 @@ use utoipa::ToSchema;
 use super::NameText;
 use crate::model::Kind;
 
+/// The fields that the server sets.
+pub const READ_ONLY: [&str; 3] = ["revision", "updatedAt", "updatedBy"];
+
 /// A resource as it is written.
 #[derive(Clone, Debug, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -40,7 +40,7 @@ pub use authorizer::{
 };
 pub use compression::{CompressionAlgorithmSpec, CompressionSpec};
 pub use cors::CorsSpec;
-pub use envelope::Envelope;
+pub use envelope::{Envelope, READ_ONLY};
 pub use envoy_patch::{EnvoyPatchSpec, PatchTargetKindSpec, PatchTargetSpec};
 pub use fault::{FaultAbortSpec, FaultDelaySpec, FaultSpec};
 pub use fleet::{
@@ -68,12 +68,13 @@ pub use route::{
     RespondSpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec, UpgradeSpec,
 };
 pub use scalar::{DurationText, NameText, SizeText, StatusNumber};
-pub use schema::schema;
+pub use schema::{schema, schema_of_any};
 pub use service::{
     AdaptiveConcurrencySpec, BreakerSpec, ConcurrencyAlgorithmSpec, EndpointSpec, GrpcHealthCheckSpec, HealthCheckSpec,
     HedgingSpec, OutlierDetectionSpec, ProxyProtocolSpec, RetryBudgetSpec, ServiceProtocolSpec, ServiceSpec,
 };
 pub(in crate::model) use shape::Shape;
+pub use shape::suggestion;
 pub use subset::{SubsetFallbackSpec, SubsetsSpec};
 pub use tcp::TcpSpec;
 pub use team::{QuotasSpec, TeamSpec};

@@ -302,8 +302,8 @@ fn float(number: &Number) -> f64 {
     }
 }
 
-/// `; did you mean …?` if one of `known` is close to `text`.
-fn suggestion<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> String {
+/// `; did you mean …?` if one of `known` is close to `text`; nothing otherwise.
+pub fn suggestion<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> String {
     if text.len() > 40 {
         return String::new();
     }
