@@ -2,8 +2,9 @@
 //!
 //! - A decision is appended before its caller is answered ([`Audit::done`]). If the database does not take it, it waits with the rest.
 //! - Refusals and sign-ins wait for the owner of the queue ([`Audit::run`]), a second at most, so that nobody who is refused can make
-//!   the database work. Those that are alike are one entry per minute (`refusals`). If a process is killed, the refusals and
-//!   sign-ins of its last second are lost, and nothing else: revisions and tokens are written in one transaction with their entries.
+//!   the database work. Those that are alike are one entry per minute (`refusals`). If a process is killed, those of its
+//!   last second are lost, repetitions of its last minute, and a decision whose caller was not answered yet. Nothing else is: revisions and
+//!   tokens are written in one transaction with their entries.
 //! - What waits while the database is away is bounded; what is dropped then is counted and logged.
 
 mod refusals;

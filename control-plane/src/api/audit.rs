@@ -119,7 +119,9 @@ pub(super) struct AuditVerdict {
 /// An entry and its hash.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Head {
+    /// Its place, from 1.
     sequence: u64,
+    /// The hash of it and all before it.
     hash: String,
 }
 

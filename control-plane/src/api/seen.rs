@@ -63,10 +63,10 @@ pub(super) struct KeptRequest {
     last_seen: OffsetDateTime,
 }
 
-/// List the last requests that a fleet has seen
+/// Read the last requests that a fleet has seen
 ///
 /// Without queries and headers. Each replica keeps what its own proxies tell it, in memory.
-#[utoipa::path(get, path = "/api/v1/traffic", tag = "Load", operation_id = "listTraffic", params(SeenParams),
+#[utoipa::path(get, path = "/api/v1/traffic", tag = "Load", operation_id = "readTraffic", params(SeenParams),
     responses((status = 200, body = SeenTraffic)))]
 pub(super) async fn list(
     State(api): State<Api>,

@@ -83,7 +83,7 @@ pub(super) fn complete(mut description: OpenApi, deprecated: &[Deprecated]) -> O
 /// Which errors an operation may answer with, and what each means.
 fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> {
     let writes = !matches!(method, HttpMethod::Get);
-    let bodiless = ["/revert", "/rotate"];
+    let bodiless = ["/revert", "/rotate", "/promote", "/return", "/release"];
     let takes_body = writes && !matches!(method, HttpMethod::Delete) && !bodiless.iter().any(|end| path.ends_with(end));
     let mut errors = vec![
         ("400", "The query, a header, the path or the body cannot be read"),

@@ -195,10 +195,13 @@ pub struct Entry {
     /// The revision that it made, which has what was before and after.
     pub revision: Option<u64>,
     /// The hash of that revision.
+    #[schema(value_type = Option<String>)]
     pub digest: Option<Hash>,
     /// The hash of the entry before.
+    #[schema(value_type = String)]
     pub previous: Hash,
     /// The hash of all this.
+    #[schema(value_type = String)]
     pub hash: Hash,
 }
 
