@@ -1,7 +1,7 @@
 //! What a fleet gets, and what an edit changes about it.
 //!
 //! A fleet gets its listeners, the virtual hosts of the routes on them, and the services these send to; not the services
-//! of others. [`full`] is all of that. [`changes`] is the difference that some changed resources make, found by following the
+//! of others. [`full`] is all of that. [`changes()`] is the difference that some changed resources make, found by following the
 //! catalog's relations from just these resources: the work is that of the edit, however much else there is. Applying one after
 //! the other gives the same as translating anew.
 //!
