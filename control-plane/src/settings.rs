@@ -22,6 +22,9 @@ use crate::{
 /// Streams opened in a second, unless it is set: ten thousand proxies are back ten seconds after a restart.
 const NEW_STREAMS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
+/// How long the audit log keeps what is in it, unless it is set: a year of 365.25 days, which is printed as `1year`.
+const A_YEAR: Duration = Duration::from_secs(31_557_600);
+
 /// How long an xDS connection may be kept.
 const CONNECTION_AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
 
@@ -121,7 +124,7 @@ impl Default for Settings {
             max_new_streams: NEW_STREAMS,
             replica_name: String::new(),
             load_report_interval: Duration::from_secs(10),
-            audit_retention: Duration::from_secs(365 * 24 * 3600),
+            audit_retention: A_YEAR,
             envoy_validate: None,
             api_token_rate: token,
             api_registration_rate: registrations,
@@ -262,7 +265,7 @@ pub struct Flags {
     /// How often each proxy reports the load of its services, 1s to 1m [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub load_report_interval: Option<String>,
-    /// How long entries of the audit log are kept, a day at least; 0s for ever [default: 365d]
+    /// How long entries of the audit log are kept, a day at least; 0s for ever [default: 1year]
     #[arg(long, value_name = "DURATION")]
     pub audit_retention: Option<String>,
     /// Envoy's binary, to ask it about every change before it is stored [default: none is asked]
