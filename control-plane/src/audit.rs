@@ -19,7 +19,8 @@ use std::{
 use chancery_runtime::telemetry::chain;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinError;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::refusals::Refusals;
 use crate::{
@@ -40,15 +41,15 @@ const MOST_WAITING: usize = 4096;
 /// After so long the use of a token from the same address is told again.
 const SIGN_IN_AGAIN: time::Duration = time::Duration::DAY;
 
-/// How many pairs of principal and address are told apart; with more, some are told again earlier.
-const MOST_SIGN_INS: usize = 10_000;
+/// How many pairs of principal and address are told apart; of more, none is told until one of these is a day old.
+const MOST_SIGN_INS: usize = 100_000;
 
 /// Who does something, and from where.
 #[derive(Clone, Copy, Debug)]
 pub struct By<'a> {
     /// The name of the principal; empty if nobody knows.
     pub name: &'a str,
-    /// The other end of the connection.
+    /// Where the request comes from: the other end of the connection, or what a trusted proxy says.
     pub address: Option<IpAddr>,
 }
 
@@ -68,6 +69,7 @@ pub fn shown(address: Option<IpAddr>) -> String {
 pub struct Audit {
     store: Arc<dyn Store>,
     waiting: Mutex<Waiting>,
+    decisions: TaskTracker,
 }
 
 #[derive(Default)]
@@ -81,7 +83,18 @@ struct Waiting {
 impl Audit {
     /// Writes to `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, waiting: Mutex::default() }
+        Self { store, waiting: Mutex::default(), decisions: TaskTracker::new() }
+    }
+
+    /// Carries a decision through, with its entry, even if whoever made it goes away.
+    ///
+    /// # Errors
+    /// It panicked.
+    pub async fn carried_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, JoinError> {
+        self.decisions.spawn(work).await
     }
 
     /// Writes down what was done; when this returns it is, or the database is away.
@@ -113,6 +126,10 @@ impl Audit {
                 () = stop.cancelled() => true,
                 () = tokio::time::sleep(WRITE_INTERVAL) => false,
             };
+            if stopped {
+                self.decisions.close();
+                self.decisions.wait().await;
+            }
             let now = OffsetDateTime::now_utc();
             match self.write(now, stopped).await {
                 Ok(()) => away = false,
@@ -161,7 +178,10 @@ impl Audit {
     }
 
     async fn trim(&self, keep: Duration, now: OffsetDateTime, stop: &CancellationToken) -> Result<(), StoreError> {
-        while !stop.is_cancelled() && self.store.trim_audit(now - keep, now).await? > 0 {}
+        // Older than time itself there is nothing.
+        let keep = time::Duration::try_from(keep).ok().and_then(|keep| now.checked_sub(keep));
+        let Some(before) = keep else { return Ok(()) };
+        while !stop.is_cancelled() && self.store.trim_audit(before, now).await? > 0 {}
         Ok(())
     }
 }
@@ -179,18 +199,23 @@ impl Waiting {
     }
 
     fn is_new(&mut self, by: By<'_>, at: OffsetDateTime) -> bool {
-        let who = (by.name.to_owned(), shown(by.address));
+        // Whoever has one address of an IPv6 network of 64 bits has all of them.
+        let network = by.address.map(|address| match address.to_canonical() {
+            IpAddr::V6(address) => (address.to_bits() >> 64 << 64).to_be_bytes().into(),
+            address => address,
+        });
+        let who = (by.name.to_owned(), shown(network));
         if self.sign_ins.get(&who).is_some_and(|told| at - *told < SIGN_IN_AGAIN) {
             return false;
         }
         if self.sign_ins.len() >= MOST_SIGN_INS {
             self.sign_ins.retain(|_, told| at - *told < SIGN_IN_AGAIN);
         }
-        if self.sign_ins.len() >= MOST_SIGN_INS {
-            self.sign_ins.clear();
+        let room = self.sign_ins.len() < MOST_SIGN_INS;
+        if room {
+            self.sign_ins.insert(who, at);
         }
-        self.sign_ins.insert(who, at);
-        true
+        room
     }
 }
 

@@ -177,6 +177,13 @@ impl Tokens {
         self.find(&hash, now).unwrap_or(Err(Refused::Unknown))
     }
 
+    /// Whether the token of this hash is one that is taken, as far as is known here.
+    pub fn is_good(&self, hash: &TokenHash, now: OffsetDateTime) -> bool {
+        let known = self.known.load();
+        self.confirmed.lock().elapsed() <= GOES_ON
+            && known.by_hash.get(hash.bytes()).is_some_and(|good| now < good.until)
+    }
+
     /// Whose token `presented` was, of those that are not taken any more but known still.
     pub fn owner_of_ended(&self, presented: &str) -> Option<String> {
         let (hash, known) = (TokenHash::of(presented), self.known.load());

@@ -78,6 +78,11 @@ pub(super) async fn list(
         let items = api.replica.store().audit_after(after, limit).await?;
         return Ok(Json(AuditList { items, next_cursor: None }));
     }
+    for (what, given) in [("actor", &actor), ("kind", &kind), ("name", &name)] {
+        if given.as_ref().is_some_and(|given| given.chars().any(char::is_control)) {
+            return Err(ApiError::Malformed(format!("query: {what} has a control character")));
+        }
+    }
     known("action", action.as_deref(), &Action::ALL.map(Action::as_str))?;
     known("outcome", outcome.as_deref(), &[Outcome::Done, Outcome::Refused].map(Outcome::as_str))?;
     let (since, until) = (moment("since", since)?, moment("until", until)?);

@@ -104,12 +104,12 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
             Ok(who) => Author { who, from: record::address(&request), once: None },
             Err(error) => return turned_away(&api, request.headers(), error),
         };
-        api.audit.signed_in(author.by(), OffsetDateTime::now_utc());
         let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let standing = api.guard.count(&author.who.name, request.method().as_str(), path);
         if let Some(standing) = standing.filter(|standing| standing.wait().is_some()) {
             return guard::refused(standing);
         }
+        api.audit.signed_in(author.by(), OffsetDateTime::now_utc());
         request.extensions_mut().insert(author.clone());
         let mut response = admitted(request, next, &author.who).await;
         response.extensions_mut().insert(author);
@@ -173,7 +173,8 @@ fn no_such_method(path: &str) -> Response {
     }
 }
 
-fn presented(headers: &HeaderMap) -> Option<&str> {
+/// The token that a request carries.
+pub(super) fn presented(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }

@@ -13,12 +13,20 @@ use axum::{
 use futures_util::{Stream, stream};
 use serde::Deserialize;
 use serde_json::json;
+use time::OffsetDateTime;
 use utoipa::IntoParams;
 
-use super::{Api, ProblemDetails, author::Author, error::ApiError, params::Params};
+use super::{
+    Api, ProblemDetails,
+    author::{Author, presented},
+    error::ApiError,
+    params::Params,
+};
 use crate::{
     access::Principal,
     feed::{Event, Feed, Heard, Listener, Told},
+    identity::token::TokenHash,
+    tokens::Tokens,
 };
 
 /// So often something is sent, be it a comment: a proxy on the way may end a connection that is silent.
@@ -74,25 +82,45 @@ pub(super) async fn follow(
 ) -> Result<Response, ApiError> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let listener = api.feed.listen(last).map_err(|_| ApiError::TooManyListeners)?;
+    let token = presented(&headers).filter(|token| !api.admin_token.matches(token)).map(TokenHash::of);
+    let reader = Reader { who: author.who, tokens: api.tokens.clone(), token };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
-    Ok(Sse::new(messages(api.feed, listener, params, author)).keep_alive(keep_alive).into_response())
+    Ok(Sse::new(messages(api.feed, listener, params, reader)).keep_alive(keep_alive).into_response())
+}
+
+/// Who listens, for as long as their token is good.
+struct Reader {
+    who: Arc<Principal>,
+    tokens: Arc<Tokens>,
+    /// None of the administrator's, which does not end.
+    token: Option<TokenHash>,
+}
+
+impl Reader {
+    fn is_good(&self) -> bool {
+        self.token.as_ref().is_none_or(|token| self.tokens.is_good(token, OffsetDateTime::now_utc()))
+    }
 }
 
 fn messages(
     feed: Arc<Feed>,
     listener: Listener,
     params: EventParams,
-    Author { who: reader, .. }: Author,
+    reader: Reader,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
     // At once, so that a reader knows that it listens.
     let begun = stream::iter([Ok(Message::default().comment("listening").retry(COME_BACK_AFTER))]);
     let heard = stream::unfold((feed, listener, params, reader), async |(feed, mut listener, params, reader)| {
         loop {
-            let message = match listener.next().await? {
+            let heard = listener.next().await?;
+            if !reader.is_good() {
+                return None;
+            }
+            let message = match heard {
                 Heard::Missed(count) => {
                     Message::default().event("lagged").data(json!({ "event": "lagged", "missed": count }).to_string())
                 }
-                Heard::Event(told) if !params.wants(&told.event, &reader) => continue,
+                Heard::Event(told) if !params.wants(&told.event, &reader.who) => continue,
                 Heard::Event(told) => message(&feed, &told),
             };
             return Some((Ok(message), (feed, listener, params, reader)));

@@ -113,11 +113,19 @@ pub(super) async fn release(
     Params(params): Params<QuarantineParams>,
     author: Author,
 ) -> Result<Json<QuarantineList>, ApiError> {
+    let audit = api.audit.clone();
+    audit
+        .carried_through(release_now(api, params.fleet, author))
+        .await
+        .map_err(|error| ApiError::Internal("releasing the quarantine", error.into()))?
+}
+
+async fn release_now(api: Api, fleet: Option<String>, author: Author) -> Result<Json<QuarantineList>, ApiError> {
     let mut entry = author.by().done(Action::ReleaseQuarantine, OffsetDateTime::now_utc());
-    if let Some(fleet) = &params.fleet {
+    if let Some(fleet) = &fleet {
         entry = entry.about(Kind::Fleet.as_str(), fleet);
     }
-    let mut released = quarantined(&api, params.fleet)?;
+    let mut released = quarantined(&api, fleet)?;
     released.retain(|(place, _)| api.publisher.release(place));
     api.publisher.quarantine_changed().notify_one();
     let items = shown(released);

@@ -141,7 +141,7 @@ pub(super) async fn promote(
     author: Author,
     NameInPath(fleet): NameInPath,
 ) -> Result<Json<RolloutView>, ApiError> {
-    decide(&api, &author, &fleet, Decision::Promote).await
+    decide(api, author, fleet, Decision::Promote).await
 }
 
 /// Return a revision
@@ -155,15 +155,23 @@ pub(super) async fn give_back(
     author: Author,
     NameInPath(fleet): NameInPath,
 ) -> Result<Json<RolloutView>, ApiError> {
-    decide(&api, &author, &fleet, Decision::Return).await
+    decide(api, author, fleet, Decision::Return).await
 }
 
-async fn decide(api: &Api, author: &Author, fleet: &Name, decision: Decision) -> Result<Json<RolloutView>, ApiError> {
+async fn decide(api: Api, author: Author, fleet: Name, decision: Decision) -> Result<Json<RolloutView>, ApiError> {
+    let audit = api.audit.clone();
+    audit
+        .carried_through(decide_now(api, author, fleet, decision))
+        .await
+        .map_err(|error| ApiError::Internal("deciding on a rollout", error.into()))?
+}
+
+async fn decide_now(api: Api, author: Author, fleet: Name, decision: Decision) -> Result<Json<RolloutView>, ApiError> {
     let (action, at) = match decision {
         Decision::Promote => (Action::Promote, OffsetDateTime::now_utc()),
         Decision::Return => (Action::Return, OffsetDateTime::now_utc()),
     };
-    let view = RolloutView::from(api.stages.decide(fleet, decision, &author.who.name).await?);
+    let view = RolloutView::from(api.stages.decide(&fleet, decision, &author.who.name).await?);
     let after = json!({ "stableRevision": view.stable_revision, "revision": view.revision, "phase": view.phase });
     let entry = author.by().done(action, at).about("Rollout", fleet.as_str());
     api.audit.done(NewEntry { after: Some(after.to_string()), ..entry }).await;

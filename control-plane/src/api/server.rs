@@ -5,24 +5,27 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{Router, body::Body};
 use http::Request;
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
@@ -34,7 +37,7 @@ use super::guard::Peer;
 struct Limits {
     /// Connections at once; more wait until one ends.
     connections: usize,
-    /// The time for the head of a request, from when the connection is there or the request before was answered.
+    /// The time for the head of a request, from when the connection is there or the last answer was complete.
     head: Duration,
     /// The time for answers under way once the server stops.
     grace: Duration,
@@ -101,30 +104,34 @@ async fn serve_within(
 async fn serve_one(limits: Limits, router: Router, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
     // Without it answers only come later.
     let _ = stream.set_nodelay(true);
-    let asked = Arc::new(AtomicBool::new(false));
+    let under_way = UnderWay::new();
     let service = {
-        let asked = asked.clone();
+        let under_way = under_way.clone();
         service_fn(move |mut request: Request<Incoming>| {
-            asked.store(true, Ordering::Relaxed);
+            let one = under_way.one();
             request.extensions_mut().insert(Peer(peer));
-            router.clone().oneshot(request.map(Body::new))
+            let answer = router.clone().oneshot(request.map(Body::new));
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer { body, _one: one })) }
         })
     };
     let protocol = protocol(limits);
     let serving = protocol.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    // hyper's own limit does not begin before it knows which protocol is spoken.
-    let silent = sleep(limits.head);
-    tokio::pin!(silent);
-    let mut waiting = true;
+    // hyper's own limit does not begin before it knows which protocol is spoken, and is for HTTP/1 alone.
+    let look = sleep(limits.head);
+    tokio::pin!(look);
     loop {
         tokio::select! {
             result = serving.as_mut() => return ended(result, peer),
-            () = silent.as_mut(), if waiting => {
-                if !asked.load(Ordering::Relaxed) {
-                    return tracing::debug!(%peer, "API connection cut off, it never asked for anything");
+            () = look.as_mut() => {
+                let idle = under_way.idle_for();
+                if idle.is_some_and(|idle| idle >= limits.head) {
+                    if !under_way.has_asked() {
+                        return tracing::debug!(%peer, "API connection cut off, it never asked for anything");
+                    }
+                    break;
                 }
-                waiting = false;
+                look.as_mut().reset(Instant::now() + limits.head.saturating_sub(idle.unwrap_or_default()));
             }
             () = stop.cancelled() => break,
         }
@@ -132,6 +139,77 @@ async fn serve_one(limits: Limits, router: Router, stream: TcpStream, peer: Sock
     serving.as_mut().graceful_shutdown();
     if let Ok(result) = timeout(limits.grace, serving).await {
         ended(result, peer);
+    }
+}
+
+/// How many requests of a connection are under way, answers included.
+#[derive(Clone)]
+struct UnderWay(Arc<Mutex<State>>);
+
+struct State {
+    requests: usize,
+    asked: bool,
+    /// Since when there are none.
+    idle: Instant,
+}
+
+/// One of them, until it is dropped.
+struct One(UnderWay);
+
+impl UnderWay {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(State { requests: 0, asked: false, idle: Instant::now() })))
+    }
+
+    fn one(&self) -> One {
+        let mut state = self.0.lock();
+        state.requests += 1;
+        state.asked = true;
+        One(self.clone())
+    }
+
+    fn has_asked(&self) -> bool {
+        self.0.lock().asked
+    }
+
+    /// How long there have been none; none while there are.
+    fn idle_for(&self) -> Option<Duration> {
+        let state = self.0.lock();
+        (state.requests == 0).then(|| state.idle.elapsed())
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        let mut state = self.0.0.lock();
+        state.requests -= 1;
+        state.idle = Instant::now();
+    }
+}
+
+/// The body of an answer, with which its request ends.
+struct Answer {
+    body: Body,
+    _one: One,
+}
+
+impl HttpBody for Answer {
+    type Data = <Body as HttpBody>::Data;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -205,6 +283,16 @@ mod tests {
         }
         let after_one = all(server.address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /").await;
         assert!(after_one.starts_with("HTTP/1.1 200 OK") && after_one.contains("quick"), "{after_one}");
+    }
+
+    #[tokio::test]
+    async fn who_has_asked_over_http2_and_asks_no_more_is_not_kept() {
+        let server = start(SHORT).await;
+        // SETTINGS, then GET / of host a on stream 1.
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let head = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'a'];
+        let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings, &head].concat();
+        assert!(all(server.address, &sent).await.contains("quick"));
     }
 
     #[tokio::test]

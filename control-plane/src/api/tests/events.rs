@@ -26,7 +26,11 @@ struct Reader {
 
 impl Reader {
     async fn open(router: &Router, path: &str, last: Option<&str>) -> Self {
-        let mut request = Request::get(path).header("authorization", format!("Bearer {TOKEN}"));
+        Self::open_with(TOKEN, router, path, last).await
+    }
+
+    async fn open_with(token: &str, router: &Router, path: &str, last: Option<&str>) -> Self {
+        let mut request = Request::get(path).header("authorization", format!("Bearer {token}"));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -65,6 +69,21 @@ impl Reader {
 async fn start() -> (Api, Router) {
     let api = api(store::open("sqlite::memory:").await.unwrap()).await;
     (api.clone(), router(api))
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_hears_no_more() {
+    let (api, router) = start().await;
+    let admin = Fixture::of(router.clone());
+    let made = admin.json(Method::POST, "/api/v1/tokens", json!({ "name": "eve", "role": "viewer" })).await;
+    let made: Value = serde_json::from_str(&made.text).unwrap();
+    let mut reader = Reader::open_with(made["token"].as_str().unwrap(), &router, "/api/v1/events", None).await;
+    api.feed.tell(|| settled("one", 1));
+    assert_eq!(reader.event().await.1, "settled");
+    let revoked = admin.ask(Method::DELETE, &format!("/api/v1/tokens/{}", made["id"].as_str().unwrap()), &[]).await;
+    assert_eq!(revoked.status, StatusCode::OK, "{}", revoked.text);
+    api.feed.tell(|| settled("one", 2));
+    assert_eq!(reader.block().await, None);
 }
 
 fn settled(proxy: &str, revision: u64) -> Event {

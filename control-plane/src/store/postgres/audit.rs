@@ -18,9 +18,9 @@ const BEGIN: &str = "
     SET LOCAL statement_timeout = '10s';
     SET LOCAL idle_in_transaction_session_timeout = '10s'";
 
-/// Takes the chain's lock and answers with its head. The number is "chancerz" in ASCII, next to the writers'.
+/// Takes the chain's lock and answers with its head. The number is the second after the writers': the next is that of leases.
 const LOCK: &str = "
-    SELECT pg_advisory_xact_lock(7163082334074663546);
+    SELECT pg_advisory_xact_lock(7163082334074663547);
     SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1";
 
 const APPEND: &str = "

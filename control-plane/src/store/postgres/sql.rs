@@ -15,9 +15,9 @@ pub(super) const BEGIN: &str = "
 
 pub(super) const HEAD: &str = "SELECT coalesce(max(number), 0) FROM revisions";
 
-/// Without processes of the server's own.
+/// Of every role, which `pg_stat_activity` would not show to all.
 pub(super) const USAGE: &str = "
-    SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+    SELECT (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database),
            current_setting('max_connections')::bigint, pg_database_size(current_database())";
 
 pub(super) const LOAD: &str = "
