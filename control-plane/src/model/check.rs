@@ -54,6 +54,7 @@ pub(super) fn check(next: &Catalog, changed: &BTreeSet<Key>, unread: &BTreeSet<K
                 calls::put_listener(next, unread, listener, &mut problems.at("spec"));
                 authorizer::put_listener(next, changed, listener, &mut problems.at("spec"));
                 tcp::put_listener(next, changed, listener, &mut problems.at("spec"));
+                envoy_patch::http3_patched_already(next, changed, listener, &mut problems.at("spec"));
                 envoy_patch::added_already(next, changed, key, &mut problems);
             }
             Some(Resource::Route(route)) => {

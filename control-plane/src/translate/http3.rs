@@ -21,7 +21,7 @@ use chancery_proto::{
 use super::{
     filter::always,
     listener::{connection_manager, tls_context},
-    value::duration,
+    value::{duration, flag},
 };
 use crate::model::{
     Name,
@@ -54,8 +54,12 @@ pub fn listener(listener: &Listener, files: &TlsFiles, fleet: &Fleet) -> EnvoyLi
         // QUIC has no older TLS than 1.3, and says so itself.
         common.tls_params = None;
     }
-    let transport =
-        QuicDownstreamTransport { downstream_tls_context: Some(context), ..QuicDownstreamTransport::default() };
+    let transport = QuicDownstreamTransport {
+        downstream_tls_context: Some(context),
+        // What came early could be sent again by whoever is on the way.
+        enable_early_data: Some(flag(false)),
+        ..QuicDownstreamTransport::default()
+    };
     let manager = HttpConnectionManager {
         codec_type: CodecType::Http3.into(),
         http3_protocol_options: Some(Http3ProtocolOptions::default()),

@@ -33,6 +33,11 @@ pub(super) fn put(next: &Catalog, unread: &BTreeSet<Key>, patch: &EnvoyPatch, pr
         }
     }
     if matches!(patch.change, PatchChange::Merge { .. }) {
+        if let EnvoyResource::Listener(listener) = resource
+            && listener.parse().ok().and_then(|name| next.listener(&name)).is_some_and(|listener| listener.http3)
+        {
+            problems.report(format!("Listener/{listener} has http3, {BESIDE}"));
+        }
         return;
     }
     let others = next.indexes().added_by.of(resource).filter(|name| **name != patch.name);
@@ -46,6 +51,28 @@ pub(super) fn put(next: &Catalog, unread: &BTreeSet<Key>, patch: &EnvoyPatch, pr
     });
     if !makers.is_empty() {
         problems.report(format!("{resource} is made by {}", list(&makers)));
+    }
+}
+
+/// Why a patch of a listener would not do what it is for.
+const BESIDE: &str = "which is a listener of its own to Envoy: what came over it would go around the patch";
+
+/// A listener speaks HTTP/3 beside a patch; patches that are part of the change report it themselves.
+pub(super) fn http3_patched_already(
+    next: &Catalog,
+    changed: &BTreeSet<Key>,
+    listener: &Listener,
+    problems: &mut Problems,
+) {
+    if !listener.http3 {
+        return;
+    }
+    let resource = EnvoyResource::Listener(listener.name.to_string());
+    let patches = next.patches_of_resource(&listener.fleet, &resource);
+    let patches = patches.map(|name| Key::new(Kind::EnvoyPatch, name.clone()));
+    let patches: Vec<Key> = patches.filter(|key| !changed.contains(key)).collect();
+    if !patches.is_empty() {
+        problems.at("http3").report(format!("is patched by {}, {BESIDE}", list(&patches)));
     }
 }
 

@@ -13,29 +13,45 @@ use crate::model::{
 pub(super) fn put_route(next: &Catalog, route: &Route, problems: &mut Problems) {
     for (rule, forward) in route.forwards_by_rule() {
         for (index, target) in forward.to.iter().enumerate() {
-            let Some(service) = next.service(&target.service).filter(|service| is_unknown(service, target)) else {
-                continue;
-            };
+            let Some(service) = next.service(&target.service).filter(|_| !target.subset.is_empty()) else { continue };
             let mut problems = problems.at("rules");
             let mut problems = problems.index(rule);
             let mut problems = problems.at("to");
             let mut problems = problems.index(index);
             let key = Key::new(Kind::Service, service.name.clone());
-            problems.at("subset").report(format!("is by {}, by which {key} has no subsets", names(&target.subset)));
+            if is_unknown(service, target) {
+                problems.at("subset").report(format!("is by {}, by which {key} has no subsets", names(&target.subset)));
+            }
+            if service.session_affinity.is_some() {
+                problems.at("subset").report(format!("does not go with sessionAffinity of {key}: {WHATEVER_LABELS}"));
+            }
         }
     }
 }
 
+/// Why a subset does not go with sessions.
+const WHATEVER_LABELS: &str = "a session stays at its endpoint, whatever labels that has";
+
 /// Routes that are part of the change report it themselves.
 pub(super) fn put_service(next: &Catalog, changed: &BTreeSet<Key>, service: &Service, problems: &mut Problems) {
-    let wants = |key: &Key| {
-        let targets = next.route(&key.name).into_iter().flat_map(|route| route.forwards()).flat_map(|one| &one.to);
-        targets.filter(|target| target.service == service.name).any(|target| is_unknown(service, target))
+    let with = |wanted: &dyn Fn(&Target) -> bool| {
+        let wants = |key: &Key| {
+            let targets = next.route(&key.name).into_iter().flat_map(|route| route.forwards()).flat_map(|one| &one.to);
+            targets.filter(|target| target.service == service.name).any(wanted)
+        };
+        let routes = next.routes_to(&service.name).map(|name| Key::new(Kind::Route, name.clone()));
+        routes.filter(|key| !changed.contains(key) && wants(key)).collect::<Vec<Key>>()
     };
-    let routes = next.routes_to(&service.name).map(|name| Key::new(Kind::Route, name.clone()));
-    let routes: Vec<Key> = routes.filter(|key| !changed.contains(key) && wants(key)).collect();
+    let routes = with(&|target| is_unknown(service, target));
     if !routes.is_empty() {
         problems.at("subsets").report(format!("lacks one that is used by {}", list(&routes)));
+    }
+    let routes = with(&|target| service.session_affinity.is_some() && !target.subset.is_empty());
+    if !routes.is_empty() {
+        let routes = list(&routes);
+        problems
+            .at("sessionAffinity")
+            .report(format!("does not go with subsets, as {routes} has them: {WHATEVER_LABELS}"));
     }
 }
 
@@ -56,7 +72,7 @@ mod tests {
         Resource,
         catalog::tests::{entry, fleet, listener, route, service},
         route::Action,
-        service::{SubsetFallback, Subsets},
+        service::{SessionAffinity, SubsetFallback, Subsets},
     };
 
     #[test]
@@ -98,5 +114,24 @@ mod tests {
             ["Service/cart: spec.subsets: lacks one that is used by Route/shop"]
         );
         assert!(good.apply([put(with(&["version"])), put(wanting(&[]))].concat()).is_ok());
+
+        let keeping_sessions = || {
+            let Resource::Service(mut cart) = with(&["version"]) else { panic!("a service") };
+            Arc::make_mut(&mut cart).session_affinity = Some(SessionAffinity::Header("x-session".into()));
+            Resource::Service(cart)
+        };
+        let why = "a session stays at its endpoint, whatever labels that has";
+        assert_eq!(
+            said(loaded(keeping_sessions(), wanting(&["version"]))),
+            [format!(
+                "Route/shop: spec.rules[1].to[0].subset: does not go with sessionAffinity of Service/cart: {why}"
+            )]
+        );
+        let good = loaded(with(&["version"]), wanting(&["version"])).unwrap();
+        assert_eq!(
+            said(good.apply(put(keeping_sessions()))),
+            [format!("Service/cart: spec.sessionAffinity: does not go with subsets, as Route/shop has them: {why}")]
+        );
+        assert!(loaded(keeping_sessions(), wanting(&[])).is_ok());
     }
 }

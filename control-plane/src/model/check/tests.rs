@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::model::{
     Entry, Problem,
@@ -240,6 +242,28 @@ fn what_patches_refer_to_cannot_be_deleted_or_moved() {
         "Listener/spare: spec.fleet: is not the fleet by which it is used by EnvoyPatch/c"
     );
     assert!(full.apply(vec![delete(Kind::Service, "spare"), delete(Kind::EnvoyPatch, "b")]).is_ok());
+}
+
+#[test]
+fn a_patched_listener_speaks_no_http3_around_the_patch() {
+    let speaking = || {
+        let Resource::Listener(mut web) = listener("spare", "edge", "0.0.0.0", 81) else { panic!("a listener") };
+        Arc::make_mut(&mut web).http3 = true;
+        Resource::Listener(web)
+    };
+    let patched = || put(patch("c", "edge", &merges("Listener", "spare")));
+    let why = "which is a listener of its own to Envoy: what came over it would go around the patch";
+    let with_http3 = catalog().apply(vec![put(speaking())]).unwrap();
+    let refused = |catalog: &Catalog, change| catalog.apply(vec![change]).unwrap_err()[0].to_string();
+    assert_eq!(
+        refused(&with_http3, patched()),
+        format!("EnvoyPatch/c: spec.target.name: Listener/spare has http3, {why}")
+    );
+    let with_patch = catalog().apply(vec![put(listener("spare", "edge", "0.0.0.0", 81)), patched()]).unwrap();
+    assert_eq!(
+        refused(&with_patch, put(speaking())),
+        format!("Listener/spare: spec.http3: is patched by EnvoyPatch/c, {why}")
+    );
 }
 
 #[test]

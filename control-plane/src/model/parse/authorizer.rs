@@ -92,8 +92,11 @@ const HTTP_ONLY: &str = "goes with protocol http only";
 
 fn told_body(spec: &AuthorizationBodySpec, problems: &mut Problems) -> Option<ToldBody> {
     let AuthorizationBodySpec { max_size, partial } = spec;
-    let max_size = problems.at("maxSize").ok(text::size(max_size, "1B", "1MiB"))?;
-    Some(ToldBody { max_size, partial: partial.unwrap_or(false) })
+    let partial = partial.unwrap_or(false);
+    // Only a body that is told whole makes Envoy keep more of it than its buffers hold.
+    let most = if partial { "32KiB" } else { "1MiB" };
+    let max_size = problems.at("maxSize").ok(text::size(max_size, "1B", most))?;
+    Some(ToldBody { max_size, partial })
 }
 
 /// What a rule says to whoever is asked.

@@ -29,7 +29,8 @@ pub(super) fn route(name: Name, spec: &RouteSpec, problems: &mut Problems) -> Op
         (Some(_), Some(_)) => problems.report("can have only one of rules and tcp"),
     }
     let rules = rules.as_deref().unwrap_or_default();
-    let expansion = listeners.len() * hosts.len() * rules.len();
+    let (wanted_at, names) = (listeners.len(), hosts.len());
+    let expansion = wanted_at * names * rules.len();
     if expansion > MAX_EXPANSION {
         problems.report(format!(
             "listeners × hosts × rules must be at most {MAX_EXPANSION}, not {expansion}; split the route"
@@ -47,6 +48,18 @@ pub(super) fn route(name: Name, spec: &RouteSpec, problems: &mut Problems) -> Op
         parsed
     };
     let tcp = tcp.as_ref().and_then(|spec| tcp::tcp(spec, &mut problems.at("tcp")));
+    // Each name has a chain of its own on each listener, which says again who may have it.
+    let networks = tcp
+        .iter()
+        .flat_map(|tcp| &tcp.access)
+        .flat_map(crate::model::access::Access::callers)
+        .map(|caller| caller.networks.len());
+    let expansion = wanted_at * names * networks.sum::<usize>();
+    if expansion > MAX_EXPANSION {
+        problems.report(format!(
+            "listeners × hosts × networks must be at most {MAX_EXPANSION}, not {expansion}; split the route"
+        ));
+    }
     Some(Route { name, listeners: listeners?, hosts: hosts?, jwt_providers, rules: rules?, tcp })
 }
 

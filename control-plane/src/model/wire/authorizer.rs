@@ -63,8 +63,8 @@ pub struct AuthorizationHeadersSpec {
     /// `content-length`, which it is told in any case.
     #[schema(min_items = 1, max_items = 50)]
     pub to_authorizer: Option<Vec<String>>,
-    /// Of its answer, those that the service is told in place of what the client has sent; only with protocol `http`; none if it is
-    /// not given.
+    /// Of its answer, those that the service is told; only with protocol `http`; none if it is not given. They take the place of what
+    /// the client has sent under these names, which goes on if the answer lacks them.
     #[schema(min_items = 1, max_items = 50)]
     pub to_service: Option<Vec<String>>,
     /// Of its answer, those that the client is told; only with protocol `http`. If it is not given: all of a refusal, and none of a

@@ -523,6 +523,17 @@ fn mend(resources: &mut Resources) {
                 kind => exists(kind, &key.name),
             })
     });
+    let patched = resources.values().filter_map(|resource| match resource {
+        Resource::EnvoyPatch(patch) => Some(patch.resource().clone()),
+        _ => None,
+    });
+    let patched: BTreeSet<_> = patched.collect();
+    for resource in resources.values_mut() {
+        if let Resource::Listener(listener) = resource {
+            let own = crate::model::envoy_patch::EnvoyResource::Listener(listener.name.to_string());
+            Arc::make_mut(listener).http3 &= !patched.contains(&own);
+        }
+    }
     let carriers = resources.values().filter_map(|resource| match resource {
         Resource::Listener(listener) if !listener.protocol.is_http() => Some(listener.name.clone()),
         _ => None,

@@ -12,6 +12,7 @@
 //! The task has a connection of its own, so that a worker's link carries nothing but charges.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -57,7 +58,7 @@ impl Presence {
 
     /// Says so again and again, until dropped.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut breaker = Breaker::default();
+        let (mut breaker, mut shown) = (Breaker::default(), HashSet::new());
         loop {
             sleep(breaker.pause(rand::random())).await;
             // The link says loudly enough when Redis is away.
@@ -66,7 +67,7 @@ impl Presence {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             for turn in (0..MEMORY_EVERY).cycle() {
                 ticks.tick().await;
-                if turn == 0 && !matches!(timeout(EVERY, show_memory(&mut connection)).await, Ok(Ok(()))) {
+                if turn == 0 && !matches!(timeout(EVERY, show_memory(&mut connection, &mut shown)).await, Ok(Ok(()))) {
                     // What the user may not ask, and what is lost, shows elsewhere.
                     tracing::debug!("Redis does not say how much memory it has");
                 }
@@ -106,8 +107,17 @@ impl Presence {
     }
 }
 
-async fn show_memory(connection: &mut Connection) -> Result<(), RedisError> {
-    for (node, info) in connection.memory().await? {
+/// A node that was shown, and is not there any more, is shown with nothing.
+async fn show_memory(connection: &mut Connection, shown: &mut HashSet<String>) -> Result<(), RedisError> {
+    let nodes = connection.memory().await?;
+    let there: HashSet<String> = nodes.iter().map(|(node, _)| node.clone()).collect();
+    for gone in shown.difference(&there) {
+        for gauge in [metrics::MEMORY_USED, metrics::MEMORY_MAX] {
+            ::metrics::gauge!(gauge, "node" => gone.clone()).set(0.0);
+        }
+    }
+    *shown = there;
+    for (node, info) in nodes {
         let field = |name: &str| info.lines().find_map(|line| line.trim().strip_prefix(name)?.parse::<f64>().ok());
         for (gauge, bytes) in
             [(metrics::MEMORY_USED, field("used_memory:")), (metrics::MEMORY_MAX, field("maxmemory:"))]

@@ -221,6 +221,7 @@ fn check_argument(name: &str, takes: Argument, argument: Option<&str>) -> Result
     }
     match takes {
         Nothing | Length => Err(format!("%{name}% takes nothing in brackets")),
+        Time if has_newline(argument) => Err(format!("%{name}% would break the line; leave out %n")),
         Time | Metadata => Ok(()),
         Header => {
             let (first, other) =
@@ -238,6 +239,14 @@ fn check_argument(name: &str, takes: Argument, argument: Option<&str>) -> Result
         }
         Parameter => text::parameter_name(argument).map(drop),
     }
+}
+
+/// Whether a format of times, as that of strftime, has the directive for a line break, with whatever flags and width.
+fn has_newline(format: &str) -> bool {
+    let directives = format.split('%').skip(1);
+    directives
+        .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || "_-0^#:EO+".contains(c)))
+        .any(|rest| rest.starts_with('n'))
 }
 
 #[cfg(test)]
@@ -289,6 +298,8 @@ mod tests {
             ("%PATH(QQ)%", "takes WQ or NQ"),
             ("%QUERY_PARAM(a=b)%", "is not the name of a parameter"),
             ("%DYNAMIC_METADATA%", "needs a place"),
+            ("%START_TIME(%n)%", "%START_TIME% would break the line; leave out %n"),
+            ("%DOWNSTREAM_PEER_CERT_V_START(%Y%_2n)%", "would break the line"),
         ] {
             let said = check(format).expect_err(format);
             assert!(said.contains(expected), "{format}: {said}");
