@@ -30,6 +30,19 @@ impl Api {
         good(&format!("GET {path}"), &self.json(Method::GET, path, None).await?)
     }
 
+    /// The items of all pages of a list.
+    pub async fn list(&self, path: &str) -> Result<Vec<Value>> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let mut page = self.read(&format!("{path}?limit=1000{cursor}")).await?;
+            items.append(page["items"].as_array_mut().context("a list has items")?);
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(items),
+            }
+        }
+    }
+
     /// `PUT` of one resource, without waiting for proxies.
     pub async fn put(&self, resource: &Value) -> Result<Value> {
         let path = path_of(resource)?;
@@ -69,8 +82,7 @@ impl Api {
 
     /// The status of one proxy; `null` when it was never seen.
     pub async fn proxy(&self, id: &str) -> Result<Value> {
-        let all = self.read("/api/v1/proxies").await?;
-        let items = all["items"].as_array().context("proxies come as items")?;
+        let items = self.list("/api/v1/proxies").await?;
         Ok(items.iter().find(|proxy| proxy["id"] == id).cloned().unwrap_or_default())
     }
 

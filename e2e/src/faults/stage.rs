@@ -96,8 +96,7 @@ impl Stage {
         let wanted = if self.running.is_some() { self.proxies } else { 0 };
         until(&format!("{wanted} proxies have a stream"), within, async || {
             let streams = self.streams().await?;
-            let listed = self.api.read("/api/v1/proxies").await?;
-            let items = listed["items"].as_array().context("proxies come as items")?;
+            let items = self.api.list("/api/v1/proxies").await?;
             let connected = items.iter().filter(|proxy| proxy["connected"] == true).count();
             #[expect(clippy::cast_precision_loss, reason = "there are not so many")]
             let both = (streams, connected) == (wanted as f64, wanted);
