@@ -423,24 +423,37 @@ fn what_may_turn_a_request_away_is_said_in_its_order() {
 
 #[test]
 fn who_gets_a_request_is_said_to_the_endpoint() {
-    let to = json!([
+    let told = |to: Value, spec: &[(&str, Value)]| {
+        let mut documents = with_routes(&[route("shop", &["a.example.com"], &json!([{ "to": to }]))]);
+        for (field, value) in spec {
+            documents[3]["spec"][*field] = value.clone();
+        }
+        let Destination::Forward { to, .. } = at_web(&documents, "GET", "http://a.example.com/", &[]).destination
+        else {
+            panic!("to services")
+        };
+        let told = |share: &Share| {
+            let subset = share.subset.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+            let session = share.session.as_ref().map(|session| (session.by.clone(), session.from.path.clone()));
+            (share.weight, subset, session)
+        };
+        to.iter().map(told).collect::<Vec<_>>()
+    };
+    let both = json!([
         { "service": "shop", "subset": { "version": "v2" }, "weight": 1 },
         { "service": "shop", "weight": 9 },
     ]);
-    let mut documents = with_routes(&[route("shop", &["a.example.com"], &json!([{ "to": to }]))]);
-    documents[3]["spec"]["subsets"] = json!([{ "by": ["version"] }]);
-    documents[3]["spec"]["sessionAffinity"] = json!({ "cookie": { "name": "sid" } });
-    let Destination::Forward { to, .. } = at_web(&documents, "GET", "http://a.example.com/", &[]).destination else {
-        panic!("to services")
-    };
-    let told = |share: &Share| {
-        let subset = share.subset.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
-        (share.weight, subset, share.session.as_ref().map(|session| (session.by.clone(), session.from.path.clone())))
-    };
+    assert_eq!(
+        told(both, &[("subsets", json!([{ "by": ["version"] }]))]),
+        [(1, vec!["version=v2".to_owned()], None), (9, vec![], None)]
+    );
     let session = Some(("cookie sid".to_owned(), "spec.sessionAffinity".to_owned()));
     assert_eq!(
-        to.iter().map(told).collect::<Vec<_>>(),
-        [(1, vec!["version=v2".to_owned()], session.clone()), (9, vec![], session)]
+        told(
+            json!([{ "service": "shop", "weight": 9 }]),
+            &[("sessionAffinity", json!({ "cookie": { "name": "sid" } }))]
+        ),
+        [(9, vec![], session)]
     );
 }
 
