@@ -113,6 +113,8 @@ struct Measured {
     /// From the start of the program to its readiness.
     start: Samples,
     memory_mb: f64,
+    /// What an edit adds to the database, with the revision, the change and the audit log.
+    stored_bytes_per_edit: f64,
 }
 
 /// Measures, prints and leaves the results in `out`.
@@ -128,14 +130,21 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
                 Store::Sqlite => format!("sqlite://{}", folder.path().join("chancery.db").display()),
                 Store::Postgres => postgres.create_database().await?,
             };
-            catalogs.push(measure(store, &database, folder.path(), resources, options).await?);
+            catalogs.push(measure(&postgres, store, &database, folder.path(), resources, options).await?);
         }
     }
     let report = Report { machine: Machine::describe(None), writers: WRITERS, folder: FOLDER, catalogs };
     publish(out, "api", &report, &report.markdown())
 }
 
-async fn measure(store: Store, database: &str, folder: &Path, resources: usize, options: &Options) -> Result<Measured> {
+async fn measure(
+    postgres: &Postgres,
+    store: Store,
+    database: &str,
+    folder: &Path,
+    resources: usize,
+    options: &Options,
+) -> Result<Measured> {
     let authority = Authority::create(folder, "authority")?;
     let mut control_plane = ControlPlane::start(folder, "control-plane", database, &authority).await?;
     // One token asks as often as it can.
@@ -148,6 +157,7 @@ async fn measure(store: Store, database: &str, folder: &Path, resources: usize, 
     configure(&api, routes, services).await?;
 
     let mut client = Client::open(&control_plane).await?;
+    let stored = stored_bytes(postgres, store, database).await?;
     let cpu = usage::cpu(control_plane.pid())?;
     let mut edit = Samples::default();
     for number in 0..options.requests {
@@ -155,6 +165,7 @@ async fn measure(store: Store, database: &str, folder: &Path, resources: usize, 
         edit.push(client.edit(&route(target, services, &format!("edit-{number}"))).await?);
     }
     let cpu = usage::cpu(control_plane.pid())? - cpu;
+    let stored = stored_bytes(postgres, store, database).await?.saturating_sub(stored);
     let writes_per_second = writes_per_second(&control_plane, routes, services, options.seconds).await?;
 
     let (mut get, mut list) = (Samples::default(), Samples::default());
@@ -189,7 +200,7 @@ async fn measure(store: Store, database: &str, folder: &Path, resources: usize, 
         start.push(begun.elapsed());
     }
     #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
-    let (requests, memory) = (options.requests as f64, memory as f64);
+    let (requests, memory, stored) = (options.requests as f64, memory as f64, stored as f64);
     Ok(Measured {
         store,
         resources,
@@ -201,7 +212,20 @@ async fn measure(store: Store, database: &str, folder: &Path, resources: usize, 
         plan,
         start,
         memory_mb: memory / 1e6,
+        stored_bytes_per_edit: (stored / requests).round(),
     })
+}
+
+/// What the database takes on its disk, the log of what is not yet in its tables included.
+async fn stored_bytes(postgres: &Postgres, store: Store, database: &str) -> Result<u64> {
+    match store {
+        Store::Postgres => postgres.size_of(database).await,
+        Store::Sqlite => {
+            let file = database.strip_prefix("sqlite://").context("not a file")?;
+            let length = |file: &str| std::fs::metadata(file).map_or(0, |of| of.len());
+            Ok(length(file) + length(&format!("{file}-wal")))
+        }
+    }
 }
 
 /// Each writer edits routes of its own, one after the other.
@@ -280,6 +304,7 @@ impl Report {
             "plan ms",
             "start ms",
             "MB",
+            "B/edit",
         ];
         let rows: Vec<Vec<String>> = self.catalogs.iter().map(Measured::row).collect();
         format!(
@@ -312,6 +337,7 @@ impl Measured {
             ms(&self.plan, 0.5),
             ms(&self.start, 0.5),
             format!("{:.0}", self.memory_mb),
+            format!("{:.0}", self.stored_bytes_per_edit),
         ]
     }
 

@@ -12,6 +12,7 @@ mod plot;
 mod ratelimit;
 mod report;
 mod sidecar;
+mod sizing;
 mod statistics;
 mod xds_faults;
 mod xds_fleet;
@@ -47,6 +48,8 @@ enum Part {
     XdsFleet(xds_fleet::Options),
     /// How much later proxies have an edit while other clients misbehave, and what that leaves in memory
     XdsFaults(xds_faults::Options),
+    /// What deployments of different sizes need, worked out from what `api`, `xds-fleet` and `ratelimit` left
+    Sizing,
     /// A server that `ratelimit` compares ours with
     Serve(ratelimit::Peer),
     /// The load of `ratelimit`, as it starts it itself
@@ -65,6 +68,7 @@ fn main() -> Result<()> {
     let Arguments { part, out } = Arguments::parse();
     match part {
         // These are measured, or measure: they choose their own threads.
+        Part::Sizing => sizing::run(&out),
         Part::Serve(options) => ratelimit::serve(&options),
         Part::Load { load } => ratelimit::load(&load),
         Part::ServeHttp(options) => sidecar::serve(&options),
@@ -75,7 +79,8 @@ fn main() -> Result<()> {
             ratelimit::run(&ratelimit::Options::default(), &out).await?;
             sidecar::run(&sidecar::Options::default(), &out).await?;
             xds_fleet::run(&xds_fleet::Options::default(), &out).await?;
-            xds_faults::run(&xds_faults::Options::default(), &out).await
+            xds_faults::run(&xds_faults::Options::default(), &out).await?;
+            sizing::run(&out)
         }),
         Part::ConfigPush(options) => with_runtime(config_push::run(&options, &out)),
         Part::Api(options) => with_runtime(api::run(&options, &out)),

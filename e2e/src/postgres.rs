@@ -119,6 +119,26 @@ impl Postgres {
         Ok(self.url_of(&name))
     }
 
+    /// What the database at `url` takes on the disk, in bytes.
+    pub async fn size_of(&self, url: &str) -> anyhow::Result<u64> {
+        let mut connection = PgConnection::connect(url).await?;
+        let size: i64 =
+            sqlx::query_scalar("SELECT pg_database_size(current_database())").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(size.try_into()?)
+    }
+
+    /// How many sessions `database` has, without the one that asks.
+    pub async fn sessions(&self, database: &str) -> anyhow::Result<i64> {
+        let mut connection = PgConnection::connect(&self.url()).await?;
+        let count = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE datname = $1")
+            .bind(database)
+            .fetch_one(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok(count)
+    }
+
     /// Ends every session that last ran a statement starting with `statement`, and says how many.
     pub async fn terminate_sessions(&self, statement: &str) -> anyhow::Result<u64> {
         let mut connection = PgConnection::connect(&self.url()).await?;
