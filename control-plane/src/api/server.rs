@@ -39,11 +39,18 @@ struct Limits {
     connections: usize,
     /// The time for the head of a request, from when the connection is there or the last answer was complete.
     head: Duration,
+    /// How long requests may be under way without anything of an answer being taken: longer than one may wait for proxies.
+    stall: Duration,
     /// The time for answers under way once the server stops.
     grace: Duration,
 }
 
-const LIMITS: Limits = Limits { connections: 4096, head: Duration::from_secs(15), grace: Duration::from_secs(8) };
+const LIMITS: Limits = Limits {
+    connections: 4096,
+    head: Duration::from_secs(15),
+    stall: Duration::from_secs(120),
+    grace: Duration::from_secs(8),
+};
 
 /// HTTP/2 keepalive: a dead peer is noticed after the sum of both.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -111,7 +118,7 @@ async fn serve_one(limits: Limits, router: Router, stream: TcpStream, peer: Sock
             let one = under_way.one();
             request.extensions_mut().insert(Peer(peer));
             let answer = router.clone().oneshot(request.map(Body::new));
-            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer { body, _one: one })) }
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer { body, one })) }
         })
     };
     let protocol = protocol(limits);
@@ -124,14 +131,19 @@ async fn serve_one(limits: Limits, router: Router, stream: TcpStream, peer: Sock
         tokio::select! {
             result = serving.as_mut() => return ended(result, peer),
             () = look.as_mut() => {
-                let idle = under_way.idle_for();
-                if idle.is_some_and(|idle| idle >= limits.head) {
+                let (requests, still) = under_way.still_for();
+                let most = if requests == 0 { limits.head } else { limits.stall };
+                if still >= most {
+                    if requests > 0 {
+                        return tracing::debug!(%peer, requests, "API connection cut off, it does not take its answers");
+                    }
                     if !under_way.has_asked() {
                         return tracing::debug!(%peer, "API connection cut off, it never asked for anything");
                     }
                     break;
                 }
-                look.as_mut().reset(Instant::now() + limits.head.saturating_sub(idle.unwrap_or_default()));
+                // Requests may end meanwhile, and less time is left then.
+                look.as_mut().reset(Instant::now() + (most - still).min(limits.head));
             }
             () = stop.cancelled() => break,
         }
@@ -149,8 +161,8 @@ struct UnderWay(Arc<Mutex<State>>);
 struct State {
     requests: usize,
     asked: bool,
-    /// Since when there are none.
-    idle: Instant,
+    /// When one came, went or was answered with a piece.
+    moved: Instant,
 }
 
 /// One of them, until it is dropped.
@@ -158,13 +170,15 @@ struct One(UnderWay);
 
 impl UnderWay {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(State { requests: 0, asked: false, idle: Instant::now() })))
+        Self(Arc::new(Mutex::new(State { requests: 0, asked: false, moved: Instant::now() })))
     }
 
     fn one(&self) -> One {
         let mut state = self.0.lock();
         state.requests += 1;
         state.asked = true;
+        state.moved = Instant::now();
+        drop(state);
         One(self.clone())
     }
 
@@ -172,10 +186,14 @@ impl UnderWay {
         self.0.lock().asked
     }
 
-    /// How long there have been none; none while there are.
-    fn idle_for(&self) -> Option<Duration> {
+    fn moved(&self) {
+        self.0.lock().moved = Instant::now();
+    }
+
+    /// How many there are, and for how long nothing has come of them.
+    fn still_for(&self) -> (usize, Duration) {
         let state = self.0.lock();
-        (state.requests == 0).then(|| state.idle.elapsed())
+        (state.requests, state.moved.elapsed())
     }
 }
 
@@ -183,14 +201,14 @@ impl Drop for One {
     fn drop(&mut self) {
         let mut state = self.0.0.lock();
         state.requests -= 1;
-        state.idle = Instant::now();
+        state.moved = Instant::now();
     }
 }
 
 /// The body of an answer, with which its request ends.
 struct Answer {
     body: Body,
-    _one: One,
+    one: One,
 }
 
 impl HttpBody for Answer {
@@ -201,7 +219,11 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_ready() {
+            self.one.0.moved();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -261,7 +283,12 @@ mod tests {
         Server { address, stop, serving }
     }
 
-    const SHORT: Limits = Limits { connections: 2, head: Duration::from_millis(200), grace: Duration::from_secs(10) };
+    const SHORT: Limits = Limits {
+        connections: 2,
+        head: Duration::from_millis(200),
+        stall: Duration::from_secs(2),
+        grace: Duration::from_secs(10),
+    };
 
     /// What comes back for `bytes`, until the server closes the connection.
     async fn all(address: SocketAddr, bytes: &[u8]) -> String {
@@ -293,6 +320,16 @@ mod tests {
         let head = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'a'];
         let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings, &head].concat();
         assert!(all(server.address, &sent).await.contains("quick"));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_take_the_answer_is_not_kept() {
+        let server = start(SHORT).await;
+        // SETTINGS with a window of 0 for each stream, then GET / of host a on stream 1.
+        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+        let head = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'a'];
+        let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings, &head].concat();
+        assert!(!all(server.address, &sent).await.contains("quick"));
     }
 
     #[tokio::test]
