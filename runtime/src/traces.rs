@@ -32,7 +32,10 @@ pub use self::{
     settings::{InvalidTraces, Said, Settings},
     step::{Past, Place, Step},
 };
-pub use opentelemetry::{KeyValue, trace::SpanKind};
+pub use opentelemetry::{
+    KeyValue,
+    trace::{SpanKind, Status},
+};
 /// A span under way; it ends when it is dropped, at the latest.
 pub use opentelemetry_sdk::trace::Span;
 /// What is exported of a span.

@@ -153,7 +153,7 @@ impl Files {
                     change
                 }
                 Err(error) => {
-                    tracing::error!(path = %path.display(), reason = %error, "configuration is not watched any more");
+                    tracing::error!(path = %path.display(), error = %error, "configuration is not watched any more");
                     return;
                 }
             };
@@ -163,7 +163,7 @@ impl Files {
                     match on_change(specs) {
                         Ok(()) => {
                             loaded_now();
-                            tracing::info!(path = %self.path.display(), domains = summary, "configuration loaded");
+                            tracing::info!(path = %self.path.display(), summary, "configuration loaded");
                         }
                         Err(problems) => refused(&self.path, &problems),
                     }
@@ -214,7 +214,7 @@ fn refused(path: &Path, problems: &[Problem]) {
     for problem in problems {
         tracing::error!(problem = %problem, "configuration refused");
     }
-    tracing::warn!(path = %path.display(), problems = problems.len(), "the last good configuration stays in force");
+    tracing::warn!(path = %path.display(), count = problems.len(), "the last good configuration stays in force");
 }
 
 /// What the files hold, by name.

@@ -383,7 +383,7 @@ where
                     r#type = meters.map(|meters| meters.label.as_str()),
                     nonce = &*sent.nonce,
                     version = &*sent.version,
-                    resources = sent.names.len(),
+                    count = sent.names.len(),
                     "response"
                 );
                 self.status.on_sent(&response.type_url, &sent, SystemTime::now());
