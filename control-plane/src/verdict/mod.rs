@@ -174,7 +174,7 @@ impl SecondVerdict {
             }
             Err(reason) => {
                 count("failed");
-                tracing::warn!(reason, "Envoy cannot be asked about a change, which goes on without it");
+                tracing::warn!(error = reason, "Envoy cannot be asked about a change, which goes on without it");
                 Ok(Verdict::Taken)
             }
         }
