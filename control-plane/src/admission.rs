@@ -191,10 +191,10 @@ impl Admit for FleetAdmission {
 }
 
 /// Logs a refusal with who, from where and why, and makes of it what the client is told.
-fn refuse(refused: &Refused, peer: Option<&PeerInfo>, node: Option<&Node>, service: &'static str) -> Status {
+fn refuse(refused: &Refused, peer: Option<&PeerInfo>, node: Option<&Node>, call: &'static str) -> Status {
     let (peer, error) = (peer.map(|peer| peer.address), telemetry::chain(refused));
     let (proxy, fleet) = node.map_or(("", ""), |node| (&node.id, &node.cluster));
-    tracing::warn!(?peer, proxy, fleet, service, error, "stream refused");
+    tracing::warn!(?peer, proxy, fleet, call, error, "stream refused");
     Status::permission_denied(refused.to_string())
 }
 

@@ -52,6 +52,9 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(15);
 /// How often a change is judged anew because others changed what it belongs to.
 const HEARINGS: usize = 4;
 
+/// How many of the resources that changed are named in the log.
+const LOGGED: usize = 20;
+
 /// Changes to be made together.
 #[derive(Clone, Debug)]
 pub struct ChangeSet {
@@ -373,7 +376,9 @@ impl Commit {
         let summary = write.commit(revision).await?.summary;
         drop((writing, transaction));
         let revision = summary.number;
-        tracing::info!(revision, count = committed.changed.len(), fleets = ?committed.fleets, "committed");
+        let resources: Vec<_> = committed.changed.iter().take(LOGGED).map(|changed| changed.key.to_string()).collect();
+        let (author, count, fleets) = (&set.author.name, committed.changed.len(), &committed.fleets);
+        tracing::info!(revision, author, count, ?resources, ?fleets, "committed");
         committed.published = Instant::now();
         self.replica.advance(Prepared { revision, catalog: next, changes, place: place.clone() }, &summary).await;
         Ok(Turn::Committed(committed))

@@ -230,7 +230,11 @@ impl Replica {
             let summary = revision.summary.clone();
             let step = self.publisher.trails().follow(number, traces.get(&number));
             match prepare(&current.catalog, revision, step.place()) {
-                Ok(prepared) => self.move_to(prepared, &summary),
+                Ok(prepared) => {
+                    self.move_to(prepared, &summary);
+                    let (author, trace_id) = (&summary.author, step.trace().map(|trace| trace.to_string()));
+                    tracing::info!(revision = number, author, trace_id, "a revision of another replica is in force");
+                }
                 Err(problems) => {
                     let error = ReplicaError::Unreadable { revision: number, reason: first(&problems) };
                     self.stuck.store(Arc::new(Some(error.to_string())));

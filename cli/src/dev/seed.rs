@@ -176,7 +176,8 @@ pub(super) async fn apply_if_it_fits(
         Err(failure @ Failure::Refused(_)) => {
             warn!(
                 error = failure.lines().join("; "),
-                otherwise, "a part of the demo does not fit the resources there are"
+                what = otherwise,
+                "a part of the demo does not fit the resources there are"
             );
             Ok(())
         }

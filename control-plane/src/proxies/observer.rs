@@ -117,6 +117,7 @@ impl Judged {
             r#type = short_name(type_url),
             resources = ?shown_names(&quarantined),
             reason = rejection.message,
+            revision = revision_at(rejection.response.sequence),
             canary = self.rejections.is_some(),
             "rejected configuration is taken back for the fleet"
         );

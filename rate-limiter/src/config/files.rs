@@ -159,11 +159,11 @@ impl Files {
             };
             match change {
                 Some(Ok(specs)) => {
-                    let summary = specs.len();
+                    let count = specs.len();
                     match on_change(specs) {
                         Ok(()) => {
                             loaded_now();
-                            tracing::info!(path = %self.path.display(), summary, "configuration loaded");
+                            tracing::info!(path = %self.path.display(), count, "configuration loaded");
                         }
                         Err(problems) => refused(&self.path, &problems),
                     }

@@ -133,7 +133,7 @@ impl ServerTls {
                 Ok(config) => {
                     self.current.store(Arc::new(config));
                     metrics::counter!(m::TLS_RELOADS, "result" => "loaded").increment(1);
-                    info!(certificate = %self.files.certificate.display(), "TLS files changed, new ones are in use");
+                    info!(path = %self.files.certificate.display(), "TLS files changed, new ones are in use");
                 }
                 Err(error) => self.keep_old(&chain(&error)),
             }

@@ -139,7 +139,7 @@ pub(crate) async fn serve<S, A>(
         Err(status) => tracing::info!(
             proxy = stream.node.0,
             fleet = stream.node.1,
-            code = ?status.code(),
+            status = ?status.code(),
             reason = status.message(),
             "stream ended"
         ),
