@@ -53,7 +53,7 @@ pub async fn keep(path: Option<PathBuf>, what: &str, mut changes: watch::Receive
                 Ok(Ok(())) => written = bytes,
                 Ok(Err(error)) => tracing::warn!(path = %path.display(), what, %error, "state cannot be saved"),
                 Err(error) => {
-                    tracing::error!(path = %path.display(), what, %error, "the task that saves state panicked")
+                    tracing::error!(path = %path.display(), what, %error, "the task that saves state panicked");
                 }
             }
         }
