@@ -45,7 +45,7 @@ fn asked_for(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds)).filter(|wait| *wait <= LONGEST)
 }
 
-/// A key under which a request is made once. No two are the same: each half is a hash with keys from the system's chance.
+/// A key under which a request is made once, or the id of a trace. No two are the same: each half is a hash with keys from the system's chance.
 pub(crate) fn new_key() -> String {
     let half = || RandomState::new().hash_one((std::process::id(), std::time::SystemTime::now()));
     format!("{:016x}{:016x}", half(), half())

@@ -26,6 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(35);
 const MOST_OF_A_REFUSAL: usize = 1 << 20;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -35,6 +36,8 @@ pub(crate) struct Client {
     http: Http<HttpConnector, Full<Bytes>>,
     server: String,
     authorization: HeaderValue,
+    /// The trace that is asked for.
+    traceparent: Option<HeaderValue>,
 }
 
 /// A request.
@@ -124,7 +127,15 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_DEADLINE));
         let http = Http::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { http, server, authorization })
+        Ok(Self { http, server, authorization, traceparent: None })
+    }
+
+    /// The same, whose requests are to be recorded in `trace`, 32 hexadecimal digits.
+    pub(crate) fn traced(self, trace: &str) -> Self {
+        // There is no span here that would be told of: any id stands for the command.
+        let command = trace.get(..16).unwrap_or_default();
+        let traceparent = HeaderValue::try_from(format!("00-{trace}-{command}-01")).ok();
+        Self { traceparent, ..self }
     }
 
     /// `GET`, read as `T`.
@@ -210,6 +221,7 @@ impl Client {
             .header(header::USER_AGENT, concat!("chancery/", env!("CARGO_PKG_VERSION")));
         if let Some(headers) = request.headers_mut() {
             headers.extend(call.headers);
+            headers.extend(self.traceparent.clone().map(|context| (TRACEPARENT, context)));
         }
         let body = match call.body {
             Some(body) => {

@@ -108,7 +108,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Dev(args) => Ok(dev::run(args).await?),
+        Command::Dev(args) => Ok(Box::pin(dev::run(args)).await?),
         Command::DemoUpstream(args) => demo::run(args).await,
         Command::Plan(args) => plan::plan(args).await,
         Command::Explain(args) => explain::explain(args).await,

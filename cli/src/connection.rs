@@ -9,7 +9,7 @@ use chancery_runtime::SecretString;
 use clap::Args;
 use serde::Deserialize;
 
-use crate::{client::Client, failure::Failure};
+use crate::{again, client::Client, failure::Failure};
 
 /// Where the API of a control plane is unless something says otherwise.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
@@ -33,6 +33,9 @@ pub(crate) struct ConnectionArgs {
     /// Data folder of a `chancery dev`
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA_DIR, env = "CHANCERY_DATA_DIR")]
     data_dir: PathBuf,
+    /// Have the control plane record what it does as one trace, and say which on stderr
+    #[arg(long)]
+    trace: bool,
 }
 
 /// What a `chancery dev` says about itself.
@@ -71,7 +74,13 @@ impl ConnectionArgs {
             );
             Failure::Server { server, reason }
         })?;
-        Client::new(&server, &token)
+        let client = Client::new(&server, &token)?;
+        if !self.trace {
+            return Ok(client);
+        }
+        let trace = again::new_key();
+        eprintln!("trace {trace}");
+        Ok(client.traced(&trace))
     }
 }
 

@@ -209,7 +209,7 @@ impl Dev {
                     if demo.is_new {
                         return Err(error);
                     }
-                    warn!(reason = format!("{error:#}"), "the demo route is not served");
+                    warn!(error = format!("{error:#}"), "the demo route is not served");
                 }
                 Some(envoy)
             }
@@ -247,7 +247,7 @@ impl Dev {
             };
             self.facts.pids.insert("envoy".to_owned(), pid);
             if let Err(error) = self.facts.write(&self.folder.dev_json()) {
-                warn!(reason = format!("{error:#}"), "dev.json is not up to date");
+                warn!(error = format!("{error:#}"), "dev.json is not up to date");
             }
         }
     }

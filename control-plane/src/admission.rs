@@ -22,7 +22,7 @@ use self::pace::{Pace, TooSoon};
 use crate::{
     identity::spiffe::{Identity, LimiterIdentity, ProxyIdentity},
     model::Name,
-    proxies::{Connection, Judged, Observer, Proxies, ProxyId},
+    proxies::{Answers, Connection, Judged, Observer, Proxies, ProxyId},
     publish::{Publisher, RouteForm, Served, Who},
 };
 
@@ -114,13 +114,13 @@ impl FleetAdmission {
             },
             Identity::Limiter(_) | Identity::Operator(_) => Err(Refused::NoProxy),
         });
-        admitted.map_err(|refused| refuse(&refused, peer, Some(node), "report refused"))
+        admitted.map_err(|refused| refuse(&refused, peer, Some(node), "reports"))
     }
 
     /// Who asks for the status of clients, as the certificate says.
     pub(crate) fn onlooker(&self, extensions: &http::Extensions) -> Result<Identity, Status> {
         let peer = extensions.get::<PeerInfo>();
-        self.identify(peer, None).map_err(|refused| refuse(&refused, peer, None, "question for status refused"))
+        self.identify(peer, None).map_err(|refused| refuse(&refused, peer, None, "status"))
     }
 
     /// Fleet and id of a client of resources, and what it is served from. Who is refused anyway takes no place, and who is
@@ -162,16 +162,17 @@ impl Admit for FleetAdmission {
             if matches!(refused, Refused::TooMany | Refused::TooOften) {
                 // It tries again, and thousands may.
                 let (proxy, fleet, error) = (&hello.node.id, &hello.node.cluster, telemetry::chain(&refused));
-                tracing::debug!(?address, proxy, fleet, error, "stream put off");
+                tracing::debug!(peer = ?address, proxy, fleet, error, "stream put off");
                 return Status::resource_exhausted(refused.to_string());
             }
-            refuse(&refused, peer, Some(hello.node), "stream refused")
+            refuse(&refused, peer, Some(hello.node), "resources")
         })?;
         let proxy = Arc::new(ProxyId { fleet, id });
         let canary = served.rejections.is_some();
         let (changed, rejections) = (self.publisher.quarantine_changed(), served.rejections);
         let judged = served.shelf.map(|shelf| Judged::new(shelf, changed, rejections));
-        let observer = Observer::new(proxy.clone(), self.proxies.clone(), judged);
+        let answers = Answers::told(self.publisher.trails(), served.cache.head());
+        let observer = Observer::new(proxy.clone(), self.proxies.clone(), judged).telling(answers);
         let status = Arc::new(StreamStatus::observed(Box::new(observer)));
         let guard = self.proxies.connect(Connection {
             proxy,
@@ -190,10 +191,10 @@ impl Admit for FleetAdmission {
 }
 
 /// Logs a refusal with who, from where and why, and makes of it what the client is told.
-fn refuse(refused: &Refused, peer: Option<&PeerInfo>, node: Option<&Node>, what: &'static str) -> Status {
-    let (address, error) = (peer.map(|peer| peer.address), telemetry::chain(refused));
+fn refuse(refused: &Refused, peer: Option<&PeerInfo>, node: Option<&Node>, call: &'static str) -> Status {
+    let (peer, error) = (peer.map(|peer| peer.address), telemetry::chain(refused));
     let (proxy, fleet) = node.map_or(("", ""), |node| (&node.id, &node.cluster));
-    tracing::warn!(?address, proxy, fleet, error, "{what}");
+    tracing::warn!(?peer, proxy, fleet, call, error, "stream refused");
     Status::permission_denied(refused.to_string())
 }
 

@@ -12,6 +12,7 @@ use chancery_runtime::{
     admin::{self, Admin, Readiness},
     telemetry,
     tls::{AcceptLimits, RELOAD_INTERVAL, ServerTls, TlsListener},
+    traces,
 };
 use chancery_xds::{StreamSettings, XdsServer};
 use serde::Serialize;
@@ -32,7 +33,7 @@ use crate::{
     load::{LoadReports, Loads},
     metrics,
     proxies::{Proxies, records},
-    publish::Publisher,
+    publish::{Publisher, Trails},
     quarantine::{self, Keeper},
     registry::Registry,
     replica::{Replica, ReplicaError},
@@ -78,6 +79,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let name = settings.replica_name(&mut rand::rng())?;
     let loads = Arc::new(Loads::new(settings.load_interval()?));
     let keep_audit = settings.audit_retention()?;
+    let (traces, export) = traces::begin(settings.traces(&name)?);
     let prometheus = telemetry::metrics()?;
     metrics::describe();
     std::fs::create_dir_all(&settings.data_dir)
@@ -105,7 +107,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     shutdown.spawn_essential("admin", admin::serve(admin_listener, admin, parts_ended.clone()));
 
     let store = open_store(&settings.database_url(), &shutdown.token()).await?;
-    let publisher = Arc::new(Publisher::new());
+    let publisher = Arc::new(Publisher::telling(Trails::new(traces)));
     let feed = Arc::new(Feed::new(format!("{:08x}", rand::random::<u32>()), &shutdown.token()));
     let replica = Arc::new(load_replica(&store, &publisher, &feed, &shutdown.token()).await?);
     let proxies = Arc::new(Proxies::new(name, feed.clone()));
@@ -165,7 +167,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         origins: settings.cors_origins,
     };
     let serving = shutdown.spawn_essential("API", api::serve(api::router(api), api_listener, stop.clone()));
-    let auditing = CancellationToken::new();
+    let (auditing, exporting) = (CancellationToken::new(), CancellationToken::new());
+    let exported = shutdown.spawn("traces", export.run(exporting.clone()));
     let audited = shutdown.spawn_essential("audit", audit.run(keep_audit, auditing.clone()));
     let following = shutdown.spawn_essential("replica", replica.run(stop.clone()));
     let registering = [
@@ -189,11 +192,13 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         let _ = serving.await;
         auditing.cancel();
         let _ = audited.await;
+        exporting.cancel();
+        let _ = exported.await;
         store.close().await;
         parts_ended.cancel();
     });
     loaded.met();
-    Ok(Running::new(addresses, shutdown, DRAIN_DEADLINE))
+    Ok(Running::new(addresses, shutdown, DRAIN_DEADLINE + traces::FLUSH))
 }
 
 async fn bind(address: SocketAddr, what: &str, flag: &str) -> anyhow::Result<TcpListener> {

@@ -60,6 +60,14 @@ impl By<'_> {
     }
 }
 
+/// Who counts as one caller: an address, or the network of 64 bits of an IPv6 address. Whoever has one address of that has all of them.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => (address.to_bits() >> 64 << 64).to_be_bytes().into(),
+        address => address,
+    }
+}
+
 /// An address as it is written down.
 pub fn shown(address: Option<IpAddr>) -> String {
     address.map(|address| address.to_canonical().to_string()).unwrap_or_default()
@@ -199,12 +207,7 @@ impl Waiting {
     }
 
     fn is_new(&mut self, by: By<'_>, at: OffsetDateTime) -> bool {
-        // Whoever has one address of an IPv6 network of 64 bits has all of them.
-        let network = by.address.map(|address| match address.to_canonical() {
-            IpAddr::V6(address) => (address.to_bits() >> 64 << 64).to_be_bytes().into(),
-            address => address,
-        });
-        let who = (by.name.to_owned(), shown(network));
+        let who = (by.name.to_owned(), shown(by.address.map(network)));
         if self.sign_ins.get(&who).is_some_and(|told| at - *told < SIGN_IN_AGAIN) {
             return false;
         }

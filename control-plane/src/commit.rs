@@ -11,6 +11,7 @@
 //!
 //! Invariants: a change set is one revision or none; no turn waits for Envoy.
 
+mod check;
 mod once;
 mod parsed;
 mod prune;
@@ -21,23 +22,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chancery_runtime::{telemetry, traces::Place};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use self::parsed::{Parsed, Stamp, now, parse_edits, with_pruned};
+use self::{
+    check::{Checked, check},
+    parsed::{Parsed, now, parse_edits, with_pruned},
+};
 use crate::{
     access::{
         Principal,
-        changes::{self, Denied, Refusal},
+        changes::{Denied, Refusal},
     },
     audit,
     model::{Catalog, Document, Entry, Key, Name, Problem, Selector},
     publish::Changes,
     replica::{Current, Prepared, Replica, ReplicaError},
-    store::{IDEMPOTENCY_KEPT_FOR, IdempotencyKey, NewChange, NewRevision, StoreError},
+    store::{IDEMPOTENCY_KEPT_FOR, IdempotencyKey, NewRevision, StoreError},
     translate::constraints,
     verdict::{Hearing, NoVerdict, Question, SecondVerdict, Unheard},
 };
@@ -47,6 +51,9 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(15);
 
 /// How often a change is judged anew because others changed what it belongs to.
 const HEARINGS: usize = 4;
+
+/// How many of the resources that changed are named in the log.
+const LOGGED: usize = 20;
 
 /// Changes to be made together.
 #[derive(Clone, Debug)]
@@ -67,6 +74,8 @@ pub struct ChangeSet {
     pub dry_run: bool,
     /// Under which key it is made once, however often it is sent.
     pub once: Option<Arc<IdempotencyKey>>,
+    /// Where in which trace it is told of.
+    pub place: Place,
 }
 
 /// One change.
@@ -280,21 +289,36 @@ impl Commit {
     fn foresee(&self, set: &ChangeSet) -> Result<(Planned, Vec<Question>), CommitError> {
         let before = self.replica.current();
         let edits = parse_edits(set, &before)?;
-        let Decided { checked, changes, questions } = self.decide(&before, set, edits)?;
+        let Decided { checked, changes, questions } = self.decide(&before, set, edits, &set.place)?;
         Ok((Planned { committed: checked.committed, before, after: checked.next, changes }, questions))
     }
 
     async fn commit_parsed(&self, set: ChangeSet, edits: Vec<Parsed>) -> Result<Committed, CommitError> {
+        let mut step = set.place.begin("commit");
+        let place = step.place().clone();
+        let result = self.commit_at(&place, &set, edits).await;
+        match &result {
+            Ok(committed) => step.says("chancery.revision", committed.revision.cast_signed()),
+            Err(error) => step.failed(&telemetry::chain(error)),
+        }
+        result
+    }
+
+    async fn commit_at(&self, place: &Place, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Committed, CommitError> {
         let mut hearing = Hearing::begin();
         if self.envoy.is_some() {
+            let _step = place.begin("ask Envoy");
             // What is wrong is told of the newest catalog, below.
-            let ahead = self.decide(&self.replica.current(), &set, edits.clone());
+            let ahead = self.decide(&self.replica.current(), set, edits.clone(), &Place::nowhere());
             self.hear(&mut hearing, ahead.as_ref().map_or(&[], |decided| &decided.questions)).await?;
         }
         for _ in 0..HEARINGS {
-            match self.take_turn(&set, edits.clone(), &hearing).await? {
+            match self.take_turn(place, set, edits.clone(), &hearing).await? {
                 Turn::Committed(committed) => return Ok(committed),
-                Turn::GivenBack(questions) => self.hear(&mut hearing, &questions).await?,
+                Turn::GivenBack(questions) => {
+                    let _step = place.begin("ask Envoy");
+                    self.hear(&mut hearing, &questions).await?;
+                }
             }
         }
         Err(CommitError::NoVerdict(NoVerdict::Overtaken))
@@ -307,16 +331,25 @@ impl Commit {
         }
     }
 
-    async fn take_turn(&self, set: &ChangeSet, edits: Vec<Parsed>, hearing: &Hearing) -> Result<Turn, CommitError> {
+    async fn take_turn(
+        &self,
+        place: &Place,
+        set: &ChangeSet,
+        edits: Vec<Parsed>,
+        hearing: &Hearing,
+    ) -> Result<Turn, CommitError> {
+        let transaction = place.begin("transaction");
+        let locking = transaction.place().begin("lock");
         let _turn = self.turn.lock().await;
         let mut write = self.replica.store().begin().await?;
+        drop(locking);
         let current = self.replica.catch_up_with(&mut *write).await?;
         if let Some(key) = &set.once
             && write.idempotency(key, now() - IDEMPOTENCY_KEPT_FOR).await?.is_some()
         {
             return Err(CommitError::MadeBefore(key.key.clone()));
         }
-        let Decided { checked, changes, questions } = self.decide(&current, set, edits)?;
+        let Decided { checked, changes, questions } = self.decide(&current, set, edits, transaction.place())?;
         if checked.committed.changed.is_empty() {
             if let Some(record) = once::record(set.once.as_deref(), &checked.committed, checked.at)? {
                 write.keep(record, once::MOST_REMEMBERED).await?;
@@ -333,20 +366,36 @@ impl Commit {
         let (author, message, from) = (set.author.name.clone(), set.message.clone(), audit::shown(set.from));
         let revision = NewRevision { author, message, at, changes: new_changes, from };
         committed.revision = write.head() + 1;
+        let writing = transaction.place().begin("write");
         if let Some(record) = once::record(set.once.as_deref(), &committed, at)? {
             write.keep(record, once::MOST_REMEMBERED).await?;
         }
+        if let Some(traceparent) = place.traceparent() {
+            write.traced(&traceparent).await?;
+        }
         let summary = write.commit(revision).await?.summary;
+        drop((writing, transaction));
         let revision = summary.number;
-        tracing::info!(revision, changed = committed.changed.len(), fleets = ?committed.fleets, "committed");
+        let resources: Vec<_> = committed.changed.iter().take(LOGGED).map(|changed| changed.key.to_string()).collect();
+        let (author, count, fleets) = (&set.author.name, committed.changed.len(), &committed.fleets);
+        tracing::info!(revision, author, count, ?resources, ?fleets, "committed");
         committed.published = Instant::now();
-        self.replica.advance(Prepared { revision, catalog: next, changes }, &summary).await;
+        self.replica.advance(Prepared { revision, catalog: next, changes, place: place.clone() }, &summary).await;
         Ok(Turn::Committed(committed))
     }
 
     /// What `edits` mean for everybody, if they may be made and pass the first verdict, and what Envoy is to be asked about them.
-    fn decide(&self, current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Decided, CommitError> {
+    fn decide(
+        &self,
+        current: &Current,
+        set: &ChangeSet,
+        edits: Vec<Parsed>,
+        place: &Place,
+    ) -> Result<Decided, CommitError> {
+        let checking = place.begin("check");
         let checked = check(current, set, with_pruned(edits, set, &current.catalog))?;
+        drop(checking);
+        let _translating = place.begin("translate");
         let keys: Vec<Key> = checked.committed.changed.iter().map(|changed| changed.key.clone()).collect();
         let changes = Changes::between(&current.catalog, &checked.next, &keys);
         let refused = constraints::refused(&checked.next, &changes.fleets);
@@ -372,76 +421,4 @@ struct Decided {
     checked: Checked,
     changes: Changes,
     questions: Vec<Question>,
-}
-
-struct Checked {
-    committed: Committed,
-    next: Catalog,
-    new_changes: Vec<NewChange>,
-    at: OffsetDateTime,
-}
-
-/// What `edits` make of the current catalog, if they may.
-fn check(current: &Current, set: &ChangeSet, edits: Vec<Parsed>) -> Result<Checked, CommitError> {
-    let Current { revision: head, catalog } = current;
-    if let Some(expected) = set.if_revision
-        && expected != *head
-    {
-        return Err(CommitError::Conflict { key: None, expected, current: None, head: *head });
-    }
-    let stamp = Stamp { revision: head + 1, at: now(), author: &set.author.name };
-    changes::allowed(&set.author, catalog, edits.iter().map(|edit| (edit.key(), edit.becomes())))?;
-    let mut changed = Vec::new();
-    let mut changes = Vec::new();
-    for edit in edits {
-        let key = edit.key();
-        let before = catalog.entry(&key);
-        expectation(&key, edit.expect(), before, *head)?;
-        let before_document = before.map(|entry| entry.document.clone());
-        match edit {
-            Parsed::Put { document, .. } if before_document.as_ref() == Some(&document) => {}
-            Parsed::Delete { .. } if before.is_none() => {}
-            edit => {
-                let (key, entry) = edit.into_change(&stamp);
-                let action = match (before, &entry) {
-                    (_, None) => Action::Deleted,
-                    (None, Some(_)) => Action::Created,
-                    (Some(_), Some(_)) => Action::Updated,
-                };
-                let after = entry.as_ref().map(|entry| entry.document.clone());
-                changed.push(Changed { key: key.clone(), action, before: before_document, after });
-                changes.push((key, entry));
-            }
-        }
-    }
-    changed.sort_by(|a: &Changed, b| a.key.cmp(&b.key));
-    let next = catalog.apply(changes).map_err(CommitError::Problems)?;
-    let new_changes = changed
-        .iter()
-        .map(|c| NewChange { key: c.key.clone(), before: c.before.clone(), after: c.after.clone() })
-        .collect();
-    Ok(Checked {
-        committed: Committed {
-            revision: *head,
-            changed,
-            fleets: Vec::new(),
-            limiters: false,
-            published: Instant::now(),
-        },
-        next,
-        new_changes,
-        at: stamp.at,
-    })
-}
-
-fn expectation(key: &Key, expect: Expect, before: Option<&Arc<Entry>>, head: u64) -> Result<(), CommitError> {
-    match (expect, before) {
-        (Expect::Any, _) | (Expect::Absent, None) | (Expect::Exists, Some(_)) => Ok(()),
-        (Expect::Absent, Some(_)) => Err(CommitError::Exists(key.clone())),
-        (Expect::Exists | Expect::Revision(_), None) => Err(CommitError::NotFound(key.clone())),
-        (Expect::Revision(expected), Some(entry)) if entry.revision == expected => Ok(()),
-        (Expect::Revision(expected), Some(entry)) => {
-            Err(CommitError::Conflict { key: Some(key.clone()), expected, current: Some(entry.clone()), head })
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use chancery_control_plane::{app, settings::Flags};
+use chancery_runtime::telemetry;
 use clap::Parser;
 
 /// What thousands of streams took for a moment goes back to the system.
@@ -26,6 +27,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         print!("{}", chancery_runtime::settings::print::<app::Settings>(&settings)?);
         return Ok(());
     }
-    chancery_runtime::telemetry::init_logs_from_environment("info")?;
+    let filter = telemetry::log_filter(&settings.log, |name| std::env::var(name).ok(), "info");
+    telemetry::init_logs(&filter, settings.log_format)?;
     app::run(settings).await
 }

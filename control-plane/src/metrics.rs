@@ -46,6 +46,9 @@ pub const VALIDATIONS: &str = "chancery_validations_total";
 /// Histogram: how long a validating Envoy runs, in seconds.
 pub const VALIDATION_DURATION: &str = "chancery_validation_duration_seconds";
 
+/// Counter: acknowledgements that are missing in the trace of their revision, which shows a hundred of each replica.
+pub const ACKNOWLEDGEMENTS_UNTRACED: &str = "chancery_traces_acknowledgements_left_out_total";
+
 /// Counter: entries of the audit log that were dropped because the database was away for long.
 pub const AUDIT_DROPPED: &str = "chancery_audit_dropped_total";
 
@@ -75,6 +78,8 @@ pub fn describe() {
     metrics::describe_gauge!(QUARANTINE, "Resources that fleets are not served because a proxy rejected them");
     metrics::describe_counter!(VALIDATIONS, "Questions to a validating Envoy, by outcome");
     metrics::describe_histogram!(VALIDATION_DURATION, metrics::Unit::Seconds, "Time a validating Envoy runs");
+    metrics::describe_counter!(ACKNOWLEDGEMENTS_UNTRACED, "Acknowledgements left out of the trace of their revision");
+    metrics::counter!(ACKNOWLEDGEMENTS_UNTRACED).increment(0);
     metrics::describe_counter!(AUDIT_DROPPED, "Entries of the audit log dropped while the database was away");
     // Shown from the start, so that the first one is seen as an increase.
     for outcome in ["promoted", "returned", "held"] {

@@ -9,6 +9,7 @@
 //!
 //! Invariant: a proxy is connected or remembered, never both.
 
+mod answers;
 mod applied;
 mod census;
 mod changed;
@@ -29,6 +30,7 @@ use chancery_xds::{Cache, Protocol, SharedStatus};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+pub use answers::Answers;
 pub use applied::{Applied, Refusal};
 pub use census::Standing;
 pub use everywhere::Everywhere;

@@ -17,6 +17,7 @@ mod quarantine;
 mod shelf;
 mod staged;
 mod track;
+mod trails;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub use quarantine::Place;
 pub use shelf::{Cause, Id, Quarantined, Rejected, Shelf, revision_at, sequence_of};
 pub use staged::{Canaries, CanaryRejection, Part, Rejections, Target, Who};
+pub use trails::{Answer, Trails};
 
 use self::{
     endpoints::Registered,
@@ -62,6 +64,7 @@ pub struct Publisher {
     revision: AtomicU64,
     quarantine_changed: Arc<Notify>,
     staged_changed: Arc<Notify>,
+    trails: Arc<Trails>,
 }
 
 /// How far limiters are told of domains.
@@ -124,6 +127,16 @@ impl Publisher {
     /// No fleets yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No fleets yet, and what becomes of revisions is told of in `trails`.
+    pub fn telling(trails: Trails) -> Self {
+        Self { trails: Arc::new(trails), ..Self::default() }
+    }
+
+    /// Where it is told what becomes of revisions.
+    pub fn trails(&self) -> &Arc<Trails> {
+        &self.trails
     }
 
     /// What a stream of a proxy of `fleet` is served from, if there is such a fleet.
@@ -189,14 +202,18 @@ impl Publisher {
         }
         let deleted = |name: &Name| changes.fleets.get(name).is_some_and(|fleet| fleet.fleet == FleetChange::Deleted);
         changes.domains.retain(|name, _| deleted(name) || fleets.get(name).is_none_or(|fleet| fleet.staged.is_none()));
-        self.tell(revision, changes.domains);
+        if !changes.domains.is_empty() {
+            let _step = self.trails.publish(revision, None);
+            self.tell(revision, changes.domains);
+        }
         let mut registered = self.registered.lock();
         let different = registered.take(changes.taking);
         for (name, changes) in changes.fleets {
             match changes.fleet {
                 FleetChange::Created | FleetChange::Kept => {
-                    let fleet = fleets.entry(name).or_default();
+                    let fleet = fleets.entry(name.clone()).or_default();
                     if fleet.staged.is_none() {
+                        let _step = self.trails.publish(revision, Some(&name));
                         fleet.main.publish(revision, changes, known, &registered);
                     }
                 }
@@ -219,9 +236,6 @@ impl Publisher {
 
     /// Tells limiters of domains.
     fn tell(&self, revision: u64, domains: BTreeMap<Name, Option<Bytes>>) {
-        if domains.is_empty() {
-            return;
-        }
         let mut told = self.told.lock();
         told.sequence = sequence_of(revision).max(told.sequence + 1);
         let sequence = told.sequence;

@@ -144,7 +144,7 @@ impl Registry {
             let able_for = self.able_since.lock().elapsed();
             match self.store.expire_leases(able_for).await {
                 Ok(0) => {}
-                Ok(expired) => tracing::info!(expired, "endpoints did not renew their leases and are gone"),
+                Ok(expired) => tracing::info!(count = expired, "endpoints did not renew their leases and are gone"),
                 // Who follows has logged it.
                 Err(_) => self.was_unable(),
             }

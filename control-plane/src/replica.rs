@@ -17,7 +17,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use chancery_runtime::telemetry::chain;
+use chancery_runtime::{telemetry::chain, traces::Place};
 use time::OffsetDateTime;
 use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long one look at the store may take.
 const STORE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a revision waits to be told of in its trace.
+const TRACES_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The catalog at a revision.
 #[derive(Clone, Debug)]
@@ -64,6 +67,8 @@ pub struct Prepared {
     pub catalog: Catalog,
     /// What it changes for those who are served.
     pub changes: Changes,
+    /// Where in which trace its way is told of.
+    pub place: Place,
 }
 
 /// Why a replica is not current.
@@ -127,7 +132,7 @@ impl Replica {
             return Ok(());
         }
         let revisions = within_deadline(self.store.revisions_after(held)).await?;
-        self.apply_all(revisions)
+        self.apply_all(revisions, &self.traces_after(held).await)
     }
 
     /// As [`Replica::catch_up`], under the writers' lock.
@@ -136,7 +141,7 @@ impl Replica {
         let held = self.current.load().revision;
         if write.head() != held {
             let revisions = within_deadline(write.revisions_after(held)).await?;
-            self.apply_all(revisions)?;
+            self.apply_all(revisions, &self.traces_after(held).await)?;
         }
         Ok(self.current())
     }
@@ -206,7 +211,16 @@ impl Replica {
         }
     }
 
-    fn apply_all(&self, revisions: Vec<Revision>) -> Result<(), ReplicaError> {
+    /// Which traces newer revisions were made in, if anybody is told of that. To apply them does not depend on it.
+    async fn traces_after(&self, held: u64) -> BTreeMap<u64, String> {
+        if !self.publisher.trails().are_made() {
+            return BTreeMap::new();
+        }
+        let traces = timeout(TRACES_DEADLINE, self.store.traces_after(held)).await;
+        traces.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn apply_all(&self, revisions: Vec<Revision>, traces: &BTreeMap<u64, String>) -> Result<(), ReplicaError> {
         for revision in revisions {
             let number = revision.summary.number;
             let current = self.current.load_full();
@@ -214,8 +228,13 @@ impl Replica {
                 continue;
             }
             let summary = revision.summary.clone();
-            match prepare(&current.catalog, revision) {
-                Ok(prepared) => self.move_to(prepared, &summary),
+            let step = self.publisher.trails().follow(number, traces.get(&number));
+            match prepare(&current.catalog, revision, step.place()) {
+                Ok(prepared) => {
+                    self.move_to(prepared, &summary);
+                    let (author, trace_id) = (&summary.author, step.trace().map(|trace| trace.to_string()));
+                    tracing::info!(revision = number, author, trace_id, "a revision of another replica is in force");
+                }
                 Err(problems) => {
                     let error = ReplicaError::Unreadable { revision: number, reason: first(&problems) };
                     self.stuck.store(Arc::new(Some(error.to_string())));
@@ -227,7 +246,7 @@ impl Replica {
         Ok(())
     }
 
-    fn move_to(&self, Prepared { revision, catalog, changes }: Prepared, summary: &RevisionSummary) {
+    fn move_to(&self, Prepared { revision, catalog, changes, place }: Prepared, summary: &RevisionSummary) {
         let before = self.current.load();
         // Before it is published: who hears of a revision hears of it before the answers to it.
         self.feed.tell(|| Event::Revision {
@@ -238,6 +257,7 @@ impl Replica {
             owners: owners(&before.catalog, &catalog),
         });
         self.current.store(Arc::new(Current { revision, catalog }));
+        self.publisher.trails().expect(revision, &changes, place);
         self.publisher.publish(revision, changes);
     }
 }
@@ -249,7 +269,8 @@ fn owners(before: &Catalog, after: &Catalog) -> BTreeSet<Option<Name>> {
 }
 
 /// What a committed revision makes of `catalog`.
-fn prepare(catalog: &Catalog, revision: Revision) -> Result<Prepared, Vec<Problem>> {
+fn prepare(catalog: &Catalog, revision: Revision, place: &Place) -> Result<Prepared, Vec<Problem>> {
+    let _step = place.begin("translate");
     let summary = revision.summary;
     let mut problems = Problems::default();
     let mut changes = Vec::with_capacity(revision.changes.len());
@@ -275,7 +296,7 @@ fn prepare(catalog: &Catalog, revision: Revision) -> Result<Prepared, Vec<Proble
     let keys: Vec<Key> = changes.iter().map(|(key, _)| key.clone()).collect();
     let next = catalog.apply(changes)?;
     let changes = Changes::between(catalog, &next, &keys);
-    Ok(Prepared { revision: summary.number, catalog: next, changes })
+    Ok(Prepared { revision: summary.number, catalog: next, changes, place: place.clone() })
 }
 
 fn entry(stored: Stored, problems: &mut Problems) -> Option<Entry> {

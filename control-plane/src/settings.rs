@@ -11,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use chancery_runtime::{SecretString, tls::ServerTlsFiles};
+use chancery_runtime::{
+    SecretString,
+    telemetry::LogFormat,
+    tls::ServerTlsFiles,
+    traces::{self, InvalidTraces, Said},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -103,6 +108,14 @@ pub struct Settings {
     pub trusted_proxies: Networks,
     /// Pages of which origins may ask the API from a browser.
     pub cors_origins: Origins,
+    /// URL of the collector that is told of traces, over OTLP; empty: what the environment says.
+    pub otlp_endpoint: String,
+    /// Share of the traces that begin here and are recorded, from 0.0 to 1.0.
+    pub trace_ratio: f64,
+    /// Which events are logged, as a filter of `tracing`: `info,chancery_xds=debug`; empty: what `RUST_LOG` says, else `info`.
+    pub log: String,
+    /// What log lines look like: `auto`, which is pretty on a terminal and JSON elsewhere, `pretty` or `json`.
+    pub log_format: LogFormat,
 }
 
 impl Default for Settings {
@@ -131,6 +144,10 @@ impl Default for Settings {
             api_address_rate: address,
             trusted_proxies: Networks::default(),
             cors_origins: Origins::default(),
+            otlp_endpoint: String::new(),
+            trace_ratio: 1.0,
+            log: String::new(),
+            log_format: LogFormat::default(),
         }
     }
 }
@@ -207,6 +224,16 @@ impl Settings {
     /// How many requests one caller of the API may make.
     pub fn api_rates(&self) -> Rates {
         Rates { token: self.api_token_rate, registrations: self.api_registration_rate, address: self.api_address_rate }
+    }
+
+    /// Whom to tell of traces, as the replica called `instance`; none: nobody.
+    ///
+    /// # Errors
+    /// What is set, here or in the environment, cannot be used.
+    pub fn traces(&self, instance: &str) -> Result<Option<traces::Settings>, InvalidTraces> {
+        let (endpoint, ratio) = (self.otlp_endpoint.as_str(), self.trace_ratio);
+        let said = Said { endpoint, ratio, service: "chancery-control-plane", instance };
+        traces::Settings::new(said, |name| std::env::var(name).ok())
     }
 
     /// The file with the admin's token.
@@ -286,6 +313,18 @@ pub struct Flags {
     /// Origins of pages that may ask the API from a browser: scheme, host and port, with commas between them [default: none]
     #[arg(long, value_name = "ORIGINS")]
     pub cors_origins: Option<Origins>,
+    /// Collector that is told of traces, over OTLP, http://HOST:PORT [default: OTEL_EXPORTER_OTLP_ENDPOINT, if that is set]
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the traces that begin here and are recorded [default: 1.0]
+    #[arg(long, value_name = "0.0-1.0")]
+    pub trace_ratio: Option<f64>,
+    /// Which events are logged, as info,chancery_xds=debug [default: RUST_LOG, or info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What log lines look like: auto, pretty or json [default: auto]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_CONFIG")]

@@ -393,7 +393,7 @@ impl Known {
             let grants: Grants = match serde_json::from_str(&record.grants) {
                 Ok(grants) => grants,
                 Err(error) => {
-                    tracing::error!(token = record.id, error = chain(&error), "cannot read what a token allows");
+                    tracing::error!(token_id = record.id, error = chain(&error), "cannot read what a token allows");
                     continue;
                 }
             };

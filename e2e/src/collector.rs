@@ -36,6 +36,8 @@ pub struct Span {
     pub attributes: BTreeMap<String, String>,
     /// Whether it says that it failed.
     pub failed: bool,
+    /// Why, in words, if it says so.
+    pub words: String,
     /// Whether it ended, and not before it began.
     pub ended: bool,
 }
@@ -110,7 +112,8 @@ impl TraceService for Taken {
                     kind: format!("{:?}", SpanKind::try_from(span.kind).unwrap_or_default()),
                     name: span.name,
                     attributes,
-                    failed: span.status.is_some_and(|status| status.code() == StatusCode::Error),
+                    failed: span.status.as_ref().is_some_and(|status| status.code() == StatusCode::Error),
+                    words: span.status.map(|status| status.message).unwrap_or_default(),
                     ended: span.start_time_unix_nano > 0 && span.end_time_unix_nano >= span.start_time_unix_nano,
                 });
             }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use chancery_rate_limiter::{app, settings::Flags};
+use chancery_runtime::telemetry;
 use clap::Parser;
 
 /// A call's few allocations are a good part of its time.
@@ -30,7 +31,8 @@ async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(!settings.config.as_os_str().is_empty(), "--check needs --config");
         return Ok(check(&settings));
     }
-    chancery_runtime::telemetry::init_logs_from_environment("info")?;
+    let filter = telemetry::log_filter(&settings.log, |name| std::env::var(name).ok(), "info");
+    telemetry::init_logs(&filter, settings.log_format)?;
     app::run(settings).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use std::{
 
 use chancery_runtime::{
     SecretString,
+    telemetry::LogFormat,
     tls::{ClientTlsFiles, ServerTlsFiles},
 };
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,10 @@ pub struct Settings {
     pub max_connections: usize,
     /// What speaks HTTP/2.
     pub grpc_server: GrpcServer,
+    /// Which events are logged, as a filter of `tracing`: `info,chancery_xds=debug`; empty: what `RUST_LOG` says, else `info`.
+    pub log: String,
+    /// What log lines look like: `auto`, which is pretty on a terminal and JSON elsewhere, `pretty` or `json`.
+    pub log_format: LogFormat,
 }
 
 /// A time in whole milliseconds.
@@ -133,6 +138,8 @@ impl Default for Settings {
             workers: 0,
             max_connections: 10_000,
             grpc_server: GrpcServer::default(),
+            log: String::new(),
+            log_format: LogFormat::default(),
         }
     }
 }
@@ -297,6 +304,12 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip)]
     pub check: bool,
+    /// Which events are logged, as info,chancery_xds=debug [default: RUST_LOG, or info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What log lines look like: auto, pretty or json [default: auto]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_SETTINGS")]
     #[serde(skip)]

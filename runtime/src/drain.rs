@@ -133,10 +133,10 @@ impl Shutdown {
             match catch_panic(task).await {
                 Ok(outcome) => {
                     if let Some(reason) = outcome.failure() {
-                        error!(task = name, reason, "task failed");
+                        error!(task = name, error = reason, "task failed");
                     }
                 }
-                Err(panic) => error!(task = name, panic, "task panicked"),
+                Err(panic) => error!(task = name, error = panic, "task panicked"),
             }
             if essential && !shutdown.has_begun() {
                 shutdown.shared.lock().lost.get_or_insert(name);
@@ -173,7 +173,7 @@ impl Shutdown {
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
             let tasks: Vec<_> = self.shared.lock().running.keys().copied().collect();
-            warn!(?deadline, ?tasks, "tasks did not end in time");
+            warn!(within = ?deadline, ?tasks, "tasks did not end in time");
             return Err(DrainError::Deadline { deadline, tasks });
         }
         match self.shared.lock().lost {

@@ -22,17 +22,17 @@ pub async fn read<T, E: fmt::Display>(
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "saved {what} cannot be read");
+            tracing::warn!(path = %path.display(), what, %error, "saved state cannot be read");
             return None;
         }
     };
     match restore(&bytes) {
         Ok(restored) => {
-            tracing::info!(path = %path.display(), "{what} restored");
+            tracing::info!(path = %path.display(), what, "saved state is in use");
             Some(restored)
         }
-        Err(reason) => {
-            tracing::warn!(path = %path.display(), %reason, "saved {what} cannot be used");
+        Err(error) => {
+            tracing::warn!(path = %path.display(), what, %error, "saved state cannot be used");
             None
         }
     }
@@ -51,8 +51,10 @@ pub async fn keep(path: Option<PathBuf>, what: &str, mut changes: watch::Receive
             let write = tokio::task::spawn_blocking(move || file::replace(&target, &copy, file::PRIVATE));
             match write.await {
                 Ok(Ok(())) => written = bytes,
-                Ok(Err(error)) => tracing::warn!(path = %path.display(), %error, "{what} cannot be saved"),
-                Err(error) => tracing::error!(%error, "{what} cannot be saved"),
+                Ok(Err(error)) => tracing::warn!(path = %path.display(), what, %error, "state cannot be saved"),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), what, %error, "the task that saves state panicked");
+                }
             }
         }
         if !more {

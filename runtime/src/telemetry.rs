@@ -1,25 +1,61 @@
 //! Logs, metrics, and the one line on stdout.
 //!
-//! Logs go to stderr: pretty for a person at a terminal, JSON lines for a machine. Stdout carries
+//! Logs go to stderr: pretty for a person at a terminal, JSON lines for a machine (`line`). Stdout carries
 //! a single line, the ready line, so that whoever starts a program can wait for it and read the
 //! addresses out of it.
 //!
 //! Both [`init_logs`] and [`metrics()`] may be called by every part: `chancery dev` runs all of them
 //! in one process, and so do tests. The first call decides.
 
+mod line;
+
 use std::{
     error::Error,
     io::{self, IsTerminal, Write},
+    str::FromStr,
     sync::OnceLock,
 };
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use serde::Serialize;
-use tracing_subscriber::EnvFilter;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::{EnvFilter, fmt::format::JsonFields};
+
+use self::line::JsonLine;
 
 /// Bounds of every histogram's buckets, in seconds. Fixed buckets hold no samples, so their memory
 /// does not grow, and they can be added up over replicas.
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// What log lines look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For a person, coloured on a terminal.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "pretty" => Ok(Self::Pretty),
+            "json" => Ok(Self::Json),
+            _ => Err(UnknownFormat(text.to_owned())),
+        }
+    }
+}
+
+/// A format of logs that there is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no format of logs; there are auto, pretty and json")]
+pub struct UnknownFormat(String);
 
 /// Sends logs to stderr, once per process.
 ///
@@ -28,30 +64,35 @@ const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 ///
 /// # Errors
 /// The filter cannot be parsed.
-pub fn init_logs(filter: &str) -> Result<(), InvalidFilter> {
+pub fn init_logs(filter: &str, format: LogFormat) -> Result<(), InvalidFilter> {
     let parsed = EnvFilter::try_new(filter).map_err(|source| InvalidFilter { filter: filter.to_owned(), source })?;
+    let terminal = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr);
     // Failing means that logs are set up already, by another part of this process.
-    let _ = if io::stderr().is_terminal() {
-        builder.with_target(false).compact().try_init()
+    let _ = if format == LogFormat::Pretty || (format == LogFormat::Auto && terminal) {
+        builder.with_target(false).compact().with_ansi(terminal).try_init()
     } else {
-        builder.json().flatten_event(true).with_current_span(false).try_init()
+        builder.fmt_fields(JsonFields::new()).event_format(JsonLine).try_init()
     };
     Ok(())
 }
 
-/// Sends logs to stderr, once per process, by the filter that the environment asks for ([`log_filter`]); `default` otherwise.
+/// Sends logs to stderr, once per process, as the environment asks for ([`log_filter`], `CHANCERY_LOG_FORMAT`); `default` is the
+/// filter otherwise.
 ///
 /// # Errors
 /// The filter cannot be parsed.
 pub fn init_logs_from_environment(default: &str) -> Result<(), InvalidFilter> {
-    init_logs(&log_filter(|name| std::env::var(name).ok(), default))
+    let format = std::env::var("CHANCERY_LOG_FORMAT").ok().and_then(|format| format.parse().ok());
+    let said = std::env::var("CHANCERY_LOG").unwrap_or_default();
+    init_logs(&log_filter(&said, |name| std::env::var(name).ok(), default), format.unwrap_or_default())
 }
 
-/// The filter that `CHANCERY_LOG`, else `RUST_LOG`, asks for; `default` otherwise.
-pub fn log_filter(variable: impl Fn(&str) -> Option<String>, default: &str) -> String {
-    let said = |name| variable(name).filter(|filter| !filter.trim().is_empty());
-    said("CHANCERY_LOG").or_else(|| said("RUST_LOG")).unwrap_or_else(|| default.to_owned())
+/// What is `said`, else what `RUST_LOG` asks for; `default` otherwise. What is empty says nothing.
+pub fn log_filter(said: &str, variable: impl Fn(&str) -> Option<String>, default: &str) -> String {
+    let general = || variable("RUST_LOG");
+    let asked = Some(said.to_owned()).filter(|filter| !filter.trim().is_empty()).or_else(general);
+    asked.filter(|filter| !filter.trim().is_empty()).unwrap_or_else(|| default.to_owned())
 }
 
 /// A log filter that cannot be parsed.
@@ -135,8 +176,8 @@ mod tests {
 
     #[test]
     fn every_part_may_initialize() {
-        init_logs("info").unwrap();
-        init_logs("debug").unwrap();
+        init_logs("info", LogFormat::Auto).unwrap();
+        init_logs("debug", LogFormat::Json).unwrap();
         let first = metrics().unwrap();
         let second = metrics().unwrap();
         metrics::counter!("telemetry_test_total").increment(1);
@@ -145,17 +186,24 @@ mod tests {
     }
 
     #[test]
-    fn our_variable_wins_over_the_general_one_and_an_empty_one_says_nothing() {
-        let both = |name: &str| Some(if name == "CHANCERY_LOG" { "debug" } else { "warn" }.to_owned());
-        assert_eq!(log_filter(both, "info"), "debug");
-        let general = |name: &str| Some(if name == "CHANCERY_LOG" { " " } else { "warn" }.to_owned());
-        assert_eq!(log_filter(general, "info"), "warn");
-        assert_eq!(log_filter(|_| None, "info"), "info");
+    fn what_is_said_wins_over_the_general_variable_and_what_is_empty_says_nothing() {
+        let general = |name: &str| (name == "RUST_LOG").then(|| "warn".to_owned());
+        assert_eq!(log_filter("debug", general, "info"), "debug");
+        assert_eq!(log_filter(" ", general, "info"), "warn");
+        assert_eq!(log_filter("", |_| Some(String::new()), "info"), "info");
+    }
+
+    #[test]
+    fn there_are_three_formats() {
+        let named = ["auto", "pretty", "json"].map(|name| name.parse::<LogFormat>().unwrap());
+        assert_eq!(named, [LogFormat::Auto, LogFormat::Pretty, LogFormat::Json]);
+        assert_eq!(serde_json::to_value(named).unwrap(), serde_json::json!(["auto", "pretty", "json"]));
+        assert!("xml".parse::<LogFormat>().unwrap_err().to_string().contains("xml"));
     }
 
     #[test]
     fn a_filter_that_cannot_be_parsed_is_named() {
-        let error = init_logs("chancery=loud").unwrap_err();
+        let error = init_logs("chancery=loud", LogFormat::Auto).unwrap_err();
         assert!(error.to_string().contains("chancery=loud"));
     }
 }

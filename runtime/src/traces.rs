@@ -4,6 +4,7 @@
 //! Spans are made directly, not from those of `tracing`: on the way of a request each costs what it records, and nothing else.
 //!
 //! - [`context`]: what headers say of a trace, and what they are made to say for the next one. Pure.
+//! - [`step`]: spans below spans, for work that is not on the way of requests.
 //! - [`settings`]: which collector, under which name, and how many traces.
 //! - [`export`](Spans): the bounded queue in front of the collector, and what empties it.
 //!
@@ -12,14 +13,13 @@
 pub mod context;
 mod export;
 pub mod settings;
+pub mod step;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::SystemTime};
 
 use opentelemetry::{
-    Context, KeyValue,
-    trace::{
-        Link, SpanBuilder, SpanContext, SpanKind, TraceContextExt as _, TraceId, Tracer as _, TracerProvider as _,
-    },
+    Context,
+    trace::{Link, SpanBuilder, SpanContext, TraceContextExt as _, TraceId, Tracer as _, TracerProvider as _},
 };
 use opentelemetry_sdk::{
     Resource,
@@ -30,6 +30,11 @@ pub use self::{
     context::{Arrived, Formats},
     export::{Export, FLUSH, Spans},
     settings::{InvalidTraces, Said, Settings},
+    step::{Past, Place, Step},
+};
+pub use opentelemetry::{
+    KeyValue,
+    trace::{SpanKind, Status},
 };
 /// A span under way; it ends when it is dropped, at the latest.
 pub use opentelemetry_sdk::trace::Span;
@@ -73,19 +78,27 @@ impl Traces {
     /// Begins a span for work that others asked for. It records only if its trace does; its identity is there to be passed
     /// on either way. `None`: no spans are made.
     pub fn begin(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind, arrived: &Arrived) -> Option<Span> {
+        self.build(SpanBuilder::from_name(name).with_kind(kind), arrived)
+    }
+
+    /// Begins a span below one of our own, which records if that one does.
+    pub fn below(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind, parent: &SpanContext) -> Option<Span> {
+        self.begin(name, kind, &Arrived::below(parent))
+    }
+
+    /// As [`Traces::below`], for what began at `from`.
+    fn below_since(&self, name: &'static str, kind: SpanKind, parent: &SpanContext, from: SystemTime) -> Option<Span> {
+        self.build(SpanBuilder::from_name(name).with_kind(kind).with_start_time(from), &Arrived::below(parent))
+    }
+
+    fn build(&self, builder: SpanBuilder, arrived: &Arrived) -> Option<Span> {
+        let tracer = self.0.as_ref()?;
         let context = Context::new().with_value(Decided(arrived.decision));
         let context = match &arrived.parent {
             Some(parent) => context.with_remote_span_context(parent.clone()),
             None => context,
         };
-        let tracer = self.0.as_ref()?;
-        Some(tracer.build_with_context(SpanBuilder::from_name(name).with_kind(kind), &context))
-    }
-
-    /// Begins a span below one of our own, which records if that one does.
-    pub fn below(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind, parent: &SpanContext) -> Option<Span> {
-        let decision = Some(parent.is_sampled());
-        self.begin(name, kind, &Arrived { parent: Some(parent.clone()), decision, ..Arrived::default() })
+        Some(tracer.build_with_context(builder, &context))
     }
 }
 

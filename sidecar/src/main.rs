@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use chancery_runtime::telemetry;
 use chancery_sidecar::{app, settings::Flags};
 use clap::Parser;
 
@@ -26,6 +27,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         print!("{}", chancery_runtime::settings::print::<app::Settings>(&settings)?);
         return Ok(());
     }
-    chancery_runtime::telemetry::init_logs_from_environment("info")?;
+    let filter = telemetry::log_filter(&settings.log, |name| std::env::var(name).ok(), "info");
+    telemetry::init_logs(&filter, settings.log_format)?;
     app::run(settings).await
 }

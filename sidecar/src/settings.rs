@@ -9,6 +9,7 @@ use std::{
     path::PathBuf,
 };
 
+use chancery_runtime::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::config::tcp::TcpPort;
@@ -59,6 +60,10 @@ pub struct Settings {
     pub otlp_endpoint: String,
     /// Share of the traces that begin here and are recorded, from 0.0 to 1.0.
     pub trace_ratio: f64,
+    /// Which events are logged, as a filter of `tracing`: `info,chancery_xds=debug`; empty: what `RUST_LOG` says, else `info`.
+    pub log: String,
+    /// What log lines look like: `auto`, which is pretty on a terminal and JSON elsewhere, `pretty` or `json`.
+    pub log_format: LogFormat,
 }
 
 /// What others may speak with the application.
@@ -99,6 +104,8 @@ impl Default for Settings {
             drain_seconds: 25,
             otlp_endpoint: String::new(),
             trace_ratio: 1.0,
+            log: String::new(),
+            log_format: LogFormat::default(),
         }
     }
 }
@@ -183,6 +190,12 @@ pub struct Flags {
     /// Share of the traces that begin here and are recorded [default: 1.0]
     #[arg(long, value_name = "0.0-1.0")]
     pub trace_ratio: Option<f64>,
+    /// Which events are logged, as info,chancery_xds=debug [default: RUST_LOG, or info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What log lines look like: auto, pretty or json [default: auto]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_SETTINGS")]
     #[serde(skip)]

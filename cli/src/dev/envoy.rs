@@ -192,7 +192,7 @@ async fn supervise(launch: &Launch, pid: &watch::Sender<Option<u32>>, stop: &Can
         if begun.elapsed() > STABLE {
             backoff = FIRST_BACKOFF;
         }
-        warn!(ended, ?backoff, log = %launch.log.display(), "Envoy ended, it will be started again");
+        warn!(ended, retry_in = ?backoff, path = %launch.log.display(), "Envoy ended, it will be started again");
         tokio::select! {
             () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(LAST_BACKOFF),
             () = stop.cancelled() => return,

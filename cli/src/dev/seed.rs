@@ -174,7 +174,11 @@ pub(super) async fn apply_if_it_fits(
 ) -> Result<(), Failure> {
     match apply(api, message, resources).await {
         Err(failure @ Failure::Refused(_)) => {
-            warn!(reason = failure.lines().join("; "), "{otherwise}");
+            warn!(
+                error = failure.lines().join("; "),
+                what = otherwise,
+                "a part of the demo does not fit the resources there are"
+            );
             Ok(())
         }
         done => done,

@@ -9,6 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use chancery_runtime::traces::{Place, Step};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -40,6 +41,8 @@ pub(super) struct Author {
     pub(super) from: Option<IpAddr>,
     /// What the request is made once under.
     pub(super) once: Option<Arc<IdempotencyKey>>,
+    /// Where in which trace it is told of.
+    pub(super) place: Place,
 }
 
 /// In an answer to somebody who is not let in: whose token it was that has ended.
@@ -100,9 +103,14 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
     let path = request.uri().path();
     if path.starts_with("/api") && path != openapi::PATH && !schemas::lie_at(path) {
         let client = request.extensions().get().copied();
+        let place = request.extensions().get::<Place>().cloned().unwrap_or_default();
+        let mut step = place.begin("authorize");
         let author = match identify(&api, client, request.headers()).await {
-            Ok(who) => Author { who, from: record::address(&request), once: None },
-            Err(error) => return turned_away(&api, request.headers(), error),
+            Ok(who) => Author { who, from: record::address(&request), once: None, place },
+            Err(error) => {
+                step.failed("not let in");
+                return turned_away(&api, request.headers(), error);
+            }
         };
         let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let standing = api.guard.count(&author.who.name, request.method().as_str(), path);
@@ -111,7 +119,7 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
         }
         api.audit.signed_in(author.by(), OffsetDateTime::now_utc());
         request.extensions_mut().insert(author.clone());
-        let mut response = admitted(request, next, &author.who).await;
+        let mut response = admitted(request, next, &author.who, step).await;
         response.extensions_mut().insert(author);
         return match standing {
             Some(standing) => guard::told(standing, response),
@@ -122,15 +130,19 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
 }
 
 /// Lets pass who may ask for the operation.
-async fn admitted(request: Request, next: Next, principal: &Principal) -> Response {
+async fn admitted(request: Request, next: Next, principal: &Principal, mut step: Step) -> Response {
     // Without one, nothing is there.
     if let Some(matched) = request.extensions().get::<MatchedPath>() {
         match operations::may(principal, request.method().as_str(), matched.as_str()) {
             Ok(()) => {}
             Err(Missing::Rule) => return no_such_method(matched.as_str()),
-            Err(missing) => return ApiError::from(missing).into_response(),
+            Err(missing) => {
+                step.failed(&missing.to_string());
+                return ApiError::from(missing).into_response();
+            }
         }
     }
+    drop(step);
     next.run(request).await
 }
 

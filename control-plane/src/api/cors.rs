@@ -66,7 +66,7 @@ impl Origins {
         }
         let named = |names: &[&'static str]| names.iter().copied().map(HeaderName::from_static).collect::<Vec<_>>();
         let standard = [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH];
-        let sent = named(&["idempotency-key", "last-event-id", "x-request-id"]);
+        let sent = named(&["idempotency-key", "last-event-id", "traceparent", "tracestate", "x-request-id"]);
         let read = named(&[
             "deprecation",
             "etag",
@@ -78,6 +78,7 @@ impl Origins {
             "retry-after",
             "sunset",
             "x-request-id",
+            "x-trace-id",
         ]);
         let layer = CorsLayer::new()
             .allow_origin(AllowOrigin::list(origins))

@@ -1,18 +1,20 @@
-//! What surrounds every request: an id, a time limit, security headers, a metric, a log line, and the promise that every
+//! What surrounds every request: an id, a span, a time limit, security headers, a metric, a log line, and the promise that every
 //! error is problem details.
 
 use std::{any::Any, time::Duration};
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use chancery_runtime::traces::{Arrived, SpanKind, Step};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{
+    Api,
     error::ApiError,
     params::LONGEST_WAIT,
     problem::{MEDIA_TYPE, ProblemDetails},
@@ -20,6 +22,7 @@ use super::{
 use crate::metrics::API_REQUEST_DURATION;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 
 /// The time for a request that does not wait for proxies, its body included.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -30,24 +33,47 @@ const LONGEST_URI: usize = 16 << 10;
 /// The largest headers, names and values together.
 const LARGEST_HEADERS: usize = 32 << 10;
 
-/// Gives the request its id, and says afterwards what became of it.
-pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+/// Gives the request its id and its place in a trace, and says afterwards what became of it.
+pub(super) async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = known(request.method());
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |matched| matched.as_str()).to_owned();
     let id = given_id(&request).unwrap_or_else(new_id);
+    let shown_id = id.to_str().unwrap_or_default();
     request.headers_mut().insert(REQUEST_ID, id.clone());
+    let arrived = Arrived::of(request.headers());
+    let mut step = begun(&api, method, &route, &arrived);
+    step.says("chancery.request_id", shown_id.to_owned());
+    request.extensions_mut().insert(step.place().clone());
+    let trace = step.trace().or(arrived.parent.map(|parent| parent.trace_id())).map(|trace| trace.to_string());
 
-    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method, path);
+    let span = tracing::info_span!("request", request_id = shown_id, trace_id = trace, method, path);
     let mut response = next.run(request).instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id);
+    response.headers_mut().extend(trace.and_then(|trace| Some((TRACE_ID, HeaderValue::try_from(trace).ok()?))));
 
     let (status, elapsed) = (response.status(), started.elapsed());
+    step.says("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        step.failed(status.canonical_reason().unwrap_or_default());
+    }
     metrics::histogram!(API_REQUEST_DURATION, "route" => route, "method" => method, "status" => status.as_str().to_owned())
         .record(elapsed.as_secs_f64());
     span.in_scope(|| tracing::debug!(status = status.as_u16(), ?elapsed, "answered"));
     response
+}
+
+/// What the request is in a trace. Of its path only the route is told: what a caller has made up may be a secret in the wrong place.
+fn begun(api: &Api, method: &'static str, route: &str, arrived: &Arrived) -> Step {
+    let traces = api.publisher.trails().traces();
+    if !traces.are_made() {
+        return Step::default();
+    }
+    let mut step = traces.step(format!("{method} {route}"), SpanKind::Server, arrived);
+    step.says("http.request.method", method);
+    step.says("http.route", route.to_owned());
+    step
 }
 
 /// A caller may make up methods, but not time series.

@@ -46,7 +46,7 @@ pub(super) fn surround(routes: Router<Api>, api: &Api) -> Router<Api> {
         .layer(option_layer(api.origins.layer()))
         .layer(map_response(observe::unify_errors))
         .layer(from_fn(observe::secure))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(api.clone(), observe::observe))
 }
 
 /// Every operation with its description.

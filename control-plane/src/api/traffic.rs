@@ -168,6 +168,7 @@ pub(super) async fn plan(State(api): State<Api>, author: Author, body: Body) -> 
         if_revision: None,
         dry_run: true,
         once: None,
+        place: author.place.clone(),
     };
     let Planned { before, after, .. } = api.commit.preview(&set)?;
     let current = before.clone();

@@ -33,8 +33,8 @@ pub(super) fn change_set(
     if_revision: Option<u64>,
 ) -> Result<ChangeSet, ApiError> {
     let (message, dry_run) = (params.message(message)?, params.dry_run);
-    let Author { who: author, from, once } = author;
-    Ok(ChangeSet { author, from, message, edits, prune: None, if_revision, dry_run, once })
+    let Author { who: author, from, once, place } = author;
+    Ok(ChangeSet { author, from, message, edits, prune: None, if_revision, dry_run, once, place })
 }
 
 /// As [`commit`], of what is one change already.

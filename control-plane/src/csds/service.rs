@@ -78,17 +78,11 @@ impl ClientStatuses {
             STREAM => true,
             _ => return Status::unimplemented("no such method").into_http(),
         };
-        match Questions::open(request, MOST_QUESTION) {
-            Ok((mut call, response)) => {
-                let shared = self.0.clone();
-                self.0.tasks.spawn(async move {
-                    let ended = shared.serve(&mut call, goes_on).await;
-                    call.end(ended.err().unwrap_or_else(|| Status::ok("")));
-                });
-                response
-            }
-            Err(refusal) => refusal.into_http(),
-        }
+        let shared = self.0.clone();
+        Questions::serve(request, MOST_QUESTION, &self.0.tasks, |mut call| async move {
+            let ended = shared.serve(&mut call, goes_on).await;
+            (call, ended)
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    Proxies, ProxyId,
+    Answers, Proxies, ProxyId,
     status::{shown_names, shown_version},
 };
 use crate::{
@@ -26,6 +26,7 @@ pub struct Observer {
     proxy: Arc<ProxyId>,
     proxies: Arc<Proxies>,
     judged: Option<Judged>,
+    answers: Option<Answers>,
 }
 
 /// What a proxy's verdicts are about.
@@ -47,7 +48,12 @@ pub struct Judged {
 impl Observer {
     /// Hears on behalf of `proxies` what happens on a stream of `proxy`, and of `judged` what it says of that.
     pub fn new(proxy: Arc<ProxyId>, proxies: Arc<Proxies>, judged: Option<Judged>) -> Self {
-        Self { proxy, proxies, judged }
+        Self { proxy, proxies, judged, answers: None }
+    }
+
+    /// The same, and `answers` hears of it too.
+    pub fn telling(self, answers: Option<Answers>) -> Self {
+        Self { answers, ..self }
     }
 }
 
@@ -111,6 +117,7 @@ impl Judged {
             r#type = short_name(type_url),
             resources = ?shown_names(&quarantined),
             reason = rejection.message,
+            revision = revision_at(rejection.response.sequence),
             canary = self.rejections.is_some(),
             "rejected configuration is taken back for the fleet"
         );
@@ -124,6 +131,9 @@ impl Observe for Observer {
         self.proxies.feed_on(&self.proxy, event);
         if let Some(judged) = &self.judged {
             judged.hear(&self.proxy, event);
+        }
+        if let Some(answers) = &self.answers {
+            answers.hear(&self.proxy, event);
         }
     }
 }

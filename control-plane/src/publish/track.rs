@@ -89,8 +89,8 @@ impl Track {
         let mut whole = Update::default();
         for misfit in &changes.misfits {
             // Stored when it fitted: translation, or Envoy's messages, have changed since.
-            let (patch, violation) = (&misfit.patch, &misfit.violation);
-            tracing::warn!(%patch, %violation, "a patch does not fit, what it changes is served without it");
+            let (resource, reason) = (&misfit.patch, &misfit.violation);
+            tracing::warn!(%resource, %reason, "a patch does not fit, what it changes is served without it");
         }
         for (id, bytes) in changes.put {
             if let ResourceId::WholeRoutes(listener) = id {

@@ -59,17 +59,11 @@ impl SeenTraffic {
         if request.uri().path() != METHOD {
             return Status::unimplemented("no such method").into_http();
         }
-        match Stream::open(request, MOST_BYTES) {
-            Ok((mut stream, response)) => {
-                let shared = self.0.clone();
-                self.0.tasks.spawn(async move {
-                    let ended = shared.serve(&mut stream).await;
-                    stream.end(ended.err().unwrap_or_else(|| Status::ok("")));
-                });
-                response
-            }
-            Err(refusal) => refusal.into_http(),
-        }
+        let shared = self.0.clone();
+        Stream::serve(request, MOST_BYTES, &self.0.tasks, |mut stream| async move {
+            let ended = shared.serve(&mut stream).await;
+            (stream, ended)
+        })
     }
 }
 

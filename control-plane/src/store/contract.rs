@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     AuditRecords, EndpointStore, IdempotencyKey, IdempotencyRecord, IdempotencyRecords, ProxyRecords,
-    QuarantineRecords, RolloutRecords, TokenRecords,
+    QuarantineRecords, RolloutRecords, TokenRecords, TraceRecords,
 };
 use crate::model::{Document, Key};
 
@@ -174,7 +174,14 @@ pub enum StoreError {
 /// A place where configuration is kept.
 #[async_trait]
 pub trait Store:
-    AuditRecords + EndpointStore + IdempotencyRecords + ProxyRecords + QuarantineRecords + RolloutRecords + TokenRecords
+    AuditRecords
+    + EndpointStore
+    + IdempotencyRecords
+    + ProxyRecords
+    + QuarantineRecords
+    + RolloutRecords
+    + TokenRecords
+    + TraceRecords
 {
     /// Everything, at one consistent revision.
     async fn load(&self) -> Result<Loaded, StoreError>;
@@ -232,6 +239,9 @@ pub trait Write: Send {
     /// Commits `record` with whatever else is committed; of the same key there is none any more that counts. Those that are too old
     /// are forgotten, and the oldest while there are more than `most`.
     async fn keep(&mut self, record: IdempotencyRecord, most: u32) -> Result<(), StoreError>;
+
+    /// Keeps with the revision that will be committed which trace it is made in, as W3C's `traceparent`. Once at most.
+    async fn traced(&mut self, traceparent: &str) -> Result<(), StoreError>;
 
     /// Commits what is kept, without a revision.
     async fn end(self: Box<Self>) -> Result<(), StoreError>;

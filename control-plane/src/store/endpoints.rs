@@ -176,5 +176,6 @@ fn key(service: &str, id: &str) -> Option<(Name, EndpointId)> {
 
 fn endpoint(service: &str, id: &str, content: &str) -> Option<RegisteredEndpoint> {
     let read = serde_json::from_str(content);
-    read.inspect_err(|error| tracing::warn!(service, id, %error, "a registered endpoint cannot be read")).ok()
+    read.inspect_err(|error| tracing::warn!(service, endpoint = id, %error, "a registered endpoint cannot be read"))
+        .ok()
 }

@@ -23,6 +23,7 @@ mod rows;
 mod schema;
 mod sqlite;
 mod tokens;
+mod traces;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED,
 pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};
 pub use rollouts::{RolloutRecord, RolloutRecords};
 pub use tokens::{Rotation, TOKEN_KEPT_FOR, TokenRecord, TokenRecords, TokenTable};
+pub use traces::TraceRecords;
 
 /// Opens the store at `url` and brings its schema up to date.
 ///

@@ -26,6 +26,7 @@ pub(super) fn postgres() -> Migrator {
         (6, "tokens", include_str!("../../migrations/postgres/0006_tokens.sql")),
         (7, "audit", include_str!("../../migrations/postgres/0007_audit.sql")),
         (8, "idempotency", include_str!("../../migrations/postgres/0008_idempotency.sql")),
+        (9, "revision traces", include_str!("../../migrations/postgres/0009_revision_traces.sql")),
     ])
 }
 
@@ -40,6 +41,7 @@ pub(super) fn sqlite() -> Migrator {
         (6, "tokens", include_str!("../../migrations/sqlite/0006_tokens.sql")),
         (7, "audit", include_str!("../../migrations/sqlite/0007_audit.sql")),
         (8, "idempotency", include_str!("../../migrations/sqlite/0008_idempotency.sql")),
+        (9, "revision traces", include_str!("../../migrations/sqlite/0009_revision_traces.sql")),
     ])
 }
 

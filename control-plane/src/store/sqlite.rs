@@ -17,6 +17,7 @@ mod proxies;
 mod quarantine;
 mod rollouts;
 mod tokens;
+mod traces;
 
 use std::{fs::OpenOptions, io, path::Path, time::Duration};
 
@@ -264,6 +265,10 @@ impl Write for SqliteWrite {
 
     async fn keep(&mut self, record: IdempotencyRecord, most: u32) -> Result<(), StoreError> {
         idempotency::keep(&mut self.transaction, record, most).await
+    }
+
+    async fn traced(&mut self, traceparent: &str) -> Result<(), StoreError> {
+        traces::keep(&mut self.transaction, self.head + 1, traceparent).await
     }
 
     async fn end(self: Box<Self>) -> Result<(), StoreError> {

@@ -98,7 +98,7 @@ impl SecondVerdict {
     /// There is none, or it does not say its version.
     pub async fn by(path: &Path, folder: PathBuf) -> Result<Self, UnusableEnvoy> {
         let (program, version) = Program::find(path, folder).await?;
-        tracing::info!(program = %path.display(), version, "Envoy is asked about every change");
+        tracing::info!(path = %path.display(), version, "Envoy is asked about every change");
         Ok(Self { program, slots: Semaphore::new(AT_ONCE), remembered: Mutex::default() })
     }
 
@@ -174,7 +174,7 @@ impl SecondVerdict {
             }
             Err(reason) => {
                 count("failed");
-                tracing::warn!(reason, "Envoy cannot be asked about a change, which goes on without it");
+                tracing::warn!(error = reason, "Envoy cannot be asked about a change, which goes on without it");
                 Ok(Verdict::Taken)
             }
         }

@@ -153,17 +153,17 @@ impl Files {
                     change
                 }
                 Err(error) => {
-                    tracing::error!(path = %path.display(), reason = %error, "configuration is not watched any more");
+                    tracing::error!(path = %path.display(), error = %error, "configuration is not watched any more");
                     return;
                 }
             };
             match change {
                 Some(Ok(specs)) => {
-                    let summary = specs.len();
+                    let count = specs.len();
                     match on_change(specs) {
                         Ok(()) => {
                             loaded_now();
-                            tracing::info!(path = %self.path.display(), domains = summary, "configuration loaded");
+                            tracing::info!(path = %self.path.display(), count, "configuration loaded");
                         }
                         Err(problems) => refused(&self.path, &problems),
                     }
@@ -214,7 +214,7 @@ fn refused(path: &Path, problems: &[Problem]) {
     for problem in problems {
         tracing::error!(problem = %problem, "configuration refused");
     }
-    tracing::warn!(path = %path.display(), problems = problems.len(), "the last good configuration stays in force");
+    tracing::warn!(path = %path.display(), count = problems.len(), "the last good configuration stays in force");
 }
 
 /// What the files hold, by name.

@@ -235,7 +235,7 @@ impl Worker {
             tonic.ended().await;
         };
         if tokio::time::timeout(DRAIN, all_ended).await.is_err() {
-            tracing::warn!(worker = self.index, connections = connections.len(), "connections did not end in time");
+            tracing::warn!(worker = self.index, count = connections.len(), "connections did not end in time");
         }
         Ok(())
     }

@@ -110,7 +110,7 @@ impl ServerTls {
             let (tls, before) = (self.clone(), seen.clone());
             match tokio::task::spawn_blocking(move || tls.look(&before)).await {
                 Ok(now) => seen = now,
-                Err(error) => warn!(reason = %error, "looking at TLS files failed"),
+                Err(error) => warn!(%error, "looking at TLS files failed"),
             }
         }
     }
@@ -133,7 +133,7 @@ impl ServerTls {
                 Ok(config) => {
                     self.current.store(Arc::new(config));
                     metrics::counter!(m::TLS_RELOADS, "result" => "loaded").increment(1);
-                    info!(certificate = %self.files.certificate.display(), "TLS files changed, new ones are in use");
+                    info!(path = %self.files.certificate.display(), "TLS files changed, new ones are in use");
                 }
                 Err(error) => self.keep_old(&chain(&error)),
             }
@@ -143,7 +143,7 @@ impl ServerTls {
 
     fn keep_old(&self, reason: &str) {
         metrics::counter!(m::TLS_RELOADS, "result" => "refused").increment(1);
-        warn!(reason, "TLS files changed but cannot be used, the old ones stay in use");
+        warn!(error = reason, "TLS files changed but cannot be used, the old ones stay in use");
     }
 }
 

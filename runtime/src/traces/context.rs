@@ -79,6 +79,24 @@ impl Arrived {
         };
         Self { parent, decision, formats }
     }
+
+    /// What a `traceparent` says that came without headers. What cannot be read is as if it were not there.
+    pub fn of_traceparent(text: &str) -> Self {
+        let Some((trace, span, flags)) = traceparent(text.as_bytes()) else { return Self::default() };
+        let parent = SpanContext::new(trace, span, flags, true, TraceState::NONE);
+        Self { parent: Some(parent), decision: Some(flags.is_sampled()), formats: Formats::default() }
+    }
+
+    /// What a span of our own says to those below it.
+    pub(super) fn below(parent: &SpanContext) -> Self {
+        let decision = Some(parent.is_sampled());
+        Self { parent: Some(parent.clone()), decision, formats: Formats::default() }
+    }
+}
+
+/// A span's identity as `traceparent` says it.
+pub(super) fn traceparent_of(own: &SpanContext) -> String {
+    format!("00-{}-{}-{:02x}", own.trace_id(), own.span_id(), own.trace_flags().to_u8() & KNOWN_FLAGS)
 }
 
 impl Formats {
@@ -87,8 +105,7 @@ impl Formats {
         let sampled = own.is_sampled();
         let came = self.w3c || self.b3 || self.b3_headers;
         if self.w3c || (!came && sampled) {
-            let flags = own.trace_flags().to_u8() & KNOWN_FLAGS;
-            set(headers, TRACEPARENT, format!("00-{}-{}-{flags:02x}", own.trace_id(), own.span_id()));
+            set(headers, TRACEPARENT, traceparent_of(own));
             if !self.w3c_is_right {
                 headers.remove(TRACESTATE);
             }

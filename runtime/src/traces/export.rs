@@ -136,7 +136,7 @@ impl Spans {
                 Ok(()) => {
                     metrics::counter!(m::SPANS_EXPORTED).increment(spans as u64);
                     if let Some(since) = away_since.take() {
-                        info!(after = ?since.elapsed(), "the collector takes traces again");
+                        info!(elapsed = ?since.elapsed(), "the collector takes traces again");
                     }
                 }
                 Err(error) => {

@@ -87,7 +87,7 @@ async fn becomes_ready(mut heard: watch::Receiver<Heard>, ready: Condition) {
     let Ok(heard) = waiting.await else { return };
     let silent: Vec<_> = TYPES.iter().zip(heard).filter(|(_, heard)| !heard).map(|(of, _)| short_name(of)).collect();
     if !silent.is_empty() {
-        tracing::warn!(?silent, "the server says nothing of some types, which are taken to be empty");
+        tracing::warn!(types = ?silent, "the server says nothing of some types, which are taken to be empty");
     }
     ready.met();
 }

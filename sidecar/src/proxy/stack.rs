@@ -56,7 +56,12 @@ impl Arrived {
         let direction = self.direction;
         let response = answer.unwrap_or_else(|failure| {
             metrics::counter!(m::LOCAL_ANSWERS, "direction" => direction, "reason" => failure.reason()).increment(1);
-            tracing::debug!(direction, reason = failure.reason(), error = chancery_runtime::telemetry::chain(&failure));
+            tracing::debug!(
+                direction,
+                reason = failure.reason(),
+                error = chancery_runtime::telemetry::chain(&failure),
+                "answered here"
+            );
             if let Some(span) = &mut self.span {
                 span.explain(failure.reason());
             }

@@ -186,14 +186,14 @@ fn refusals(response: &Response, take: &mut impl FnMut(&Batch) -> Result<(), Vec
     metrics::counter!(m::CLIENT_RESPONSES, "type" => short.to_owned()).increment(1);
     tracing::debug!(
         r#type = short,
-        set = upserts.len(),
+        count = upserts.len(),
         removed = removed.len(),
         version = response.version,
         "received"
     );
     for Refused { name, reason } in &refused {
         metrics::counter!(m::CLIENT_REFUSALS, "type" => short.to_owned()).increment(1);
-        tracing::warn!(r#type = short, %name, reason, "configuration refused");
+        tracing::warn!(r#type = short, resource = %name, reason, "configuration refused");
     }
     refused
 }

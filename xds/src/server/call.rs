@@ -6,7 +6,7 @@
 use std::{future::Future, time::Duration};
 
 use prost::Message;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 
 use super::{
@@ -41,7 +41,7 @@ impl<Q: Message + Default, R: Message + 'static> Call<Q, R> {
     ///
     /// # Errors
     /// What the client is to be told: its requests are compressed.
-    pub fn open<B>(request: http::Request<B>, max_bytes: usize) -> Result<(Self, http::Response<Body>), Status>
+    fn open<B>(request: http::Request<B>, max_bytes: usize) -> Result<(Self, http::Response<Body>), Status>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -53,6 +53,31 @@ impl<Q: Message + Default, R: Message + 'static> Call<Q, R> {
         let (response, outlet) = respond();
         let requests = Requests::new(Body::new(body), max_bytes);
         Ok((Self { extensions: parts.extensions, requests, outlet }, response))
+    }
+
+    /// Serves the call that `request` makes, with requests of at most `max_bytes`, as one of `tasks`; answers with what it will send.
+    /// `serve` gives the call back with why it ends, if not because all is said.
+    pub fn serve<B, S>(
+        request: http::Request<B>,
+        max_bytes: usize,
+        tasks: &TaskTracker,
+        serve: impl FnOnce(Self) -> S,
+    ) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        S: Future<Output = (Self, Result<(), Status>)> + Send + 'static,
+    {
+        let (call, response) = match Self::open(request, max_bytes) {
+            Ok(opened) => opened,
+            Err(refusal) => return refusal.into_http(),
+        };
+        let serving = serve(call);
+        tasks.spawn(async move {
+            let (call, ended) = serving.await;
+            call.end(ended.err().unwrap_or_else(|| Status::ok("")));
+        });
+        response
     }
 
     /// What the transport knows of the client.

@@ -139,7 +139,7 @@ pub(crate) async fn serve<S, A>(
         Err(status) => tracing::info!(
             proxy = stream.node.0,
             fleet = stream.node.1,
-            code = ?status.code(),
+            status = ?status.code(),
             reason = status.message(),
             "stream ended"
         ),
@@ -383,7 +383,7 @@ where
                     r#type = meters.map(|meters| meters.label.as_str()),
                     nonce = &*sent.nonce,
                     version = &*sent.version,
-                    resources = sent.names.len(),
+                    count = sent.names.len(),
                     "response"
                 );
                 self.status.on_sent(&response.type_url, &sent, SystemTime::now());

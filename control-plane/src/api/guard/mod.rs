@@ -31,6 +31,7 @@ pub use self::address::{InvalidNetwork, Networks};
 use self::limiter::{Limiter, Policy};
 pub(super) use self::limiter::{Standing, seconds};
 use super::{Api, error::ApiError};
+use crate::audit::network;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -141,11 +142,7 @@ impl Guard {
     /// Who sends a request. Without a peer, as in tests, all are one.
     fn client(&self, peer: Option<Peer>, headers: &HeaderMap) -> Client {
         let peer = peer.map_or(IpAddr::from([0; 4]), |Peer(address)| address.ip());
-        Client(match self.trusted.client(peer, headers) {
-            // Whoever has one address of these has all of them.
-            IpAddr::V6(address) => (address.to_bits() >> 64 << 64).to_be_bytes().into(),
-            address => address,
-        })
+        Client(network(self.trusted.client(peer, headers)))
     }
 
     /// Counts a request with the token of `principal`.

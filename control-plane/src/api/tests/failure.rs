@@ -1,6 +1,7 @@
 //! What a caller sees when something of ours fails.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,8 +26,8 @@ use crate::{
         self, AuditQuery, AuditRecords, Change, EndpointStore, Entry, FoundProxy, HistoryQuery, IdempotencyKey,
         IdempotencyRecord, IdempotencyRecords, LeaseWrite, Leased, Loaded, NewEntry, ProxyRecord, ProxyRecords,
         QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, RolloutRecord,
-        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, Usage, Write,
-        audit::Hash,
+        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, TraceRecords,
+        Usage, Write, audit::Hash,
     },
 };
 
@@ -143,6 +144,13 @@ impl ProxyRecords for Fragile {
     }
     async fn forget_proxies(&self) -> Result<(), StoreError> {
         self.here()?.forget_proxies().await
+    }
+}
+
+#[async_trait]
+impl TraceRecords for Fragile {
+    async fn traces_after(&self, after: u64) -> Result<BTreeMap<u64, String>, StoreError> {
+        self.here()?.traces_after(after).await
     }
 }
 

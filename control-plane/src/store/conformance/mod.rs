@@ -19,6 +19,7 @@ pub mod quarantine;
 pub mod rollouts;
 pub mod shared;
 pub mod tokens;
+pub mod traces;
 
 use std::sync::Arc;
 
@@ -97,6 +98,7 @@ macro_rules! basic_conformance_tests {
             only_so_many_keys_are_kept,
         );
         conformance_tests!($fresh, rollouts: a_rollout_is_moved_on_from_where_it_is);
+        conformance_tests!($fresh, traces: a_trace_is_there_with_its_revision_or_not_at_all);
         conformance_tests!($fresh, leases:
             what_is_registered_is_read_back,
             changes_of_endpoints_are_numbered_and_renewals_are_not,

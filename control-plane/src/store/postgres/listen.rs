@@ -72,8 +72,8 @@ pub(super) async fn listen(options: PgConnectOptions, committed: Arc<AtomicU64>,
         };
         let wait = pause(attempt, rand::random());
         tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            ?wait,
+            error = chancery_runtime::telemetry::chain(&error),
+            retry_in = ?wait,
             "not hearing of other control planes' revisions; they arrive by polling until this connects again"
         );
         attempt += 1;

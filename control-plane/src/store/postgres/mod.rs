@@ -26,6 +26,7 @@ mod quarantine;
 mod rollouts;
 mod sql;
 mod tokens;
+mod traces;
 
 use std::{
     str::FromStr,
@@ -283,6 +284,11 @@ impl Write for PostgresWrite {
     async fn keep(&mut self, record: IdempotencyRecord, most: u32) -> Result<(), StoreError> {
         let Some((lease, _)) = &mut self.held else { return Err(Finished.into()) };
         idempotency::keep(lease, record, most).await
+    }
+
+    async fn traced(&mut self, traceparent: &str) -> Result<(), StoreError> {
+        let Some((lease, _)) = &mut self.held else { return Err(Finished.into()) };
+        traces::keep(lease, self.head + 1, traceparent).await
     }
 
     async fn end(mut self: Box<Self>) -> Result<(), StoreError> {

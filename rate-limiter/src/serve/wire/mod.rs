@@ -61,6 +61,6 @@ pub async fn serve(connection: Connection, service: Service, routes: Routes, sto
         Err(_) => Err(session::Ended::Silent),
     };
     if let Err(error) = ended {
-        tracing::debug!(address = %peer.address, error = chancery_runtime::telemetry::chain(&error), "connection ended");
+        tracing::debug!(peer = %peer.address, error = chancery_runtime::telemetry::chain(&error), "connection ended");
     }
 }

@@ -123,12 +123,12 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 
 fn tell(listener: &str, before: &Standing, now: &Standing) {
     match (before, now) {
-        (_, Standing::Open { at, .. }) => tracing::info!(listener, %at, "a listener is carried"),
+        (_, Standing::Open { at, .. }) => tracing::info!(listener, address = %at, "a listener is carried"),
         (_, Standing::Absent) => tracing::info!(listener, "a listener is carried no more"),
         // It is tried again and again.
         (Standing::Failed { at: before, .. }, Standing::Failed { at, .. }) if before == at => {}
         (_, Standing::Failed { at, reason }) => {
-            tracing::warn!(listener, %at, reason, "a listener cannot be carried; another address may be said with --tcp-listener");
+            tracing::warn!(listener, address = %at, reason, "a listener cannot be carried; another address may be said with --tcp-listener");
         }
     }
 }

@@ -108,7 +108,7 @@ impl Task {
                     // Once per outage: attempts come every second.
                     if !std::mem::replace(&mut told, true) {
                         let causes = chancery_runtime::telemetry::chain(&error);
-                        tracing::warn!(address = %self.connector.address(), causes, "no connection to Redis: each rule's policy applies");
+                        tracing::warn!(address = %self.connector.address(), error = causes, "no connection to Redis: each rule's policy applies");
                     }
                     continue;
                 }
@@ -119,7 +119,7 @@ impl Task {
             let ended = self.serve(&connection, &lost).await;
             self.open_breaker();
             let causes = chancery_runtime::telemetry::chain(&ended);
-            tracing::warn!(address = %self.connector.address(), causes, "lost Redis");
+            tracing::warn!(address = %self.connector.address(), error = causes, "lost Redis");
         }
     }
 
@@ -170,7 +170,7 @@ impl Task {
                     self.open_breaker();
                     if self.outage.begins(Instant::now()) {
                         let causes = chancery_runtime::telemetry::chain(&cause);
-                        tracing::warn!(address = %self.connector.address(), causes, "Redis does not serve: each rule's policy applies");
+                        tracing::warn!(address = %self.connector.address(), error = causes, "Redis does not serve: each rule's policy applies");
                     }
                     if let Err(ended) = self.wait_for_recovery(connection, &mut flights, &mut pipe, cluster).await {
                         return ended;
@@ -269,7 +269,7 @@ impl Task {
                 metrics::error(trouble.kind());
                 items.iter().for_each(|item| give_up(item, &self.options));
                 let causes = chancery_runtime::telemetry::chain(&trouble);
-                tracing::debug!(causes, charges = items.len(), "a call to Redis failed");
+                tracing::debug!(error = causes, count = items.len(), "a call to Redis failed");
                 match (slot, trouble) {
                     // The cluster's client finds the new primary by itself.
                     (Some(slot), trouble) => {
