@@ -23,6 +23,7 @@ use std::{fs::OpenOptions, io, path::Path, time::Duration};
 use async_trait::async_trait;
 use sqlx::{
     Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use time::OffsetDateTime;
@@ -123,8 +124,8 @@ pub(super) struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store at `place`: what follows `sqlite:` in its URL.
-    pub(super) async fn open(place: &str) -> Result<Self, StoreError> {
+    /// Opens the store at `place`, what follows `sqlite:` in its URL, and brings its schema to where `migrator` leads.
+    pub(super) async fn open(place: &str, migrator: &Migrator) -> Result<Self, StoreError> {
         let options = connect_options(place)?.busy_timeout(BUSY_TIMEOUT).synchronous(SqliteSynchronous::Full);
         // Connections are kept: an in-memory database lives as long as one of them does.
         let pool = || SqlitePoolOptions::new().acquire_timeout(ANSWER_WITHIN).idle_timeout(None).max_lifetime(None);
@@ -134,7 +135,7 @@ impl SqliteStore {
             pool().max_connections(1).connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)),
         )
         .await?;
-        migrate(&writer).await?;
+        migrate(&writer, migrator).await?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
         let [wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups] =
             std::array::from_fn(|_| watch::Sender::new(()));
@@ -306,15 +307,13 @@ async fn write(connection: &mut SqliteConnection, encoded: &rows::Encoded) -> Re
 }
 
 /// SQLite has no lock for migrations, so all of them run under its writer lock.
-async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+async fn migrate(pool: &SqlitePool, migrator: &Migrator) -> Result<(), StoreError> {
     const CONTEXT: &str = "bringing the schema up to date";
-    let mut migrator = schema::sqlite();
-    migrator.set_locking(false);
     let migrated = async {
         let mut connection = pool.acquire().await.map_err(|error| failure(CONTEXT, error))?;
         let mut transaction =
             connection.begin_with("BEGIN IMMEDIATE").await.map_err(|error| failure(CONTEXT, error))?;
-        schema::migrate(&migrator, &mut *transaction).await?;
+        schema::migrate(migrator, &mut *transaction).await?;
         transaction.commit().await.map_err(|error| failure(CONTEXT, error))
     };
     tokio::time::timeout(MIGRATE_WITHIN, migrated).await.unwrap_or_else(|_| Err(late(CONTEXT, MIGRATE_WITHIN)))

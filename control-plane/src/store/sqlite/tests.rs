@@ -99,7 +99,7 @@ async fn a_changed_migration_stops_the_start() {
 async fn a_full_disk_is_an_outage_and_leaves_nothing() {
     let (_directory, url) = fresh_file().await.unwrap();
     let store: std::sync::Arc<dyn Store> = {
-        let store = SqliteStore::open(url.strip_prefix("sqlite:").unwrap()).await.unwrap();
+        let store = SqliteStore::open(url.strip_prefix("sqlite:").unwrap(), &schema::sqlite()).await.unwrap();
         sqlx::query("PRAGMA max_page_count = 30").execute(&store.writer).await.unwrap();
         std::sync::Arc::new(store)
     };
@@ -132,7 +132,7 @@ async fn nobody_is_woken() {
 
 #[tokio::test]
 async fn the_audit_log_only_grows() {
-    let store = SqliteStore::open(":memory:").await.unwrap();
+    let store = SqliteStore::open(":memory:", &schema::sqlite()).await.unwrap();
     let entry =
         super::super::NewEntry::done(super::super::Action::Promote, "ada", "::1", time::OffsetDateTime::UNIX_EPOCH);
     super::super::AuditRecords::append_audit(&store, vec![entry]).await.unwrap();
