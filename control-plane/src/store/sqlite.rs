@@ -132,7 +132,10 @@ impl SqliteStore {
         let writer = bounded(
             "opening the database file",
             ANSWER_WITHIN,
-            pool().max_connections(1).connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)),
+            pool()
+                .max_connections(1)
+                .before_acquire(|connection, _| Box::pin(is_fit(connection)))
+                .connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)),
         )
         .await?;
         migrate(&writer, migrator).await?;
@@ -304,6 +307,12 @@ async fn write(connection: &mut SqliteConnection, encoded: &rows::Encoded) -> Re
         .execute(&mut *connection)
         .await?;
     audit::append(connection, vec![entry.clone()], Some((revision.summary.number, digest.clone()))).await
+}
+
+/// Whether a transaction can begin on a connection; one that is not fit is closed, and another opened. When the disk is full SQLite
+/// itself rolls back, the driver's own attempt fails, and the driver goes on to believe that the transaction is open.
+async fn is_fit(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    Ok(!connection.is_in_transaction())
 }
 
 /// SQLite has no lock for migrations, so all of them run under its writer lock.

@@ -112,6 +112,17 @@ async fn a_full_disk_is_an_outage_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_sqlite_has_rolled_back_itself_is_in_nobodys_way() {
+    let (_directory, url) = fresh_file().await.unwrap();
+    let store = SqliteStore::open(url.strip_prefix("sqlite:").unwrap(), &schema::sqlite()).await.unwrap();
+    let mut transaction = store.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::raw_sql("ROLLBACK").execute(&mut *transaction).await.unwrap();
+    drop(transaction);
+    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(store);
+    assert_eq!(create(&store, "after").await.summary.number, 1);
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_is_refused() {
     let (directory, url) = fresh_file().await.unwrap();
     std::fs::write(directory.path().join("chancery.db"), "This is a letter. ".repeat(1000)).unwrap();
