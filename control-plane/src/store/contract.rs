@@ -149,12 +149,15 @@ pub enum StoreError {
     /// The database cannot be reached, or did not answer in time. Worth trying again.
     #[error("the database is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The schema in the database is not the one this program works with.
-    #[error("the database schema is at version {found}, this program needs {needed}")]
+    /// The schema in the database is more than one version ahead of this program.
+    #[error(
+        "the database schema is at version {found}; this program is made for {needed} and works with one version more, no \
+         further: start a newer one"
+    )]
     Schema {
         /// What is there.
         found: i64,
-        /// What is needed.
+        /// What this program makes of a database that is behind.
         needed: i64,
     },
     /// The database refused a statement, or holds what cannot be read.

@@ -55,6 +55,8 @@ pub(super) fn failure(context: &'static str, error: sqlx::Error) -> StoreError {
 
 fn is_outage(error: &sqlx::Error) -> bool {
     match error {
+        // What answers is no database: a balancer before it that has none to lead to closes the connection it has just taken.
+        sqlx::Error::Protocol(_) => true,
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or(Cow::Borrowed(""));
@@ -113,6 +115,8 @@ mod tests {
         for code in ["23505", "42P01", "28P01", "3D000", "22021", ""] {
             assert!(!is_postgres_outage(code), "{code}");
         }
+        assert!(is_outage(&sqlx::Error::Protocol("unexpected response from SSLRequest".to_owned())));
+        assert!(!is_outage(&sqlx::Error::RowNotFound));
         for code in ["5", "261", "13", "3338"] {
             assert!(is_sqlite_outage(code), "{code}");
         }

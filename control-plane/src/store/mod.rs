@@ -51,15 +51,36 @@ pub use traces::TraceRecords;
 /// # Errors
 ///
 /// [`StoreError::Url`] for anything else, [`StoreError::Unavailable`] if the database does not
-/// answer within a few seconds, [`StoreError::Schema`] if it belongs to a newer program.
+/// answer within a few seconds, [`StoreError::Schema`] if it belongs to a program that is newer by more than one version
+/// of the schema.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    open_knowing(url, i64::MAX).await
+}
+
+/// As [`open`], as a program does that knows the schema up to version `known` only: what upgrades, and ways back, are tested with.
+///
+/// # Errors
+///
+/// As [`open`].
+pub async fn open_knowing(url: &str, known: i64) -> Result<Arc<dyn Store>, StoreError> {
     match url.split_once(':') {
-        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url).await?)),
-        Some(("sqlite", place)) => Ok(Arc::new(sqlite::SqliteStore::open(place).await?)),
+        Some(("postgres" | "postgresql", _)) => {
+            let migrator = schema::known_up_to(&schema::postgres(), known);
+            Ok(Arc::new(postgres::PostgresStore::open(url, &migrator).await?))
+        }
+        Some(("sqlite", place)) => {
+            let migrator = schema::known_up_to(&schema::sqlite(), known);
+            Ok(Arc::new(sqlite::SqliteStore::open(place, &migrator).await?))
+        }
         // Only the scheme is repeated: there may be a password in the rest.
         Some((scheme, _)) => Err(StoreError::Url(format!("unknown scheme {scheme:?}; {KNOWN_URLS}"))),
         None => Err(StoreError::Url(format!("it has no scheme; {KNOWN_URLS}"))),
     }
+}
+
+/// The version of the schema that this program brings a database to.
+pub fn schema_version() -> i64 {
+    schema::newest(&schema::postgres())
 }
 
 const KNOWN_URLS: &str = "use sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE";

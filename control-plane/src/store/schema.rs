@@ -3,8 +3,14 @@
 //! Migrations are listed by hand rather than found by `sqlx::migrate!`: that macro would be the only
 //! reason to compile sqlx's procedural macros, which bring both drivers a second time.
 //!
-//! A database that is behind is brought up to date at start. One that is ahead belongs to a newer
-//! program, whose rows we may not understand, so it stops the start.
+//! A database that is behind is brought up to date at start. One that is ahead belongs to a newer program. By one version
+//! that is no obstacle: replicas are upgraded one after the other and share the database meanwhile, and an upgrade can be taken
+//! back. It works because a migration only expands what is there; what nobody uses any more is taken away by a later one, and not
+//! before every program that may still run has done without it (the tests in `expansion` hold that). A release brings one version
+//! at most. Further ahead, rows may mean what we do not understand, so it stops the start.
+
+#[cfg(test)]
+mod expansion;
 
 use std::borrow::Cow;
 
@@ -45,33 +51,48 @@ pub(super) fn sqlite() -> Migrator {
     ])
 }
 
+/// How far a database may be ahead of a program, in versions of the schema.
+const AHEAD: i64 = 1;
+
+/// `migrator` as a program has it that knows the schema up to version `known`.
+pub(super) fn known_up_to(migrator: &Migrator, known: i64) -> Migrator {
+    Migrator::with_migrations(migrator.iter().filter(|migration| migration.version <= known).cloned().collect())
+}
+
 /// Runs the migrations that are missing.
 ///
 /// On error, `connection` may still hold the migrations' lock: close it.
 ///
 /// # Errors
 ///
-/// [`StoreError::Schema`] if the database is ahead of `migrator`; [`StoreError::Failed`] if one of
-/// the migrations in it is not the one we have.
+/// [`StoreError::Schema`] if the database is ahead of `migrator` by more than a version; [`StoreError::Failed`] if one
+/// of the migrations in it is not the one we have.
 pub(super) async fn migrate<C: Migrate>(migrator: &Migrator, connection: &mut C) -> Result<(), StoreError> {
-    let error = match migrator.run_direct(None, connection, false).await {
-        Ok(()) => return Ok(()),
-        Err(error) => error,
-    };
-    match error {
-        MigrateError::VersionMissing(unknown) => {
+    let needed = newest(migrator);
+    let result = match migrator.run_direct(None, connection, false).await {
+        Err(MigrateError::VersionMissing(unknown)) => {
             let applied = connection.list_applied_migrations(&migrator.table_name).await.unwrap_or_default();
             let found = applied.iter().map(|AppliedMigration { version, .. }| *version).max().unwrap_or(unknown);
-            Err(StoreError::Schema { found, needed: newest(migrator) })
+            if found > needed + AHEAD {
+                return Err(StoreError::Schema { found, needed });
+            }
+            tracing::warn!(found, known = needed, "the database schema is of the version after this program's");
+            // Those we know are still held to what we know of them.
+            let mut tolerant = known_up_to(migrator, needed);
+            tolerant.set_ignore_missing(true).run_direct(None, connection, false).await
         }
+        result => result,
+    };
+    result.map_err(|error| match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-            Err(failure("bringing the schema up to date", error))
+            failure("bringing the schema up to date", error)
         }
-        other => Err(StoreError::Failed { context: "checking the schema", source: Box::new(other) }),
-    }
+        other => StoreError::Failed { context: "checking the schema", source: Box::new(other) },
+    })
 }
 
-fn newest(migrator: &Migrator) -> i64 {
+/// The version that `migrator` leads to.
+pub(super) fn newest(migrator: &Migrator) -> i64 {
     migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 

@@ -24,6 +24,7 @@ use std::{fs::OpenOptions, io, path::Path, time::Duration};
 use async_trait::async_trait;
 use sqlx::{
     Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use time::OffsetDateTime;
@@ -124,18 +125,21 @@ pub(super) struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store at `place`: what follows `sqlite:` in its URL.
-    pub(super) async fn open(place: &str) -> Result<Self, StoreError> {
+    /// Opens the store at `place`, what follows `sqlite:` in its URL, and brings its schema to where `migrator` leads.
+    pub(super) async fn open(place: &str, migrator: &Migrator) -> Result<Self, StoreError> {
         let options = connect_options(place)?.busy_timeout(BUSY_TIMEOUT).synchronous(SqliteSynchronous::Full);
         // Connections are kept: an in-memory database lives as long as one of them does.
         let pool = || SqlitePoolOptions::new().acquire_timeout(ANSWER_WITHIN).idle_timeout(None).max_lifetime(None);
         let writer = bounded(
             "opening the database file",
             ANSWER_WITHIN,
-            pool().max_connections(1).connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)),
+            pool()
+                .max_connections(1)
+                .before_acquire(|connection, _| Box::pin(is_fit(connection)))
+                .connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)),
         )
         .await?;
-        migrate(&writer).await?;
+        migrate(&writer, migrator).await?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
         let [wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups] =
             std::array::from_fn(|_| watch::Sender::new(()));
@@ -310,16 +314,20 @@ async fn write(connection: &mut SqliteConnection, encoded: &rows::Encoded) -> Re
     audit::append(connection, vec![entry.clone()], Some((revision.summary.number, digest.clone()))).await
 }
 
+/// Whether a transaction can begin on a connection; one that is not fit is closed, and another opened. When the disk is full SQLite
+/// itself rolls back, the driver's own attempt fails, and the driver goes on to believe that the transaction is open.
+async fn is_fit(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    Ok(!connection.is_in_transaction())
+}
+
 /// SQLite has no lock for migrations, so all of them run under its writer lock.
-async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+async fn migrate(pool: &SqlitePool, migrator: &Migrator) -> Result<(), StoreError> {
     const CONTEXT: &str = "bringing the schema up to date";
-    let mut migrator = schema::sqlite();
-    migrator.set_locking(false);
     let migrated = async {
         let mut connection = pool.acquire().await.map_err(|error| failure(CONTEXT, error))?;
         let mut transaction =
             connection.begin_with("BEGIN IMMEDIATE").await.map_err(|error| failure(CONTEXT, error))?;
-        schema::migrate(&migrator, &mut *transaction).await?;
+        schema::migrate(migrator, &mut *transaction).await?;
         transaction.commit().await.map_err(|error| failure(CONTEXT, error))
     };
     tokio::time::timeout(MIGRATE_WITHIN, migrated).await.unwrap_or_else(|_| Err(late(CONTEXT, MIGRATE_WITHIN)))

@@ -17,6 +17,7 @@ pub mod leases;
 pub mod proxies;
 pub mod quarantine;
 pub mod rollouts;
+pub mod schema;
 pub mod shared;
 pub mod tokens;
 pub mod traces;
@@ -119,6 +120,12 @@ macro_rules! shared_conformance_tests {
             the_lock_is_shared,
             stores_can_start_at_the_same_instant,
             concurrent_writers_leave_no_gap_and_a_reader_misses_none,
+        );
+        conformance_tests!($fresh, schema:
+            the_program_of_the_version_before_goes_on_and_starts_again,
+            the_program_of_two_versions_before_is_refused,
+            replicas_of_two_versions_start_at_the_same_instant,
+            no_table_is_left_out,
         );
         conformance_tests!($fresh, audit: stores_that_write_at_once_make_one_chain);
         conformance_tests!($fresh, idempotency: a_key_is_used_once_over_all_stores);

@@ -40,6 +40,7 @@ use std::{
 use async_trait::async_trait;
 use sqlx::{
     ConnectOptions, Connection, PgPool, Row,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
@@ -76,14 +77,14 @@ pub(super) struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Connects to `url`, brings the schema up to date and listens for other writers.
-    pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+    /// Connects to `url`, brings the schema to where `migrator` leads and listens for other writers.
+    pub(super) async fn open(url: &str, migrator: &Migrator) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Url(error.to_string()))?;
         let options = match options.get_application_name() {
             Some(_) => options,
             None => options.application_name("chancery"),
         };
-        migrate(&options).await?;
+        migrate(&options, migrator).await?;
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(CONNECT_WITHIN)
@@ -347,11 +348,11 @@ impl Drop for PostgresWrite {
 }
 
 /// Runs on a connection of its own, closed in the end: a failed migration leaves its lock on it.
-async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
+async fn migrate(options: &PgConnectOptions, migrator: &Migrator) -> Result<(), StoreError> {
     let connect = options.connect();
     let mut connection = bounded("connecting", CONNECT_WITHIN, connect).await?;
     const CONTEXT: &str = "bringing the schema up to date";
-    let migrated = tokio::time::timeout(MIGRATE_WITHIN, schema::migrate(&schema::postgres(), &mut connection))
+    let migrated = tokio::time::timeout(MIGRATE_WITHIN, schema::migrate(migrator, &mut connection))
         .await
         .unwrap_or_else(|_| Err(late(CONTEXT, MIGRATE_WITHIN)));
     // Best effort: dropping the connection closes it as well.

@@ -99,7 +99,7 @@ async fn a_changed_migration_stops_the_start() {
 async fn a_full_disk_is_an_outage_and_leaves_nothing() {
     let (_directory, url) = fresh_file().await.unwrap();
     let store: std::sync::Arc<dyn Store> = {
-        let store = SqliteStore::open(url.strip_prefix("sqlite:").unwrap()).await.unwrap();
+        let store = SqliteStore::open(url.strip_prefix("sqlite:").unwrap(), &schema::sqlite()).await.unwrap();
         sqlx::query("PRAGMA max_page_count = 30").execute(&store.writer).await.unwrap();
         std::sync::Arc::new(store)
     };
@@ -109,6 +109,17 @@ async fn a_full_disk_is_an_outage_and_leaves_nothing() {
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     assert_eq!(store.head().await.unwrap(), 1);
     assert_eq!(create(&store, "small-too").await.summary.number, 2);
+}
+
+#[tokio::test]
+async fn a_transaction_that_sqlite_has_rolled_back_itself_is_in_nobodys_way() {
+    let (_directory, url) = fresh_file().await.unwrap();
+    let store = SqliteStore::open(url.strip_prefix("sqlite:").unwrap(), &schema::sqlite()).await.unwrap();
+    let mut transaction = store.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::raw_sql("ROLLBACK").execute(&mut *transaction).await.unwrap();
+    drop(transaction);
+    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(store);
+    assert_eq!(create(&store, "after").await.summary.number, 1);
 }
 
 #[tokio::test]
@@ -132,7 +143,7 @@ async fn nobody_is_woken() {
 
 #[tokio::test]
 async fn the_audit_log_only_grows() {
-    let store = SqliteStore::open(":memory:").await.unwrap();
+    let store = SqliteStore::open(":memory:", &schema::sqlite()).await.unwrap();
     let entry =
         super::super::NewEntry::done(super::super::Action::Promote, "ada", "::1", time::OffsetDateTime::UNIX_EPOCH);
     super::super::AuditRecords::append_audit(&store, vec![entry]).await.unwrap();

@@ -10,9 +10,13 @@ use chancery_proto::{
             circuit_breakers::Thresholds,
             cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType, LbPolicy},
         },
-        core::{ApiVersion, GrpcService},
+        core::{
+            ApiVersion, BackoffStrategy, GrpcService, RetryPolicy,
+            retry_policy::{RetryHostPredicate, retry_host_predicate},
+        },
         endpoint::{ClusterLoadAssignment, LocalityLbEndpoints},
         hcm::{HttpFilter, http_filter},
+        previous_hosts::PreviousHostsPredicate,
         rate_limit_filter::{RateLimit, rate_limit::XRateLimitHeadersRfcVersion},
         rate_limit_service::RateLimitServiceConfig,
         tls::{CommonTlsContext, UpstreamTlsContext},
@@ -53,6 +57,15 @@ const QUESTIONS: u32 = 65_536;
 const FAILURES: u32 = 5;
 const EJECTED: Duration = Duration::from_secs(5);
 const MOST_EJECTED_PERCENT: u32 = 50;
+
+/// When another replica is asked: when the question has not reached one, as while replicas are started anew one after the other. One
+/// that may have been counted is not asked again.
+const ASK_ANOTHER_ON: &str = "connect-failure,refused-stream,reset-before-request";
+const ASK_ANOTHER_TIMES: u32 = 2;
+const ASK_ANOTHER_AFTER: Duration = Duration::from_millis(1);
+
+/// How often to draw again when the one that failed is drawn: it has nothing to do, so it is drawn often.
+const DRAWS: i64 = 32;
 
 /// The cluster of `limiter`.
 pub fn cluster(limiter: &RateLimiter) -> Cluster {
@@ -151,10 +164,32 @@ pub(super) fn settings(fleet: &Name, limiter: &RateLimiter) -> RateLimit {
         enable_x_ratelimit_headers: XRateLimitHeadersRfcVersion::DraftVersion03.into(),
         enable_retry_after_header: true,
         rate_limit_service: Some(RateLimitServiceConfig {
-            grpc_service: Some(grpc_service()),
+            grpc_service: Some(GrpcService { retry_policy: Some(ask_another(*timeout)), ..grpc_service() }),
             transport_api_version: ApiVersion::V3.into(),
         }),
         ..RateLimit::default()
+    }
+}
+
+/// A question may be answered `within` this time, whichever replica is asked.
+fn ask_another(within: Duration) -> RetryPolicy {
+    let previous = RetryHostPredicate {
+        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any::pack_typed(
+            &PreviousHostsPredicate::default(),
+        ))),
+    };
+    RetryPolicy {
+        retry_back_off: Some(BackoffStrategy {
+            base_interval: Some(duration(ASK_ANOTHER_AFTER)),
+            // Envoy takes this for the time of one try as well.
+            max_interval: Some(duration(within)),
+        }),
+        num_retries: Some(number(ASK_ANOTHER_TIMES)),
+        retry_on: ASK_ANOTHER_ON.to_owned(),
+        retry_host_predicate: vec![previous],
+        host_selection_retry_max_attempts: DRAWS,
+        ..RetryPolicy::default()
     }
 }
 
