@@ -138,6 +138,16 @@ impl Client {
         Self { traceparent, ..self }
     }
 
+    /// The URL of the control plane, without a slash at its end.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The token; never to be shown.
+    pub(crate) fn token(&self) -> &str {
+        self.authorization.to_str().unwrap_or_default().trim_start_matches("Bearer ")
+    }
+
     /// `GET`, read as `T`.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: impl Into<String>) -> Result<T, Failure> {
         self.send(Call::new(Method::GET, path)).await

@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    archive, audit, bootstrap, cert, demo, dev, endpoints, events, explain, explain_kind, failure::Failure, fleet,
-    foreign, history, limits, load, plan, proxy_config, quarantine, resources, rollout, schema, seen, token,
+    archive, audit, bootstrap, bundle, cert, demo, dev, doctor, endpoints, events, explain, explain_kind,
+    failure::Failure, fleet, foreign, health, history, limits, load, plan, proxy_config, quarantine, resources,
+    rollout, schema, seen, token,
 };
 
 const EXIT_CODES: &str = "\
@@ -87,6 +88,12 @@ enum Command {
     Token(token::TokenArgs),
     /// Show who did what, and check that nothing of it was changed
     Audit(audit::AuditArgs),
+    /// Look at an installation, before or after it runs, and say what to do about what is wrong
+    Doctor(doctor::DoctorArgs),
+    /// Gather what others need to see to help, without secrets, in one file
+    Bundle(bundle::BundleArgs),
+    /// Say whether a program is ready, for images without a shell
+    Health(health::HealthArgs),
 }
 
 /// Runs the command; what goes wrong is told on stderr.
@@ -137,6 +144,9 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Cert(args) => Ok(cert::run(args)?),
         Command::Token(args) => token::token(args).await,
         Command::Audit(args) => audit::audit(args).await,
+        Command::Doctor(args) => doctor::doctor(args).await,
+        Command::Bundle(args) => bundle::bundle(args).await,
+        Command::Health(args) => health::health(args).await,
     }
 }
 
@@ -220,6 +230,12 @@ mod tests {
             "chancery audit show 7 -o yaml",
             "chancery audit verify --file log --head 7:ab",
             "chancery audit export",
+            "chancery doctor",
+            "chancery doctor --before-install --control-plane-config a.toml --sidecar-config b.toml -o json",
+            "chancery bundle --output a.tar.gz --envoy-admin http://127.0.0.1:9901 --data-dir d",
+            "chancery health",
+            "chancery health 127.0.0.1:6070 --timeout 500ms",
+            "chancery health http://limiter:6070/readyz",
             "chancery load",
             "chancery load checkout --fleet edge -o json",
             "chancery quarantine list",
@@ -276,6 +292,8 @@ mod tests {
             "chancery audit",
             "chancery audit list --since yesterday",
             "chancery audit verify --head ab",
+            "chancery doctor --after-install",
+            "chancery health limiter",
             "chancery limits check per-client",
             "chancery limits check per-client x --fleet edge",
             "chancery bootstrap --fleet edge --id ../x",

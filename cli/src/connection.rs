@@ -63,6 +63,16 @@ impl ConnectionArgs {
         words
     }
 
+    /// Where a `chancery dev` would keep its data.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Whether it was said which control plane is meant.
+    pub(crate) fn names_a_server(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// A client for the control plane that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let dev = Dev::read(&self.data_dir);

@@ -26,6 +26,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// More than any event.
 const LONGEST_LINE: usize = 1 << 20;
 
+/// Events that are listened to at once.
+const MOST_HEARD: usize = 1000;
+
 /// `chancery events`
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
@@ -56,6 +59,25 @@ pub(crate) async fn run(args: EventsArgs) -> Result<(), Failure> {
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
+}
+
+/// What is heard within a time, at most a thousand events.
+pub(crate) async fn heard_within(client: &Client, time: Duration) -> Result<Vec<Value>, Failure> {
+    let mut body = client.open(Call::new(Method::GET, "/api/v1/events")).await?;
+    let (mut reader, mut heard) = (Reader::default(), Vec::new());
+    let listening = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let messages = reader.read(frame.data_ref().map(AsRef::as_ref).unwrap_or_default());
+            heard.extend(messages.into_iter().map(|message| message.data));
+            if heard.len() >= MOST_HEARD {
+                return;
+            }
+        }
+    };
+    // That the time is over is how it ends.
+    let _ = tokio::time::timeout(time, listening).await;
+    heard.truncate(MOST_HEARD);
+    Ok(heard)
 }
 
 /// Prints what comes, until no more does. An error if nothing came at all.

@@ -34,6 +34,11 @@ impl OutputArgs {
         self.output.unwrap_or(if io::stdout().is_terminal() { Format::Table } else { Format::Json })
     }
 
+    /// The form that was asked for, or this one.
+    pub(crate) fn format_or(self, usual: Format) -> Format {
+        self.output.unwrap_or(usual)
+    }
+
     /// Prints `value`, or for people what `table` makes of it.
     pub(crate) fn print<T: Serialize>(self, value: &T, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
         print(&match self.format() {

@@ -185,12 +185,9 @@ impl Settings {
     /// A name that cannot stand in a header, a table or a log.
     pub fn replica_name(&self, chance: &mut impl rand::Rng) -> Result<String, InvalidReplicaName> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = &self.replica_name;
-        if !name.chars().all(plain) || name.len() > 100 {
-            return Err(InvalidReplicaName(name.clone()));
-        }
+        let name = self.said_name()?;
         if !name.is_empty() {
-            return Ok(name.clone());
+            return Ok(name.to_owned());
         }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
         let host = host.unwrap_or_default();
@@ -198,6 +195,24 @@ impl Settings {
         let host = if host.is_empty() { "replica" } else { &host };
         let letters = (0..4).map(|_| char::from(chance.random_range(b'a'..=b'z')));
         Ok(format!("{host}-{}", letters.collect::<String>()))
+    }
+
+    /// The name that is set.
+    fn said_name(&self) -> Result<&str, InvalidReplicaName> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let name = &self.replica_name;
+        if name.chars().all(plain) && name.len() <= 100 { Ok(name) } else { Err(InvalidReplicaName(name.clone())) }
+    }
+
+    /// Everything that would keep a control plane from starting with them, as far as it shows without acting.
+    pub fn problems(&self) -> Vec<String> {
+        let problems = [
+            self.connection_age().err().map(|error| error.to_string()),
+            self.load_interval().err().map(|error| error.to_string()),
+            self.audit_retention().err().map(|error| error.to_string()),
+            self.said_name().err().map(|error| error.to_string()),
+        ];
+        problems.into_iter().flatten().collect()
     }
 
     /// How often each proxy reports the load of its services.

@@ -103,6 +103,15 @@ impl Authority {
         self.issue(&format!("rate-limiter-{id}"), &params)
     }
 
+    /// As [`Authority::rate_limiter`], but it ended years ago.
+    pub fn expired_rate_limiter(&self, id: &str) -> Result<Identity> {
+        let mut params = client(&format!("spiffe://chancery.local/rate-limiter/{id}"))?;
+        params.subject_alt_names.push(SanType::DnsName("localhost".try_into()?));
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+        self.issue(&format!("rate-limiter-{id}-expired"), &params)
+    }
+
     /// As [`Authority::proxy`], but it ended years ago.
     pub fn expired_proxy(&self, fleet: &str, id: &str) -> Result<Identity> {
         let mut params = client(&proxy_uri(fleet, id))?;

@@ -21,7 +21,10 @@ use crate::{
     config::ads::{self, AdsSettings, InvalidServer, NoIdentity},
     model::limit::Algorithm,
     serve::{answer::ResponseHeaders, worker::GrpcServer},
-    store::memory,
+    store::{
+        memory,
+        redis::{InvalidAddress, RedisSettings, TlsFiles},
+    },
 };
 
 /// The settings of a rate limiter.
@@ -156,6 +159,9 @@ pub enum InvalidSettings {
     /// No time for Redis.
     #[error("--redis-timeout 0 leaves Redis no time to answer; to count without Redis, use --store memory")]
     NoRedisTimeout,
+    /// Not an address of Redis. What was said may hold a password, so it is not repeated.
+    #[error("--store is neither \"memory\" nor the URL of a Redis")]
+    Store(#[source] InvalidAddress),
     /// Not an xDS server.
     #[error("--xds names no server")]
     Xds(#[source] InvalidServer),
@@ -215,6 +221,22 @@ impl Settings {
             Milliseconds(0) => Err(InvalidSettings::NoRedisTimeout),
             milliseconds => Ok(milliseconds.into()),
         }
+    }
+
+    /// The Redis to count in; `None`: memory.
+    ///
+    /// # Errors
+    /// It has no address, or no time to answer.
+    pub fn redis(&self) -> Result<Option<RedisSettings>, InvalidSettings> {
+        let address = match self.store.as_ref().map(|store| store.expose().as_str()) {
+            None | Some("memory" | "") => return Ok(None),
+            Some(url) => url.parse().map_err(InvalidSettings::Store)?,
+        };
+        let some = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+        let tls =
+            TlsFiles { ca: some(&self.redis_ca), certificate: some(&self.redis_cert), key: some(&self.redis_key) };
+        let (timeout, leases, replicas) = (self.redis_timeout()?, self.leases, self.replicas);
+        Ok(Some(RedisSettings { address, tls, timeout, leases, replicas }))
     }
 
     /// Threads that serve gRPC.

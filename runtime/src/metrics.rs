@@ -13,6 +13,9 @@ pub const SPANS_EXPORTED: &str = "chancery_traces_spans_exported_total";
 /// Counter: spans that were lost, by `reason`.
 pub const SPANS_DROPPED: &str = "chancery_traces_spans_dropped_total";
 
+/// Gauge: always 1, with the `version` of the program.
+pub const BUILD_INFO: &str = "chancery_build_info";
+
 /// Tells the recorder what the metrics mean. Call once, after the recorder is installed.
 pub fn describe() {
     metrics::describe_counter!(TLS_HANDSHAKES, "TLS handshakes that succeeded");
@@ -28,6 +31,8 @@ pub fn describe() {
         SPANS_DROPPED,
         "Spans that were lost, by reason: the queue was full, the export failed, or the program ended"
     );
+    metrics::describe_gauge!(BUILD_INFO, "Always 1, with the version of the program");
+    metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     // Shown from the start, so that the first one is seen as an increase.
     metrics::counter!(SPANS_EXPORTED).increment(0);
     for reason in ["queue-full", "export", "end"] {

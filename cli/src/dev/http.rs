@@ -2,15 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
-use http::{StatusCode, Uri};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use anyhow::{Result, bail};
+use http::{Method, StatusCode};
 use hyper::body::Bytes;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use tokio::time::Instant;
+
+use crate::ask::ask;
 
 /// How long one request may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -23,31 +20,19 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// One server.
 pub(super) struct Http {
-    client: Client<HttpConnector, Empty<Bytes>>,
     base: String,
 }
 
 impl Http {
     /// The server at `address`.
     pub(super) fn to(address: SocketAddr) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { client, base: format!("http://{address}") }
+        Self { base: format!("http://{address}") }
     }
 
     /// Status and body of the answer to `GET`, whatever it is.
     pub(super) async fn get(&self, path: &str) -> Result<(StatusCode, Bytes)> {
-        let url = format!("{}{path}", self.base);
-        let exchange = async {
-            let response = self.client.get(url.parse::<Uri>()?).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-            anyhow::Ok((status, body.map_err(anyhow::Error::from_boxed)?.to_bytes()))
-        };
-        tokio::time::timeout(DEADLINE, exchange)
-            .await
-            .context("no answer in time")
-            .flatten()
-            .with_context(|| url.clone())
+        let answer = ask(Method::GET, &format!("{}{path}", self.base), DEADLINE, MAX_BODY).await?;
+        Ok((answer.status, answer.body))
     }
 
     /// Waits until it says at `/readyz` that it is ready; `what` it is, as messages call it.

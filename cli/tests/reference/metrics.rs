@@ -10,7 +10,7 @@ const CRATES: [(&str, &str); 5] = [
     ("rate-limiter", "Rate limiter"),
     ("sidecar", "Sidecar"),
     ("xds", "xDS, in the programs that serve it or are served"),
-    ("runtime", "TLS and traces, in every program"),
+    ("runtime", "TLS, traces and the version, in every program"),
 ];
 
 pub(crate) fn page(root: &Path) -> String {

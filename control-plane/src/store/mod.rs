@@ -22,6 +22,7 @@ mod rollouts;
 mod rows;
 mod schema;
 mod sqlite;
+mod survey;
 mod tokens;
 mod traces;
 
@@ -38,6 +39,8 @@ pub use idempotency::{IDEMPOTENCY_KEPT_FOR, IdempotencyKey, IdempotencyRecord, I
 pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
 pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};
 pub use rollouts::{RolloutRecord, RolloutRecords};
+pub use schema::SchemaStanding;
+pub use survey::{Survey, survey};
 pub use tokens::{Rotation, TOKEN_KEPT_FOR, TokenRecord, TokenRecords, TokenTable};
 pub use traces::TraceRecords;
 

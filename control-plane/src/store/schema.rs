@@ -19,7 +19,41 @@ use sqlx::{
     migrate::{AppliedMigration, Migrate, MigrateError, Migration, MigrationType, Migrator},
 };
 
-use super::{StoreError, failure::failure};
+use super::{
+    StoreError,
+    failure::{ANSWER_WITHIN, failure, late},
+};
+
+/// How the schema of a database stands to the one that this program works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaStanding {
+    /// There is none yet.
+    Missing,
+    /// It is the same.
+    Current {
+        /// Its version.
+        version: i64,
+    },
+    /// It is older; the next start brings it up to date.
+    Behind {
+        /// What is there.
+        found: i64,
+        /// What this program works with.
+        needed: i64,
+    },
+    /// It belongs to a newer program; this one will not start on it.
+    Ahead {
+        /// What is there.
+        found: i64,
+        /// What this program works with.
+        needed: i64,
+    },
+    /// A migration was made that is not the one this program has.
+    Altered {
+        /// Which one.
+        version: i64,
+    },
+}
 
 /// The migrations of the Postgres back end.
 pub(super) fn postgres() -> Migrator {
@@ -91,6 +125,38 @@ pub(super) async fn migrate<C: Migrate>(migrator: &Migrator, connection: &mut C)
     })
 }
 
+/// How the schema at `connection` stands; `made`: whether it has the table of migrations. Changes nothing.
+pub(super) async fn standing<C: Migrate>(
+    migrator: &Migrator,
+    connection: &mut C,
+    made: bool,
+) -> Result<SchemaStanding, StoreError> {
+    const CONTEXT: &str = "reading which migrations were made";
+    if !made {
+        return Ok(SchemaStanding::Missing);
+    }
+    let applied = connection.list_applied_migrations(&migrator.table_name);
+    let applied = match tokio::time::timeout(ANSWER_WITHIN, applied).await {
+        Ok(applied) => applied.map_err(|error| StoreError::Failed { context: CONTEXT, source: Box::new(error) })?,
+        Err(_) => return Err(late(CONTEXT, ANSWER_WITHIN)),
+    };
+    Ok(compare(migrator, &applied))
+}
+
+fn compare(migrator: &Migrator, applied: &[AppliedMigration]) -> SchemaStanding {
+    let ours = |version: i64| migrator.iter().find(|migration| migration.version == version);
+    let needed = newest(migrator);
+    let Some(found) = applied.iter().map(|applied| applied.version).max() else { return SchemaStanding::Missing };
+    let altered =
+        applied.iter().find(|applied| ours(applied.version).is_some_and(|own| own.checksum != applied.checksum));
+    match altered {
+        Some(altered) => SchemaStanding::Altered { version: altered.version },
+        None if found > needed => SchemaStanding::Ahead { found, needed },
+        None if applied.len() < migrator.iter().count() => SchemaStanding::Behind { found, needed },
+        None => SchemaStanding::Current { version: found },
+    }
+}
+
 /// The version that `migrator` leads to.
 pub(super) fn newest(migrator: &Migrator) -> i64 {
     migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
@@ -101,4 +167,33 @@ fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
         Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sql.into_sql_str(), false)
     };
     Migrator::with_migrations(migrations.iter().map(migration).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_older_newer_other_or_the_same() {
+        let migrator = postgres();
+        let all: Vec<AppliedMigration> = migrator
+            .iter()
+            .map(|own| AppliedMigration { version: own.version, checksum: own.checksum.clone() })
+            .collect();
+        let needed = newest(&migrator);
+        assert_eq!(compare(&migrator, &[]), SchemaStanding::Missing);
+        assert_eq!(compare(&migrator, &all), SchemaStanding::Current { version: needed });
+        let older = &all[..all.len() - 1];
+        assert_eq!(compare(&migrator, older), SchemaStanding::Behind { found: needed - 1, needed });
+        let later = AppliedMigration { version: needed + 1, checksum: vec![1].into() };
+        let newer: Vec<_> = older.iter().chain(all.last()).map(copy).chain([later]).collect();
+        assert_eq!(compare(&migrator, &newer), SchemaStanding::Ahead { found: needed + 1, needed });
+        let mut other: Vec<_> = all.iter().map(copy).collect();
+        other[2].checksum = vec![0].into();
+        assert_eq!(compare(&migrator, &other), SchemaStanding::Altered { version: all[2].version });
+    }
+
+    fn copy(of: &AppliedMigration) -> AppliedMigration {
+        AppliedMigration { version: of.version, checksum: of.checksum.clone() }
+    }
 }

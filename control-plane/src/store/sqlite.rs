@@ -16,6 +16,7 @@ mod idempotency;
 mod proxies;
 mod quarantine;
 mod rollouts;
+pub(super) mod survey;
 mod tokens;
 mod traces;
 
@@ -334,16 +335,22 @@ async fn migrate(pool: &SqlitePool, migrator: &Migrator) -> Result<(), StoreErro
 }
 
 fn connect_options(place: &str) -> Result<SqliteConnectOptions, StoreError> {
-    let path = place.strip_prefix("//").unwrap_or(place);
+    let path = path_of(place)?;
     if path == ":memory:" {
         // Shared between the connections of one store, by a name that no other store has.
         return "sqlite::memory:".parse().map_err(|error| failure("opening the database", error));
     }
+    create_private(Path::new(path))?;
+    Ok(SqliteConnectOptions::new().filename(path))
+}
+
+/// The path in what follows `sqlite:` in a URL.
+fn path_of(place: &str) -> Result<&str, StoreError> {
+    let path = place.strip_prefix("//").unwrap_or(place);
     if path.is_empty() || path.contains('?') {
         return Err(StoreError::Url("a SQLite URL is sqlite://PATH, without parameters".to_owned()));
     }
-    create_private(Path::new(path))?;
-    Ok(SqliteConnectOptions::new().filename(path))
+    Ok(path)
 }
 
 /// Creates the file, readable to its owner only: it holds everything the proxies are told. SQLite

@@ -7,10 +7,7 @@ use chancery_runtime::Shutdown;
 
 use crate::{
     settings::Settings,
-    store::{
-        Clock, Memory, SaltCell, Store, memory,
-        redis::{self, Address, RedisSettings, TlsFiles},
-    },
+    store::{Clock, Memory, SaltCell, Store, memory, redis},
 };
 
 /// The cells of a process.
@@ -25,7 +22,7 @@ pub(super) enum Cells {
 impl Cells {
     /// Opens them. Does not wait for Redis.
     pub(super) fn open(settings: &Settings, salt: &SaltCell, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let timeout = settings.redis_timeout()?;
+        settings.redis_timeout()?;
         let own = Arc::new(Memory::new(settings.memory_cells, Clock::system()));
         let (tended, stop) = (own.clone(), shutdown.token());
         shutdown.spawn("cells", async move {
@@ -34,15 +31,7 @@ impl Cells {
                 () = stop.cancelled() => {}
             }
         });
-        let Some(address) = address(settings)? else { return Ok(Self::Memory(own)) };
-        let some = |path: &std::path::PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
-        let tls = TlsFiles {
-            ca: some(&settings.redis_ca),
-            certificate: some(&settings.redis_cert),
-            key: some(&settings.redis_key),
-        };
-        let (leases, replicas) = (settings.leases, settings.replicas);
-        let redis = RedisSettings { address, tls, timeout, leases, replicas };
+        let Some(redis) = settings.redis()? else { return Ok(Self::Memory(own)) };
         let shared = redis::Shared::start(redis, own, salt.clone()).context("cannot use Redis")?;
         Ok(Self::Redis(shared))
     }
@@ -72,14 +61,5 @@ impl Cells {
             let error = chancery_runtime::telemetry::chain(&error);
             tracing::warn!(error, "what was borrowed from Redis could not be given back");
         }
-    }
-}
-
-/// Where Redis is; `None` for memory.
-fn address(settings: &Settings) -> anyhow::Result<Option<Address>> {
-    match settings.store.as_ref().map(|store| store.expose().as_str()) {
-        None | Some("memory" | "") => Ok(None),
-        // What was said may hold a password, so it is not repeated.
-        Some(url) => Ok(Some(url.parse().context("--store is neither \"memory\" nor the URL of a Redis")?)),
     }
 }

@@ -7,6 +7,7 @@
 mod connections;
 mod json;
 mod limits;
+mod probe;
 mod problem;
 
 use std::time::Duration;
@@ -63,6 +64,7 @@ pub fn router(http: Http) -> Router {
         .route("/json", post(decide))
         .route("/limits", get(limits::list))
         .route("/limits/check", get(limits::check_query).post(limits::check))
+        .route("/limits/probe", post(probe::probe))
         .route("/healthcheck", get(healthcheck))
         .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not a method of this path"))
         .fallback(async |uri: Uri| Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path())))

@@ -5,7 +5,7 @@
 //! - `listener`: a TCP port as a stream of connections whose handshake succeeded.
 //! - `refusal`: why a handshake did not, in words an operator can act on.
 //! - `client`: the client's side; `channel`: a gRPC channel over it.
-//! - [`spiffe`]: who the other end is.
+//! - [`spiffe`]: who the other end is; [`inspect`]: what is in files, without using them.
 //!
 //! One crypto provider, aws-lc-rs, is installed for the process; TLS 1.2 and 1.3 are spoken, with
 //! HTTP/2 by ALPN, or what a server offers beside it.
@@ -13,6 +13,7 @@
 mod channel;
 mod client;
 mod files;
+pub mod inspect;
 mod listener;
 mod refusal;
 mod server;

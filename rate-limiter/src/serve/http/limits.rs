@@ -280,13 +280,18 @@ fn cell_dto(cell: Cell) -> CellDto {
             Some(retry) => Some(seconds(retry)),
             None => Some("never".to_owned()),
         },
-        decided_by: match outcome.source {
-            Source::Memory => "memory",
-            Source::Redis => "redis",
-            Source::Lease => "lease",
-            Source::Denial => "denial",
-            Source::WithoutRedis => "without_redis",
-        },
+        decided_by: source(outcome.source),
+    }
+}
+
+/// Who decided, as it is told.
+pub(super) fn source(source: Source) -> &'static str {
+    match source {
+        Source::Memory => "memory",
+        Source::Redis => "redis",
+        Source::Lease => "lease",
+        Source::Denial => "denial",
+        Source::WithoutRedis => "without_redis",
     }
 }
 

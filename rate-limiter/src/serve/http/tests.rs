@@ -351,3 +351,25 @@ async fn the_port_serves_until_stopped() {
     drop(sender);
     let _ = connection.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_probe_is_admitted_exactly_as_often_as_its_limit_says_and_counts_nowhere_else() {
+    let port = Port::new();
+    let before = port.get("/limits").await;
+    for _ in 0..2 {
+        let (status, _, body) = port.send(Method::POST, "/limits/probe", Body::empty()).await;
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (status, body),
+            (
+                StatusCode::OK,
+                json!({
+                    "allowed": 10, "tried": 15, "admitted": 10, "sources": { "memory": 15 },
+                })
+            )
+        );
+    }
+    assert_eq!(port.get("/limits").await, before);
+    assert_eq!(port.json(ask("user", "a")).await.1["statuses"][0]["limitRemaining"], 1);
+    assert_eq!(port.send(Method::GET, "/limits/probe", Body::empty()).await.0, StatusCode::METHOD_NOT_ALLOWED);
+}

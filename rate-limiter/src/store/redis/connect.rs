@@ -25,7 +25,7 @@ use super::{
 use crate::model::key::Salt;
 
 /// How long connecting may take, resolving names and asking sentinels included.
-const CONNECTING: Duration = Duration::from_secs(2);
+pub(super) const CONNECTING: Duration = Duration::from_secs(2);
 
 /// How long a cluster may take over one command before the node counts as lost and the topology is asked for anew.
 const NODE: Duration = Duration::from_millis(250);
@@ -130,7 +130,7 @@ impl Connector {
         timeout(CONNECTING, Box::pin(ready)).await.map_err(|_| ConnectError::Timeout)?
     }
 
-    async fn open(&self, lost: &Arc<Notify>) -> Result<Connection, RedisError> {
+    pub(super) async fn open(&self, lost: &Arc<Notify>) -> Result<Connection, RedisError> {
         let client = match &self.address.topology {
             Topology::Cluster => return self.open_cluster().await,
             Topology::Sentinel(master) => self.master(master).await?,
@@ -285,6 +285,11 @@ impl Connection {
     pub(super) async fn memory(&mut self) -> Result<Vec<(String, String)>, RedisError> {
         let mut ask = redis::cmd("INFO");
         ask.arg("memory");
+        self.told_by_each(ask).await
+    }
+
+    /// What each server answers to `ask`, as [`Connection::memory`] has it.
+    pub(super) async fn told_by_each(&mut self, ask: Cmd) -> Result<Vec<(String, String)>, RedisError> {
         match self {
             Self::Server(connection) => Ok(vec![("redis".to_owned(), ask.query_async(connection).await?)]),
             Self::Cluster(cluster) => {

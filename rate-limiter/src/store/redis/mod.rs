@@ -21,6 +21,7 @@ mod presence;
 mod queue;
 mod salt;
 pub(crate) mod script;
+pub mod survey;
 pub(crate) mod tended;
 #[cfg(test)]
 pub(crate) mod testing;
