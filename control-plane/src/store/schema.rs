@@ -52,7 +52,19 @@ pub(super) fn sqlite() -> Migrator {
 /// [`StoreError::Schema`] if the database is ahead of `migrator`; [`StoreError::Failed`] if one of
 /// the migrations in it is not the one we have.
 pub(super) async fn migrate<C: Migrate>(migrator: &Migrator, connection: &mut C) -> Result<(), StoreError> {
-    let error = match migrator.run_direct(None, connection, false).await {
+    migrate_to(migrator, connection, None).await
+}
+
+/// As [`migrate`], up to version `last` if it is given.
+///
+/// # Errors
+/// The same.
+pub(super) async fn migrate_to<C: Migrate>(
+    migrator: &Migrator,
+    connection: &mut C,
+    last: Option<i64>,
+) -> Result<(), StoreError> {
+    let error = match migrator.run_direct(last, connection, false).await {
         Ok(()) => return Ok(()),
         Err(error) => error,
     };
@@ -69,7 +81,8 @@ pub(super) async fn migrate<C: Migrate>(migrator: &Migrator, connection: &mut C)
     }
 }
 
-fn newest(migrator: &Migrator) -> i64 {
+/// The version of the last of them.
+pub(super) fn newest(migrator: &Migrator) -> i64 {
     migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 

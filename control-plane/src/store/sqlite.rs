@@ -16,6 +16,7 @@ mod idempotency;
 mod proxies;
 mod quarantine;
 mod rollouts;
+pub(super) mod state;
 mod tokens;
 
 use std::{fs::OpenOptions, io, path::Path, time::Duration};
@@ -331,6 +332,15 @@ fn connect_options(place: &str) -> Result<SqliteConnectOptions, StoreError> {
     }
     create_private(Path::new(path))?;
     Ok(SqliteConnectOptions::new().filename(path))
+}
+
+/// Of a file that is there.
+fn existing_options(place: &str) -> Result<SqliteConnectOptions, StoreError> {
+    let path = place.strip_prefix("//").unwrap_or(place);
+    if !Path::new(path).is_file() {
+        return Err(StoreError::Url(format!("there is no database file {path:?}")));
+    }
+    Ok(SqliteConnectOptions::new().filename(path).create_if_missing(false))
 }
 
 /// Creates the file, readable to its owner only: it holds everything the proxies are told. SQLite

@@ -25,6 +25,7 @@ mod proxies;
 mod quarantine;
 mod rollouts;
 mod sql;
+pub(super) mod state;
 mod tokens;
 
 use std::{
