@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    archive, audit, bootstrap, cert, demo, dev, endpoints, events, explain, explain_kind, failure::Failure, fleet,
-    foreign, history, limits, load, plan, proxy_config, quarantine, resources, rollout, schema, seen, token,
+    archive, audit, backup, bootstrap, cert, demo, dev, endpoints, events, explain, explain_kind, failure::Failure,
+    fleet, foreign, history, limits, load, plan, proxy_config, quarantine, resources, rollout, schema, seen, token,
 };
 
 const EXIT_CODES: &str = "\
@@ -87,6 +87,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Show who did what, and check that nothing of it was changed
     Audit(audit::AuditArgs),
+    /// Keep everything in an encrypted file, check such a file, and restore it
+    Backup(backup::BackupArgs),
 }
 
 /// Runs the command; what goes wrong is told on stderr.
@@ -137,6 +139,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Cert(args) => Ok(cert::run(args)?),
         Command::Token(args) => token::token(args).await,
         Command::Audit(args) => audit::audit(args).await,
+        Command::Backup(args) => backup::backup(args).await,
     }
 }
 
@@ -220,6 +223,11 @@ mod tests {
             "chancery audit show 7 -o yaml",
             "chancery audit verify --file log --head 7:ab",
             "chancery audit export",
+            "chancery backup create --to backups/ --recipient age1x --keep 7 --keep-for 30d --database sqlite://a.db",
+            "chancery backup create --to a.age --passphrase-file p --no-files",
+            "chancery backup create --to a.age --recipients-file r --identity k --data-dir data -o json",
+            "chancery backup verify a.age --identity k",
+            "chancery backup restore a.age --identity k --replace-revision 7 --accept-findings",
             "chancery load",
             "chancery load checkout --fleet edge -o json",
             "chancery quarantine list",
@@ -275,6 +283,12 @@ mod tests {
             "chancery token revoke",
             "chancery audit",
             "chancery audit list --since yesterday",
+            "chancery backup create --to a.age",
+            "chancery backup create --recipient age1x",
+            "chancery backup create --to a.age --recipient age1x --passphrase-file p",
+            "chancery backup create --to a.age --recipient age1x --keep 0",
+            "chancery backup verify a.age",
+            "chancery backup restore a.age --identity k --passphrase-file p",
             "chancery audit verify --head ab",
             "chancery limits check per-client",
             "chancery limits check per-client x --fleet edge",

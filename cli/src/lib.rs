@@ -7,6 +7,7 @@ mod again;
 mod answer;
 mod archive;
 mod audit;
+mod backup;
 mod bootstrap;
 pub mod cert;
 mod client;

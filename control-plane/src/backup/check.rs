@@ -203,8 +203,9 @@ impl Fields<'_> {
         }
     }
 
+    /// As a database can hold it, so that the next one is a number as well.
     fn number(&self, column: &str) -> Option<u64> {
-        self.0.get(column)?.as_u64()
+        u64::try_from(self.0.get(column)?.as_i64()?).ok()
     }
 
     fn time(&self, column: &str) -> Option<OffsetDateTime> {
@@ -237,7 +238,7 @@ fn read_resource(fields: &Fields<'_>) -> Option<Resource> {
 fn read_entry(fields: &Fields<'_>) -> Option<Entry> {
     let revision = match fields.0.get("revision")? {
         Value::Null => None,
-        value => Some(value.as_u64()?),
+        _ => Some(fields.number("revision")?),
     };
     Some(Entry {
         sequence: fields.number("sequence")?,

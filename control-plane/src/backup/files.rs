@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 const LARGEST: u64 = 1 << 20;
 
 /// How many files there may be, and how deep.
-const MOST: usize = 1000;
+pub(super) const MOST: usize = 1000;
 const DEEPEST: usize = 8;
 
 /// Folders of what is made anew by each start.

@@ -209,6 +209,9 @@ pub async fn restore(restoration: Restoration, now: OffsetDateTime) -> Result<Ve
                 Found::Item(Item::File(file)) => {
                     if let Some(folder) = &into {
                         files::check(folder, std::slice::from_ref(&file))?;
+                        if files.len() > files::MOST {
+                            return Err(FilesError::TooMany(folder.clone()).into());
+                        }
                         files.push(file);
                     }
                 }

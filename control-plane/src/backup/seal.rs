@@ -13,8 +13,8 @@ use age::{secrecy::SecretString, x25519};
 use chancery_runtime::Secret;
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 
-/// The most work that a passphrase is stretched by, as a power of two: a minute or so.
-const MOST_WORK: u8 = 22;
+/// The most work that a passphrase is stretched by, as a power of two: some seconds, and a gigabyte.
+const MOST_WORK: u8 = 20;
 
 /// Files with keys are short.
 const LONGEST_KEY_FILE: u64 = 1 << 20;

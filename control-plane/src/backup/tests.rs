@@ -1,6 +1,7 @@
 use std::{fs, path::Path};
 
 use chancery_runtime::telemetry;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::macros::datetime;
@@ -246,6 +247,34 @@ async fn a_state_that_is_not_whole_is_told_and_not_restored() {
     let path = scene.sealed(&ended(&changed, counts));
     let accepted = Restoration { accept_findings: true, ..scene.restoration(&path) };
     assert!(!restore(accepted, NOW).await.unwrap().findings.is_empty());
+}
+
+/// Whatever somebody puts between header and end: it is refused or told of, and nothing panics.
+#[tokio::test]
+async fn nonsense_is_survived() {
+    let scene = Scene::start().await;
+    let text = scene.lines(&scene.create().await.path);
+    let mut chance = StdRng::seed_from_u64(1);
+    let odd = ["18446744073709551615", "9223372036854775807", "-1", "null", "[]", "\"\"", "1e400", "{", "\u{1f600}"];
+    for _ in 0..300 {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let counts: Value = serde_json::from_str(&lines.pop().unwrap()).unwrap();
+        for _ in 0..chance.random_range(1..4) {
+            let line = chance.random_range(0..lines.len());
+            let mut parts: Vec<String> = lines[line].split(',').map(str::to_owned).collect();
+            let part = chance.random_range(0..parts.len());
+            parts[part] = odd[chance.random_range(0..odd.len())].to_owned();
+            lines[line] = parts.join(",");
+        }
+        let path = scene.sealed(&ended(&lines, &counts["end"]));
+        if let Ok(read) = verify(path.clone(), scene.key()).await {
+            let restored = restore(scene.restoration(&path), NOW).await;
+            assert!(restored.is_err() || read.findings.is_empty(), "{:?}", read.findings);
+        }
+        for file in ["new.db", "new.db-wal", "new.db-shm"] {
+            let _ = fs::remove_file(scene.path(file));
+        }
+    }
 }
 
 #[tokio::test]
