@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    archive, audit, bootstrap, bundle, cert, demo, dev, doctor, endpoints, events, explain, explain_kind,
+    archive, audit, backup, bootstrap, bundle, cert, demo, dev, doctor, endpoints, events, explain, explain_kind,
     failure::Failure, fleet, foreign, health, history, limits, load, plan, proxy_config, quarantine, resources,
     rollout, schema, seen, token,
 };
@@ -94,6 +94,8 @@ enum Command {
     Bundle(bundle::BundleArgs),
     /// Say whether a program is ready, for images without a shell
     Health(health::HealthArgs),
+    /// Keep everything in an encrypted file, check such a file, and restore it
+    Backup(backup::BackupArgs),
 }
 
 /// Runs the command; what goes wrong is told on stderr.
@@ -147,6 +149,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Bundle(args) => bundle::bundle(args).await,
         Command::Health(args) => health::health(args).await,
+        Command::Backup(args) => backup::backup(args).await,
     }
 }
 
@@ -236,6 +239,11 @@ mod tests {
             "chancery health",
             "chancery health 127.0.0.1:6070 --timeout 500ms",
             "chancery health http://limiter:6070/readyz",
+            "chancery backup create --to backups/ --recipient age1x --keep 7 --keep-for 30d --database sqlite://a.db",
+            "chancery backup create --to a.age --passphrase-file p --no-files",
+            "chancery backup create --to a.age --recipients-file r --identity k --data-dir data -o json",
+            "chancery backup verify a.age --identity k",
+            "chancery backup restore a.age --identity k --replace-revision 7 --accept-findings",
             "chancery load",
             "chancery load checkout --fleet edge -o json",
             "chancery quarantine list",
@@ -291,6 +299,12 @@ mod tests {
             "chancery token revoke",
             "chancery audit",
             "chancery audit list --since yesterday",
+            "chancery backup create --to a.age",
+            "chancery backup create --recipient age1x",
+            "chancery backup create --to a.age --recipient age1x --passphrase-file p",
+            "chancery backup create --to a.age --recipient age1x --keep 0",
+            "chancery backup verify a.age",
+            "chancery backup restore a.age --identity k --passphrase-file p",
             "chancery audit verify --head ab",
             "chancery doctor --after-install",
             "chancery health limiter",

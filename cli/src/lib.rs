@@ -8,6 +8,7 @@ mod answer;
 mod archive;
 mod ask;
 mod audit;
+mod backup;
 mod bootstrap;
 mod bundle;
 pub mod cert;

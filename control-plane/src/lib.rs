@@ -10,6 +10,7 @@ pub mod admission;
 pub mod api;
 pub mod app;
 pub mod audit;
+pub mod backup;
 pub mod bootstrap;
 pub mod commit;
 pub mod connections;

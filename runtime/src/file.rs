@@ -23,7 +23,9 @@ pub const PUBLIC: u32 = 0o644;
 /// # Errors
 /// The folder does not exist or cannot be written to, or the disk is full; `path` is as before.
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let draft = Draft::write(path, contents, mode)?;
+    let mut draft = Draft::new(path, mode)?;
+    draft.file.write_all(contents)?;
+    draft.file.sync_all()?;
     fs::rename(&draft.path, path)?;
     sync_folder(path)
 }
@@ -35,33 +37,62 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// As for [`replace`].
 pub fn create(path: &Path, contents: &[u8], mode: u32) -> io::Result<bool> {
-    let draft = Draft::write(path, contents, mode)?;
-    // Unlike a rename, a link never replaces.
-    match fs::hard_link(&draft.path, path) {
-        Ok(()) => sync_folder(path).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
-    }
+    let mut draft = Draft::new(path, mode)?;
+    draft.file.write_all(contents)?;
+    draft.create(path)
 }
 
-/// A complete file that is not in its place yet; removed unless it was moved there.
-struct Draft {
+/// A file that is written piece by piece and is not in its place yet; removed unless it was moved there.
+#[derive(Debug)]
+pub struct Draft {
     path: PathBuf,
+    file: File,
 }
 
 impl Draft {
-    fn write(target: &Path, contents: &[u8], mode: u32) -> io::Result<Self> {
+    /// Begins one in the folder of `target`.
+    ///
+    /// # Errors
+    /// The folder does not exist or cannot be written to.
+    pub fn new(target: &Path, mode: u32) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let draft = format!(".{}.{}-{number}.tmp", name.to_string_lossy(), std::process::id());
-        let draft = Self { path: target.with_file_name(draft) };
+        let path = target.with_file_name(draft);
         // A leftover of a crashed process that had our number.
-        let _ = fs::remove_file(&draft.path);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft.path)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        Ok(draft)
+        let _ = fs::remove_file(&path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+        Ok(Self { path, file })
+    }
+
+    /// Where it lies until it is in its place.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Flushes it to the disk and moves it to `target`, in the same folder, unless something is there already; says whether it did.
+    ///
+    /// # Errors
+    /// The disk is full, or the folder is gone.
+    pub fn create(self, target: &Path) -> io::Result<bool> {
+        self.file.sync_all()?;
+        // Unlike a rename, a link never replaces.
+        match fs::hard_link(&self.path, target) {
+            Ok(()) => sync_folder(target).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl io::Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

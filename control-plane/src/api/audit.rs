@@ -31,7 +31,7 @@ pub(super) struct AuditParams {
     /// Only about what has this name.
     name: Option<String>,
     /// Only this: `write`, `sign-in`, `token.create`, `token.rotate`, `token.revoke`, `quarantine.release`, `rollout.promote`,
-    /// `rollout.return`, `endpoint.register`, `read` or `retention`.
+    /// `rollout.return`, `endpoint.register`, `read`, `retention` or `restore`.
     action: Option<String>,
     /// `done` or `refused`.
     outcome: Option<String>,

@@ -1,5 +1,5 @@
 //! Where configuration is kept: resources, revisions and the changes between them; and beside it, leases of endpoints (`endpoints`)
-//! and who did what (`audit`).
+//! and who did what (`audit`). All of it can be read and written as rows (`state`).
 //!
 //! One trait (`contract`), two implementations (`sqlite`, `postgres`), one conformance suite. They
 //! share what a row means (`rows`), the schema's life (`schema`) and what an error means
@@ -22,6 +22,7 @@ mod rollouts;
 mod rows;
 mod schema;
 mod sqlite;
+pub mod state;
 mod survey;
 mod tokens;
 mod traces;

@@ -16,6 +16,7 @@ mod idempotency;
 mod proxies;
 mod quarantine;
 mod rollouts;
+pub(super) mod state;
 pub(super) mod survey;
 mod tokens;
 mod traces;
@@ -351,6 +352,15 @@ fn path_of(place: &str) -> Result<&str, StoreError> {
         return Err(StoreError::Url("a SQLite URL is sqlite://PATH, without parameters".to_owned()));
     }
     Ok(path)
+}
+
+/// Of a file that is there.
+fn existing_options(place: &str) -> Result<SqliteConnectOptions, StoreError> {
+    let path = place.strip_prefix("//").unwrap_or(place);
+    if !Path::new(path).is_file() {
+        return Err(StoreError::Url(format!("there is no database file {path:?}")));
+    }
+    Ok(SqliteConnectOptions::new().filename(path).create_if_missing(false))
 }
 
 /// Creates the file, readable to its owner only: it holds everything the proxies are told. SQLite

@@ -62,7 +62,7 @@ impl Chain {
             self.finding(sequence, format!("entry {sequence} was changed: it has another hash than it says"));
         }
         if let (Some((through, hash)), Some((first, previous))) = (entry.trimmed(), &self.first) {
-            self.anchored |= through + 1 == *first && hash == previous;
+            self.anchored |= through.checked_add(1) == Some(*first) && hash == previous;
         }
         if let Some((_, expected)) = self.expected.take_if(|(expected, _)| *expected == sequence)
             && expected != *hash

@@ -44,11 +44,13 @@ pub enum Action {
     Read,
     /// Old entries went.
     Retention,
+    /// Everything was restored from a backup; what came before in the log is of the backup.
+    Restore,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Write,
         Self::SignIn,
         Self::CreateToken,
@@ -60,6 +62,7 @@ impl Action {
         Self::Register,
         Self::Read,
         Self::Retention,
+        Self::Restore,
     ];
 
     /// As it is written down.
@@ -76,6 +79,7 @@ impl Action {
             Self::Register => "endpoint.register",
             Self::Read => "read",
             Self::Retention => "retention",
+            Self::Restore => "restore",
         }
     }
 }
@@ -274,7 +278,7 @@ pub(in crate::store) fn sealed(
 }
 
 /// The hash of a revision: its row, and `kind, name, before, after` of each of its changes, in whatever order they come.
-pub(in crate::store) fn revision_digest<'a>(
+pub fn revision_digest<'a>(
     (number, author, message, at): (i64, &str, &str, i64),
     changes: impl IntoIterator<Item = (&'a str, &'a str, Option<&'a str>, Option<&'a str>)>,
 ) -> Hash {

@@ -16,8 +16,8 @@ mod entry;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-pub use entry::{Action, Entry, Hash, NewEntry, Outcome};
-pub(super) use entry::{AuditRow, entries, of_revision, of_trim, revision_digest, sealed};
+pub use entry::{Action, Entry, Hash, NewEntry, Outcome, revision_digest};
+pub(super) use entry::{AuditRow, entries, of_revision, of_trim, sealed};
 
 use super::StoreError;
 

@@ -25,6 +25,7 @@ mod proxies;
 mod quarantine;
 mod rollouts;
 mod sql;
+pub(super) mod state;
 pub(super) mod survey;
 mod tokens;
 mod traces;

@@ -11,7 +11,7 @@ use crate::store::{
     rows,
 };
 
-const HEAD: &str = "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1";
+pub(super) const HEAD: &str = "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1";
 
 const APPEND: &str = "
     INSERT INTO audit (sequence, at, actor, address, action, outcome, kind, name, detail, before, after, times, revision, digest,
