@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::{Networks, Origins, Rates},
     load,
+    oidc::{OidcFlags, OidcSettings},
 };
 
 /// Streams opened in a second, unless it is set: ten thousand proxies are back ten seconds after a restart.
@@ -103,6 +104,8 @@ pub struct Settings {
     pub trusted_proxies: Networks,
     /// Pages of which origins may ask the API from a browser.
     pub cors_origins: Origins,
+    /// The sign-in of people.
+    pub oidc: OidcSettings,
 }
 
 impl Default for Settings {
@@ -131,6 +134,7 @@ impl Default for Settings {
             api_address_rate: address,
             trusted_proxies: Networks::default(),
             cors_origins: Origins::default(),
+            oidc: OidcSettings::default(),
         }
     }
 }
@@ -286,6 +290,9 @@ pub struct Flags {
     /// Origins of pages that may ask the API from a browser: scheme, host and port, with commas between them [default: none]
     #[arg(long, value_name = "ORIGINS")]
     pub cors_origins: Option<Origins>,
+    /// The sign-in of people.
+    #[command(flatten)]
+    pub oidc: OidcFlags,
 
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_CONFIG")]
