@@ -168,9 +168,9 @@ mod tests {
         }))
         .unwrap();
         insta::assert_snapshot!(table(&who), @r"
-        NAME                    ROLE      TEAMS                SCOPES          UNTIL
-        oidc:ada@example.com    owner     checkout,payments    routes:write    2026-11-21T03:00:00Z
-        oidc:ada@example.com    viewer    all                  all             2026-11-21T03:00:00Z
+        NAME                  ROLE    TEAMS              SCOPES        UNTIL
+        oidc:ada@example.com  owner   checkout,payments  routes:write  2026-11-21T03:00:00Z
+        oidc:ada@example.com  viewer  all                all           2026-11-21T03:00:00Z
         ");
     }
 }

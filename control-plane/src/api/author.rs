@@ -84,9 +84,14 @@ pub(super) struct WhoAmI {
     /// The name that changes are recorded under; that of a person begins with `oidc:`.
     #[schema(examples("admin"))]
     name: String,
-    /// The role, teams and scopes of the first of its grants.
-    #[serde(flatten)]
-    first: Granted,
+    /// The highest role.
+    role: Role,
+    /// The teams of the first of the grants: whose resources an owner writes, and an owner or a viewer sees; none: a viewer sees all.
+    #[schema(value_type = Vec<String>)]
+    teams: Vec<Name>,
+    /// What the role is narrowed to, in the first of the grants; none: nothing is.
+    #[schema(value_type = Vec<String>)]
+    scopes: Vec<Scope>,
     /// All of its grants, the highest role first: one of a token, one or several of a person. What none of them allows by itself is not
     /// allowed.
     grants: Vec<Granted>,
@@ -123,8 +128,8 @@ impl From<&Grant> for Granted {
 pub(super) async fn whoami(Author { who, until, .. }: Author) -> Result<Json<WhoAmI>, ApiError> {
     let grants: Vec<Granted> = who.grants().iter().map(Granted::from).collect();
     // Who has none is not let in.
-    let first = grants.first().cloned().ok_or(Missing::Rule)?;
-    Ok(Json(WhoAmI { name: who.name.clone(), first, grants, expires_at: until }))
+    let Granted { role, teams, scopes } = grants.first().cloned().ok_or(Missing::Rule)?;
+    Ok(Json(WhoAmI { name: who.name.clone(), role, teams, scopes, grants, expires_at: until }))
 }
 
 /// Lets pass who may ask for the operation, and what needs no token: everything outside of `/api`, the description of the API, the

@@ -24,7 +24,7 @@ pub(super) struct HowToSignIn {
 
 /// How people sign in
 ///
-/// Needs no token. The ID token that the issuer gives is then the bearer token of every other request.
+/// The ID token that the issuer gives is then the bearer token of every other request.
 #[utoipa::path(get, path = "/api/v1/sign-in", tag = "Access", operation_id = "howToSignIn", security(()),
     responses((status = 200, body = HowToSignIn)))]
 pub(super) async fn read(State(api): State<Api>) -> Result<Json<HowToSignIn>, ApiError> {

@@ -88,7 +88,7 @@ pub struct OidcFlags {
     /// URL of the OpenID Connect issuer whose tokens the API takes, as they name it [default: none]
     #[arg(id = "oidc_issuer", long = "oidc-issuer", value_name = "URL")]
     pub issuer: Option<String>,
-    /// Whom its tokens have to be for, with commas between; the first is the client id of `chancery login`
+    /// Whom its tokens have to be for, with commas between; the first is the client id of `chancery login` [default: none]
     #[arg(id = "oidc_audience", long = "oidc-audience", value_name = "IDS", value_delimiter = ',')]
     pub audience: Option<Vec<String>>,
     /// Claim with the groups of a person; one that starts with / is a JSON pointer [default: groups]
@@ -103,7 +103,7 @@ pub struct OidcFlags {
     /// CA of the issuer's certificate, PEM [default: those that the system trusts]
     #[arg(id = "oidc_ca_file", long = "oidc-ca-file", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// What a group may do, as owner/payments=payments-developers; may be given several times
+    /// What a group may do, as owner/payments=payments-developers; may be given several times [default: none]
     #[arg(id = "oidc_grants", long = "oidc-grant", value_name = "ROLE[/TEAM…]=GROUP")]
     pub grants: Option<Vec<String>>,
 }
