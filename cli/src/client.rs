@@ -3,7 +3,6 @@
 use std::{error::Error, time::Duration};
 
 use chancery_control_plane::api::ProblemDetails;
-use chancery_runtime::SecretString;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -17,6 +16,7 @@ use serde_json::Value;
 use crate::{
     again::{self, Outcome, TRIES},
     failure::Failure,
+    sign_in::session::Credentials,
 };
 
 /// How long an answer may take, beside what the server was asked to wait.
@@ -35,7 +35,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) struct Client {
     http: Http<HttpConnector, Full<Bytes>>,
     server: String,
-    authorization: HeaderValue,
+    credentials: Credentials,
     /// The trace that is asked for.
     traceparent: Option<HeaderValue>,
 }
@@ -111,7 +111,7 @@ impl Call {
 
 impl Client {
     /// A client of `server`, an `http` URL.
-    pub(crate) fn new(server: &str, token: &SecretString) -> Result<Self, Failure> {
+    pub(crate) fn new(server: &str, credentials: Credentials) -> Result<Self, Failure> {
         let server = server.trim_end_matches('/').to_owned();
         let uri: Uri = server.parse().map_err(|error| Failure::Usage(format!("--server {server:?}: {error}")))?;
         match (uri.scheme_str(), uri.query()) {
@@ -121,13 +121,10 @@ impl Client {
             }
             _ => return Err(Failure::Usage(format!("--server {server:?} must be a URL as http://127.0.0.1:8080"))),
         }
-        let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose()))
-            .map_err(|_| Failure::Usage("the token holds characters that no token has".to_owned()))?;
-        authorization.set_sensitive(true);
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_DEADLINE));
         let http = Http::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { http, server, authorization, traceparent: None })
+        Ok(Self { http, server, credentials, traceparent: None })
     }
 
     /// The same, whose requests are to be recorded in `trace`, 32 hexadecimal digits.
@@ -143,9 +140,9 @@ impl Client {
         &self.server
     }
 
-    /// The token; never to be shown.
-    pub(crate) fn token(&self) -> &str {
-        self.authorization.to_str().unwrap_or_default().trim_start_matches("Bearer ")
+    /// What must not be shown to others of what it sends.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        self.credentials.secrets()
     }
 
     /// `GET`, read as `T`.
@@ -184,7 +181,7 @@ impl Client {
         let mut tries = TRIES;
         loop {
             tries -= 1;
-            let request = self.request(call.clone())?;
+            let request = self.request(call.clone()).await?;
             let Ok(answered) = tokio::time::timeout(deadline, self.exchange(request)).await else {
                 return Err(self.unreachable(format!("no answer within {} s", deadline.as_secs())));
             };
@@ -205,7 +202,7 @@ impl Client {
 
     /// Sends `call` and returns the body as it comes, once the answer has begun.
     pub(crate) async fn open(&self, call: Call) -> Result<Incoming, Failure> {
-        let request = self.request(call)?;
+        let request = self.request(call).await?;
         let response = match tokio::time::timeout(DEADLINE, self.http.request(request)).await {
             Ok(response) => response.map_err(|error| self.unreachable(innermost(&error)))?,
             Err(_) => return Err(self.unreachable(format!("no answer within {} s", DEADLINE.as_secs()))),
@@ -218,7 +215,7 @@ impl Client {
         Err(self.refusal(status, &body.map(Collected::to_bytes).unwrap_or_default()))
     }
 
-    fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, Failure> {
+    async fn request(&self, call: Call) -> Result<Request<Full<Bytes>>, Failure> {
         let mut uri = format!("{}{}", self.server, call.path);
         for (index, (name, value)) in call.query.iter().enumerate() {
             uri += if index == 0 { "?" } else { "&" };
@@ -227,9 +224,10 @@ impl Client {
         let mut request = Request::builder()
             .method(call.method)
             .uri(uri)
-            .header(header::AUTHORIZATION, self.authorization.clone())
             .header(header::USER_AGENT, concat!("chancery/", env!("CARGO_PKG_VERSION")));
+        let authorization = self.credentials.authorization().await?;
         if let Some(headers) = request.headers_mut() {
+            headers.extend(authorization.map(|authorization| (header::AUTHORIZATION, authorization)));
             headers.extend(call.headers);
             headers.extend(self.traceparent.clone().map(|context| (TRACEPARENT, context)));
         }
@@ -306,7 +304,7 @@ mod tests {
 
     #[test]
     fn only_http_is_spoken() {
-        let new = |server: &str| Client::new(server, &"t".to_owned().into()).is_ok();
+        let new = |server: &str| Client::new(server, Credentials::None).is_ok();
         assert!(new("http://127.0.0.1:8080") && new("http://[::1]:8080/behind/a/proxy/"));
         assert!(!new("https://a") && !new("127.0.0.1:8080") && !new("ftp://a") && !new("http://a?b") && !new(""));
     }

@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 
 use crate::{
     archive, audit, backup, bootstrap, bundle, cert, demo, dev, doctor, endpoints, events, explain, explain_kind,
-    failure::Failure, fleet, foreign, health, history, limits, load, plan, proxy_config, quarantine, resources,
+    failure::Failure, fleet, foreign, health, history, limits, load, login, plan, proxy_config, quarantine, resources,
     rollout, schema, seen, token,
 };
 
@@ -84,6 +84,12 @@ enum Command {
     Endpoints(endpoints::EndpointsArgs),
     /// Issue certificates
     Cert(cert::CertArgs),
+    /// Sign in with the issuer that the control plane trusts
+    Login(login::LoginArgs),
+    /// Forget the sign-in
+    Logout(login::LogoutArgs),
+    /// Say who asks, and what they may do
+    Whoami(login::WhoAmIArgs),
     /// Make, show, rotate and revoke tokens for the API
     Token(token::TokenArgs),
     /// Show who did what, and check that nothing of it was changed
@@ -144,6 +150,9 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Rollout(args) => rollout::rollout(args).await,
         Command::Endpoints(args) => endpoints::run(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
+        Command::Login(args) => login::login(args).await,
+        Command::Logout(args) => login::logout(&args),
+        Command::Whoami(args) => login::whoami(args).await,
         Command::Token(args) => token::token(args).await,
         Command::Audit(args) => audit::audit(args).await,
         Command::Doctor(args) => doctor::doctor(args).await,
@@ -225,6 +234,10 @@ mod tests {
             "chancery endpoints deregister checkout 10.0.0.1:8080",
             "chancery get rate-limits",
             "chancery get teams",
+            "chancery login",
+            "chancery login --issuer https://login.example.com --client-id chancery --scope openid --issuer-ca ca.pem",
+            "chancery logout --server http://127.0.0.1:8080",
+            "chancery whoami -o json",
             "chancery token list",
             "chancery token create ci --role owner --team a --team b --scope routes:write --scope *:read --expires-in 30d",
             "chancery token rotate ci --grace 0s -o json",
@@ -291,6 +304,9 @@ mod tests {
             "chancery endpoints deregister checkout a/b",
             "chancery limits",
             "chancery demo-upstream",
+            "chancery login --issuer https://login.example.com",
+            "chancery login --issuer http://login.example.com --client-id chancery",
+            "chancery login --scope openid",
             "chancery token create ci",
             "chancery plan -f a.yaml --seen",
             "chancery plan -f a.yaml --seen --traffic a.log --fleet edge",

@@ -9,7 +9,7 @@ use chancery_runtime::SecretString;
 use clap::Args;
 use serde::Deserialize;
 
-use crate::{again, client::Client, failure::Failure};
+use crate::{again, client::Client, failure::Failure, sign_in::session::Credentials};
 
 /// Where the API of a control plane is unless something says otherwise.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
@@ -76,21 +76,36 @@ impl ConnectionArgs {
     /// A client for the control plane that is meant.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let dev = Dev::read(&self.data_dir);
-        let (server, token) = choose(self.server.clone(), self.token.clone(), dev).ok_or_else(|| {
-            let server = self.server.clone().unwrap_or_else(|| DEFAULT_SERVER.to_owned());
+        let (server, token) = choose(self.server.clone(), self.token.clone(), dev);
+        let credentials = match token {
+            Some(token) => Some(Credentials::token(&token)?),
+            None => Credentials::kept_for(&server)?,
+        };
+        let Some(credentials) = credentials else {
             let reason = format!(
-                "needs a token: set CHANCERY_TOKEN (and CHANCERY_SERVER), or start `chancery dev`, which none runs in {}",
+                "needs a token: set CHANCERY_TOKEN (and CHANCERY_SERVER), sign in with `chancery login`, or start `chancery dev`, which none runs in {}",
                 self.data_dir.display()
             );
-            Failure::Server { server, reason }
-        })?;
-        let client = Client::new(&server, &token)?;
+            return Err(Failure::Server { server, reason });
+        };
+        let client = Client::new(&server, credentials)?;
         if !self.trace {
             return Ok(client);
         }
         let trace = again::new_key();
         eprintln!("trace {trace}");
         Ok(client.traced(&trace))
+    }
+
+    /// The URL of the control plane that is meant.
+    pub(crate) fn server(&self) -> String {
+        let dev = Dev::read(&self.data_dir);
+        choose(self.server.clone(), self.token.clone(), dev).0
+    }
+
+    /// Whether a token is given.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some()
     }
 }
 
@@ -101,16 +116,15 @@ pub(crate) fn limiter(data_dir: &Path) -> String {
 }
 
 /// A token goes only to the server it belongs to: that of `chancery dev` never to one that was named otherwise.
-fn choose(server: Option<String>, token: Option<SecretString>, dev: Option<Dev>) -> Option<(String, SecretString)> {
+fn choose(server: Option<String>, token: Option<SecretString>, dev: Option<Dev>) -> (String, Option<SecretString>) {
     match (server, token, dev) {
-        (Some(server), Some(token), _) => Some((server, token)),
         (Some(server), None, Some(dev)) => {
             let same = server.trim_end_matches('/') == dev.api_url.trim_end_matches('/');
-            same.then_some((server, dev.admin_token))
+            (server, same.then_some(dev.admin_token))
         }
-        (None, Some(token), dev) => Some((dev.map_or(DEFAULT_SERVER.to_owned(), |dev| dev.api_url), token)),
-        (None, None, Some(dev)) => Some((dev.api_url, dev.admin_token)),
-        (_, None, None) => None,
+        (Some(server), token, _) => (server, token),
+        (None, token, Some(dev)) => (dev.api_url, Some(token.unwrap_or(dev.admin_token))),
+        (None, token, None) => (DEFAULT_SERVER.to_owned(), token),
     }
 }
 
@@ -127,25 +141,26 @@ mod tests {
 
     const DEV: &str = "http://127.0.0.1:8090";
 
-    fn chosen(server: Option<&str>, token: Option<&str>, running: bool) -> Option<(String, String)> {
+    fn chosen(server: Option<&str>, token: Option<&str>, running: bool) -> (String, String) {
         let dev = running.then(|| Dev {
             api_url: DEV.to_owned(),
             admin_token: "of-dev".to_owned().into(),
             rate_limiter_http: None,
         });
         let token = token.map(|token| token.to_owned().into());
-        let (server, token) = choose(server.map(str::to_owned), token, dev)?;
-        Some((server, token.expose().clone()))
+        let (server, token) = choose(server.map(str::to_owned), token, dev);
+        (server, token.map_or_else(|| "none".to_owned(), |token| token.expose().clone()))
     }
 
     #[test]
     fn what_was_said_goes_before_what_runs_here() {
-        let is = |server: &str, token: &str| Some((server.to_owned(), token.to_owned()));
+        let is = |server: &str, token: &str| (server.to_owned(), token.to_owned());
         assert_eq!(chosen(None, None, true), is(DEV, "of-dev"));
         assert_eq!(chosen(Some("http://a"), Some("t"), true), is("http://a", "t"));
         assert_eq!(chosen(None, Some("t"), true), is(DEV, "t"));
         assert_eq!(chosen(None, Some("t"), false), is(DEFAULT_SERVER, "t"));
-        assert_eq!(chosen(None, None, false), None);
+        assert_eq!(chosen(None, None, false), is(DEFAULT_SERVER, "none"));
+        assert_eq!(chosen(Some("http://a"), None, false), is("http://a", "none"));
     }
 
     #[test]
@@ -157,8 +172,8 @@ mod tests {
 
     #[test]
     fn the_token_of_dev_goes_nowhere_else() {
-        assert_eq!(chosen(Some("http://elsewhere"), None, true), None);
+        assert_eq!(chosen(Some("http://elsewhere"), None, true).1, "none");
         let same = format!("{DEV}/");
-        assert_eq!(chosen(Some(&same), None, true), Some((same, "of-dev".to_owned())));
+        assert_eq!(chosen(Some(&same), None, true), (same, "of-dev".to_owned()));
     }
 }

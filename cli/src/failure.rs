@@ -26,6 +26,8 @@ pub(crate) enum Failure {
     Unreachable { server: String, reason: String },
     #[error("the control plane at {server} {reason}")]
     Server { server: String, reason: String },
+    #[error("{} {issuer}{} {reason}", if *.away { "cannot reach the issuer" } else { "the issuer" }, if *.away { ":" } else { "" })]
+    Issuer { issuer: String, reason: String, away: bool },
     /// What was written is stored, but not everywhere in force.
     #[error("{0}")]
     NotApplied(String),
@@ -40,7 +42,7 @@ impl Failure {
         match self {
             Self::Refused(_) | Self::Problems(_) | Self::Syntax { .. } | Self::NotEmpty(_) | Self::Failed(_) => 1,
             Self::Usage(_) | Self::Io { .. } => 2,
-            Self::Unreachable { .. } | Self::Server { .. } => 3,
+            Self::Unreachable { .. } | Self::Server { .. } | Self::Issuer { .. } => 3,
             Self::NotApplied(_) => 4,
         }
     }

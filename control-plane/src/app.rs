@@ -32,6 +32,7 @@ use crate::{
     identity::token::AdminToken,
     load::{LoadReports, Loads},
     metrics,
+    oidc::SignIn,
     proxies::{Proxies, records},
     publish::{Publisher, Trails},
     quarantine::{self, Keeper},
@@ -80,6 +81,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let loads = Arc::new(Loads::new(settings.load_interval()?));
     let keep_audit = settings.audit_retention()?;
     let (traces, export) = traces::begin(settings.traces(&name)?);
+    let sign_in = SignIn::new(&settings.oidc)?.map(Arc::new);
     let prometheus = telemetry::metrics()?;
     metrics::describe();
     std::fs::create_dir_all(&settings.data_dir)
@@ -164,8 +166,12 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         tokens: tokens.clone(),
         audit: audit.clone(),
         guard,
+        sign_in: sign_in.clone(),
         origins: settings.cors_origins,
     };
+    if let Some(sign_in) = sign_in {
+        shutdown.spawn_essential("sign-in", sign_in.run(stop.clone()));
+    }
     let serving = shutdown.spawn_essential("API", api::serve(api::router(api), api_listener, stop.clone()));
     let (auditing, exporting) = (CancellationToken::new(), CancellationToken::new());
     let exported = shutdown.spawn("traces", export.run(exporting.clone()));

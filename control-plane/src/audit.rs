@@ -118,11 +118,11 @@ impl Audit {
         self.waiting.lock().refusals.note(entry);
     }
 
-    /// Somebody is known; it is told once a day and address.
-    pub fn signed_in(&self, by: By<'_>, at: OffsetDateTime) {
+    /// Somebody is known; it is told once a day and address, with what is known of them beside their name, as JSON.
+    pub fn signed_in(&self, by: By<'_>, at: OffsetDateTime, known: impl FnOnce() -> Option<String>) {
         let mut waiting = self.waiting.lock();
         if waiting.is_new(by, at) {
-            waiting.add([by.done(Action::SignIn, at)]);
+            waiting.add([NewEntry { after: known(), ..by.done(Action::SignIn, at) }]);
         }
     }
 
@@ -253,7 +253,7 @@ mod tests {
             (from("ci", "10.0.0.1"), 23),
             (from("ci", "10.0.0.1"), 24),
         ] {
-            audit.signed_in(by, at(hours));
+            audit.signed_in(by, at(hours), || None);
         }
         audit.write(at(24), false).await.unwrap();
         let actors: Vec<_> = log(&audit).await.into_iter().map(|(actor, ..)| actor).collect();

@@ -23,6 +23,7 @@ pub mod import;
 pub mod load;
 pub mod metrics;
 pub mod model;
+pub mod oidc;
 pub mod proxies;
 pub mod publish;
 pub mod quarantine;

@@ -48,6 +48,10 @@ pub const VALIDATION_DURATION: &str = "chancery_validation_duration_seconds";
 
 /// Counter: acknowledgements that are missing in the trace of their revision, which shows a hundred of each replica.
 pub const ACKNOWLEDGEMENTS_UNTRACED: &str = "chancery_traces_acknowledgements_left_out_total";
+/// Gauge: 1 if the issuer of people's tokens gave its keys when it was asked last, else 0; absent without an issuer.
+pub const OIDC_ISSUER_AVAILABLE: &str = "chancery_oidc_issuer_available";
+/// Gauge: how many keys of the issuer are known.
+pub const OIDC_KEYS: &str = "chancery_oidc_keys";
 
 /// Counter: entries of the audit log that were dropped because the database was away for long.
 pub const AUDIT_DROPPED: &str = "chancery_audit_dropped_total";
@@ -80,6 +84,11 @@ pub fn describe() {
     metrics::describe_histogram!(VALIDATION_DURATION, metrics::Unit::Seconds, "Time a validating Envoy runs");
     metrics::describe_counter!(ACKNOWLEDGEMENTS_UNTRACED, "Acknowledgements left out of the trace of their revision");
     metrics::counter!(ACKNOWLEDGEMENTS_UNTRACED).increment(0);
+    metrics::describe_gauge!(
+        OIDC_ISSUER_AVAILABLE,
+        "Whether the issuer of people's tokens gave its keys when it was asked last"
+    );
+    metrics::describe_gauge!(OIDC_KEYS, "Keys of the issuer of people's tokens that are known");
     metrics::describe_counter!(AUDIT_DROPPED, "Entries of the audit log dropped while the database was away");
     // Shown from the start, so that the first one is seen as an increase.
     for outcome in ["promoted", "returned", "held"] {

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::{Networks, Origins, Rates},
     load,
+    oidc::{OidcFlags, OidcSettings},
 };
 
 /// Streams opened in a second, unless it is set: ten thousand proxies are back ten seconds after a restart.
@@ -116,6 +117,8 @@ pub struct Settings {
     pub log: String,
     /// What log lines look like: `auto`, which is pretty on a terminal and JSON elsewhere, `pretty` or `json`.
     pub log_format: LogFormat,
+    /// The sign-in of people.
+    pub oidc: OidcSettings,
 }
 
 impl Default for Settings {
@@ -148,6 +151,7 @@ impl Default for Settings {
             trace_ratio: 1.0,
             log: String::new(),
             log_format: LogFormat::default(),
+            oidc: OidcSettings::default(),
         }
     }
 }
@@ -340,6 +344,9 @@ pub struct Flags {
     /// What log lines look like: auto, pretty or json [default: auto]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// The sign-in of people.
+    #[command(flatten)]
+    pub oidc: OidcFlags,
 
     /// Settings file, TOML
     #[arg(long, value_name = "FILE", env = "CHANCERY_CONFIG")]

@@ -26,7 +26,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{Principal, Role, Scope},
+    access::{Grant, Principal, Role, Scope},
     audit::By,
     identity::token::{self, TokenHash},
     model::Name,
@@ -158,11 +158,15 @@ impl Tokens {
         Ok(Self { store, known, confirmed, looking, used })
     }
 
-    /// Whose token `presented` is.
+    /// Whose token `presented` is, and until when it is good.
     ///
     /// # Errors
     /// It is not taken, and why.
-    pub async fn identify(&self, presented: &str, now: OffsetDateTime) -> Result<Arc<Principal>, Refused> {
+    pub async fn identify(
+        &self,
+        presented: &str,
+        now: OffsetDateTime,
+    ) -> Result<(Arc<Principal>, OffsetDateTime), Refused> {
         let hash = TokenHash::of(presented);
         if self.confirmed.lock().elapsed() > GOES_ON {
             return Err(Refused::Unsure);
@@ -191,14 +195,14 @@ impl Tokens {
         expired.or_else(|| known.ended.get(hash.bytes()).cloned())
     }
 
-    fn find(&self, hash: &TokenHash, now: OffsetDateTime) -> Option<Result<Arc<Principal>, Refused>> {
+    fn find(&self, hash: &TokenHash, now: OffsetDateTime) -> Option<Result<(Arc<Principal>, OffsetDateTime), Refused>> {
         let known = self.known.load();
         let good = known.by_hash.get(hash.bytes())?;
         if now >= good.until {
             return Some(Err(Refused::Expired));
         }
         self.used.lock().insert(good.id.clone(), now);
-        Some(Ok(good.principal.clone()))
+        Some(Ok((good.principal.clone(), good.until)))
     }
 
     /// All that there are, as they are written down.
@@ -399,7 +403,7 @@ impl Known {
             };
             let Grants { role, teams, scopes } = grants;
             let (teams, scopes) = (teams.into_iter().collect(), scopes.into_iter().collect());
-            let principal = Arc::new(Principal { name: record.name.clone(), role, teams, scopes });
+            let principal = Arc::new(Principal::new(record.name.clone(), [Grant { role, teams, scopes }]));
             let previous = record.previous.as_ref().map(|(hash, until)| (hash, *until));
             for (hash, until) in [(&record.hash, record.expires_at)].into_iter().chain(previous) {
                 let good = Good { id: record.id.clone(), until, principal: principal.clone() };

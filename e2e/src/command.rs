@@ -41,15 +41,22 @@ impl User {
         Self { folder: self.folder.clone(), environment }
     }
 
+    /// The same, asking the control plane at `server` as whoever signs in there.
+    pub fn at(&self, server: &str) -> Self {
+        Self { folder: self.folder.clone(), environment: vec![("CHANCERY_SERVER", server.to_owned())] }
+    }
+
     /// Runs `chancery` with these arguments, separated by blanks, whatever comes of it.
     pub async fn runs(&self, arguments: &str, input: &str) -> Result<Outcome> {
         let mut command = Command::new(own_program("chancery")?);
         // What the developer has set for a control plane of their own must not leak in.
-        for name in ["CHANCERY_SERVER", "CHANCERY_TOKEN", "CHANCERY_DATA_DIR"] {
+        for name in ["CHANCERY_SERVER", "CHANCERY_TOKEN", "CHANCERY_DATA_DIR", "CHANCERY_ISSUER_CA"] {
             command.env_remove(name);
         }
         command
             .args(arguments.split_whitespace())
+            // Nor where they have signed in.
+            .env("XDG_CONFIG_HOME", self.folder.join("config"))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder)
             .stdin(Stdio::piped())

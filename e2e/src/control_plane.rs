@@ -50,6 +50,17 @@ impl ControlPlane {
     /// Starts one on ports of the system's choice, with certificates of `authority`. `name` tells its files in
     /// `folder` from those of other replicas.
     pub async fn start(folder: &Path, name: &str, database: &str, authority: &Authority) -> Result<Self> {
+        Self::start_with(folder, name, database, authority, &[]).await
+    }
+
+    /// As [`ControlPlane::start`], with these arguments too.
+    pub async fn start_with(
+        folder: &Path,
+        name: &str,
+        database: &str,
+        authority: &Authority,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let server = authority.server()?;
         let token = folder.join("admin.token");
         fs::write(&token, ADMIN_TOKEN)?;
@@ -65,7 +76,7 @@ impl ControlPlane {
             folder: folder.to_owned(),
             database: database.to_owned(),
             files,
-            more: Vec::new(),
+            more: arguments.iter().copied().map(str::to_owned).collect(),
         };
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Self::spawn(settings, [anywhere; 3]).await

@@ -18,6 +18,7 @@ pub mod door;
 pub mod envoy;
 pub mod faults;
 pub mod frames;
+pub mod issuer;
 pub mod limited;
 pub mod limiter;
 pub mod link;

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod drain;
+pub mod fetch;
 pub mod file;
 pub mod listen;
 pub mod metrics;

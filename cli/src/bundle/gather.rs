@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     ask::{ask, reason},
-    client::Call,
+    client::{Call, Client},
     doctor::{self, Program, Site, VERSION, version},
     events, output,
 };
@@ -97,7 +97,7 @@ fn secrets(site: &Site) -> Vec<String> {
     if let Some(settings) = site.rate_limiter.as_ref().and_then(Program::ok) {
         secrets.extend(settings.store.iter().flat_map(|url| credentials(url.expose())));
     }
-    secrets.extend(site.api.as_ref().ok().map(|client| client.token().to_owned()));
+    secrets.extend(site.api.iter().flat_map(Client::secrets));
     secrets
 }
 

@@ -30,6 +30,7 @@ use crate::{
     client::{Call, Client},
     connection::ConnectionArgs,
     failure::Failure,
+    sign_in::session::Credentials,
 };
 
 /// Where units expect settings.
@@ -276,7 +277,7 @@ impl ConnectionArgs {
                 Ok((client, same))
             }
             (Err(_), Some((server, Some(token)))) if !self.names_a_server() => {
-                Ok((Client::new(&server, &token)?, true))
+                Ok((Client::new(&server, Credentials::token(&token)?)?, true))
             }
             (Err(failure), _) => Err(failure),
         }

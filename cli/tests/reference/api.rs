@@ -123,6 +123,7 @@ impl Operation<'_> {
 fn needed(needs: Needs) -> String {
     let scope = |verb, area| format!("Needs `{}`", Scope::new(verb, area));
     match needs {
+        Needs::Nothing => "Needs no token.".to_owned(),
         Needs::Anybody => "Needs any token.".to_owned(),
         Needs::To(verb, area) => scope(verb, area) + ".",
         Needs::ToAll(verb, area) => scope(verb, area) + ", and to see the resources of all teams.",

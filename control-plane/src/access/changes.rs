@@ -1,6 +1,6 @@
 //! Whether somebody may make a change: of every resource that it touches, what it is and what it becomes.
 
-use super::{Area, Missing, Principal, Verb, owner};
+use super::{Area, Grant, Missing, Principal, Verb, owner};
 use crate::model::{Catalog, Document, Key, Name, Problem};
 
 /// A resource that may not be changed so.
@@ -50,20 +50,21 @@ pub fn allowed<'a>(
         if before.is_some() && before == after && !hidden {
             continue;
         }
-        let may = principal.may(Verb::Write, Area::Resources(key.kind)).and_then(|()| {
+        let may = principal.may(|grant| {
+            grant.may(Verb::Write, Area::Resources(key.kind))?;
             if hidden {
                 return Err(Missing::FreeName);
             }
-            [before, after].into_iter().flatten().try_for_each(|document| writes(principal, catalog, owner(document)))
+            [before, after].into_iter().flatten().try_for_each(|document| writes(grant, catalog, owner(document)))
         });
         refused.extend(may.err().map(|missing| Refusal { key: Some(key), missing }));
     }
     if refused.is_empty() { Ok(()) } else { Err(Denied::Refused(refused)) }
 }
 
-fn writes(principal: &Principal, catalog: &Catalog, team: Option<&Name>) -> Result<(), Missing> {
-    principal.writes_of(team)?;
-    let bound = team.is_none_or(|team| principal.sees_all() || catalog.team(team).is_some());
+fn writes(grant: &Grant, catalog: &Catalog, team: Option<&Name>) -> Result<(), Missing> {
+    grant.writes_of(team)?;
+    let bound = team.is_none_or(|team| grant.sees_all() || catalog.team(team).is_some());
     if bound { Ok(()) } else { Err(Missing::Team(team.cloned())) }
 }
 
@@ -122,6 +123,11 @@ mod tests {
             ("owner a services:write", "Service new a", ""),
             ("viewer a", "Service new a", "needs role owner"),
             ("viewer a", "-Service none a", "needs role owner"),
+            ("owner a + owner b", "Service ours b", ""),
+            ("owner a services:write + owner b", "Service ours b", "needs team b"),
+            ("owner a routes:write + owner b services:write", "-Service ours a", "needs scope services:write"),
+            ("viewer + owner a", "Service theirs a", "needs team b"),
+            ("viewer + owner a", "-Service theirs b", "needs team b"),
             ("operator", "Service theirs -", ""),
             ("operator", "Service new label", ""),
             ("operator", "Team new -", "needs role admin"),

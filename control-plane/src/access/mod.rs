@@ -1,7 +1,8 @@
 //! Who may do what. Pure.
 //!
-//! A [`Principal`] has a role, which says what kind of thing it may do at all; scopes, which narrow that; and teams, which say
-//! whose resources it may do it to. Everything is denied unless all three allow it, and a refusal says which of them is missing.
+//! A [`Grant`] has a role, which says what kind of thing may be done at all; scopes, which narrow that; and teams, which say
+//! to whose resources. Everything is denied unless all three allow it, and a refusal says which of them is missing. A
+//! [`Principal`] has one grant or several.
 //!
 //! - [`scope`]: areas of the API, and a right to read or write one.
 //! - [`principal`]: roles, and what each may do.
@@ -19,7 +20,7 @@ pub mod scope;
 
 use std::fmt;
 
-pub use principal::{Principal, Role};
+pub use principal::{Grant, Principal, Role};
 pub use scope::{Area, Scope, Verb};
 
 use crate::model::{Document, Kind, Name};

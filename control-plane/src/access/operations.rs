@@ -2,12 +2,16 @@
 //!
 //! A test holds the table against the description of the API, so an operation without a rule does not pass.
 
-use super::{Area, Missing, Principal, Verb};
+use std::sync::Arc;
+
+use super::{Area, Grant, Missing, Principal, Verb};
 use crate::model::Kind;
 
 /// What an operation needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
+    /// Nothing, not even to be somebody.
+    Nothing,
     /// To be somebody.
     Anybody,
     /// The right to do this; handlers leave out what belongs to teams that are not seen.
@@ -18,11 +22,12 @@ pub enum Needs {
     EveryChange,
 }
 
-use Needs::{Anybody, EveryChange, To, ToAll};
+use Needs::{Anybody, EveryChange, Nothing, To, ToAll};
 use Verb::{Read, Write};
 
 /// By method and path, the collections of resources aside.
 const OPERATIONS: &[(&str, &str, Needs)] = &[
+    ("GET", "sign-in", Nothing),
     ("GET", "whoami", Anybody),
     ("POST", "apply", EveryChange),
     ("POST", "plan", EveryChange),
@@ -86,19 +91,19 @@ pub fn methods(path: &str) -> Vec<&'static str> {
     METHODS.into_iter().filter(|method| needs(method, path).is_some()).collect()
 }
 
-/// Whether `principal` may ask for an operation.
+/// Whether `principal` may ask for an operation; it does so with those of its grants that allow that.
 ///
 /// # Errors
 /// What is missing.
-pub fn may(principal: &Principal, method: &str, path: &str) -> Result<(), Missing> {
+pub fn may(principal: &Arc<Principal>, method: &str, path: &str) -> Result<Arc<Principal>, Missing> {
     match needs(method, path).ok_or(Missing::Rule)? {
-        Anybody => Ok(()),
-        EveryChange => principal.may_write_something(),
-        To(verb, area) => principal.may(verb, area),
-        ToAll(verb, area) => {
-            principal.may(verb, area)?;
-            if principal.sees_all() { Ok(()) } else { Err(Missing::Role(super::Role::Operator)) }
-        }
+        Nothing | Anybody => Ok(principal.clone()),
+        EveryChange => principal.narrowed(Grant::may_write_something),
+        To(verb, area) => principal.narrowed(|grant| grant.may(verb, area)),
+        ToAll(verb, area) => principal.narrowed(|grant| {
+            grant.may(verb, area)?;
+            if grant.sees_all() { Ok(()) } else { Err(Missing::Role(super::Role::Operator)) }
+        }),
     }
 }
 
@@ -140,8 +145,18 @@ mod tests {
             ("GET", "/api/v1/routes/{name}/more"),
             ("GET", "/api/v2/routes"),
         ] {
-            assert_eq!(may(&Principal::admin("admin"), method, path), Err(Missing::Rule), "{method} {path}");
+            let found = may(&Arc::new(Principal::admin("admin")), method, path);
+            assert_eq!(found, Err(Missing::Rule), "{method} {path}");
         }
+    }
+
+    #[test]
+    fn an_operation_is_done_under_the_grants_that_allow_it() {
+        let who = Arc::new(principal("viewer a routes:read + viewer b services:read"));
+        let [a, b] = ["a", "b"].map(|team| team.parse().ok());
+        let reader = may(&who, "GET", "/api/v1/routes").unwrap();
+        assert!(reader.sees(a.as_ref()) && !reader.sees(b.as_ref()));
+        assert_eq!(may(&who, "GET", "/api/v1/whoami").unwrap(), who);
     }
 
     #[test]
@@ -162,11 +177,14 @@ mod tests {
             ("owner a *:read", "POST", "/api/v1/apply", Err("scope services:write")),
             ("owner a *:read,fleets:write", "POST", "/api/v1/apply", Err("scope services:write")),
             ("owner a *:read,routes:write", "POST", "/api/v1/plan", Ok(())),
+            ("owner a + viewer", "GET", "/api/v1/quarantine", Ok(())),
+            ("owner a + viewer b", "GET", "/api/v1/quarantine", Err("role operator")),
+            ("owner a + viewer", "PUT", "/api/v1/fleets/{name}", Err("role operator")),
             ("owner a", "PUT", "/api/v1/fleets/{name}", Err("role operator")),
             ("owner a", "DELETE", "/api/v1/routes/{name}", Ok(())),
         ] {
-            let found = may(&principal(who), method, path).map_err(|missing| missing.to_string());
-            assert_eq!(found, expected.map_err(str::to_owned), "{who} {method} {path}");
+            let found = may(&Arc::new(principal(who)), method, path).map_err(|missing| missing.to_string());
+            assert_eq!(found.map(drop), expected.map_err(str::to_owned), "{who} {method} {path}");
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Who somebody is to the API: a role, scopes and teams, and what follows from them.
+//!
+//! Some have that several times, as people who are in several groups. What one of their [`Grant`]s allows they may do; what two
+//! allow only together they may not: a viewer of `a` who owns `b` does not write what is of `a`. So each operation is done under
+//! the grants that allow it, and each resource is written under one of them.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -49,25 +53,95 @@ impl Role {
     }
 }
 
+/// A role, for certain teams and narrowed to certain scopes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// What may be done at all.
+    pub role: Role,
+    /// Whose resources an owner writes, and an owner or a viewer sees. A viewer without any sees all.
+    pub teams: BTreeSet<Name>,
+    /// What the role is narrowed to; none: nothing is.
+    pub scopes: BTreeSet<Scope>,
+}
+
 /// Somebody who is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     /// Under which its changes are recorded.
     pub name: String,
-    /// What it may do at all.
-    pub role: Role,
-    /// Whose resources an owner writes, and an owner or a viewer sees. A viewer without any sees all.
-    pub teams: BTreeSet<Name>,
-    /// What its role is narrowed to; none: nothing is.
-    pub scopes: BTreeSet<Scope>,
+    /// What it may do: the highest role first, no two with the same role and the same scopes.
+    grants: Vec<Grant>,
 }
 
 impl Principal {
-    /// An admin without bounds.
-    pub fn admin(name: &str) -> Self {
-        Self { name: name.to_owned(), role: Role::Admin, teams: BTreeSet::new(), scopes: BTreeSet::new() }
+    /// Somebody with these grants. Those with the same role and the same scopes become one, for the teams of all of them.
+    pub fn new(name: String, grants: impl IntoIterator<Item = Grant>) -> Self {
+        let mut merged: Vec<Grant> = Vec::new();
+        for grant in grants {
+            let like = |other: &&mut Grant| (other.role, &other.scopes) == (grant.role, &grant.scopes);
+            match merged.iter_mut().find(like) {
+                // Of a viewer, no teams are all teams.
+                Some(other) if other.teams.is_empty() || grant.teams.is_empty() => other.teams.clear(),
+                Some(other) => other.teams.extend(grant.teams),
+                None => merged.push(grant),
+            }
+        }
+        merged.sort_by(|a, b| (b.role, &a.teams, &a.scopes).cmp(&(a.role, &b.teams, &b.scopes)));
+        Self { name, grants: merged }
     }
 
+    /// An admin without bounds.
+    pub fn admin(name: &str) -> Self {
+        let grant = Grant { role: Role::Admin, teams: BTreeSet::new(), scopes: BTreeSet::new() };
+        Self::new(name.to_owned(), [grant])
+    }
+
+    /// What it may do, the highest role first.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// Whether one of its grants allows something by itself.
+    ///
+    /// # Errors
+    /// What the one with the highest role lacks.
+    pub fn may(&self, allowed: impl Fn(&Grant) -> Result<(), Missing>) -> Result<(), Missing> {
+        let mut missing = Err(Missing::Rule);
+        for (index, grant) in self.grants.iter().enumerate() {
+            match allowed(grant) {
+                Ok(()) => return Ok(()),
+                refused if index == 0 => missing = refused,
+                _ => {}
+            }
+        }
+        missing
+    }
+
+    /// The same, with those of its grants that allow something.
+    ///
+    /// # Errors
+    /// None does; what the one with the highest role lacks.
+    pub fn narrowed(self: &Arc<Self>, allowed: impl Fn(&Grant) -> Result<(), Missing>) -> Result<Arc<Self>, Missing> {
+        self.may(&allowed)?;
+        if self.grants.iter().all(|grant| allowed(grant).is_ok()) {
+            return Ok(self.clone());
+        }
+        let grants = self.grants.iter().filter(|grant| allowed(grant).is_ok()).cloned().collect();
+        Ok(Arc::new(Self { name: self.name.clone(), grants }))
+    }
+
+    /// Whether it sees what belongs to every team.
+    pub fn sees_all(&self) -> bool {
+        self.grants.iter().any(Grant::sees_all)
+    }
+
+    /// Whether it sees what belongs to `team`, or to none.
+    pub fn sees(&self, team: Option<&Name>) -> bool {
+        self.grants.iter().any(|grant| grant.sees(team))
+    }
+}
+
+impl Grant {
     /// Whether role and scopes allow to do `verb` to `area`, whoever it belongs to.
     ///
     /// # Errors
@@ -100,7 +174,7 @@ impl Principal {
         missing
     }
 
-    /// Whether it may hand out `scopes` (none: all): nobody gives what they have not got.
+    /// Whether whoever has it may hand out `scopes` (none: all): nobody gives what they have not got.
     ///
     /// # Errors
     /// A scope that is missing.
@@ -140,14 +214,58 @@ pub(super) mod tests {
     use super::*;
 
     /// `owner payments,checkout routes:write,*:read`: role, teams and scopes, `-` for none.
-    pub(in crate::access) fn principal(text: &str) -> Principal {
+    pub(in crate::access) fn grant(text: &str) -> Grant {
         let mut words = text.split(' ');
         let role = words.next().unwrap();
         let mut listed = || words.next().unwrap_or("-").split(',').filter(|word| *word != "-");
         let teams = listed().map(|team| team.parse().unwrap()).collect();
         let scopes = listed().map(|scope| scope.parse().unwrap()).collect();
         let role = serde_json::from_value(role.into()).unwrap();
-        Principal { name: "ci".to_owned(), role, teams, scopes }
+        Grant { role, teams, scopes }
+    }
+
+    /// Grants with ` + ` between them.
+    pub(in crate::access) fn principal(text: &str) -> Principal {
+        Principal::new("ci".to_owned(), text.split(" + ").map(grant))
+    }
+
+    #[test]
+    fn grants_of_one_kind_are_one_and_the_highest_comes_first() {
+        for (given, merged) in [
+            ("viewer + owner b + owner a", vec!["owner a,b", "viewer"]),
+            ("viewer a + viewer", vec!["viewer"]),
+            ("viewer a + viewer b", vec!["viewer a,b"]),
+            ("owner a routes:write + owner b", vec!["owner a routes:write", "owner b"]),
+            ("owner a + admin + owner a", vec!["admin", "owner a"]),
+        ] {
+            let merged: Vec<_> = merged.into_iter().map(grant).collect();
+            assert_eq!(principal(given).grants(), merged, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_no_grant_allows_by_itself_is_not_allowed() {
+        let team = |text: &str| text.parse::<Name>().ok();
+        let writes = |who: &str, area: Area, of: &str| {
+            let both = |grant: &Grant| {
+                grant.may(Verb::Write, area)?;
+                grant.writes_of(team(of).as_ref())
+            };
+            principal(who).may(both).map_err(|missing| missing.to_string())
+        };
+        let (routes, services) = (Area::Resources(Kind::Route), Area::Resources(Kind::Service));
+        let scoped = "owner a routes:write + owner b services:write";
+        assert_eq!(writes(scoped, routes, "a"), Ok(()));
+        assert_eq!(writes(scoped, services, "b"), Ok(()));
+        assert_eq!(writes(scoped, services, "a"), Err("scope services:write".to_owned()));
+        assert_eq!(writes("owner a + viewer b", routes, "b"), Err("team b".to_owned()));
+        let who = Arc::new(principal("owner a + viewer"));
+        assert!(who.sees_all() && who.sees(team("b").as_ref()));
+        let writer = who.narrowed(|grant| grant.may(Verb::Write, routes)).unwrap();
+        assert!(!writer.sees(team("b").as_ref()) && writer.sees(team("a").as_ref()));
+        assert_eq!(writer.name, who.name);
+        let nobody = Principal::new("ada".to_owned(), []);
+        assert_eq!(nobody.may(|_| Ok(())), Err(Missing::Rule));
     }
 
     #[test]
@@ -173,7 +291,7 @@ pub(super) mod tests {
                 Area::Audit => Role::Operator,
                 _ => Role::Viewer,
             };
-            for role in ["viewer", "owner", "operator", "admin"].map(principal) {
+            for role in ["viewer", "owner", "operator", "admin"].map(grant) {
                 for (verb, least) in [(Verb::Write, least), (Verb::Read, reads)] {
                     let expected = if role.role >= least { Ok(()) } else { Err(Missing::Role(least)) };
                     assert_eq!(role.may(verb, area), expected, "{} {verb:?} {area:?}", role.role);
@@ -196,7 +314,7 @@ pub(super) mod tests {
             ("viewer - routes:write", Verb::Write, routes, Err("role owner")),
             ("admin - routes:read", Verb::Write, Area::Tokens, Err("scope tokens:write")),
         ] {
-            let found = principal(who).may(verb, area).map_err(|missing| missing.to_string());
+            let found = grant(who).may(verb, area).map_err(|missing| missing.to_string());
             assert_eq!(found, expected.map_err(str::to_owned), "{who} {verb:?} {area:?}");
         }
     }
@@ -213,7 +331,7 @@ pub(super) mod tests {
             ("admin - *:write", "", Ok(())),
         ] {
             let scopes: Vec<Scope> = granted.split_terminator(',').map(|scope| scope.parse().unwrap()).collect();
-            let found = principal(who).may_grant(&scopes).map_err(|missing| missing.to_string());
+            let found = grant(who).may_grant(&scopes).map_err(|missing| missing.to_string());
             assert_eq!(found, expected.map_err(str::to_owned), "{who} grants {granted:?}");
         }
     }
@@ -232,9 +350,9 @@ pub(super) mod tests {
             ("operator", "", true, Ok(())),
             ("admin", "b", true, Ok(())),
         ] {
-            let (principal, team) = (principal(who), team(of));
-            assert_eq!(principal.sees(team.as_ref()), sees, "{who} sees {of}");
-            let found = principal.writes_of(team.as_ref()).map_err(|missing| missing.to_string());
+            let (grant, team) = (grant(who), team(of));
+            assert_eq!(grant.sees(team.as_ref()), sees, "{who} sees {of}");
+            let found = grant.writes_of(team.as_ref()).map_err(|missing| missing.to_string());
             assert_eq!(found, writes.map_err(str::to_owned), "{who} writes {of}");
         }
     }

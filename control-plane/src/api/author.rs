@@ -11,6 +11,7 @@ use axum::{
 };
 use chancery_runtime::traces::{Place, Step};
 use serde::Serialize;
+use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -22,9 +23,14 @@ use super::{
     openapi, record, schemas,
 };
 use crate::{
-    access::{Missing, Principal, Role, Scope, operations, owner},
+    access::{
+        Grant, Missing, Principal, Role, Scope,
+        operations::{self, Needs},
+        owner,
+    },
     audit::By,
     model::{Catalog, Entry, Key, Name},
+    oidc::{self, Person},
     store::{Change, IdempotencyKey},
     tokens::Refused,
 };
@@ -35,8 +41,10 @@ pub(super) const ADMIN: &str = "admin";
 /// Who makes a request, from where, and under which key it is made once, if under one. Exists only behind [`authenticate`].
 #[derive(Clone, Debug)]
 pub(super) struct Author {
-    /// Whose token it is.
+    /// Whose token it is; behind [`admitted`], with what the operation is done under.
     pub(super) who: Arc<Principal>,
+    /// Until when the token is good; none: for ever.
+    pub(super) until: Option<OffsetDateTime>,
     /// The address that it comes from.
     pub(super) from: Option<IpAddr>,
     /// What the request is made once under.
@@ -45,7 +53,7 @@ pub(super) struct Author {
     pub(super) place: Place,
 }
 
-/// In an answer to somebody who is not let in: whose token it was that has ended.
+/// In an answer to somebody who is not let in: whose token it was that has ended, or allows nothing.
 #[derive(Clone, Debug)]
 pub(super) struct FormerOwner(pub(super) String);
 
@@ -76,9 +84,30 @@ impl Author {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WhoAmI {
-    /// The name that changes are recorded under.
+    /// The name that changes are recorded under; that of a person begins with `oidc:`.
     #[schema(examples("admin"))]
     name: String,
+    /// The highest role.
+    role: Role,
+    /// The teams of the first of the grants: whose resources an owner writes, and an owner or a viewer sees; none: a viewer sees all.
+    #[schema(value_type = Vec<String>)]
+    teams: Vec<Name>,
+    /// What the role is narrowed to, in the first of the grants; none: nothing is.
+    #[schema(value_type = Vec<String>)]
+    scopes: Vec<Scope>,
+    /// All of its grants, the highest role first: one of a token, one or several of a person. What none of them allows by itself is not
+    /// allowed.
+    grants: Vec<Granted>,
+    /// Until when the token is good; absent: for ever.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<OffsetDateTime>,
+}
+
+/// What somebody may do.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Granted {
     /// The role.
     role: Role,
     /// Whose resources an owner writes, and an owner or a viewer sees; none: a viewer sees all.
@@ -89,52 +118,77 @@ pub(super) struct WhoAmI {
     scopes: Vec<Scope>,
 }
 
+impl From<&Grant> for Granted {
+    fn from(grant: &Grant) -> Self {
+        let Grant { role, teams, scopes } = grant.clone();
+        Self { role, teams: teams.into_iter().collect(), scopes: scopes.into_iter().collect() }
+    }
+}
+
 /// Who the token belongs to
 #[utoipa::path(get, path = "/api/v1/whoami", tag = "Access", operation_id = "whoAmI",
     responses((status = 200, body = WhoAmI)))]
-pub(super) async fn whoami(Author { who, .. }: Author) -> Json<WhoAmI> {
-    let Principal { name, role, teams, scopes } = who.as_ref().clone();
-    Json(WhoAmI { name, role, teams: teams.into_iter().collect(), scopes: scopes.into_iter().collect() })
+pub(super) async fn whoami(Author { who, until, .. }: Author) -> Result<Json<WhoAmI>, ApiError> {
+    let grants: Vec<Granted> = who.grants().iter().map(Granted::from).collect();
+    // Who has none is not let in.
+    let Granted { role, teams, scopes } = grants.first().cloned().ok_or(Missing::Rule)?;
+    Ok(Json(WhoAmI { name: who.name.clone(), role, teams, scopes, grants, expires_at: until }))
 }
 
-/// Lets pass who may ask for the operation, and what needs no token: everything outside of `/api`, the description of the API, and
-/// the schemas of documents.
+/// Lets pass who may ask for the operation, and what needs no token: everything outside of `/api`, the description of the API, the
+/// schemas of documents, and operations that need nothing.
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if path.starts_with("/api") && path != openapi::PATH && !schemas::lie_at(path) {
-        let client = request.extensions().get().copied();
-        let place = request.extensions().get::<Place>().cloned().unwrap_or_default();
-        let mut step = place.begin("authorize");
-        let author = match identify(&api, client, request.headers()).await {
-            Ok(who) => Author { who, from: record::address(&request), once: None, place },
-            Err(error) => {
-                step.failed("not let in");
-                return turned_away(&api, request.headers(), error);
-            }
-        };
-        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        let standing = api.guard.count(&author.who.name, request.method().as_str(), path);
-        if let Some(standing) = standing.filter(|standing| standing.wait().is_some()) {
-            return guard::refused(standing);
-        }
-        api.audit.signed_in(author.by(), OffsetDateTime::now_utc());
-        request.extensions_mut().insert(author.clone());
-        let mut response = admitted(request, next, &author.who, step).await;
-        response.extensions_mut().insert(author);
-        return match standing {
-            Some(standing) => guard::told(standing, response),
-            None => response,
-        };
+    if is_open(&request) {
+        return next.run(request).await;
     }
-    next.run(request).await
+    let client = request.extensions().get().copied();
+    let place = request.extensions().get::<Place>().cloned().unwrap_or_default();
+    let mut step = place.begin("authorize");
+    let known = match identify(&api, client, request.headers()).await {
+        Ok(known) => known,
+        Err(error) => {
+            step.failed("not let in");
+            return turned_away(&api, request.headers(), error);
+        }
+    };
+    let author = Author { who: known.who, until: known.until, from: record::address(&request), once: None, place };
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let standing = api.guard.count(&author.who.name, request.method().as_str(), path);
+    if let Some(standing) = standing.filter(|standing| standing.wait().is_some()) {
+        return guard::refused(standing);
+    }
+    api.audit
+        .signed_in(author.by(), OffsetDateTime::now_utc(), || known.subject.map(|subject| told(&author, &subject)));
+    request.extensions_mut().insert(author.clone());
+    let mut response = admitted(request, next, &author, step).await;
+    response.extensions_mut().insert(author);
+    match standing {
+        Some(standing) => guard::told(standing, response),
+        None => response,
+    }
 }
 
-/// Lets pass who may ask for the operation.
-async fn admitted(request: Request, next: Next, principal: &Principal, mut step: Step) -> Response {
+fn is_open(request: &Request) -> bool {
+    let path = request.uri().path();
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    !path.starts_with("/api")
+        || path == openapi::PATH
+        || schemas::lie_at(path)
+        || operations::needs(request.method().as_str(), route) == Some(Needs::Nothing)
+}
+
+/// What the audit log is told of a person.
+fn told(author: &Author, subject: &str) -> String {
+    let grants: Vec<_> = author.who.grants().iter().map(Granted::from).collect();
+    json!({ "subject": subject, "grants": grants }).to_string()
+}
+
+/// Lets pass who may ask for the operation, with the grants that allow it.
+async fn admitted(mut request: Request, next: Next, author: &Author, mut step: Step) -> Response {
     // Without one, nothing is there.
     if let Some(matched) = request.extensions().get::<MatchedPath>() {
-        match operations::may(principal, request.method().as_str(), matched.as_str()) {
-            Ok(()) => {}
+        match operations::may(&author.who, request.method().as_str(), matched.as_str()) {
+            Ok(who) => _ = request.extensions_mut().insert(Author { who, ..author.clone() }),
             Err(Missing::Rule) => return no_such_method(matched.as_str()),
             Err(missing) => {
                 step.failed(&missing.to_string());
@@ -146,9 +200,12 @@ async fn admitted(request: Request, next: Next, principal: &Principal, mut step:
     next.run(request).await
 }
 
-/// The answer to whom is not let in; the audit log is told whose token it was, if it was one.
+/// The answer to whom is not let in; the audit log is told whose token it was, if that is known.
 fn turned_away(api: &Api, headers: &HeaderMap, error: ApiError) -> Response {
-    let owner = presented(headers).and_then(|token| api.tokens.owner_of_ended(token));
+    let owner = match &error {
+        ApiError::Person(refused) => refused.owner().map(str::to_owned),
+        _ => presented(headers).and_then(|token| api.tokens.owner_of_ended(token)),
+    };
     let mut response = error.into_response();
     if let Some(owner) = owner {
         response.extensions_mut().insert(FormerOwner(owner));
@@ -156,25 +213,46 @@ fn turned_away(api: &Api, headers: &HeaderMap, error: ApiError) -> Response {
     response
 }
 
+/// Whose token it is.
+struct Known {
+    who: Arc<Principal>,
+    until: Option<OffsetDateTime>,
+    /// How an issuer calls them, if one has made the token.
+    subject: Option<String>,
+}
+
 /// Who the token belongs to, if tokens of `client` are looked at: whoever brings many wrong ones guesses.
-async fn identify(api: &Api, client: Option<Client>, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
+async fn identify(api: &Api, client: Option<Client>, headers: &HeaderMap) -> Result<Known, ApiError> {
     let token = presented(headers).ok_or(ApiError::NoToken)?;
     let now = Instant::now();
     if let Some(client) = client {
         let looked_at = api.guard.looks_at(client, token, now);
         looked_at.map_err(|wait| ApiError::TooManyRequests { what: "wrong tokens", wait })?;
     }
-    let found = if api.admin_token.matches(token) {
-        Ok(Arc::new(Principal::admin(ADMIN)))
-    } else {
-        api.tokens.identify(token, OffsetDateTime::now_utc()).await
+    let found = look_up(api, token, OffsetDateTime::now_utc()).await;
+    let is_a_guess = match &found {
+        Err(ApiError::Token(refused)) => *refused == Refused::Unknown,
+        Err(ApiError::Person(refused)) => refused.is_a_guess(),
+        _ => false,
     };
     match (&found, client) {
         (Ok(_), Some(client)) => api.guard.good(client, token, now),
-        (Err(Refused::Unknown), Some(client)) => api.guard.wrong(client, now),
+        (Err(_), Some(client)) if is_a_guess => api.guard.wrong(client, now),
         _ => {}
     }
-    found.map_err(ApiError::Token)
+    found
+}
+
+async fn look_up(api: &Api, token: &str, now: OffsetDateTime) -> Result<Known, ApiError> {
+    if api.admin_token.matches(token) {
+        return Ok(Known { who: Arc::new(Principal::admin(ADMIN)), until: None, subject: None });
+    }
+    if let Some(sign_in) = api.sign_in.as_ref().filter(|_| oidc::is_of_an_issuer(token)) {
+        let Person { principal, subject, until } = sign_in.identify(token, now).await.map_err(ApiError::Person)?;
+        return Ok(Known { who: Arc::new(principal), until: Some(until), subject: Some(subject) });
+    }
+    let (who, until) = api.tokens.identify(token, now).await.map_err(ApiError::Token)?;
+    Ok(Known { who, until: Some(until), subject: None })
 }
 
 /// What no rule speaks of is not done, whether the router knows it or not.

@@ -15,6 +15,7 @@ use crate::{
     access::{Missing, changes::Refusal},
     commit::CommitError,
     model::{Entry, Key, Problem},
+    oidc,
     replica::ReplicaError,
     store::StoreError,
     tokens::{Refused, TokenError},
@@ -31,6 +32,10 @@ pub(super) enum ApiError {
     NoToken,
     #[error(transparent)]
     Token(Refused),
+    #[error(transparent)]
+    Person(oidc::Refused),
+    #[error("this control plane has no sign-in for people; ask whoever operates it for a token, or to set an issuer")]
+    NoSignIn,
     #[error("this is not allowed")]
     Forbidden(Vec<Refusal>),
     /// A query, header or path that cannot be read.
@@ -137,7 +142,12 @@ impl ApiError {
     fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Token(Refused::Unsure) => (StatusCode::SERVICE_UNAVAILABLE, "tokens-unknown"),
-            Self::NoToken | Self::Token(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Person(oidc::Refused::NoKeys) => (StatusCode::SERVICE_UNAVAILABLE, "issuer-unavailable"),
+            Self::Person(oidc::Refused::NoGroups { .. } | oidc::Refused::NothingGranted { .. }) => {
+                (StatusCode::FORBIDDEN, "forbidden")
+            }
+            Self::NoSignIn => (StatusCode::NOT_FOUND, "no-sign-in"),
+            Self::NoToken | Self::Token(_) | Self::Person(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed-request"),
             Self::Text(_) => (StatusCode::BAD_REQUEST, "malformed-body"),
@@ -221,7 +231,12 @@ impl IntoResponse for ApiError {
                 details.missing.dedup();
                 details.problems = refused.iter().filter(|refusal| refusal.key.is_some()).map(Problem::from).collect();
             }
-            Self::Token(Refused::Unknown | Refused::Expired) => {
+            Self::Person(oidc::Refused::NoGroups { .. } | oidc::Refused::NothingGranted { .. }) => {
+                details.missing = vec!["a group that is granted something".to_owned()];
+            }
+            Self::Token(Refused::Unknown | Refused::Expired) | Self::Person(_)
+                if status == StatusCode::UNAUTHORIZED =>
+            {
                 challenge = Some(r#"Bearer realm="chancery", error="invalid_token""#);
             }
             Self::TooManyRequests { wait, .. } => retry_after = Some(HeaderValue::from(guard::seconds(wait).max(1))),

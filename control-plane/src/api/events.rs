@@ -25,7 +25,7 @@ use super::{
 use crate::{
     access::Principal,
     feed::{Event, Feed, Heard, Listener, Told},
-    identity::token::TokenHash,
+    identity::token::{PREFIX, TokenHash},
     tokens::Tokens,
 };
 
@@ -82,8 +82,9 @@ pub(super) async fn follow(
 ) -> Result<Response, ApiError> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let listener = api.feed.listen(last).map_err(|_| ApiError::TooManyListeners)?;
-    let token = presented(&headers).filter(|token| !api.admin_token.matches(token)).map(TokenHash::of);
-    let reader = Reader { who: author.who, tokens: api.tokens.clone(), token };
+    let ours = presented(&headers).filter(|token| token.starts_with(PREFIX) && !api.admin_token.matches(token));
+    let reader =
+        Reader { until: author.until, who: author.who, tokens: api.tokens.clone(), token: ours.map(TokenHash::of) };
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("still here");
     Ok(Sse::new(messages(api.feed, listener, params, reader)).keep_alive(keep_alive).into_response())
 }
@@ -92,13 +93,19 @@ pub(super) async fn follow(
 struct Reader {
     who: Arc<Principal>,
     tokens: Arc<Tokens>,
-    /// None of the administrator's, which does not end.
+    /// Until when their token was good; none: it does not end by itself.
+    until: Option<OffsetDateTime>,
+    /// A token of ours, which may be revoked or be given another secret. None of the administrator's, or of a person.
     token: Option<TokenHash>,
 }
 
 impl Reader {
     fn is_good(&self) -> bool {
-        self.token.as_ref().is_none_or(|token| self.tokens.is_good(token, OffsetDateTime::now_utc()))
+        let now = OffsetDateTime::now_utc();
+        match &self.token {
+            Some(token) => self.tokens.is_good(token, now),
+            None => self.until.is_none_or(|until| now < until),
+        }
     }
 }
 
@@ -136,8 +143,10 @@ fn message(feed: &Feed, told: &Told) -> Message {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::access::Role;
+    use crate::access::{Grant, Role};
 
     fn revision_of(owners: &[Option<&str>]) -> Event {
         let owners = owners.iter().map(|owner| owner.map(|owner| owner.parse().unwrap())).collect();
@@ -148,7 +157,8 @@ mod tests {
     #[test]
     fn a_revision_is_heard_of_by_who_sees_what_it_changed() {
         let teams = ["a".parse().unwrap()].into();
-        let owner = Principal { role: Role::Owner, teams, ..Principal::admin("ci") };
+        let owner = Grant { role: Role::Owner, teams, scopes: BTreeSet::new() };
+        let owner = Principal::new("ci".to_owned(), [owner]);
         let wants = |owners: &[Option<&str>], reader| EventParams::default().wants(&revision_of(owners), reader);
         assert!(wants(&[Some("a")], &owner) && wants(&[Some("b"), Some("a")], &owner) && wants(&[None], &owner));
         assert!(!wants(&[Some("b")], &owner));

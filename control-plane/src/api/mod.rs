@@ -42,6 +42,7 @@ mod router;
 pub mod schemas;
 mod seen;
 mod server;
+mod sign_in;
 pub mod text;
 mod tokens;
 mod traffic;
@@ -59,7 +60,7 @@ pub use server::serve;
 pub use view::ResourceView;
 
 use crate::{
-    audit::Audit, commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, proxies::Proxies,
+    audit::Audit, commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, oidc::SignIn, proxies::Proxies,
     publish::Publisher, registry::Registry, replica::Replica, rollout::Stages, seen::Seen, tokens::Tokens,
 };
 
@@ -92,6 +93,8 @@ pub struct Api {
     pub audit: Arc<Audit>,
     /// How much one caller may ask for.
     pub guard: Arc<Guard>,
+    /// People who sign in with an issuer, if there is one.
+    pub sign_in: Option<Arc<SignIn>>,
     /// Pages of which origins may ask from a browser.
     pub origins: Origins,
 }

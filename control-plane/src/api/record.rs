@@ -35,13 +35,15 @@ pub(super) async fn refusals(State(api): State<Api>, request: Request, next: Nex
     let address = address(&request);
     let asked = Asked::of(&request);
     let response = next.run(request).await;
+    let (author, former) = (response.extensions().get::<Author>(), response.extensions().get::<FormerOwner>());
     let action = match response.status() {
         StatusCode::UNAUTHORIZED => Action::SignIn,
+        // Who is known, and may nothing at all, was not let in either.
+        StatusCode::FORBIDDEN if author.is_none() => Action::SignIn,
         StatusCode::FORBIDDEN => asked.action,
         StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY if asked.action != Action::Read => asked.action,
         _ => return response,
     };
-    let (author, former) = (response.extensions().get::<Author>(), response.extensions().get::<FormerOwner>());
     let name = author.map(|author| &author.who.name).or(former.map(|FormerOwner(name)| name));
     let by = By { name: name.map_or("", String::as_str), address };
     let mut entry = by.done(action, OffsetDateTime::now_utc());

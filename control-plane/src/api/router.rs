@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api, apply, audit, author, blame, compare, deprecation, endpoints, error::ApiError, events, explain, export, guard,
     idempotency, load, observe, openapi, plan, proxies, quarantine, record, resources, revisions, rollouts, schemas,
-    seen, tokens, traffic,
+    seen, sign_in, tokens, traffic,
 };
 use crate::model::Kind;
 
@@ -81,7 +81,8 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::rotate))
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
-        .routes(routes!(author::whoami));
+        .routes(routes!(author::whoami))
+        .routes(routes!(sign_in::read));
     Kind::ALL
         .into_iter()
         .fold(routes, |routes, kind| routes.nest(&format!("/api/v1/{}", kind.collection()), collection(kind)))

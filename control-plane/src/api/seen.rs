@@ -88,10 +88,10 @@ pub(super) async fn list(
 
 /// What `fleet` has seen. It cannot be told apart by team.
 pub(super) fn of_fleet(api: &Api, author: &Author, fleet: &Name) -> Result<Requests, ApiError> {
-    author.who.may(Verb::Read, Area::Load)?;
-    if !author.who.sees_all() {
-        return Err(Missing::Role(Role::Operator).into());
-    }
+    author.who.may(|grant| {
+        grant.may(Verb::Read, Area::Load)?;
+        if grant.sees_all() { Ok(()) } else { Err(Missing::Role(Role::Operator)) }
+    })?;
     author.find(&api.replica.current().catalog, &Key::new(Kind::Fleet, fleet.clone()))?;
     Ok(api.seen.of(fleet))
 }

@@ -14,6 +14,7 @@ mod hostile;
 mod idempotency;
 mod load;
 mod pages;
+mod people;
 mod resources;
 mod schemas;
 mod seen;

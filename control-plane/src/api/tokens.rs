@@ -206,7 +206,7 @@ pub(super) async fn create(
     let mut problems = Problems::default();
     let new = request(&body.value().await?, &api.replica.current().catalog, &mut problems);
     let Some(new) = new.filter(|_| problems.is_empty()) else { return Err(ApiError::Problems(problems.into_vec())) };
-    author.who.may_grant(&new.grants.scopes)?;
+    author.who.may(|grant| grant.may_grant(&new.grants.scopes))?;
     let made = api.tokens.create(new, author.by(), OffsetDateTime::now_utc(), &mut chance()).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
@@ -242,7 +242,7 @@ pub(super) async fn rotate(
     let records = api.tokens.list().await?;
     let record = records.into_iter().find(|record| record.id == id).ok_or_else(|| TokenError::Unknown(id.clone()))?;
     let scopes = serde_json::from_str(&record.grants).map_or_else(|_| Vec::new(), |Grants { scopes, .. }| scopes);
-    author.who.may_grant(&scopes)?;
+    author.who.may(|grant| grant.may_grant(&scopes))?;
     let made = api.tokens.rotate(&id, grace, author.by(), OffsetDateTime::now_utc(), &mut chance()).await?;
     Ok(Json(made.into()))
 }

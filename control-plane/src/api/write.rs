@@ -33,7 +33,7 @@ pub(super) fn change_set(
     if_revision: Option<u64>,
 ) -> Result<ChangeSet, ApiError> {
     let (message, dry_run) = (params.message(message)?, params.dry_run);
-    let Author { who: author, from, once, place } = author;
+    let Author { who: author, from, once, place, until: _ } = author;
     Ok(ChangeSet { author, from, message, edits, prune: None, if_revision, dry_run, once, place })
 }
 

@@ -102,8 +102,20 @@ pub(super) fn known_up_to(migrator: &Migrator, known: i64) -> Migrator {
 /// [`StoreError::Schema`] if the database is ahead of `migrator` by more than a version; [`StoreError::Failed`] if one
 /// of the migrations in it is not the one we have.
 pub(super) async fn migrate<C: Migrate>(migrator: &Migrator, connection: &mut C) -> Result<(), StoreError> {
+    migrate_to(migrator, connection, None).await
+}
+
+/// As [`migrate`], up to version `last` if it is given.
+///
+/// # Errors
+/// The same.
+pub(super) async fn migrate_to<C: Migrate>(
+    migrator: &Migrator,
+    connection: &mut C,
+    last: Option<i64>,
+) -> Result<(), StoreError> {
     let needed = newest(migrator);
-    let result = match migrator.run_direct(None, connection, false).await {
+    let result = match migrator.run_direct(last, connection, false).await {
         Err(MigrateError::VersionMissing(unknown)) => {
             let applied = connection.list_applied_migrations(&migrator.table_name).await.unwrap_or_default();
             let found = applied.iter().map(|AppliedMigration { version, .. }| *version).max().unwrap_or(unknown);
@@ -113,7 +125,7 @@ pub(super) async fn migrate<C: Migrate>(migrator: &Migrator, connection: &mut C)
             tracing::warn!(found, known = needed, "the database schema is of the version after this program's");
             // Those we know are still held to what we know of them.
             let mut tolerant = known_up_to(migrator, needed);
-            tolerant.set_ignore_missing(true).run_direct(None, connection, false).await
+            tolerant.set_ignore_missing(true).run_direct(last, connection, false).await
         }
         result => result,
     };

@@ -38,9 +38,10 @@ async fn a_token_says_who_it_is_until_it_expires() {
     let (_folder, [here, there]) = replicas().await;
     let made = here.create(new("ci"), by("admin"), at(0), &mut rng()).await.unwrap();
     for replica in [&here, &there] {
-        let principal = replica.identify(made.token.expose(), at(59)).await.unwrap();
-        assert_eq!((principal.name.as_str(), principal.role), ("ci", Role::Owner));
-        assert!(principal.teams.contains("payments") && principal.scopes.len() == 1);
+        let (principal, until) = replica.identify(made.token.expose(), at(59)).await.unwrap();
+        let [Grant { role, teams, scopes }] = principal.grants() else { panic!("one grant") };
+        assert_eq!((principal.name.as_str(), *role, until), ("ci", Role::Owner, at(60)));
+        assert!(teams.contains("payments") && scopes.len() == 1);
         assert_eq!(replica.identify(made.token.expose(), at(60)).await, Err(Refused::Expired));
     }
     for text in ["", "chy_", "nothing", &format!("{} ", made.token.expose())] {

@@ -32,7 +32,7 @@ impl ClientTls {
     /// Names the file that cannot be used, and why.
     pub fn load(from: &ClientTlsFiles) -> Result<Self, TlsError> {
         install_crypto_provider();
-        let authorities = files::authorities(&from.ca, &files::read(&from.ca)?)?;
+        let authorities = files::read_authorities(&from.ca)?;
         let trusting = ClientConfig::builder().with_root_certificates(authorities);
         let mut config = match &from.identity {
             None => trusting.with_no_client_auth(),

@@ -85,6 +85,14 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Tl
     certificates(path, &read(path)?)
 }
 
+/// The authorities in a PEM file; at least one.
+///
+/// # Errors
+/// The file cannot be read, is not PEM, or holds none that can be trusted.
+pub(crate) fn read_authorities(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    authorities(path, &read(path)?)
+}
+
 /// The first private key in a PEM file.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ pub mod spiffe;
 
 pub use channel::connect;
 pub use client::{ClientTls, ClientTlsFiles};
+pub(crate) use files::read_authorities;
 pub use files::{TlsError, read_certificates, read_private_key};
 pub use listener::{AcceptLimits, PeerInfo, TlsConnection, TlsListener, handshake};
 pub use refusal::Refusal;

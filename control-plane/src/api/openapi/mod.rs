@@ -106,6 +106,7 @@ fn errors(method: &HttpMethod, path: &str) -> Vec<(&'static str, &'static str)> 
         "/promote",
         "/return",
         "/traffic",
+        "/sign-in",
     ];
     if of_a_resource.iter().any(|end| path.ends_with(end)) {
         errors.push(("404", "There is no such thing"));

@@ -148,7 +148,9 @@ async fn a_token_is_shown_once_rotated_and_revoked() {
     let admin = with_teams().await;
     let (id, ci) = admin.token(json!({ "name": "ci", "role": "viewer", "scopes": ["services:read"] })).await;
     let me = ci.get("/api/v1/whoami").await.body;
-    assert_eq!(me, json!({ "name": "ci", "role": "viewer", "teams": [], "scopes": ["services:read"] }));
+    let grant = json!({ "role": "viewer", "teams": [], "scopes": ["services:read"] });
+    assert_eq!((&me["name"], &me["role"], &me["grants"]), (&json!("ci"), &json!("viewer"), &json!([grant])));
+    assert!(me["expiresAt"].is_string() && admin.get("/api/v1/whoami").await.body["expiresAt"].is_null(), "{me}");
     assert_eq!(ci.names("/api/v1/services").await.len(), 3, "a viewer without teams sees all");
     assert_eq!(ci.get("/api/v1/fleets").await.problem(403, "forbidden")["missing"], json!(["scope fleets:read"]));
     assert_eq!(ci.get("/api/v1/tokens").await.problem(403, "forbidden")["missing"], json!(["role admin"]));
@@ -222,7 +224,8 @@ async fn a_token_that_allows_nothing_is_refused_by_every_operation() {
         for method in item.as_object().unwrap().keys() {
             let filled = path.replace("{name}", "ours").replace("{id}", "x").replace("{number}", "1");
             let answer = nobody.json(method.to_uppercase().parse().unwrap(), &filled, json!({})).await;
-            let allowed = ["/api/v1/whoami", "/api/v1/traffic"].contains(&path.as_str()) || path.ends_with("/load");
+            let allowed = ["/api/v1/whoami", "/api/v1/sign-in", "/api/v1/traffic"].contains(&path.as_str())
+                || path.ends_with("/load");
             assert_eq!(answer.status == 403, !allowed, "{method} {path}: {}", answer.text);
             asked += 1;
         }

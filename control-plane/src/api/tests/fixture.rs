@@ -56,6 +56,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         tokens,
         audit,
         guard: Arc::new(Guard::new(&Rates::default(), Networks::default())),
+        sign_in: None,
         origins: Origins::default(),
     }
 }

@@ -280,7 +280,8 @@ async fn a_request_id_is_kept_if_it_is_plain() {
 async fn whoami_names_the_author() {
     let api = Fixture::start().await;
     let answer = api.ask(Method::GET, "/api/v1/whoami", &[]).await;
-    assert_eq!(answer.body, json!({ "name": "admin", "role": "admin", "teams": [], "scopes": [] }));
+    let grants = json!([{ "role": "admin", "teams": [], "scopes": [] }]);
+    assert_eq!(answer.body, json!({ "name": "admin", "role": "admin", "teams": [], "scopes": [], "grants": grants }));
     assert_ne!(answer.body, Value::Null);
 }
 

@@ -93,7 +93,7 @@ pub(in crate::store) async fn write(
     } else {
         state::check(expected, 0, &[])?;
     }
-    schema::migrate(&schema::known_up_to(&schema::postgres(), contents.schema), &mut *transaction).await?;
+    schema::migrate_to(&schema::postgres(), &mut *transaction, Some(contents.schema)).await?;
     for table in &contents.tables {
         let clear = AssertSqlSafe(format!("DELETE FROM {}", table.name));
         bounded(CONTEXT, ROWS_WITHIN, raw_sql(clear).execute(&mut *transaction)).await?;

@@ -87,7 +87,7 @@ pub(in crate::store) async fn write(
     }
     let mut migrator = schema::sqlite();
     migrator.set_locking(false);
-    schema::migrate(&schema::known_up_to(&migrator, contents.schema), &mut *transaction).await?;
+    schema::migrate_to(&migrator, &mut *transaction, Some(contents.schema)).await?;
     for table in &contents.tables {
         let clear = AssertSqlSafe(format!("DELETE FROM {}", table.name));
         bounded(CONTEXT, ROWS_WITHIN, raw_sql(clear).execute(&mut *transaction)).await?;
