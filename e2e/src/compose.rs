@@ -116,7 +116,14 @@ impl Service {
 pub fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let mut value: serde_norway::Value = serde_norway::from_str(&text).with_context(|| file.display().to_string())?;
-    value.apply_merge()?;
+    // What is merged may have merges of its own, which a pass leaves.
+    loop {
+        let before = value.clone();
+        value.apply_merge()?;
+        if value == before {
+            break;
+        }
+    }
     serde_norway::from_value(value).with_context(|| file.display().to_string())
 }
 
