@@ -327,3 +327,44 @@ async fn resources_to_begin_with_are_taken() -> Result<()> {
     }
     Ok(())
 }
+
+/// Commands in the blocks of a guide, each on one line.
+fn commands(guide: &str) -> Vec<&str> {
+    let blocks = guide.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.flat_map(str::lines).filter(|line| !line.is_empty()).collect()
+}
+
+/// A command of the guide: what it names is there, and programs have the flags.
+#[test]
+fn commands_of_the_guide_can_be_run() -> Result<()> {
+    let guide = fs::read_to_string(repository().join("docs/operations/deploy.md"))?;
+    let commands = commands(&guide);
+    for command in &commands {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        // What is only there after `prepare`, or where a command before has gone, is not looked for.
+        let paths = words.iter().filter(|word| ["deploy/", "scripts/"].iter().any(|folder| word.starts_with(folder)));
+        for path in paths.filter(|path| !path.contains("secrets/") && !path.contains('*')) {
+            ensure!(repository().join(path).exists(), "{path}: {command}");
+        }
+        if let ["chancery", name, rest @ ..] = &words[..] {
+            let subcommand: Vec<&str> =
+                rest.iter().copied().take_while(|word| *name == "cert" && *word == "issue").collect();
+            let help = runs(&own_program("chancery")?, &[&[*name], &subcommand[..], &["--help"]].concat())?;
+            for flag in rest.iter().filter(|word| word.starts_with("--")) {
+                ensure!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{flag}: {command}");
+            }
+        }
+    }
+    let Some(helm) = deploy_tool("helm") else { return Ok(()) };
+    let install =
+        commands.iter().find_map(|command| command.strip_prefix("helm upgrade --install ")).context("no chart")?;
+    let bundled =
+        guide.split('`').find(|text| text.starts_with("--set postgres.enabled")).context("no bundled Postgres")?;
+    for more in ["", bundled] {
+        let words = install.split_whitespace().chain(more.split_whitespace());
+        let arguments: Vec<&str> = ["template", "--kube-version", "1.34"].into_iter().chain(words).collect();
+        let rendered = runs(&helm, &arguments)?;
+        ensure!(rendered.contains("name: chancery-postgres") != more.is_empty(), "{arguments:?}");
+    }
+    Ok(())
+}
