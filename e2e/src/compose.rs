@@ -135,6 +135,22 @@ pub fn documents(text: &str) -> Result<Vec<Value>> {
 }
 
 impl Compose {
+    /// With what a second file says on top: of that, volumes, folders in memory and how it is asked whether it is well.
+    #[must_use]
+    pub fn with(mut self, over: Self) -> Self {
+        for (name, mut service) in over.services {
+            let below = self.services.entry(name).or_default();
+            let replaced: BTreeSet<String> = service.mounts().map(|(_, target)| target.to_owned()).collect();
+            below.volumes.retain(|volume| volume.split(':').nth(1).is_none_or(|target| !replaced.contains(target)));
+            below.volumes.append(&mut service.volumes);
+            below.tmpfs.append(&mut service.tmpfs);
+            if let Some(test) = service.healthcheck.get("test") {
+                below.healthcheck["test"] = test.clone();
+            }
+        }
+        self
+    }
+
     /// Those services and whom they wait for, each after those.
     ///
     /// # Errors
@@ -191,16 +207,17 @@ pub struct Place {
 }
 
 impl Place {
-    /// For a compose file whose secrets are in `secrets`. `aliases` are names beside those of the services, and what they mean here.
-    pub fn new(file: &Path, secrets: &Path, folder: &Path, aliases: &[(&str, &str)]) -> Result<Self> {
-        let compose: Compose = read(file)?;
+    /// For compose files, each on top of those before, whose secrets are in `secrets`. `aliases` are names beside those of the services, and what they mean here.
+    pub fn new(files: &[PathBuf], secrets: &Path, folder: &Path, aliases: &[(&str, &str)]) -> Result<Self> {
+        let read_all = files.iter().map(|file| read::<Compose>(file)).collect::<Result<Vec<_>>>()?;
+        let compose = read_all.into_iter().reduce(Compose::with).context("no file")?;
         let mut aliases: BTreeMap<String, String> =
             aliases.iter().map(|&(name, service)| (name.to_owned(), service.to_owned())).collect();
         for (name, service) in &compose.services {
             let host = aliases.get(name).cloned().or_else(|| service.shares().map(str::to_owned));
             aliases.insert(name.clone(), host.unwrap_or_else(|| name.clone()));
         }
-        let source = file.parent().context("a file has a folder")?.to_owned();
+        let source = files[0].parent().context("a file has a folder")?.to_owned();
         let (secrets, folder) = (secrets.to_owned(), folder.to_owned());
         Ok(Self { compose, source, secrets, folder, aliases, ports: RefCell::default() })
     }
@@ -389,7 +406,7 @@ services:
   store: { image: store }
 ";
         fs::write(&file, text).unwrap();
-        Place::new(&file, folder, folder, &[("stores", "store")]).unwrap()
+        Place::new(&[file], folder, folder, &[("stores", "store")]).unwrap()
     }
 
     #[test]
@@ -416,6 +433,20 @@ services:
         );
         assert_eq!(here.document(document, Path::new("a.yaml")).unwrap(), expected);
         assert_eq!(here.document(document, Path::new("a.toml")).unwrap(), document);
+    }
+
+    #[test]
+    fn a_second_file_replaces_what_is_mounted_at_the_same_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let over = folder.path().join("over.yaml");
+        let text =
+            "services: { shop: { volumes: ['./other:/etc/shop:ro'], tmpfs: [/tmp], healthcheck: { test: [CMD, a] } } }";
+        fs::write(&over, text).unwrap();
+        let both = place(folder.path()).compose.with(read(&over).unwrap());
+        let shop = &both.services["shop"];
+        assert_eq!(shop.volumes, ["./shop.toml:/etc/shop.toml", "./other:/etc/shop:ro"]);
+        assert_eq!((&shop.tmpfs[..], &shop.healthcheck["test"]), (&["/tmp".to_owned()][..], &json!(["CMD", "a"])));
+        assert_eq!(shop.dependencies(), ["store"]);
     }
 
     #[test]

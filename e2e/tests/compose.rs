@@ -13,9 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use chancery_e2e::{
     api::Api,
-    client::{fetch, get, request},
+    client::{Response, fetch, fetch_tls, get, request},
     compose::{Laid, Place, address_of},
     postgres::Postgres,
     process::{Process, own_program},
@@ -23,7 +24,7 @@ use chancery_e2e::{
     required::{self, required},
     wait::{PATIENCE, until},
 };
-use http::Method;
+use http::{Method, Request};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
@@ -87,12 +88,14 @@ impl Programs {
                 (self.0[name].clone(), &laid.command[..], vec![flag("web.listen-address", at(9093)), alone])
             }
             "envoy" => {
-                let more = ["--concurrency", "2", "--disable-hot-restart"].map(str::to_owned).to_vec();
+                let more = ["--concurrency", "2"].map(str::to_owned).to_vec();
                 (self.0[name].clone(), &laid.command[1..], more)
             }
             "redis" => {
                 let port = place.port(name, 6379).to_string();
-                let more = vec!["--port".to_owned(), port, "--bind".to_owned(), "127.0.0.1".to_owned()];
+                let secure = fs::read_to_string(laid.root.join("run/secrets/redis.conf"))?.contains("\ntls-port ");
+                let flag = if secure { "--tls-port" } else { "--port" };
+                let more = vec![flag.to_owned(), port, "--bind".to_owned(), "127.0.0.1".to_owned()];
                 (self.0[name].clone(), &laid.command[1..], more)
             }
             _ => (own_program(&laid.command[0])?, &laid.command[1..], Vec::new()),
@@ -110,29 +113,43 @@ impl Programs {
 
 /// The installation. Dropping it kills it.
 struct Installation {
+    production: bool,
     place: Place,
     secrets: PathBuf,
     processes: Vec<(String, Process)>,
     _postgres: Postgres,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Installation {
     /// Starts it, each service when those it waits for are well. `None` where something is missing and that may be.
-    async fn start() -> Result<Option<Self>> {
-        let (Some(programs), Some(postgres)) = (Programs::found(), Postgres::start().await?) else { return Ok(None) };
-        let mut connection = PgConnection::connect(&postgres.url()).await?;
-        for statement in ["CREATE ROLE chancery LOGIN", "CREATE DATABASE chancery OWNER chancery"] {
-            sqlx::query(statement).execute(&mut connection).await?;
-        }
+    async fn start(mode: &str) -> Result<Option<Self>> {
+        let (Some(programs), Some(mut postgres)) = (Programs::found(), Postgres::start().await?) else {
+            return Ok(None);
+        };
+        let production = mode == "production";
         let folder = tempfile::tempdir()?;
         let secrets = folder.path().join("secrets");
-        prepare("development", &secrets)?;
+        prepare(mode, &secrets)?;
+        let mut connection = PgConnection::connect(&postgres.url()).await?;
+        let password = fs::read_to_string(secrets.join("postgres-password"))?;
+        let role = format!("CREATE ROLE chancery LOGIN PASSWORD '{}'", password.trim());
+        for statement in [role.as_str(), "CREATE DATABASE chancery OWNER chancery"] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
+        }
+        connection.close().await?;
+        let mut files = vec![deploy("compose/compose.yaml")];
+        if production {
+            let [certificate, key] = ["tls.crt", "tls.key"].map(|file| secrets.join("postgres").join(file));
+            postgres.secure(&certificate, &key, &deploy("compose/config/pg_hba.conf")).await?;
+            files.push(deploy("compose/compose.production.yaml"));
+        }
         // Who asks for a control plane by the name of both is given the second; the resources speak of addresses of Envoy.
         let aliases = [("control-plane", "control-plane-2"), ("resources", "envoy")];
-        let place = Place::new(&deploy("compose/compose.yaml"), &secrets, folder.path(), &aliases)?;
+        let place = Place::new(&files, &secrets, folder.path(), &aliases)?;
         place.is_at("postgres", 5432, postgres.port());
-        let mut started = Self { place, secrets, processes: Vec::new(), _postgres: postgres, _folder: folder };
+        let processes = Vec::new();
+        let mut started = Self { production, place, secrets, processes, _postgres: postgres, folder };
         for name in started.place.compose.in_order(&RUN)? {
             if name != "postgres" {
                 started.start_service(&programs, &name).await.with_context(|| name)?;
@@ -147,6 +164,10 @@ impl Installation {
             // Envoy waits 100 ms for a limiter, which on a machine with other things to do is not for ever.
             let fleets = laid.root.join("etc/chancery/resources/common/fleets.yaml");
             fs::write(&fleets, fs::read_to_string(&fleets)?.replace("timeout: 100ms", "timeout: 10s"))?;
+            // Files of the listener are where Envoy sees them.
+            let listener = laid.root.join("etc/chancery/resources/listener/listener.yaml");
+            let edge = self.folder.path().join("envoy/etc/envoy/edge").display().to_string();
+            fs::write(&listener, fs::read_to_string(&listener)?.replace("/etc/envoy/edge", &edge))?;
         }
         let mut process = Process::spawn(name, programs.command(name, &laid, &self.place)?, &laid.root)?;
         let service = &self.place.compose.services[name];
@@ -180,6 +201,15 @@ impl Installation {
         SocketAddr::from(([127, 0, 0, 1], self.place.port(service, port)))
     }
 
+    /// What Envoy answers, over TLS in production.
+    async fn ask(&self, request: Request<Bytes>) -> Result<Response> {
+        let envoy = self.at("envoy", 10000);
+        match self.production {
+            true => fetch_tls(envoy, HOST, &self.secrets.join("ca/ca.crt"), request).await,
+            false => fetch(envoy, request).await,
+        }
+    }
+
     fn api(&self, service: &str) -> Result<Api> {
         let token = fs::read_to_string(self.secrets.join("admin-token"))?;
         Ok(Api::new(self.at(service, 8080), token.trim()))
@@ -196,7 +226,7 @@ impl Installation {
 /// A request passes all there is, and the service is told who has called its sidecar.
 async fn a_request_passes(installation: &Installation) -> Result<()> {
     until("the demo service answers through Envoy", 2 * PATIENCE, async || {
-        let answer = fetch(installation.at("envoy", 10000), get(HOST, "/hello")).await?;
+        let answer = installation.ask(get(HOST, "/hello")).await?;
         ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
         let caller = "spiffe://chancery.local/fleet/edge/proxy/envoy-1";
         ensure!(answer.text().contains(caller), "not through the sidecar: {}", answer.text());
@@ -214,7 +244,7 @@ async fn a_limit_holds_over_both_limiters(installation: &Installation) -> Result
     let mut admitted = 0;
     for _ in 0..80 {
         let ask = request(Method::GET, HOST, "/limited", &[("x-api-key", "somebody")]);
-        match fetch(installation.at("envoy", 10000), ask).await?.status {
+        match installation.ask(ask).await?.status {
             200 => admitted += 1,
             429 => {}
             status => anyhow::bail!("{status}"),
@@ -245,7 +275,7 @@ async fn an_edit_reaches_the_envoy_of_the_other(installation: &Installation) -> 
     let spec = json!({ "listeners": ["edge/web"], "hosts": ["edit.localhost"], "rules": rules });
     installation.api("control-plane-1")?.put(&json!({ "kind": "Route", "name": "edited", "spec": spec })).await?;
     until("the edit is served", 2 * PATIENCE, async || {
-        let answer = fetch(installation.at("envoy", 10000), get("edit.localhost", "/")).await?;
+        let answer = installation.ask(get("edit.localhost", "/")).await?;
         ensure!(answer.text() == "edited", "{} {}", answer.status, answer.text());
         Ok(())
     })
@@ -279,9 +309,29 @@ async fn prometheus_sees_everyone(installation: &Installation) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_installation_does_what_it_is_for() -> Result<()> {
-    let Some(installation) = Installation::start().await? else { return Ok(()) };
+    let Some(installation) = Installation::start("development").await? else { return Ok(()) };
     a_request_passes(&installation).await?;
     a_limit_holds_over_both_limiters(&installation).await?;
     an_edit_reaches_the_envoy_of_the_other(&installation).await?;
     prometheus_sees_everyone(&installation).await
+}
+
+/// With TLS to Postgres and Redis and from clients, passwords everywhere, and none without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_for_production_does_so_over_tls() -> Result<()> {
+    let Some(installation) = Installation::start("production").await? else { return Ok(()) };
+    a_request_passes(&installation).await?;
+    a_limit_holds_over_both_limiters(&installation).await?;
+    let plain = fetch(installation.at("envoy", 10000), get(HOST, "/")).await;
+    ensure!(plain.is_err(), "Envoy takes plaintext: {plain:?}");
+    let password = fs::read_to_string(installation.secrets.join("postgres-password"))?;
+    let url = |password: &str, mode: &str| {
+        let port = installation.place.port("postgres", 5432);
+        format!("postgres://chancery:{password}@127.0.0.1:{port}/chancery?sslmode={mode}")
+    };
+    PgConnection::connect(&url(password.trim(), "require")).await?.close().await?;
+    for (password, mode) in [(password.trim(), "disable"), ("guessed", "require")] {
+        ensure!(PgConnection::connect(&url(password, mode)).await.is_err(), "Postgres takes {password} with {mode}");
+    }
+    Ok(())
 }

@@ -328,6 +328,55 @@ async fn resources_to_begin_with_are_taken() -> Result<()> {
     Ok(())
 }
 
+/// Grafana, the collectors and Loki are not on this machine: their files name what there is, and all that they define is used.
+#[test]
+fn what_is_not_run_here_fits_together() -> Result<()> {
+    let compose: Compose = read(&deploy("compose/compose.yaml"))?;
+    let shared = |one: &str, other: &str| {
+        let networks =
+            |name: &str| texts(&compose.services.get(name).map(|service| service.networks.clone()).unwrap_or_default());
+        networks(one).iter().any(|network| networks(other).contains(network))
+    };
+    let reaches = |from: &str, url: &str| -> Result<()> {
+        let host = url.trim_start_matches("http://").split(':').next().unwrap_or_default();
+        ensure!(shared(from, host), "{from} does not reach {url}");
+        Ok(())
+    };
+    let sources: Value = read(&deploy("grafana/provisioning/datasources/chancery.yml"))?;
+    ensure!(items(&sources["datasources"]).len() == 3, "{sources}");
+    items(&sources["datasources"]).iter().try_for_each(|source| reaches("grafana", text(&source["url"])))?;
+    for (service, file, pipeline) in
+        [("otel-collector", "otel-collector", "traces"), ("log-agent", "log-agent", "logs")]
+    {
+        let config: Value = read(&deploy(&format!("compose/config/{file}.yaml")))?;
+        let parts = &config["service"]["pipelines"][pipeline];
+        for kind in ["receivers", "processors", "exporters", "extensions"] {
+            let used = if kind == "extensions" { &config["service"][kind] } else { &parts[kind] };
+            let defined: BTreeSet<String> =
+                config[kind].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+            ensure!(
+                !defined.is_empty() && defined == texts(used).into_iter().collect(),
+                "{file}: {kind} {defined:?} {used}"
+            );
+        }
+        for (_, exporter) in config["exporters"].as_object().into_iter().flatten() {
+            reaches(service, text(&exporter["endpoint"]))?;
+        }
+        let mounted = format!("./config/{file}.yaml:/etc/otelcol/config.yaml:ro");
+        ensure!(compose.services[service].volumes.contains(&mounted), "{service} does not have its file");
+    }
+    let loki: Value = read(&deploy("compose/config/loki.yaml"))?;
+    ensure!(
+        loki["server"]["http_listen_port"] == 3100 && loki["schema_config"]["configs"][0]["schema"] == "v13",
+        "{loki}"
+    );
+    // What programs are told of others: spans of sidecar and Envoy go to a collector that takes them.
+    let collector: Value = read(&deploy("compose/config/otel-collector.yaml"))?;
+    ensure!(collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"] == "0.0.0.0:4317", "{collector}");
+    reaches("demo", "http://otel-collector:4317")?;
+    reaches("envoy", "otel-collector:4317")
+}
+
 /// Commands in the blocks of a guide, each on one line.
 fn commands(guide: &str) -> Vec<&str> {
     let blocks = guide.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
