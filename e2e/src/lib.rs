@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod client;
 pub mod collector;
 pub mod command;
+pub mod compose;
 pub mod control_plane;
 pub mod demo;
 pub mod dev;

@@ -8,10 +8,13 @@
 //! Where no Postgres is installed a test is skipped, loudly; in CI that is a failure.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, Read, Seek, SeekFrom, Write},
     net::{Ipv4Addr, TcpListener},
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -44,6 +47,8 @@ pub struct Postgres {
     user: Option<User>,
     port: u16,
     fsync: &'static str,
+    /// Settings beside those that all have, as `name=value`.
+    settings: Vec<String>,
     server: Option<Child>,
     databases: AtomicU32,
     /// Last: removed after the server is gone.
@@ -81,7 +86,8 @@ impl Postgres {
             chown(directory.path(), Some(user.id), Some(user.group))?;
         }
         let (port, databases) = (free_port()?, AtomicU32::new(0));
-        let mut postgres = Self { binaries, user, port, fsync, server: None, databases, directory };
+        let settings = Vec::new();
+        let mut postgres = Self { binaries, user, port, fsync, settings, server: None, databases, directory };
         postgres.initialize()?;
         postgres.start_again().await?;
         Ok(Some(postgres))
@@ -154,6 +160,32 @@ impl Postgres {
         Ok(ended as u64)
     }
 
+    /// Starts it again with TLS by this certificate, and lets in whom the file `hba` says. Whoever is trusted until then, as by
+    /// [`Postgres::url`], may be so no more.
+    pub async fn secure(&mut self, certificate: &Path, key: &Path, hba: &Path) -> anyhow::Result<()> {
+        for (from, name) in [(certificate, "tls.crt"), (key, "tls.key")] {
+            let to = self.directory.path().join(name);
+            // Not `copy`, which takes the permissions with it: Postgres wants a key of its own that nobody else can read.
+            fs::write(&to, fs::read(from)?)?;
+            fs::set_permissions(&to, Permissions::from_mode(0o600))?;
+            if let Some(user) = self.user {
+                chown(&to, Some(user.id), Some(user.group))?;
+            }
+        }
+        let at = |name: &str| self.directory.path().join(name).display().to_string();
+        self.settings = vec![
+            "ssl=on".into(),
+            format!("ssl_cert_file={}", at("tls.crt")),
+            format!("ssl_key_file={}", at("tls.key")),
+        ];
+        self.stop(Stop::Fast).await?;
+        self.start_again().await?;
+        let mut connection = PgConnection::connect(&self.url()).await?;
+        fs::write(self.data().join("pg_hba.conf"), fs::read(hba)?)?;
+        sqlx::query("SELECT pg_reload_conf()").execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+
     /// Stops the server; its data stays.
     pub async fn stop(&mut self, how: Stop) -> anyhow::Result<()> {
         let mode = match how {
@@ -183,6 +215,7 @@ impl Postgres {
             "-c",
             "max_connections=200",
         ]);
+        command.args(self.settings.iter().flat_map(|setting| ["-c", setting]));
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         self.server = Some(command.spawn().context("cannot start Postgres")?);
 

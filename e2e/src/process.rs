@@ -101,6 +101,11 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// How it ended, if it has.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// All it wrote to standard error, where programs log, since the first one of this name in the folder.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.stderr).unwrap_or_default()

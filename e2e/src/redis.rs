@@ -166,7 +166,8 @@ impl Cluster {
     }
 }
 
-fn installed() -> bool {
+/// Whether server and client are on `PATH`.
+pub fn installed() -> bool {
     ["redis-server", "redis-cli"].iter().all(|name| Command::new(name).arg("--version").output().is_ok())
 }
 

@@ -69,6 +69,22 @@ pub fn prometheus_tools() -> Option<[PathBuf; 2]> {
     Some([tool("promtool")?, tool("amtool")?])
 }
 
+/// A server of Prometheus' Debian packages, `prometheus` or `prometheus-alertmanager`, found as [`prometheus_tools`] are.
+pub fn prometheus_server(name: &str) -> Option<PathBuf> {
+    let own = own(&format!("prometheus/usr/bin/{name}")).filter(|path| path.is_file());
+    let mut found = own.into_iter().chain([PathBuf::from(name)]);
+    required(name, found.find(|server| Command::new(server).arg("--version").output().is_ok()))
+}
+
+/// What `scripts/setup test` gets to check what is deployed: `helm`, and Python's `hadolint`, `yamllint`, `check-jsonschema` and
+/// `kubernetes-validate`.
+pub fn deploy_tool(name: &str) -> Option<PathBuf> {
+    let folder = if name == "helm" { "helm" } else { "deploy/bin" };
+    let own = own(&format!("{folder}/{name}")).filter(|path| path.is_file());
+    let mut found = own.into_iter().chain([PathBuf::from(name)]);
+    required(name, found.find(|tool| Command::new(tool).arg("--help").output().is_ok()))
+}
+
 /// The program `schemathesis`: in `.dev/schemathesis` of this repository.
 pub fn schemathesis() -> Option<PathBuf> {
     required("Schemathesis", own("schemathesis/bin/schemathesis").filter(|path| path.is_file()))

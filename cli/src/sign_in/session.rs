@@ -49,9 +49,13 @@ impl Credentials {
     pub(crate) fn secrets(&self) -> Vec<String> {
         match self {
             Self::None => Vec::new(),
-            Self::Token(bearer) => bearer.to_str().ok().map(|token| token.trim_start_matches("Bearer ").to_owned()).into_iter().collect(),
+            Self::Token(bearer) => {
+                bearer.to_str().ok().map(|token| token.trim_start_matches("Bearer ").to_owned()).into_iter().collect()
+            }
             Self::Person(session) => match session.place.read() {
-                Ok(Some(Kept { id_token, refresh_token, .. })) => [Some(id_token), refresh_token].into_iter().flatten().collect(),
+                Ok(Some(Kept { id_token, refresh_token, .. })) => {
+                    [Some(id_token), refresh_token].into_iter().flatten().collect()
+                }
                 _ => Vec::new(),
             },
         }
