@@ -12,6 +12,7 @@ mod plot;
 mod ratelimit;
 mod report;
 mod sidecar;
+mod soak;
 mod statistics;
 mod xds_faults;
 mod xds_fleet;
@@ -47,6 +48,8 @@ enum Part {
     XdsFleet(xds_fleet::Options),
     /// How much later proxies have an edit while other clients misbehave, and what that leaves in memory
     XdsFaults(xds_faults::Options),
+    /// Everything at work for a long time, and whether memory or descriptors grow; not part of `all`
+    Soak(soak::Options),
     /// A server that `ratelimit` compares ours with
     Serve(ratelimit::Peer),
     /// The load of `ratelimit`, as it starts it itself
@@ -82,6 +85,7 @@ fn main() -> Result<()> {
         Part::Sidecar(options) => with_runtime(sidecar::run(&options, &out)),
         Part::XdsFleet(options) => with_runtime(xds_fleet::run(&options, &out)),
         Part::XdsFaults(options) => with_runtime(xds_faults::run(&options, &out)),
+        Part::Soak(options) => with_runtime(soak::run(&options, &out)),
         Part::ServeXds(options) => with_runtime(xds_fleet::serve(&options)),
         Part::Ratelimit(options) => with_runtime(ratelimit::run(&options, &out)),
     }

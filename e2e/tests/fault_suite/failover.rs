@@ -43,9 +43,9 @@ async fn sentinels_make_a_replica_of_redis_the_master() -> Result<()> {
     };
     let mut table = Table::default();
     let seen = estate
-        .observe("the master of Redis is killed (sentinels)", async |_, meanwhile| {
+        .observe("the master of Redis is killed (sentinels)", async |_, _| {
             sentinels.kill_the_master();
-            meanwhile.goes_on().await
+            Ok(())
         })
         .await?;
     seen.nothing_lost()?;
@@ -62,9 +62,9 @@ async fn a_node_of_a_redis_cluster_is_replaced() -> Result<()> {
     let Some(mut estate) = Estate::start_counting(folder, &url, Plan::default()).await? else { return Ok(()) };
     let mut table = Table::default();
     let seen = estate
-        .observe("a primary of the Redis cluster is killed", async |_, meanwhile| {
+        .observe("a primary of the Redis cluster is killed", async |_, _| {
             cluster.kill_a_primary()?;
-            meanwhile.goes_on().await
+            Ok(())
         })
         .await?;
     seen.nothing_lost()?;
