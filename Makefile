@@ -6,7 +6,7 @@ CARGO ?= cargo
 BUILT = $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint
+.PHONY: help run test bench soak lint
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ bench: ## Measure the release build, beside its peers too; results go to bench-r
 	@scripts/setup bench
 	$(CARGO) build --locked --release --workspace --bins
 	$(BUILT)/release/chancery-bench $(if $(ARGS),$(ARGS),all)
+
+# Half an hour, if nothing else is said: make soak ARGS="--minutes 2".
+soak: ## Everything at work for half an hour: fails if memory or descriptors grow; results go to bench-results/
+	@scripts/setup test
+	$(CARGO) build --locked --release --workspace --bins
+	$(BUILT)/release/chancery-bench soak $(ARGS)
 
 lint: ## Check format, clippy, docs, shell scripts and licences
 	scripts/lint

@@ -13,6 +13,7 @@ mod ratelimit;
 mod report;
 mod sidecar;
 mod sizing;
+mod soak;
 mod statistics;
 mod xds_faults;
 mod xds_fleet;
@@ -50,6 +51,8 @@ enum Part {
     XdsFaults(xds_faults::Options),
     /// What deployments of different sizes need, worked out from what `api`, `xds-fleet` and `ratelimit` left
     Sizing,
+    /// Everything at work for a long time, and whether memory or descriptors grow; not part of `all`
+    Soak(soak::Options),
     /// A server that `ratelimit` compares ours with
     Serve(ratelimit::Peer),
     /// The load of `ratelimit`, as it starts it itself
@@ -87,6 +90,7 @@ fn main() -> Result<()> {
         Part::Sidecar(options) => with_runtime(sidecar::run(&options, &out)),
         Part::XdsFleet(options) => with_runtime(xds_fleet::run(&options, &out)),
         Part::XdsFaults(options) => with_runtime(xds_faults::run(&options, &out)),
+        Part::Soak(options) => with_runtime(soak::run(&options, &out)),
         Part::ServeXds(options) => with_runtime(xds_fleet::serve(&options)),
         Part::Ratelimit(options) => with_runtime(ratelimit::run(&options, &out)),
     }

@@ -25,6 +25,11 @@ impl Api {
         Self { address, token: token.to_owned() }
     }
 
+    /// A caller of the same API with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self::new(self.address, token)
+    }
+
     /// `GET`, which has to succeed.
     pub async fn read(&self, path: &str) -> Result<Value> {
         good(&format!("GET {path}"), &self.json(Method::GET, path, None).await?)

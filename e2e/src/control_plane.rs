@@ -16,6 +16,7 @@ use crate::{
     api::Api,
     certificates::Authority,
     client::{fetch, get},
+    clock::Clock,
     process::{Process, own_program},
     wait::PATIENCE,
 };
@@ -44,6 +45,7 @@ struct Settings {
     files: Vec<(&'static str, PathBuf)>,
     /// Whatever else a test sets.
     more: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl ControlPlane {
@@ -77,6 +79,7 @@ impl ControlPlane {
             database: database.to_owned(),
             files,
             more: arguments.iter().copied().map(str::to_owned).collect(),
+            environment: Vec::new(),
         };
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Self::spawn(settings, [anywhere; 3]).await
@@ -97,7 +100,7 @@ impl ControlPlane {
         for (flag, file) in &settings.files {
             command.arg(flag).arg(file);
         }
-        command.args(&settings.more);
+        command.args(&settings.more).envs(settings.environment.iter().cloned());
         let mut process = Process::spawn(&settings.name, command, &settings.folder)?;
         let ready = process.ready(PATIENCE).await?;
         let [api, xds, admin] = ["api", "xds", "admin"].map(|part| address_in(&ready, part));
@@ -124,6 +127,13 @@ impl ControlPlane {
     pub async fn start_again_with(&mut self, arguments: &[&str]) -> Result<()> {
         self.kill();
         self.settings.more = arguments.iter().copied().map(str::to_owned).collect();
+        self.start_again().await
+    }
+
+    /// Ends it at once and starts it once more on the same ports, by this clock.
+    pub async fn start_again_by(&mut self, clock: &Clock) -> Result<()> {
+        self.kill();
+        self.settings.environment = clock.environment();
         self.start_again().await
     }
 

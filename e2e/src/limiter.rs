@@ -27,8 +27,8 @@ use tonic::{
 use crate::{
     certificates::{Authority, Identity},
     client::{fetch, get},
+    clock::{self, Clock},
     process::{Process, own_program},
-    required::required,
     wait::{PATIENCE, until},
 };
 
@@ -60,11 +60,7 @@ impl Limiter {
     /// As [`Limiter::start`], in a process whose clock (not the one that measures time passed) is `ahead`. `None` where
     /// libfaketime is not installed and that may be (see [`required`]).
     pub async fn start_ahead(folder: &Path, name: &str, ahead: &str, arguments: &[&str]) -> Result<Option<Self>> {
-        let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
-        let library = places.iter().map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
-        let Some(library) = required("libfaketime", library.into_iter().find(|path| Path::new(path).exists())) else {
-            return Ok(None);
-        };
+        let Some(library) = clock::library() else { return Ok(None) };
         let environment =
             [("LD_PRELOAD", library.as_str()), ("FAKETIME", ahead), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
         let mut all = vec!["--insecure"];
@@ -135,6 +131,11 @@ impl Limiter {
         Ok(fetch(self.http, get("limiter", "/metrics")).await?.text())
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -152,6 +153,12 @@ impl Limiter {
         let (arguments, environment) = (self.arguments.clone(), self.environment.clone());
         *self = Self::spawn(self.name.clone(), self.folder.clone(), arguments, environment, addresses).await?;
         Ok(())
+    }
+
+    /// The same by this clock.
+    pub async fn start_again_by(&mut self, clock: &Clock) -> Result<()> {
+        self.environment = clock.environment();
+        self.start_again().await
     }
 
     /// Stops it where it stands: connections stay open, nothing is answered.

@@ -46,6 +46,11 @@ impl Tally {
         let good: u64 = self.by_status.range(200..300).map(|(_, count)| count).sum();
         self.requests() - good
     }
+
+    /// Requests that got no answer, or one that says that something is broken.
+    pub fn lost(&self) -> u64 {
+        self.errors + self.by_status.range(500..).map(|(_, count)| count).sum::<u64>()
+    }
 }
 
 impl fmt::Display for Tally {
@@ -71,6 +76,16 @@ impl Load {
         clients: usize,
         request: impl Fn() -> Request<Bytes> + Clone + Send + 'static,
     ) -> Self {
+        Self::start_paced(address, clients, Duration::ZERO, request)
+    }
+
+    /// As [`Load::start`]; each client rests for `pause` after each request.
+    pub fn start_paced(
+        address: SocketAddr,
+        clients: usize,
+        pause: Duration,
+        request: impl Fn() -> Request<Bytes> + Clone + Send + 'static,
+    ) -> Self {
         let tally = Arc::<Mutex<Tally>>::default();
         let stop = CancellationToken::new();
         let started = Instant::now();
@@ -85,6 +100,9 @@ impl Load {
                     let result = exchange(&mut connection, address, request()).await;
                     let label = || format!("{:?} after the start, client {client}", started.elapsed());
                     record(&tally, result, sent.elapsed(), label);
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
                 }
             });
         }

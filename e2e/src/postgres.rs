@@ -29,6 +29,8 @@ use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
+use crate::wait::until;
+
 /// How long Postgres may take to start, and to stop.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -80,11 +82,8 @@ impl Postgres {
             writeln!(io::stderr(), "SKIPPED: no Postgres found by pg_config or below /usr/lib/postgresql")?;
             return Ok(None);
         };
-        let directory = tempfile::Builder::new().prefix("chancery-postgres-").tempdir()?;
         let user = if is_root()? { Some(User::named("postgres")?) } else { None };
-        if let Some(user) = user {
-            chown(directory.path(), Some(user.id), Some(user.group))?;
-        }
+        let directory = Self::directory(user)?;
         let (port, databases) = (free_port()?, AtomicU32::new(0));
         let settings = Vec::new();
         let mut postgres = Self { binaries, user, port, fsync, settings, server: None, databases, directory };
@@ -186,6 +185,38 @@ impl Postgres {
         Ok(connection.close().await?)
     }
 
+    /// Starts another server that follows this one. From now on this one acknowledges what the other has written down.
+    pub async fn replica(&self) -> anyhow::Result<Self> {
+        let (directory, user) = (Self::directory(self.user)?, self.user);
+        let (binaries, databases, settings) = (self.binaries.clone(), AtomicU32::new(0), Vec::new());
+        let port = free_port()?;
+        let mut replica = Self { binaries, user, port, fsync: "off", settings, server: None, databases, directory };
+        let mut copy = replica.command("pg_basebackup");
+        copy.arg("-D").arg(replica.data()).args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"]);
+        copy.args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]);
+        run(copy)?;
+        replica.start_again().await?;
+        let mut connection = PgConnection::connect(&self.url()).await?;
+        for statement in ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"] {
+            sqlx::raw_sql(statement).execute(&mut connection).await?;
+        }
+        until("the replica keeps up", DEADLINE, async || {
+            let synced = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+            let synced: i64 = sqlx::query_scalar(synced).fetch_one(&mut connection).await?;
+            ensure!(synced == 1, "it does not yet");
+            Ok(())
+        })
+        .await?;
+        Ok(replica)
+    }
+
+    /// Makes a replica a server of its own, that is written to.
+    pub fn promote(&self) -> anyhow::Result<()> {
+        let mut promote = self.command("pg_ctl");
+        promote.arg("promote").arg("-D").arg(self.data()).args(["-w", "-t", "20"]);
+        run(promote)
+    }
+
     /// Stops the server; its data stays.
     pub async fn stop(&mut self, how: Stop) -> anyhow::Result<()> {
         let mode = match how {
@@ -230,6 +261,14 @@ impl Postgres {
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
+    }
+
+    fn directory(user: Option<User>) -> anyhow::Result<TempDir> {
+        let directory = tempfile::Builder::new().prefix("chancery-postgres-").tempdir()?;
+        if let Some(user) = user {
+            chown(directory.path(), Some(user.id), Some(user.group))?;
+        }
+        Ok(directory)
     }
 
     fn initialize(&self) -> anyhow::Result<()> {

@@ -166,6 +166,68 @@ impl Cluster {
     }
 }
 
+/// A Redis server, another that follows it, and three sentinels that know which of them is the master.
+#[derive(Debug)]
+pub struct Sentinels {
+    servers: Vec<Redis>,
+    ports: Vec<u16>,
+    _sentinels: Vec<Process>,
+}
+
+impl Sentinels {
+    /// Starts them, or answers `None` as [`Redis::start`] does.
+    pub async fn start(folder: &Path) -> Result<Option<Self>> {
+        let Some(master) = Redis::start(folder).await? else { return Ok(None) };
+        let of = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), master.address.port().to_string()];
+        let of: Vec<&str> = of.iter().map(String::as_str).collect();
+        let Some(replica) = Redis::start_with(folder, &of).await? else { return Ok(None) };
+        until("the replica follows", PATIENCE, async || {
+            let info = replica.cli(&["info", "replication"])?;
+            ensure!(info.contains("master_link_status:up"), "{info}");
+            Ok(())
+        })
+        .await?;
+        let (mut ports, mut sentinels) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let port = free_port();
+            let file = folder.join(format!("sentinel-{port}.conf"));
+            let settings = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 2\n\
+                 sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n",
+                master.address.port()
+            );
+            std::fs::write(&file, settings)?;
+            let mut command = Command::new("redis-server");
+            command.current_dir(folder).arg(&file).arg("--sentinel");
+            sentinels.push(Process::spawn(&format!("sentinel-{port}"), command, folder)?);
+            ports.push(port);
+        }
+        let all = Self { servers: vec![master, replica], ports, _sentinels: sentinels };
+        until("the sentinels know each other and the replica", PATIENCE, async || {
+            for port in &all.ports {
+                let told = cli(([127, 0, 0, 1], *port).into(), &["sentinel", "master", "main"])?;
+                let value = |key: &str| told.lines().skip_while(|line| *line != key).nth(1).map(str::to_owned);
+                let (others, replicas) = (value("num-other-sentinels"), value("num-slaves"));
+                ensure!(others.as_deref() == Some("2") && replicas.as_deref() == Some("1"), "{told}");
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(Some(all))
+    }
+
+    /// Their URL.
+    pub fn url(&self) -> String {
+        let hosts: Vec<_> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("redis+sentinel://{}/main", hosts.join(","))
+    }
+
+    /// Kills the master, whose replica will take its place.
+    pub fn kill_the_master(&mut self) {
+        self.servers[0].kill();
+    }
+}
+
 /// Whether server and client are on `PATH`.
 pub fn installed() -> bool {
     ["redis-server", "redis-cli"].iter().all(|name| Command::new(name).arg("--version").output().is_ok())

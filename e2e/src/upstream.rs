@@ -89,16 +89,21 @@ struct State {
 impl Upstream {
     /// Starts one on a free port of the loopback interface.
     pub async fn start(name: &str) -> Result<Self> {
-        Self::start_as(name, None).await
+        Self::start_at(name, (Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// As [`Upstream::start`], at an address where one was before.
+    pub async fn start_at(name: &str, address: SocketAddr) -> Result<Self> {
+        Self::start_as(name, address, None).await
     }
 
     /// As [`Upstream::start`], but over TLS.
     pub async fn start_tls(name: &str, config: ServerConfig) -> Result<Self> {
-        Self::start_as(name, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::start_as(name, (Ipv4Addr::LOCALHOST, 0).into(), Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
-    async fn start_as(name: &str, tls: Option<TlsAcceptor>) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    async fn start_as(name: &str, address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             name: name.to_owned(),

@@ -1,9 +1,10 @@
 //! Scripted proxies: clients that speak delta xDS over mTLS as Envoy does, and apply nothing.
 //!
-//! Thousands of them fit on one machine, and what each says and reads is decided here. Those of a [`Fleet`] behave;
-//! those of [`faults`](crate::faults) do not.
+//! Thousands of them fit on one machine, and what each says and reads is decided here. Those of a [`Fleet`] behave,
+//! [`Keepers`](keeper::Keepers) come back with what they have, [`faults`](crate::faults) misbehave.
 
 pub mod fleet;
+pub mod keeper;
 pub mod script;
 pub mod stream;
 
