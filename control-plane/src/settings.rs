@@ -188,14 +188,14 @@ impl Settings {
     /// # Errors
     /// A name that cannot stand in a header, a table or a log.
     pub fn replica_name(&self, chance: &mut impl rand::Rng) -> Result<String, InvalidReplicaName> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let name = self.said_name()?;
         if !name.is_empty() {
             return Ok(name.to_owned());
         }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
         let host = host.unwrap_or_default();
-        let host: String = host.split('.').next().unwrap_or_default().chars().filter(|c| plain(*c)).take(63).collect();
+        let host: String =
+            host.split('.').next().unwrap_or_default().chars().filter(|c| in_a_name(*c)).take(63).collect();
         let host = if host.is_empty() { "replica" } else { &host };
         let letters = (0..4).map(|_| char::from(chance.random_range(b'a'..=b'z')));
         Ok(format!("{host}-{}", letters.collect::<String>()))
@@ -203,9 +203,8 @@ impl Settings {
 
     /// The name that is set.
     fn said_name(&self) -> Result<&str, InvalidReplicaName> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let name = &self.replica_name;
-        if name.chars().all(plain) && name.len() <= 100 { Ok(name) } else { Err(InvalidReplicaName(name.clone())) }
+        if name.chars().all(in_a_name) && name.len() <= 100 { Ok(name) } else { Err(InvalidReplicaName(name.clone())) }
     }
 
     /// Everything that would keep a control plane from starting with them, as far as it shows without acting.
@@ -263,6 +262,11 @@ impl Settings {
     fn or_in_data_dir(&self, path: &Path, default: &str) -> PathBuf {
         if path.as_os_str().is_empty() { self.data_dir.join(default) } else { path.to_owned() }
     }
+}
+
+/// Whether the name of a replica may have this character.
+fn in_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
 }
 
 /// The flags: each setting under its own name, and three that act at once.

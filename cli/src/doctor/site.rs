@@ -191,7 +191,7 @@ impl Site {
         let settings = self.control_plane.as_ref()?.ok()?;
         let survey = async || {
             let url = settings.database_url();
-            store::survey(&url).await.map_err(|error| chain(&error))
+            store::survey(&url).await.map_err(|error| causes(&error))
         };
         Some(self.database.get_or_init(survey).await)
     }
@@ -199,7 +199,7 @@ impl Site {
     /// How Redis stands; none if no limiter here counts in it.
     pub(super) async fn redis(&self) -> Option<&Result<RedisSurvey, String>> {
         let redis = self.rate_limiter.as_ref()?.ok()?.redis().ok()??;
-        let survey = || async move { redis_survey::survey(redis).await.map_err(|error| chain(&error)) };
+        let survey = || async move { redis_survey::survey(redis).await.map_err(|error| causes(&error)) };
         Some(self.redis.get_or_init(survey).await)
     }
 
@@ -223,6 +223,20 @@ impl Site {
         ];
         ports.into_iter().filter_map(|(name, port)| Some((name, reachable(port?)))).collect()
     }
+}
+
+/// An error and its causes, each said once: drivers repeat what the system told them.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 /// Where a port is reached from its own host that may listen on every address of it.
@@ -307,6 +321,13 @@ mod tests {
         let found = program::<sidecar::Settings, _>(&nowhere, "-", &sidecar::Flags::default()).unwrap();
         assert!(found.settings.unwrap_err().contains("/nowhere/at-all.toml"));
         assert!(program::<sidecar::Settings, _>(&None, "no-such-program", &sidecar::Flags::default()).is_none());
+    }
+
+    #[test]
+    fn what_a_driver_repeats_is_said_once() {
+        let refused = || std::io::Error::other("refused");
+        let error = anyhow::Error::from(refused()).context("talking: refused").context("unavailable");
+        assert_eq!(causes(&*error), "unavailable: talking: refused");
     }
 
     #[test]
