@@ -21,7 +21,7 @@ use chancery_control_plane::{
         self, Destination, Plan, Restoration,
         seal::{Key, Lock},
     },
-    model::{Catalog, Document, Entry, Problems, parse},
+    model::{Catalog, Document, Entry, Problems, endpoint::RegisteredEndpoint, parse},
     store::{
         Action, IdempotencyKey, IdempotencyRecord, LeaseAction, LeaseWrite, Loaded, NewChange, NewEntry, NewRevision,
         QuarantineKey, QuarantineRecord, RolloutRecord, Rotation, Store, Stored, TokenRecord,
@@ -185,12 +185,12 @@ async fn live(store: &Arc<dyn Store>, chance: &mut StdRng) {
         write.keep(IdempotencyRecord { key, outcome: "{}".to_owned(), at: NOW }, 100).await.unwrap();
     }
     write.end().await.unwrap();
-    let endpoint = serde_json::from_value(json!({ "address": "10.0.0.9", "port": 80 }));
-    let endpoint = endpoint.unwrap_or_else(|error| panic!("an endpoint: {error}"));
+    let endpoint = json!({ "address": "10.0.0.9", "port": 80, "weight": 1, "health": "healthy" });
+    let endpoint: RegisteredEndpoint = serde_json::from_value(endpoint).unwrap();
     let register = |id: &str| LeaseWrite {
         service: "s0".parse().unwrap(),
         id: id.parse().unwrap(),
-        action: LeaseAction::Register { endpoint: Clone::clone(&endpoint), ttl: Duration::from_secs(60) },
+        action: LeaseAction::Register { endpoint: endpoint.clone(), ttl: Duration::from_secs(60) },
     };
     store.write_leases(&[register("one"), register("two")]).await.unwrap();
     let gone = LeaseWrite { action: LeaseAction::Remove, ..register("two") };
