@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +17,7 @@ use crate::{process::own_program, wait::PATIENCE};
 pub struct User {
     folder: PathBuf,
     environment: Vec<(&'static str, String)>,
+    patience: Duration,
 }
 
 /// What a command came to.
@@ -32,25 +34,39 @@ pub struct Outcome {
 impl User {
     /// One who works in `folder`.
     pub fn in_folder(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), environment: Vec::new() }
+        Self { folder: folder.to_owned(), environment: Vec::new(), patience: PATIENCE }
     }
 
     /// The same, asking the control plane at `server` with this token.
     pub fn of(&self, server: &str, token: &str) -> Self {
         let environment = vec![("CHANCERY_SERVER", server.to_owned()), ("CHANCERY_TOKEN", token.to_owned())];
-        Self { folder: self.folder.clone(), environment }
+        Self { environment, ..self.clone() }
+    }
+
+    /// The same, with one more variable in the environment.
+    pub fn with(&self, name: &'static str, value: &str) -> Self {
+        let mut user = self.clone();
+        user.environment.push((name, value.to_owned()));
+        user
+    }
+
+    /// The same, who waits so long for a command to end.
+    pub fn patient(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     /// The same, asking the control plane at `server` as whoever signs in there.
     pub fn at(&self, server: &str) -> Self {
-        Self { folder: self.folder.clone(), environment: vec![("CHANCERY_SERVER", server.to_owned())] }
+        Self { environment: vec![("CHANCERY_SERVER", server.to_owned())], ..self.clone() }
     }
 
     /// Runs `chancery` with these arguments, separated by blanks, whatever comes of it.
     pub async fn runs(&self, arguments: &str, input: &str) -> Result<Outcome> {
         let mut command = Command::new(own_program("chancery")?);
         // What the developer has set for a control plane of their own must not leak in.
-        for name in ["CHANCERY_SERVER", "CHANCERY_TOKEN", "CHANCERY_DATA_DIR", "CHANCERY_ISSUER_CA"] {
+        let others =
+            ["CHANCERY_SERVER", "CHANCERY_TOKEN", "CHANCERY_DATA_DIR", "CHANCERY_DATABASE", "CHANCERY_CONFIG", "CHANCERY_ISSUER_CA"];
+        for name in others {
             command.env_remove(name);
         }
         command
@@ -72,7 +88,7 @@ impl User {
             child.wait_with_output().await
         };
         let output =
-            timeout(PATIENCE, exchange).await.with_context(|| format!("chancery {arguments} does not end"))??;
+            timeout(self.patience, exchange).await.with_context(|| format!("chancery {arguments} does not end"))??;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let code = output.status.code().context("it was killed")?;
         Ok(Outcome { code, output: text(output.stdout), errors: text(output.stderr) })

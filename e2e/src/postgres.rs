@@ -5,7 +5,11 @@
 //!   test is killed, the pipe breaks and Postgres goes as well.
 //! - Without `fsync`, unless it is to be measured: nothing outlives the machine here anyway.
 //!
+//! - One that archives its log can be brought back to a moment after its base backup (`archive`).
+//!
 //! Where no Postgres is installed a test is skipped, loudly; in CI that is a failure.
+
+mod archive;
 
 use std::{
     fs::{self, File, Permissions},
@@ -67,15 +71,15 @@ struct User {
 impl Postgres {
     /// Starts one, or answers `None` if none is installed.
     pub async fn start() -> anyhow::Result<Option<Self>> {
-        Self::start_with("off").await
+        Self::start_with("off", false).await
     }
 
     /// Starts one that syncs what it commits, as those of operators do.
     pub async fn start_durable() -> anyhow::Result<Option<Self>> {
-        Self::start_with("on").await
+        Self::start_with("on", false).await
     }
 
-    async fn start_with(fsync: &'static str) -> anyhow::Result<Option<Self>> {
+    async fn start_with(fsync: &'static str, archives: bool) -> anyhow::Result<Option<Self>> {
         let Some(binaries) = find_binaries() else {
             ensure!(std::env::var_os("CI").is_none(), "no Postgres is installed, and CI must not skip its tests");
             // Not `eprintln!`, whose output of a passing test is not shown.
@@ -88,6 +92,9 @@ impl Postgres {
         let settings = Vec::new();
         let mut postgres = Self { binaries, user, port, fsync, settings, server: None, databases, directory };
         postgres.initialize()?;
+        if archives {
+            postgres.archive()?;
+        }
         postgres.start_again().await?;
         Ok(Some(postgres))
     }
