@@ -41,6 +41,8 @@ type Specificity = (Reverse<u8>, usize, usize);
 fn specificity(matches: &Match) -> Specificity {
     let Match { path, methods, headers, query, cookies, grpc } = matches;
     let (rank, length) = match path {
+        // For no request that any other is for.
+        PathMatch::Connect => (0, 0),
         PathMatch::Exact(path) => (0, path.len()),
         PathMatch::Regex(pattern) => (1, pattern.len()),
         PathMatch::Template(template) => (if template.ends_with("=**}") { 2 } else { 1 }, literal_length(template)),

@@ -23,6 +23,9 @@ pub struct MatchSpec {
     pub cookies: Option<Vec<CookieMatchSpec>>,
     /// Only calls of gRPC, and which; not with `path`.
     pub grpc: Option<GrpcMatchSpec>,
+    /// `true`: only CONNECT, which asks for a tunnel and has no path; no other rule is for it. Not with `path`, `grpc`, `methods` and
+    /// `query`. What becomes of the tunnel, `connect` of the rule says.
+    pub connect: Option<bool>,
 }
 
 /// A condition on the path, without the query: exactly one of these.

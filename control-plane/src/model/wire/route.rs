@@ -76,6 +76,9 @@ pub struct RuleSpec {
     /// What the protocol of requests may be changed to; only with `to`; nothing if it is not given.
     #[schema(min_items = 1, max_items = 1)]
     pub upgrades: Option<Vec<UpgradeSpec>>,
+    /// Who ends the tunnels that CONNECT asks for; only with `match.connect`.
+    #[schema(default = "terminate")]
+    pub connect: Option<ConnectSpec>,
     /// When and how a request is tried again; only with `to`; never if it is not given.
     pub retry: Option<RetrySpec>,
     /// How many requests each proxy admits by itself; only with `to`.
@@ -148,6 +151,16 @@ pub struct RegexRewriteSpec {
 pub enum UpgradeSpec {
     /// WebSocket.
     Websocket,
+}
+
+/// Who ends a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectSpec {
+    /// The proxy, which sends what comes out of the tunnel to the service, over TCP. Whom the client has asked for does not matter.
+    Terminate,
+    /// The service, a proxy itself, which gets the CONNECT and connects to whom it likes.
+    Forward,
 }
 
 /// Where a client is sent: at least one of `scheme`, `host`, `port`, `path` and `prefix`.

@@ -2,7 +2,10 @@
 //!
 //! Conditions come out sorted, so that two rules for the same requests have equal matches however they were written.
 
-use super::super::{path, template, text};
+use super::{
+    super::{path, template, text},
+    connect,
+};
 use crate::model::{
     problem::Problems,
     re2,
@@ -11,9 +14,20 @@ use crate::model::{
 };
 
 pub(super) fn matches(spec: Option<&MatchSpec>, problems: &mut Problems) -> Option<Match> {
-    let MatchSpec { path, methods, headers, query, cookies, grpc } = spec.cloned().unwrap_or_default();
+    let MatchSpec { path, methods, headers, query, cookies, grpc, connect } = spec.cloned().unwrap_or_default();
+    if let Some(connect) = connect {
+        text::only_true(connect, &mut problems.at("connect"))?;
+        let given = [
+            ("path", path.is_some()),
+            ("grpc", grpc.is_some()),
+            ("methods", methods.is_some()),
+            ("query", query.is_some()),
+        ];
+        connect::nothing_else(&given, problems);
+    }
     let is_grpc = grpc.is_some();
     let path = match (path, grpc) {
+        _ if connect.is_some() => Some(PathMatch::Connect),
         (None, None) => Some(PathMatch::Prefix("/".to_owned())),
         (Some(spec), None) => path_match(spec, &mut problems.at("path")),
         (None, Some(spec)) => grpc_match(&spec, &mut problems.at("grpc")),
