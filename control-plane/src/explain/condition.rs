@@ -63,7 +63,11 @@ pub(super) fn distance(matches: &Match, arrived: &Arrived, patterns: &Patterns) 
     }
     let text = match &matches.path {
         PathMatch::Connect => "",
-        PathMatch::Exact(text) | PathMatch::Regex(text) | PathMatch::Template(text) | PathMatch::Prefix(text) => text,
+        PathMatch::Exact(text)
+        | PathMatch::Regex(text)
+        | PathMatch::Template(text)
+        | PathMatch::Prefix(text)
+        | PathMatch::Below(text) => text,
     };
     let common = text.bytes().zip(arrived.path.bytes()).take_while(|(wanted, found)| wanted == found).count();
     (true, Reverse(common), unmet)
@@ -76,6 +80,10 @@ impl Condition<'_> {
             Self::Path(PathMatch::Connect) => false,
             Self::Path(PathMatch::Exact(path)) => arrived.path == *path,
             Self::Path(PathMatch::Prefix(prefix)) => arrived.path.starts_with(prefix),
+            Self::Path(PathMatch::Below(path)) => {
+                let rest = arrived.path.strip_prefix(path.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
             Self::Path(PathMatch::Regex(pattern)) => patterns.is_match(pattern, &arrived.path),
             Self::Path(PathMatch::Template(template)) => patterns.is_of_template(template, &arrived.path),
             Self::Grpc => arrived.is_grpc(),
@@ -164,6 +172,7 @@ fn path_field(path: &PathMatch, written: &Value) -> String {
         PathMatch::Connect => "connect",
         PathMatch::Exact(_) => "path.exact",
         PathMatch::Prefix(_) => "path.prefix",
+        PathMatch::Below(_) => "path.pathPrefix",
         PathMatch::Regex(_) => "path.regex",
         PathMatch::Template(_) => "path.template",
     };
@@ -175,6 +184,7 @@ fn wanted_path(path: &PathMatch, written: &Value) -> String {
         PathMatch::Connect => "CONNECT".to_owned(),
         PathMatch::Exact(path) => format!("path {path}"),
         PathMatch::Prefix(prefix) => format!("path that begins with {prefix}"),
+        PathMatch::Below(path) => format!("path {path} or one below it"),
         PathMatch::Regex(pattern) => format!("path that matches {pattern}"),
         // With the names that its author gave to the variables.
         PathMatch::Template(template) => {

@@ -250,6 +250,26 @@ fn what_the_proxy_refuses_meets_no_rule() {
 }
 
 #[test]
+fn a_path_prefix_ends_where_a_segment_does() {
+    let rules = json!([
+        { "match": { "path": { "pathPrefix": "/api" } }, "to": [{ "service": "shop" }], "rewrite": { "prefix": "/" } },
+        { "respond": { "status": 200 } },
+    ]);
+    let documents = with_routes(&[route("shop", &["*"], &rules)]);
+    for (path, arrives) in [("/api", "/"), ("/api/", "/"), ("/api/x", "/x")] {
+        let at = at_web(&documents, "GET", &format!("http://a{path}"), &[]);
+        assert!(matches!(&at.destination, Destination::Forward { path, .. } if path == arrives), "{at:?}");
+    }
+    for path in ["/apix", "/ap", "/API"] {
+        let at = at_web(&documents, "GET", &format!("http://a{path}"), &[]);
+        assert_eq!(at.destination, answer(200), "{path}");
+        let unmet = &at.passed_over[0].unmet[0];
+        assert_eq!(unmet.path, "spec.rules[0].match.path.pathPrefix");
+        assert_eq!(unmet.wanted, "path /api or one below it");
+    }
+}
+
+#[test]
 fn a_protocol_becomes_what_a_rule_says() {
     let rules = json!([
         { "match": { "path": { "prefix": "/live" }, "headers": [{ "name": "upgrade", "present": true }] },

@@ -158,6 +158,8 @@ pub enum PathMatch {
     Template(String),
     /// The start of the path.
     Prefix(String),
+    /// This path and all below it; without a slash at its end.
+    Below(String),
 }
 
 /// A condition on a header (name in lower case), a query parameter or a cookie.

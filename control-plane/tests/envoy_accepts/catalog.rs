@@ -556,6 +556,11 @@ pub(crate) fn every_rule() -> Vec<Rule> {
         };
         rules.push(rule(prefix("/"), Action::Forward(forward)));
     }
+    for (with, path) in [("/", "/below"), ("/new", "/below/a.b"), ("/new/", "/b")] {
+        let rewrite = Rewrite { path: Some(PathRewrite::Prefix(with.into())), host: None };
+        let forward = Forward { rewrite, ..forward("checkout") };
+        rules.push(rule(PathMatch::Below(path.into()), Action::Forward(forward)));
+    }
     for (tunnel, jwt) in [Tunnel::Terminate, Tunnel::Forward].into_iter().zip(every_jwt()) {
         let forward = Forward {
             jwt: Some(jwt.into()),

@@ -35,9 +35,12 @@ pub struct PathMatchSpec {
     /// The whole path.
     #[schema(examples("/cart"))]
     pub exact: Option<String>,
-    /// The start of the path.
+    /// The start of the path: `/api` is for `/apix` too.
     #[schema(examples("/api"))]
     pub prefix: Option<String>,
+    /// A path, and all below it: `/api` is for `/api` and `/api/x`, not for `/apix`. Without a slash at its end.
+    #[schema(examples("/api"))]
+    pub path_prefix: Option<String>,
     /// A regular expression (RE2) for the whole path.
     #[schema(examples("/v[0-9]+/ping"))]
     pub regex: Option<String>,

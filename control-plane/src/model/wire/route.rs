@@ -120,7 +120,7 @@ pub struct MirrorSpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RewriteSpec {
-    /// Replaces what the path condition matched (`prefix` or `exact`); not with `template` or `regex`.
+    /// Replaces what the path condition matched (`prefix`, `pathPrefix` or `exact`); not with `template` or `regex`.
     #[schema(examples("/"))]
     pub prefix: Option<String>,
     /// The new path, with the variables of the path condition `template`; not with `prefix` or `regex`.
@@ -176,7 +176,7 @@ pub struct RedirectSpec {
     pub port: Option<u16>,
     /// The new path; not with `prefix`.
     pub path: Option<String>,
-    /// Replaces what the path condition matched (`prefix` or `exact`); not with `path`.
+    /// Replaces what the path condition matched (`prefix`, `pathPrefix` or `exact`); not with `path`.
     pub prefix: Option<String>,
     /// The status: 301, 302, 303, 307 or 308.
     #[schema(minimum = 301, maximum = 308, default = 301)]

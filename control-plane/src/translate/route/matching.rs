@@ -72,6 +72,7 @@ fn path_specifier(path: &PathMatch) -> PathSpecifier {
             typed_config: Some(any::pack_typed(&UriTemplateMatchConfig { path_template: template.clone() })),
         }),
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
+        PathMatch::Below(path) => PathSpecifier::PathSeparatedPrefix(path.clone()),
     }
 }
 

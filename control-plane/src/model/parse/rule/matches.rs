@@ -63,13 +63,16 @@ fn sorted<S, T: Ord + Clone>(
 }
 
 fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch> {
-    let PathMatchSpec { exact, prefix, regex, template } = spec;
+    let PathMatchSpec { exact, prefix, path_prefix, regex, template } = spec;
     let mut given: Vec<Option<PathMatch>> = Vec::new();
     if let Some(text) = exact {
         given.push(problems.at("exact").ok(path::plain(&text)).map(PathMatch::Exact));
     }
     if let Some(text) = prefix {
         given.push(problems.at("prefix").ok(path::plain(&text)).map(PathMatch::Prefix));
+    }
+    if let Some(text) = path_prefix {
+        given.push(problems.at("pathPrefix").ok(path::without_end(&text)).map(PathMatch::Below));
     }
     if let Some(text) = regex {
         given.push(problems.at("regex").ok(re2::check(&text)).map(|()| PathMatch::Regex(text)));
@@ -78,7 +81,7 @@ fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch>
         let template = problems.at("template").ok(template::parse(&text));
         given.push(template.map(|template| PathMatch::Template(template.pattern)));
     }
-    problems.only_one(given, "exact, prefix, regex and template")
+    problems.only_one(given, "exact, prefix, pathPrefix, regex and template")
 }
 
 pub(in crate::model::parse) fn header_match(spec: HeaderMatchSpec, problems: &mut Problems) -> Option<NamedMatch> {
