@@ -43,6 +43,7 @@ pub mod sidecar;
 pub mod sidecar_scene;
 pub mod speaker;
 pub mod story;
+pub mod tunnel;
 pub mod upstream;
 pub mod usage;
 pub mod wait;

@@ -11,7 +11,7 @@ use chancery_e2e::{
     client::{Connection, Response, get, request},
     command::User,
     control_plane::ADMIN_TOKEN,
-    document::{route, service},
+    document::{listener, resource, route, service},
     raw::patch,
     scene::Scene,
     upstream::{Echo, Upstream},
@@ -51,9 +51,20 @@ async fn what_is_explained_is_what_happens() -> Result<()> {
     let mut random = StdRng::seed_from_u64(seed()?);
     let mut upstreams = Vec::new();
     for name in generated::SERVICES {
-        upstreams.push(Upstream::start(name).await?);
-        scene.api.put(&service(name, &[upstreams[upstreams.len() - 1].address])).await?;
+        let mut endpoints = Vec::new();
+        for version in generated::VERSIONS {
+            let upstream = Upstream::start(&format!("{name}-{version}")).await?;
+            let (address, port) = (upstream.address.ip(), upstream.address.port());
+            endpoints.push(json!({ "address": address, "port": port, "labels": { "version": version } }));
+            upstreams.push(upstream);
+        }
+        let spec = json!({ "endpoints": endpoints, "subsets": [{ "by": ["version"] }] });
+        scene.api.put(&resource("Service", name, spec)).await?;
     }
+    let authorizer = Upstream::start("authorizer").await?;
+    let mut web = listener("web", "edge", scene.web.port());
+    web["spec"]["externalAuthorization"] = json!({ "service": "authorizer", "protocol": "http", "timeout": "30s" });
+    scene.api.apply(&[service("authorizer", &[authorizer.address]), web]).await?;
     let mut routes = Vec::new();
     for number in 0..ROUTES {
         let route = generated::route(number, &mut random);
@@ -70,6 +81,13 @@ async fn what_is_explained_is_what_happens() -> Result<()> {
     let last = route("last", "last.example.com", &json!([{ "respond": { "status": 200 } }]));
     scene.api.put_and_wait(&last).await?;
 
+    // The listener that asks takes the place of the other one in its own time.
+    until("somebody is asked", PATIENCE, async || {
+        scene.fetch(get("last.example.com", "/")).await?;
+        ensure!(authorizer.requests() > 0, "nobody is");
+        Ok(())
+    })
+    .await?;
     let mut connection = Connection::open(scene.web).await?;
     let (mut mismatches, mut kinds) = (Vec::new(), BTreeMap::<String, usize>::new());
     for _ in 0..REQUESTS {
@@ -84,24 +102,39 @@ async fn what_is_explained_is_what_happens() -> Result<()> {
         if host.contains(' ') {
             continue;
         }
+        let before = authorizer.requests();
         let response = connection.send(request(method, &host, &asked.target(), &headers)).await?;
         let explained = explain(&scene, &asked, &host, &headers).await?;
         *kinds.entry(explained["destination"]["action"].to_string()).or_default() += 1;
         let (real, services) = (real(&response, &headers)?, services(&explained));
         let told = told(&explained, &headers);
-        let served = service_of(&response);
-        if real != told || served.as_ref().is_some_and(|served| !services.contains(served)) {
+        let served = served_by(&response);
+        // What is refused, or answered to a browser, meets nobody else.
+        let is_let_through = !matches!(explained["destination"]["action"].as_str(), Some("refused" | "preflight"));
+        let is_asked = authorizer.requests() > before;
+        *kinds.entry(format!("asked: {is_asked}")).or_default() += 1;
+        if real != told
+            || served.as_ref().is_some_and(|served| !services.contains(served))
+            || (is_let_through && is_asked != says_that_somebody_is_asked(&explained))
+        {
             mismatches.push(format!(
-                "{asked:?} to {host}\n  Envoy: {real:?} by {served:?}\n  told:  {told:?} by {services:?}\n  {explained}"
+                "{asked:?} to {host}\n  Envoy: {real:?} by {served:?}, asked: {is_asked}\n  told:  {told:?} by {services:?}\n  {explained}"
             ));
         }
     }
     eprintln!("{} routes, {kinds:?}", routes.len());
     assert!(mismatches.is_empty(), "{} mismatches:\n{}", mismatches.len(), mismatches.join("\n"));
-    for (kind, least) in
-        [("forward", 200), ("redirect", 50), ("respond", 50), ("noRoute", 50), ("refused", 10), ("preflight", 5)]
-    {
-        let found = kinds.get(&format!("\"{kind}\"")).copied().unwrap_or(0);
+    for (kind, least) in [
+        ("\"forward\"", 200),
+        ("\"redirect\"", 50),
+        ("\"respond\"", 50),
+        ("\"noRoute\"", 50),
+        ("\"refused\"", 10),
+        ("\"preflight\"", 5),
+        ("asked: true", 300),
+        ("asked: false", 100),
+    ] {
+        let found = kinds.get(kind).copied().unwrap_or(0);
         assert!(found >= least, "too few of {kind}: {kinds:?}");
     }
     Ok(())
@@ -185,14 +218,27 @@ fn told(explained: &Value, headers: &[(&str, &str)]) -> Verdict {
     }
 }
 
-fn service_of(response: &Response) -> Option<String> {
+fn served_by(response: &Response) -> Option<String> {
     let name = response.header("x-upstream");
-    (!name.is_empty()).then(|| format!("Service/{name}"))
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
+/// The upstreams that may serve a request.
 fn services(explained: &Value) -> Vec<String> {
     let to = explained["destination"]["to"].as_array().into_iter().flatten();
-    to.filter_map(|share| Some(share["service"]["resource"].as_str()?.to_owned())).collect()
+    let upstreams = to.flat_map(|share| {
+        let service = share["service"]["resource"].as_str().unwrap_or_default().trim_start_matches("Service/");
+        let wanted = share["subset"]["version"].as_str();
+        let versions =
+            generated::VERSIONS.into_iter().filter(move |version| wanted.is_none_or(|wanted| wanted == *version));
+        versions.map(move |version| format!("{service}-{version}"))
+    });
+    upstreams.collect()
+}
+
+fn says_that_somebody_is_asked(explained: &Value) -> bool {
+    let guards = explained["guards"].as_array().into_iter().flatten();
+    guards.into_iter().any(|guard| guard["from"]["path"] == "spec.externalAuthorization")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,10 @@ use chancery_e2e::{
     over_both_protocols,
     port::free_port,
     scene::Scene,
+    speaker::Speaker,
+    tunnel::connect,
     upstream::{Echo, Upstream},
+    wait::{PATIENCE, until},
 };
 use chancery_proto::envoy::{
     authorization::{
@@ -31,7 +34,7 @@ use chancery_proto::envoy::{
 };
 use http::{Method, Request};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet, time::timeout};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Response, Status};
 
@@ -41,7 +44,7 @@ const HOST: &str = "shop.example.com";
 /// `PERMISSION_DENIED` of gRPC.
 const DENIED: i32 = 7;
 
-over_both_protocols!(Delta in delta: an_authorizer_decides_and_says_more, without_an_answer_the_listener_decides, an_authorizer_may_speak_http);
+over_both_protocols!(Delta in delta: an_authorizer_decides_and_says_more, without_an_answer_the_listener_decides, an_authorizer_may_speak_http, a_tunnel_is_asked_about_and_nobody_waits_for_its_end);
 
 /// Lets pass whoever has `x-key: 7`, and tells the service what it has been told.
 #[derive(Debug)]
@@ -185,6 +188,41 @@ async fn an_authorizer_decides_and_says_more(scene: &Scene) -> Result<()> {
         assert_eq!(scene.fetch(get(HOST, path)).await?.status, 200, "{path}");
     }
     assert_eq!(auth.asked(), before, "nobody is asked where a rule says so");
+    Ok(())
+}
+
+async fn a_tunnel_is_asked_about_and_nobody_waits_for_its_end(scene: &Scene) -> Result<()> {
+    let (chat, auth) = (Speaker::start("chat").await?, Authorizer::start().await?);
+    let tunnel = |more: Value| {
+        let mut rule = more;
+        rule["match"] = json!({ "connect": true });
+        rule["to"] = json!([{ "service": "chat" }]);
+        rule
+    };
+    let web = asking(scene, &json!({ "service": "auth", "timeout": "10s", "body": { "maxSize": "1KiB" } }));
+    let resources = [
+        service("chat", &[chat.address]),
+        over_grpc(auth.address),
+        web,
+        route("asked", HOST, &json!([tunnel(json!({}))])),
+        route("open", "open.example.com", &json!([tunnel(json!({ "externalAuthorization": { "off": true } }))])),
+    ];
+    scene.api.apply_and_wait(&resources).await?;
+    let ask = async |host: &str, headers: &[(&str, &str)]| connect(scene.web, &format!("{host}:22"), headers).await;
+    until("strangers get no tunnel", PATIENCE, async || {
+        let (status, _) = ask(HOST, &[]).await?;
+        anyhow::ensure!(status == 401, "{status}");
+        Ok(())
+    })
+    .await?;
+    let before = auth.asked();
+    for (host, headers, asked) in [(HOST, &[("x-key", "7")][..], 1), ("open.example.com", &[][..], 1)] {
+        let (status, mut stream) = ask(host, headers).await?;
+        assert_eq!(status, 200, "{host}");
+        let mut greeting = [0; 4];
+        timeout(PATIENCE, stream.read_exact(&mut greeting)).await??;
+        assert_eq!((&greeting, auth.asked() - before), (b"chat", asked), "{host}");
+    }
     Ok(())
 }
 

@@ -9,10 +9,14 @@ use super::{
     condition::conditions,
     explanation::Seen,
     path::{self, Unusual},
-    request::Request,
+    request::{CONNECT, Request},
     spoken,
 };
-use crate::model::{fleet::Fleet, listener::Listener, route::order::Claim};
+use crate::model::{
+    fleet::Fleet,
+    listener::Listener,
+    route::{Action, Rule, Upgrade, order::Claim},
+};
 
 /// What only the proxy, or the service behind it, may say; and what belongs to the connection.
 const REMOVED: [&str; 24] = [
@@ -41,6 +45,9 @@ const REMOVED: [&str; 24] = [
     "x-envoy-upstream-rq-timeout-ms",
     "x-forwarded-client-cert",
 ];
+
+/// What stays where the protocol is to become another one.
+const UPGRADING: [&str; 2] = ["connection", "upgrade"];
 
 /// What the proxy adds, of which nobody knows the value before.
 const UNKNOWN: [&str; 3] = ["x-envoy-external-address", "x-forwarded-for", "x-request-id"];
@@ -75,6 +82,9 @@ const JOINED: [&str; 26] = [
     "x-forwarded-port",
 ];
 
+/// What a CONNECT wants a connection to become.
+const TUNNEL: &str = "connect";
+
 /// The header that says how the client has connected.
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
@@ -87,6 +97,8 @@ pub(super) struct Arrived {
     pub(super) path: String,
     pub(super) query: Option<String>,
     headers: Vec<(String, String)>,
+    /// What the protocol of the connection is to become, in lower case; [`TUNNEL`] for a CONNECT.
+    upgrade: Option<String>,
 }
 
 /// What there is of a header.
@@ -113,6 +125,20 @@ pub(super) fn arrive(request: &Request, listener: &Listener, fleet: &Fleet) -> R
     if let Some((name, _)) = request.headers().iter().find(|(name, _)| name.contains('_')) {
         return refuse(&format!("the name of header {name} has an underscore, which servers take for a hyphen"));
     }
+    let upgrade = upgrade(request);
+    let is_kept = |name: &str| !REMOVED.contains(&name) || (upgrade.is_some() && UPGRADING.contains(&name));
+    let arrived = |path: String, query: Option<&str>| Arrived {
+        method: request.method().to_owned(),
+        scheme: scheme(request, listener, fleet),
+        host: without_trailing_dot(request.authority()),
+        path,
+        query: query.map(str::to_owned),
+        headers: request.headers().iter().filter(|(name, _)| is_kept(name)).cloned().collect(),
+        upgrade: upgrade.clone(),
+    };
+    if request.is_connect() {
+        return Ok(arrived(String::new(), None));
+    }
     if !request.target().bytes().all(|b| b.is_ascii_graphic()) {
         return refuse("path and query have other than printable ASCII characters");
     }
@@ -127,18 +153,9 @@ pub(super) fn arrive(request: &Request, listener: &Listener, fleet: &Fleet) -> R
         Err(Unusual::Relative) => return refuse("the path does not start with a slash"),
         Err(Unusual::Zero) => return refuse("the path has an encoded zero"),
     };
-    let scheme = scheme(request, listener, fleet);
-    let arrived = Arrived {
-        method: request.method().to_owned(),
-        scheme,
-        host: without_trailing_dot(request.authority()),
-        path: normalized.path,
-        query: query.map(str::to_owned),
-        headers: request.headers().iter().filter(|(name, _)| !REMOVED.contains(&name.as_str())).cloned().collect(),
-    };
+    let arrived = arrived(normalized.path, query);
     if !normalized.had_hidden_slashes {
-        let because = "the listener does not upgrade connections".to_owned();
-        return if upgrades(request) { Err(Refusal { status: 403, location: None, because }) } else { Ok(arrived) };
+        return Ok(arrived);
     }
     let because = "the path has encoded slashes; the client is asked to come back with plain ones";
     match arrived.is_grpc() {
@@ -154,11 +171,16 @@ fn scheme(request: &Request, listener: &Listener, fleet: &Fleet) -> String {
     said.filter(|_| fleet.trusted_hops > 0).unwrap_or_else(|| spoken(listener)).to_owned()
 }
 
-fn upgrades(request: &Request) -> bool {
+/// What the protocol of the connection is to become; `h2c` is passed over.
+fn upgrade(request: &Request) -> Option<String> {
+    if request.is_connect() {
+        return Some(TUNNEL.to_owned());
+    }
     let all = |wanted: &'static str| request.headers().iter().filter(move |(name, _)| name == wanted);
     let mut tokens = all("connection").flat_map(|(_, value)| value.split(','));
-    tokens.any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
-        && all("upgrade").any(|(_, value)| !value.is_empty() && !value.eq_ignore_ascii_case("h2c"))
+    let asks = tokens.any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    let mut wanted = all("upgrade").map(|(_, value)| value.to_ascii_lowercase());
+    wanted.find(|value| asks && !value.is_empty() && value != "h2c")
 }
 
 /// `example.com.` is `example.com`, with a port or without.
@@ -235,6 +257,30 @@ impl Arrived {
     pub(super) fn is_grpc(&self) -> bool {
         let kind = self.text("content-type");
         kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
+    }
+
+    /// Whether it asks for a tunnel: it has no path then.
+    pub(super) fn is_connect(&self) -> bool {
+        self.method == CONNECT
+    }
+
+    /// Why `rule`, which matches, does not have it: a protocol becomes only what its rule says.
+    pub(super) fn refused_by(&self, rule: &Rule) -> Option<Refusal> {
+        let wanted = self.upgrade.as_deref()?;
+        let allowed = match &rule.action {
+            Action::Forward(forward) => forward.upgrades.as_slice(),
+            Action::Redirect(_) | Action::Respond(_) => &[],
+        };
+        let names = |upgrade: &Upgrade| match upgrade {
+            Upgrade::Websocket => "websocket",
+            Upgrade::Connect(_) => TUNNEL,
+        };
+        let because = format!("the rule that matches does not have {wanted} among its upgrades");
+        (!allowed.iter().any(|upgrade| names(upgrade) == wanted)).then_some(Refusal {
+            status: 403,
+            location: None,
+            because,
+        })
     }
 
     /// Whether it is what a browser asks before a request from a page of another origin.

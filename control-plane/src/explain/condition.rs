@@ -61,8 +61,14 @@ pub(super) fn distance(matches: &Match, arrived: &Arrived, patterns: &Patterns) 
     if path.holds(arrived, patterns) {
         return (false, Reverse(0), unmet);
     }
-    let (PathMatch::Exact(text) | PathMatch::Regex(text) | PathMatch::Template(text) | PathMatch::Prefix(text)) =
-        &matches.path;
+    let text = match &matches.path {
+        PathMatch::Connect => "",
+        PathMatch::Exact(text)
+        | PathMatch::Regex(text)
+        | PathMatch::Template(text)
+        | PathMatch::Prefix(text)
+        | PathMatch::Below(text) => text,
+    };
     let common = text.bytes().zip(arrived.path.bytes()).take_while(|(wanted, found)| wanted == found).count();
     (true, Reverse(common), unmet)
 }
@@ -70,8 +76,14 @@ pub(super) fn distance(matches: &Match, arrived: &Arrived, patterns: &Patterns) 
 impl Condition<'_> {
     pub(super) fn holds(&self, arrived: &Arrived, patterns: &Patterns) -> bool {
         match self {
+            Self::Path(path) if arrived.is_connect() => **path == PathMatch::Connect,
+            Self::Path(PathMatch::Connect) => false,
             Self::Path(PathMatch::Exact(path)) => arrived.path == *path,
             Self::Path(PathMatch::Prefix(prefix)) => arrived.path.starts_with(prefix),
+            Self::Path(PathMatch::Below(path)) => {
+                let rest = arrived.path.strip_prefix(path.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
             Self::Path(PathMatch::Regex(pattern)) => patterns.is_match(pattern, &arrived.path),
             Self::Path(PathMatch::Template(template)) => patterns.is_of_template(template, &arrived.path),
             Self::Grpc => arrived.is_grpc(),
@@ -106,7 +118,10 @@ impl Condition<'_> {
     pub(super) fn unmet(&self, index: usize, written: &Value, arrived: &Arrived) -> Unmet {
         let quoted = |found: Option<Cow<'_, str>>| found.map_or("none".to_owned(), |found| Quoted(&found).to_string());
         let (place, wanted, found) = match self {
-            Self::Path(path) => (path_field(path, written), wanted_path(path, written), arrived.path.clone()),
+            Self::Path(path) => {
+                let found = if arrived.is_connect() { "CONNECT, which has no path" } else { &arrived.path };
+                (path_field(path, written), wanted_path(path, written), found.to_owned())
+            }
             Self::Grpc => {
                 let kind = quoted(Some(arrived.text("content-type")).filter(|kind| !kind.is_empty()));
                 ("grpc".to_owned(), "a call of gRPC".to_owned(), format!("content type {kind}"))
@@ -150,22 +165,26 @@ fn is(wanted: &ValueMatch, found: &str, patterns: &Patterns) -> bool {
 }
 
 fn path_field(path: &PathMatch, written: &Value) -> String {
-    if written["path"].is_null() {
-        return "grpc".to_owned();
+    if *path != PathMatch::Connect && written["path"].is_null() {
+        return if written["grpc"].is_null() { "path" } else { "grpc" }.to_owned();
     }
     let field = match path {
-        PathMatch::Exact(_) => "exact",
-        PathMatch::Prefix(_) => "prefix",
-        PathMatch::Regex(_) => "regex",
-        PathMatch::Template(_) => "template",
+        PathMatch::Connect => "connect",
+        PathMatch::Exact(_) => "path.exact",
+        PathMatch::Prefix(_) => "path.prefix",
+        PathMatch::Below(_) => "path.pathPrefix",
+        PathMatch::Regex(_) => "path.regex",
+        PathMatch::Template(_) => "path.template",
     };
-    format!("path.{field}")
+    field.to_owned()
 }
 
 fn wanted_path(path: &PathMatch, written: &Value) -> String {
     match path {
+        PathMatch::Connect => "CONNECT".to_owned(),
         PathMatch::Exact(path) => format!("path {path}"),
         PathMatch::Prefix(prefix) => format!("path that begins with {prefix}"),
+        PathMatch::Below(path) => format!("path {path} or one below it"),
         PathMatch::Regex(pattern) => format!("path that matches {pattern}"),
         // With the names that its author gave to the variables.
         PathMatch::Template(template) => {

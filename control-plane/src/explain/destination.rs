@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{
     cors::{Cors, Origin},
-    route::{Action, Forward, PathMatch, Redirect, Respond, Rule, Target},
+    route::{Action, Forward, PathMatch, Redirect, Respond, Rule, Target, Tunnel, Upgrade},
 };
 
 /// Where `rule`, which matches, sends the request; `share` says what a target gets of the sum of all weights.
@@ -44,6 +44,18 @@ pub(super) fn of(
             Destination::Respond { status: *status, location, body: body.clone() }
         }
     }
+}
+
+/// What is to be known of a tunnel that `rule` carries.
+pub(super) fn of_tunnel(rule: &Rule) -> Option<&'static str> {
+    let Action::Forward(forward) = &rule.action else { return None };
+    forward.upgrades.iter().find_map(|upgrade| match upgrade {
+        Upgrade::Connect(Tunnel::Terminate) => {
+            Some("the tunnel ends at the proxy: the service gets what comes out of it, over TCP, whatever host was asked for")
+        }
+        Upgrade::Connect(Tunnel::Forward) => Some("the service gets the CONNECT, and connects to whom it likes"),
+        Upgrade::Websocket => None,
+    })
 }
 
 /// Whether pages of `origin` may use what `cors` is said of.

@@ -46,10 +46,10 @@ impl Explainer<'_> {
         .collect()
     }
 
-    /// Whoever is asked, unless the rule says that nobody is.
+    /// Whoever is asked, unless the rule says that nobody is. About a request that no rule matches nobody is asked either.
     fn authorizer(&self, listener: &Listener, claim: Option<&Claim<'_>>) -> Option<Guard> {
         let authorizer = listener.authorizer.as_ref()?;
-        let of_rule = claim.and_then(|claim| claim.rule.authorization.as_ref());
+        let of_rule = claim?.rule.authorization.as_ref();
         let what = match of_rule {
             Some(RuleAuthorization::Off) => return None,
             Some(RuleAuthorization::Context(context)) => {

@@ -163,6 +163,9 @@ impl<'a> Explainer<'a> {
         };
         let claims = self.claims(&listener.name, &host);
         let chosen = claims.iter().position(|claim| self.matches(claim, &arrived));
+        if let Some(refusal) = chosen.and_then(|index| arrived.refused_by(claims[index].rule)) {
+            return nothing(Err(refusal));
+        }
         Decision { arrived: Ok(arrived), host: Some(host), claims, chosen }
     }
 
@@ -191,6 +194,7 @@ impl<'a> Explainer<'a> {
             passed = self.passed_over(&claims[..chosen.unwrap_or(claims.len())], arrived);
             policies = claim.and_then(|claim| self.policies(fleet, &claim, arrived));
             notes = arrived.notes(&claims, chosen);
+            notes.extend(claim.and_then(|claim| destination::of_tunnel(claim.rule)).map(str::to_owned));
         }
         AtListener {
             listener: self.source(Kind::Listener, &listener.name, ""),

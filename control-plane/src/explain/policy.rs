@@ -1,6 +1,6 @@
 //! What else the rule that matches does to a request that it sends to services: time, retries, limits, copies, faults, other origins.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use time::format_description::well_known::Rfc3339;
 
@@ -37,12 +37,15 @@ impl Explainer<'_> {
             let from = at(&format!(".rateLimits[{index}]"));
             Some(limited(limit, self.source(Kind::RateLimit, name, ""), from, arrived))
         });
+        let (timeout, timeout_from) = match forward.timeout {
+            // Only a tunnel is waited for without end.
+            Some(Duration::ZERO) => ("none".to_owned(), at(".match.connect")),
+            Some(timeout) => (written(timeout), at(".timeout")),
+            None => (written(fleet.default_timeout), self.source(Kind::Fleet, &fleet.name, "spec.defaults.timeout")),
+        };
         Some(Policies {
-            timeout: written(forward.timeout.unwrap_or(fleet.default_timeout)),
-            timeout_from: match forward.timeout {
-                Some(_) => at(".timeout"),
-                None => self.source(Kind::Fleet, &fleet.name, "spec.defaults.timeout"),
-            },
+            timeout,
+            timeout_from,
             idle_timeout: forward.idle_timeout.map(written),
             max_stream_duration: forward.max_stream_duration.map(written),
             retry: forward.retry.as_ref().map(|retry| retried(retry, at(".retry"))),

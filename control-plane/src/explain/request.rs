@@ -7,6 +7,9 @@ use crate::model::Quoted;
 /// How much Envoy reads of the head of a request, in bytes.
 const MOST_BYTES: usize = 60 << 10;
 
+/// The method that asks for a tunnel.
+pub(super) const CONNECT: &str = "CONNECT";
+
 /// How many headers Envoy takes.
 const MOST_HEADERS: usize = 100;
 
@@ -87,7 +90,7 @@ impl Request {
         }
         let default_port = if scheme == "https" { 443 } else { 80 };
         let authority = match port {
-            Some(port) if port != default_port => format!("{host}:{port}"),
+            Some(port) if port != default_port || method == CONNECT => format!("{host}:{port}"),
             _ => host.to_owned(),
         };
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
@@ -159,9 +162,14 @@ impl Request {
         &self.authority
     }
 
-    /// The port that it is sent to, if it names one.
+    /// Whether it asks for a tunnel.
+    pub(super) fn is_connect(&self) -> bool {
+        self.method == CONNECT
+    }
+
+    /// The port that it is sent to, if it names one. The one in a CONNECT is where its tunnel leads.
     pub(super) fn port(&self) -> Option<u16> {
-        self.port
+        self.port.filter(|_| !self.is_connect())
     }
 
     /// Path and query.

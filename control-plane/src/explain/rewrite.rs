@@ -5,7 +5,7 @@ use crate::model::route::{PathMatch, PathRewrite};
 
 /// `path`, which `matched` has matched, with the matched part replaced by `with`, one slash between that and the rest.
 pub(super) fn replace_matched(matched: &PathMatch, with: &str, path: &str) -> String {
-    let PathMatch::Prefix(prefix) = matched else { return with.to_owned() };
+    let (PathMatch::Prefix(prefix) | PathMatch::Below(prefix)) = matched else { return with.to_owned() };
     let rest = path.strip_prefix(prefix.as_str()).unwrap_or_default();
     match (prefix.ends_with('/'), with.ends_with('/')) {
         (true, true) | (false, false) => format!("{with}{rest}"),

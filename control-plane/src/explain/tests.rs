@@ -250,6 +250,73 @@ fn what_the_proxy_refuses_meets_no_rule() {
 }
 
 #[test]
+fn a_path_prefix_ends_where_a_segment_does() {
+    let rules = json!([
+        { "match": { "path": { "pathPrefix": "/api" } }, "to": [{ "service": "shop" }], "rewrite": { "prefix": "/" } },
+        { "respond": { "status": 200 } },
+    ]);
+    let documents = with_routes(&[route("shop", &["*"], &rules)]);
+    for (path, arrives) in [("/api", "/"), ("/api/", "/"), ("/api/x", "/x")] {
+        let at = at_web(&documents, "GET", &format!("http://a{path}"), &[]);
+        assert!(matches!(&at.destination, Destination::Forward { path, .. } if path == arrives), "{at:?}");
+    }
+    for path in ["/apix", "/ap", "/API"] {
+        let at = at_web(&documents, "GET", &format!("http://a{path}"), &[]);
+        assert_eq!(at.destination, answer(200), "{path}");
+        let unmet = &at.passed_over[0].unmet[0];
+        assert_eq!(unmet.path, "spec.rules[0].match.path.pathPrefix");
+        assert_eq!(unmet.wanted, "path /api or one below it");
+    }
+}
+
+#[test]
+fn a_protocol_becomes_what_a_rule_says() {
+    let rules = json!([
+        { "match": { "path": { "prefix": "/live" }, "headers": [{ "name": "upgrade", "present": true }] },
+          "to": [{ "service": "shop" }], "upgrades": ["websocket"] },
+        { "match": { "path": { "regex": ".*" } }, "to": [{ "service": "shop" }] },
+    ]);
+    let documents = with_routes(&[route("shop", &["*"], &rules)]);
+    let asked = |path: &str, to: &str| {
+        let headers = [("connection", "keep-alive, Upgrade"), ("upgrade", to)];
+        at_web(&documents, "GET", &format!("http://a{path}"), &headers).destination
+    };
+    assert!(matches!(asked("/live", "WebSocket"), Destination::Forward { .. }));
+    assert!(matches!(asked("/live", "other"), Destination::Refused { status: 403, .. }));
+    assert!(matches!(asked("/", "websocket"), Destination::Refused { status: 403, .. }));
+    assert!(matches!(asked("/", "h2c"), Destination::Forward { .. }));
+    let connect = at_web(&documents, "CONNECT", "http://a:5432", &[]);
+    assert_eq!(connect.destination, Destination::NoRoute { status: 404 });
+}
+
+#[test]
+fn a_tunnel_is_for_the_rule_that_says_so_and_for_no_other() {
+    let rules = json!([
+        { "match": { "path": { "regex": ".*" } }, "respond": { "status": 200 } },
+        { "match": { "connect": true, "headers": [{ "name": "x-who", "exact": "a" }] }, "to": [{ "service": "shop" }] },
+        { "match": { "connect": true, "headers": [{ "name": "x-who", "exact": "b" }] }, "connect": "forward",
+          "to": [{ "service": "shop-next" }] },
+    ]);
+    let documents = with_routes(&[route("shop", &["*"], &rules)]);
+    let asked = |who: &str| at_web(&documents, "CONNECT", "http://db.example.com:5432", &[("x-who", who)]);
+    for (who, service, rule, unmet) in [("a", "Service/shop", 1, 1), ("b", "Service/shop-next", 2, 2)] {
+        let at = asked(who);
+        let Destination::Forward { to, host, path } = &at.destination else { panic!("{at:?}") };
+        assert_eq!(
+            (to[0].service.resource.as_str(), host.as_str(), path.as_str()),
+            (service, "db.example.com:5432", "")
+        );
+        assert_eq!(at.rule.map(|rule| rule.path), Some(format!("spec.rules[{rule}]")));
+        assert_eq!(at.passed_over.len(), unmet);
+        assert_eq!(at.passed_over[0].unmet[0].found, "CONNECT, which has no path");
+        assert_eq!((at.policies.unwrap().timeout.as_str(), at.notes.len()), ("none", 1));
+    }
+    assert_eq!(asked("c").destination, Destination::NoRoute { status: 404 });
+    let plain = at_web(&documents, "GET", "http://db.example.com/", &[("x-who", "a")]);
+    assert_eq!(plain.destination, answer(200));
+}
+
+#[test]
 fn a_redirect_says_where_to() {
     let moved =
         |prefix: &str, redirect: Value| json!({ "match": { "path": { "prefix": prefix } }, "redirect": redirect });

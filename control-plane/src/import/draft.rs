@@ -59,6 +59,17 @@ pub(super) fn refusals(document: &Value) -> Vec<Problem> {
     problems.into_vec()
 }
 
+/// `spec` without the fields in which the model has something against it.
+pub(super) fn without_refused(kind: Kind, spec: Value) -> Value {
+    let refused = refusals(&document(kind, "a", None, spec.clone()));
+    let fields = refused.iter().filter_map(|problem| problem.path.strip_prefix("spec.")?.split(['.', '[']).next());
+    let mut spec = spec;
+    for field in fields {
+        spec.as_object_mut().map(|spec| spec.remove(field));
+    }
+    spec
+}
+
 /// The resource that a document describes, if the model has nothing against it.
 pub(super) fn resource(document: &Value) -> Option<Resource> {
     let mut problems = Problems::default();

@@ -68,7 +68,8 @@ pub(super) fn survives(whole: &[Value], import: impl Fn(&[Value]) -> Import) {
     }
 }
 
-fn pointers(value: &Value, at: String) -> Vec<String> {
+/// All places in `value`, which is at `at`.
+pub(super) fn pointers(value: &Value, at: String) -> Vec<String> {
     let below: Vec<String> = match value {
         Value::Object(map) => map
             .iter()

@@ -56,7 +56,16 @@ pub enum Format {
     /// A text; each line ends with a newline.
     Text(String),
     /// An object of JSON on a line of its own: what each field says.
-    Json(BTreeMap<String, String>),
+    Json(BTreeMap<String, Field>),
+}
+
+/// What a field of an object says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// This text; one that is a single operator has the type of what that says.
+    Text(String),
+    /// An object of its own.
+    Object(BTreeMap<String, Field>),
 }
 
 impl Format {

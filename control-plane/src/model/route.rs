@@ -148,6 +148,8 @@ pub struct Match {
 /// A condition on the path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PathMatch {
+    /// There is none: the request is a CONNECT, which names a host and a port.
+    Connect,
     /// The whole path.
     Exact(String),
     /// An RE2 pattern that must match the whole path.
@@ -156,6 +158,8 @@ pub enum PathMatch {
     Template(String),
     /// The start of the path.
     Prefix(String),
+    /// This path and all below it; without a slash at its end.
+    Below(String),
 }
 
 /// A condition on a header (name in lower case), a query parameter or a cookie.
@@ -312,6 +316,17 @@ pub struct Mirror {
 pub enum Upgrade {
     /// WebSocket (RFC 6455, and RFC 8441 over HTTP/2).
     Websocket,
+    /// A tunnel (CONNECT, RFC 9110); with [`PathMatch::Connect`], and always there.
+    Connect(Tunnel),
+}
+
+/// Who ends a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    /// The proxy: what comes out of it goes to the service, which knows nothing of a tunnel.
+    Terminate,
+    /// The service, a proxy itself: it gets the CONNECT.
+    Forward,
 }
 
 /// A redirect.

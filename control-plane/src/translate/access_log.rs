@@ -23,8 +23,8 @@ use chancery_proto::{
 };
 use prost::Name;
 
-use super::value::{duration, encode_map, fraction, grpc_service, number};
-use crate::model::access_log::{AccessLog, Filter, Format, LogService, Sink};
+use super::value::{duration, fraction, grpc_service, number};
+use crate::model::access_log::{AccessLog, Field, Filter, Format, LogService, Sink};
 
 /// What the log to the control plane is called.
 pub(crate) const LOG_NAME: &str = "chancery.seen";
@@ -46,6 +46,13 @@ const JSON_FORMAT: u32 = 2;
 
 /// `google.protobuf.Struct.fields`.
 const STRUCT_FIELDS: u32 = 1;
+
+/// `google.protobuf.Value.struct_value`.
+const STRUCT_VALUE: u32 = 5;
+
+/// Key and value in an entry of a map.
+const MAP_KEY: u32 = 1;
+const MAP_VALUE: u32 = 2;
 
 /// How much may wait to be sent to the control plane, on each thread.
 const BUFFER: u32 = 16 * 1024;
@@ -120,14 +127,23 @@ fn lines(format: &Format) -> Vec<u8> {
             let format = Some(substitution_format_string::Format::TextFormatSource(text));
             SubstitutionFormatString { format, ..SubstitutionFormatString::default() }.encode_to_vec()
         }
-        Format::Json(fields) => {
-            let value = |text: &String| Value { kind: Some(Kind::StringValue(text.clone())) };
-            let fields: BTreeMap<_, _> = fields.iter().map(|(name, text)| (name.clone(), value(text))).collect();
-            let mut object = Vec::new();
-            encode_map(STRUCT_FIELDS, &fields, &mut object);
-            nested(JSON_FORMAT, &object, Vec::new())
-        }
+        Format::Json(fields) => nested(JSON_FORMAT, &object(fields), Vec::new()),
     }
+}
+
+/// A `google.protobuf.Struct`, its entries in the order of their keys at every depth.
+fn object(fields: &BTreeMap<String, Field>) -> Vec<u8> {
+    let mut object = Vec::new();
+    for (name, field) in fields {
+        let value = match field {
+            Field::Text(text) => Value { kind: Some(Kind::StringValue(text.clone())) }.encode_to_vec(),
+            Field::Object(fields) => nested(STRUCT_VALUE, &self::object(fields), Vec::new()),
+        };
+        let mut entry = Vec::new();
+        prost::encoding::string::encode(MAP_KEY, name, &mut entry);
+        object = nested(STRUCT_FIELDS, &nested(MAP_VALUE, &value, entry), object);
+    }
+    object
 }
 
 /// A message with one field more, `number`, a message that is encoded already.
@@ -191,7 +207,9 @@ mod tests {
 
     #[test]
     fn lines_go_to_streams_and_files() {
-        let json = Format::Json([("a".to_owned(), "%DURATION%".to_owned())].into());
+        // Of one field each: maps in memory have no order.
+        let inner = Field::Object([("b".to_owned(), Field::Text("%DURATION%".to_owned()))].into());
+        let json = Format::Json([("a".to_owned(), inner)].into());
         let file = Sink::File { path: "/var/log/a.log".into(), format: json };
         insta::assert_snapshot!(snapshot(&told::<FileAccessLog>(&file)));
         let stdout = Sink::Stdout(Format::Text("%DURATION%".into()));
@@ -203,11 +221,12 @@ mod tests {
 
     #[test]
     fn the_same_fields_are_the_same_bytes() {
-        let fields = (0..20).map(|number| (format!("field-{number}"), "%DURATION%".to_owned()));
-        let to = Sink::Stdout(Format::Json(fields.collect()));
+        let fields = || (0..20).map(|number| (format!("field-{number}"), Field::Text("%DURATION%".to_owned())));
+        let nested = ("nested".to_owned(), Field::Object(fields().collect()));
+        let to = Sink::Stdout(Format::Json(fields().chain([nested]).collect()));
         assert!((0..20).all(|_| sink(&to) == sink(&to)));
         let told = told::<StdoutAccessLog>(&to);
-        assert_eq!(format!("{told:?}").matches("%DURATION%").count(), 20);
+        assert_eq!(format!("{told:?}").matches("%DURATION%").count(), 40);
     }
 
     #[test]

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use chancery_proto::{
-    any,
+    Message, any,
     envoy::{
         authorization_filter::{
-            AuthorizationResponse, BufferSettings, ExtAuthz, ExtAuthzPerRoute, HttpService, ext_authz::Services,
+            AuthorizationResponse, BufferSettings, CheckSettings, ExtAuthz, ExtAuthzPerRoute, HttpService,
+            ext_authz::Services,
         },
         core::{
             ApiVersion, GrpcService, HttpUri,
@@ -47,17 +48,19 @@ pub(super) fn filter(authorizer: &Authorizer, clients: bool) -> HttpFilter {
     always(FILTER, any::pack_typed(&settings(authorizer, clients)))
 }
 
-/// What a rule tells the filter, by its name.
-pub(super) fn per_route(authorization: &RuleAuthorization) -> (String, Any) {
+/// What a rule tells the filter, by its name, if it tells it anything; `bodiless` are requests whose body nobody may wait for.
+pub(super) fn per_route(authorization: Option<&RuleAuthorization>, bodiless: bool) -> Option<(String, Any)> {
     match authorization {
-        RuleAuthorization::Off => never(FILTER),
-        RuleAuthorization::Context(context) => on(FILTER, told(context)),
+        Some(RuleAuthorization::Off) => Some(never(FILTER)),
+        Some(RuleAuthorization::Context(context)) => Some(on(FILTER, told(context, bodiless))),
+        None => bodiless.then(|| on(FILTER, told(&BTreeMap::new(), bodiless))),
     }
 }
 
 /// [`ExtAuthzPerRoute`] in one order, for it holds a map.
-fn told(context: &BTreeMap<String, String>) -> Any {
-    let mut settings = Vec::new();
+fn told(context: &BTreeMap<String, String>, bodiless: bool) -> Any {
+    let mut settings =
+        CheckSettings { disable_request_body_buffering: bodiless, ..CheckSettings::default() }.encode_to_vec();
     encoding::btree_map::encode(
         encoding::string::encode,
         encoding::string::encoded_len,
@@ -159,14 +162,26 @@ mod tests {
 
     #[test]
     fn a_rule_is_exempt_or_says_something_of_itself() {
-        let (_, off) = per_route(&RuleAuthorization::Off);
+        let (_, off) = per_route(Some(&RuleAuthorization::Off), false).unwrap();
         assert!(any::unpack::<FilterConfig>(&off).unwrap().disabled);
         let context: BTreeMap<_, _> = (0..20).map(|number| (format!("key-{number}"), number.to_string())).collect();
-        let said = || per_route(&RuleAuthorization::Context(context.clone())).1;
+        let said = || per_route(Some(&RuleAuthorization::Context(context.clone())), true).unwrap().1;
         assert!((0..20).all(|_| said() == said()));
         let Some(Override::CheckSettings(settings)) = filter::told::<ExtAuthzPerRoute>(&said()).r#override else {
             panic!("settings of a check")
         };
+        assert!(settings.disable_request_body_buffering);
         assert_eq!(settings.context_extensions.into_iter().collect::<BTreeMap<_, _>>(), context);
+    }
+
+    #[test]
+    fn nobody_waits_for_the_body_of_a_tunnel() {
+        assert_eq!(per_route(None, false), None);
+        let (_, told) = per_route(None, true).unwrap();
+        let Some(Override::CheckSettings(settings)) = filter::told::<ExtAuthzPerRoute>(&told).r#override else {
+            panic!("settings of a check")
+        };
+        assert_eq!(settings, CheckSettings { disable_request_body_buffering: true, ..CheckSettings::default() });
+        assert!(any::unpack::<FilterConfig>(&told).unwrap().is_optional, "where nobody is asked, it says nothing");
     }
 }

@@ -15,7 +15,10 @@ use chancery_proto::{
             JwtRequirementAndList, JwtRequirementOrList, RemoteJwks, RequirementRule,
             jwt_provider::JwksSourceSpecifier, jwt_requirement::RequiresType, requirement_rule::RequirementType,
         },
-        route::{RouteMatch, route_match::PathSpecifier},
+        route::{
+            RouteMatch,
+            route_match::{ConnectMatcher, PathSpecifier},
+        },
     },
     google::protobuf::{Any, Empty},
 };
@@ -25,7 +28,10 @@ use super::{
     composite,
     value::{duration, encode_map},
 };
-use crate::model::jwt::{Jwt, JwtProvider, Keys};
+use crate::model::{
+    jwt::{Jwt, JwtProvider, Keys},
+    route::PathMatch,
+};
 
 /// The filter, by the name that routes use.
 const FILTER: &str = "chancery.jwt";
@@ -42,18 +48,20 @@ pub(super) fn filter() -> HttpFilter {
 }
 
 /// What a rule tells the filter, by its name.
-pub(super) fn per_route(jwt: &Jwt) -> (String, Any) {
-    composite::per_route(FILTER, composite::always("envoy.filters.http.jwt_authn", settings(jwt)))
+pub(super) fn per_route(jwt: &Jwt, path: &PathMatch) -> (String, Any) {
+    composite::per_route(FILTER, composite::always("envoy.filters.http.jwt_authn", settings(jwt, path)))
 }
 
 /// All but the providers, which stand in a map, in no order.
-fn settings(jwt: &Jwt) -> Any {
+fn settings(jwt: &Jwt, path: &PathMatch) -> Any {
+    // A request for which the filter has no requirement passes: one without a path begins with no prefix.
+    let every = match path {
+        PathMatch::Connect => PathSpecifier::ConnectMatcher(ConnectMatcher {}),
+        _ => PathSpecifier::Prefix("/".to_owned()),
+    };
     let rest = JwtAuthentication {
         rules: vec![RequirementRule {
-            r#match: Some(RouteMatch {
-                path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-                ..RouteMatch::default()
-            }),
+            r#match: Some(RouteMatch { path_specifier: Some(every), ..RouteMatch::default() }),
             requirement_type: Some(RequirementType::Requires(requirement(jwt))),
         }],
         ..JwtAuthentication::default()
@@ -144,6 +152,10 @@ mod tests {
         })
     }
 
+    fn every() -> PathMatch {
+        PathMatch::Prefix("/".into())
+    }
+
     fn both() -> Jwt {
         let remote = Keys::Remote {
             service: name("idp"),
@@ -157,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_route_brings_its_providers() {
-        let told: JwtAuthentication = any::unpack(&settings(&both())).expect("settings");
+        let told: JwtAuthentication = any::unpack(&settings(&both(), &every())).expect("settings");
         let mut providers: Vec<_> = told.providers.iter().collect();
         providers.sort_by_key(|(name, _)| *name);
         insta::assert_snapshot!(snapshot(&providers));
@@ -169,11 +181,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_needs_its_token_though_it_has_no_path() {
+        let told: JwtAuthentication = any::unpack(&settings(&both(), &PathMatch::Connect)).expect("settings");
+        let matched = told.rules[0].r#match.clone().unwrap_or_default();
+        assert_eq!(matched.path_specifier, Some(PathSpecifier::ConnectMatcher(ConnectMatcher {})));
+    }
+
+    #[test]
     fn the_same_providers_are_the_same_bytes() {
         let named = |number| issuer(&format!("issuer-{number}"), Keys::Inline("{}".into()));
         let many = Jwt { providers: (0..20).map(named).collect(), ..both() };
-        assert!((0..20).all(|_| settings(&many) == settings(&many)));
-        let told: JwtAuthentication = any::unpack(&settings(&many)).expect("settings");
+        assert!((0..20).all(|_| settings(&many, &every()) == settings(&many, &every())));
+        let told: JwtAuthentication = any::unpack(&settings(&many, &every())).expect("settings");
         assert_eq!(told.providers.len(), 20);
     }
 }

@@ -129,6 +129,8 @@ pub(super) fn connection_manager(listener: &Listener, fleet: &Fleet) -> HttpConn
             max_concurrent_streams: Some(number(100)),
             initial_stream_window_size: Some(number(64 * 1024)),
             initial_connection_window_size: Some(number(1024 * 1024)),
+            // WebSockets over HTTP/2 (RFC 8441). What a request may become, its rule says.
+            allow_connect: true,
             ..Http2ProtocolOptions::default()
         }),
         stream_idle_timeout: Some(duration(*stream_idle)),

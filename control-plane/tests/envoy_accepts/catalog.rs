@@ -9,7 +9,7 @@ use std::{
 use chancery_control_plane::model::{
     Name,
     access::{Access, Caller, Network},
-    access_log::{AccessLog, Filter, Format, LogService, Share, Sink},
+    access_log::{AccessLog, Field, Filter, Format, LogService, Share, Sink},
     authorizer::{Authorizer, AuthorizerProtocol, RuleAuthorization, ToldBody},
     compression::{Compression, CompressionAlgorithm},
     cors::{Cors, Origin},
@@ -23,7 +23,7 @@ use chancery_control_plane::model::{
     retry::{Backoff, Retry, RetryCondition},
     route::{
         Action, Forward, HeaderChanges, HostPattern, ListenerRef, Match, Mirror, NamedMatch, PathMatch, PathRewrite,
-        Redirect, Respond, Rewrite, Route, Rule, Target, Upgrade, ValueMatch,
+        Redirect, Respond, Rewrite, Route, Rule, Target, Tunnel, Upgrade, ValueMatch,
     },
     service::{
         AdaptiveConcurrency, Address, Breaker, ConcurrencyAlgorithm, Endpoint, HashKey, HashOf, Hashing, HealthCheck,
@@ -429,7 +429,10 @@ pub(crate) fn every_access_log() -> Vec<AccessLog> {
         flush_interval: Duration::from_millis(1),
         buffer: 1,
     };
-    let json = [("a.b".to_owned(), "%START_TIME(%Y-%m)% %REQ(:PATH?X-A):5%".to_owned())].into();
+    let field = |text: &str| Field::Text(text.to_owned());
+    let inner = [("status".to_owned(), field("%RESPONSE_CODE%")), ("fixed".to_owned(), field("100%%"))];
+    let deep = (0..4).fold(Field::Object(inner.into()), |inner, _| Field::Object([("inner".to_owned(), inner)].into()));
+    let json = [("a.b".to_owned(), field("%START_TIME(%Y-%m)% %REQ(:PATH?X-A):5%")), ("deep".to_owned(), deep)].into();
     let text = Format::Text(Format::DEFAULT.to_owned());
     let sinks = [
         Sink::Stdout(Format::Json(json)),
@@ -552,6 +555,22 @@ pub(crate) fn every_rule() -> Vec<Rule> {
             ..forward("checkout")
         };
         rules.push(rule(prefix("/"), Action::Forward(forward)));
+    }
+    for (with, path) in [("/", "/below"), ("/new", "/below/a.b"), ("/new/", "/b")] {
+        let rewrite = Rewrite { path: Some(PathRewrite::Prefix(with.into())), host: None };
+        let forward = Forward { rewrite, ..forward("checkout") };
+        rules.push(rule(PathMatch::Below(path.into()), Action::Forward(forward)));
+    }
+    for (tunnel, jwt) in [Tunnel::Terminate, Tunnel::Forward].into_iter().zip(every_jwt()) {
+        let forward = Forward {
+            jwt: Some(jwt.into()),
+            access: Some(every_access().into()),
+            timeout: Some(Duration::ZERO),
+            compress: false,
+            upgrades: vec![Upgrade::Connect(tunnel)],
+            ..forward("checkout")
+        };
+        rules.push(rule(PathMatch::Connect, Action::Forward(forward)));
     }
     let changes = HeaderChanges {
         set: vec![

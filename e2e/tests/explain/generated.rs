@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 
 use chancery_e2e::document::resource;
 
-/// The services that rules send to.
+/// The services that rules send to, and the versions of which each has an endpoint.
 pub(crate) const SERVICES: [&str; 3] = ["red", "green", "blue"];
+pub(crate) const VERSIONS: [&str; 2] = ["v1", "v2"];
 
 const HOSTS: [&str; 7] =
     ["a.example.com", "b.example.com", "*.example.com", "*.b.example.com", "*.com", "*", "10.0.0.1"];
@@ -111,6 +112,9 @@ fn rule(name: &str, random: &mut StdRng) -> (Value, Request) {
     }
     let mut rule = action(&path, random);
     rule["match"] = matches.into();
+    if random.random_bool(0.25) {
+        rule["externalAuthorization"] = json!({ "off": true });
+    }
     rule["headers"] = json!({ "response": { "set": [{ "name": "x-rule", "value": name }] } });
     (rule, fit)
 }
@@ -131,7 +135,12 @@ fn path(matches: &mut Map<String, Value>, fit: &mut Request, random: &mut StdRng
             fit.path = pick(&PATHS, random).to_owned();
             (json!({ "exact": fit.path }), Matched::Part)
         }
-        2..=5 => {
+        2 => {
+            let above = pick(&["/a", "/api", "/api/v1", "/a.b", "/users"], random);
+            fit.path = format!("{above}{}", pick(&["", "/", "/x", "x", "/x/y"], random));
+            (json!({ "pathPrefix": above }), Matched::Part)
+        }
+        3..=5 => {
             let prefix = pick(&PATHS, random);
             fit.path = format!("{prefix}{}", pick(&["", "/x", "x", "/x/y"], random));
             (json!({ "prefix": prefix }), Matched::Part)
@@ -210,6 +219,11 @@ fn action(path: &Matched, random: &mut StdRng) -> Value {
             let mut to = vec![json!({ "service": SERVICES[first], "weight": 3 })];
             if random.random_bool(0.3) {
                 to.push(json!({ "service": SERVICES[(first + 1) % SERVICES.len()], "weight": 1 }));
+            }
+            for target in &mut to {
+                if random.random_bool(0.3) {
+                    target["subset"] = json!({ "version": pick(&VERSIONS, random) });
+                }
             }
             let mut rule = json!({ "to": to });
             match (random.random_range(0..4), path) {

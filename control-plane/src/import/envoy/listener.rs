@@ -1,5 +1,8 @@
 //! A listener with its routes, if it is an HTTP listener that Chancery would run in the same way.
 
+mod logs;
+mod tcp;
+
 use std::collections::BTreeMap;
 
 use chancery_proto::type_url;
@@ -7,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::{
     covered::uncovered,
-    message::{items, shown, text},
+    filters,
+    message::{duration, items, shown, text},
     rule,
 };
 use crate::{
@@ -29,13 +33,15 @@ pub(super) struct Converted {
     pub(super) routes: Vec<Hosts>,
 }
 
+/// What a route may be called, its hosts, and what of its spec is not said by them: its rules, or where connections are carried.
+pub(super) type Hosts = (String, Vec<String>, Value);
+
 /// The clusters that a listener sends to by routes of its own.
 pub(super) fn clusters(listener: &Value) -> Vec<&str> {
-    let hosts = items(listener, "/filter_chains")
-        .iter()
-        .flat_map(|chain| items(chain, "/filters"))
-        .flat_map(|filter| items(filter, "/typed_config/route_config/virtual_hosts"));
-    hosts.flat_map(|host| items(host, "/routes")).flat_map(rule::clusters).collect()
+    let filters = || items(listener, "/filter_chains").iter().flat_map(|chain| items(chain, "/filters"));
+    let hosts = filters().flat_map(|filter| items(filter, "/typed_config/route_config/virtual_hosts"));
+    let asked = hosts.flat_map(|host| items(host, "/routes")).flat_map(rule::clusters);
+    asked.chain(filters().flat_map(tcp::clusters)).collect()
 }
 
 /// What says all that `listener` says; or the paths of what nothing says.
@@ -46,6 +52,9 @@ pub(super) fn converted(
 ) -> Result<Converted, Vec<String>> {
     const FILTER: &str = "filter_chains[0].filters[0].typed_config";
     let only = |path: &str| Err(vec![path.to_owned()]);
+    if tcp::carries(listener) {
+        return tcp::converted(listener, fleet, service);
+    }
     let [chain] = items(listener, "/filter_chains") else { return only("filter_chains") };
     let [filter] = items(chain, "/filters") else { return only("filter_chains[0].filters") };
     if text(filter, "/typed_config/@type") != Some(HTTP) {
@@ -54,20 +63,27 @@ pub(super) fn converted(
     let Some(routes) = filter.pointer("/typed_config/route_config") else {
         return only(&format!("{FILTER}.route_config"));
     };
-    let certificate =
-        chain.pointer("/transport_socket/typed_config/common_tls_context/tls_certificates/0").map(|certificate| {
-            json!({
-                "certificateFile": certificate["certificate_chain"]["filename"],
-                "privateKeyFile": certificate["private_key"]["filename"],
-            })
-        });
+    let context = chain.pointer("/transport_socket/typed_config");
+    let certificate = context.and_then(|context| {
+        let certificate = context.pointer("/common_tls_context/tls_certificates/0")?;
+        Some(json!({
+            "certificateFile": certificate["certificate_chain"]["filename"],
+            "privateKeyFile": certificate["private_key"]["filename"],
+            "clients": clients(context),
+        }))
+    });
+    let manager = &filter["typed_config"];
     let spec = draft::dense(json!({
         "fleet": fleet.name.as_str(),
         "address": listener.pointer("/address/socket_address/address"),
         "port": listener.pointer("/address/socket_address/port_value"),
         "protocol": if certificate.is_some() { "https" } else { "http" },
         "tls": certificate,
+        "proxyProtocol": has_proxy_protocol(listener).then_some(true),
+        "timeouts": draft::given(timeouts(manager)),
+        "accessLogs": logs::access_logs(manager),
     }));
+    let spec = draft::without_refused(Kind::Listener, spec);
     let Some(Resource::Listener(parsed)) = draft::resource(&draft::document(Kind::Listener, "a", None, spec.clone()))
     else {
         return only("address");
@@ -90,13 +106,13 @@ pub(super) fn converted(
         match virtual_host(host, &parsed, fleet, service) {
             Err(paths) => missing.extend(paths.into_iter().map(|missing| format!("{path}.{missing}"))),
             // Nothing is for such a host, here or there.
-            Ok((_, _, rules)) if rules.is_empty() => {}
-            Ok((name, hosts, rules)) => {
-                let key = Value::from(rules.clone()).to_string();
+            Ok((_, _, route)) if items(&route, "/rules").is_empty() => {}
+            Ok((name, hosts, route)) => {
+                let key = route.to_string();
                 let at = *by_rules.entry(key).or_insert(converted.routes.len());
                 match converted.routes.get_mut(at) {
                     Some((_, known, _)) => known.extend(hosts),
-                    None => converted.routes.push((name, hosts, rules)),
+                    None => converted.routes.push((name, hosts, route)),
                 }
             }
         }
@@ -104,8 +120,33 @@ pub(super) fn converted(
     if missing.is_empty() { Ok(converted) } else { Err(missing) }
 }
 
-/// What a route may be called, its hosts, and its rules.
-type Hosts = (String, Vec<String>, Vec<Value>);
+/// Whether connections begin with who the client is.
+fn has_proxy_protocol(listener: &Value) -> bool {
+    let filters = items(listener, "/listener_filters").iter().filter_map(|filter| text(filter, "/typed_config/@type"));
+    filters.into_iter().any(|url| url.ends_with(".proxy_protocol.v3.ProxyProtocol"))
+}
+
+/// What clients prove of themselves, if they are asked.
+fn clients(context: &Value) -> Option<Value> {
+    let trusted = context.pointer("/common_tls_context/validation_context/trusted_ca")?;
+    let required = context["require_client_certificate"] == true;
+    Some(json!({
+        "trustedCa": { "file": trusted["filename"], "pem": trusted["inline_string"] },
+        "required": (!required).then_some(false),
+    }))
+}
+
+/// How long clients may take. Without end is no time of ours, so that is found missing.
+fn timeouts(manager: &Value) -> Value {
+    let time = |pointer: &str| duration(manager, pointer).filter(|time| time != "0s");
+    json!({
+        "requestHeaders": time("/request_headers_timeout"),
+        "request": time("/request_timeout"),
+        "streamIdle": time("/stream_idle_timeout"),
+        "connectionIdle": time("/common_http_protocol_options/idle_timeout"),
+        "maxConnection": time("/common_http_protocol_options/max_connection_duration"),
+    })
+}
 
 fn virtual_host(
     host: &Value,
@@ -129,8 +170,9 @@ fn virtual_host(
     let name = text(host, "/routes/0/name").and_then(|name| name.split_once('/')).map(|(route, _)| route);
     let name = name.or(text(host, "/name")).unwrap_or("routes").to_owned();
     if rules.is_empty() {
-        return Ok((name, domains, rules));
+        return Ok((name, domains, json!({ "rules": rules })));
     }
+    let own = json!({ "rules": rules.clone() });
     let spec = json!({ "listeners": [format!("{}/{}", fleet.name, listener.name)], "hosts": ["*"], "rules": rules });
     let Some(Resource::Route(route)) = draft::resource(&draft::document(Kind::Route, "a", None, spec)) else {
         return Err(vec!["routes".to_owned()]);
@@ -142,7 +184,11 @@ fn virtual_host(
         &translate::route::References::default(),
         fleet,
     );
-    let made = shown(type_url::VIRTUAL_HOST, &made);
+    let mut made = shown(type_url::VIRTUAL_HOST, &made);
+    // Of a rule that pages of other origins may use, ours are two routes.
+    if let Some(routes) = made.get_mut("routes").and_then(Value::as_array_mut) {
+        routes.retain(|route| !is_for_preflights(route));
+    }
     let mut source = host.clone();
     source["routes"] = Value::from(routes);
     if let Some(fields) = source.as_object_mut() {
@@ -155,7 +201,13 @@ fn virtual_host(
             missing.push(format!("routes[{index}].match"));
         }
     }
-    if missing.is_empty() { Ok((name, domains, rules)) } else { Err(missing) }
+    if missing.is_empty() { Ok((name, domains, own)) } else { Err(missing) }
+}
+
+/// Whether a route of ours is for what browsers ask before they send requests of a rule.
+fn is_for_preflights(route: &Value) -> bool {
+    let headers = items(route, "/match/headers");
+    headers.iter().any(|header| text(header, "/name") == Some("access-control-request-method"))
 }
 
 /// A route as we would have said it, with clusters called by the names of services.
@@ -174,5 +226,6 @@ fn in_our_words(route: &Value, service: &impl Fn(&str) -> Option<String>) -> Val
             *cluster = name.into();
         }
     }
+    filters::in_our_words(&mut route);
     route
 }

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod covered;
+mod filters;
 mod listener;
 mod message;
 mod rule;
@@ -121,9 +122,9 @@ fn resources(listeners: &[Source<'_>], clusters: &[Source<'_>], fleet: &Fleet, t
                 let name = names.free(Kind::Listener, &source.name);
                 used.extend(listener::clusters(&source.message));
                 made.push(draft::document(Kind::Listener, &name, team, converted.listener));
-                for (route, hosts, rules) in converted.routes {
-                    let spec =
-                        json!({ "listeners": [format!("{}/{name}", fleet.name)], "hosts": hosts, "rules": rules });
+                for (route, hosts, mut spec) in converted.routes {
+                    spec["listeners"] = json!([format!("{}/{name}", fleet.name)]);
+                    spec["hosts"] = hosts.into();
                     routes.push((source, draft::document(Kind::Route, &names.free(Kind::Route, &route), team, spec)));
                 }
             }

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::message::{duration, items, text};
+use super::{
+    filters,
+    message::{duration, items, text},
+};
 use crate::import::draft;
 
 /// The rule for `route`, whose clusters are services.
@@ -20,6 +23,7 @@ pub(super) fn rule(route: &Value, service: &impl Fn(&str) -> Option<String>) -> 
     }
     let headers = json!({ "request": headers(route, "request"), "response": headers(route, "response") });
     rule.insert("headers".to_owned(), draft::given(headers).unwrap_or_default());
+    filters::fields(route, &mut rule);
     Some(draft::dense(Value::Object(rule)))
 }
 
@@ -32,9 +36,11 @@ pub(super) fn clusters(route: &Value) -> Vec<&str> {
 }
 
 fn matches(matched: &Value) -> Value {
+    let is_call = matched.get("grpc").is_some();
     let path = json!({
         "exact": matched["path"],
         "prefix": matched["prefix"],
+        "pathPrefix": matched["path_separated_prefix"],
         "regex": text(matched, "/safe_regex/regex"),
         "template": text(matched, "/path_match_policy/typed_config/path_template"),
     });
@@ -52,13 +58,39 @@ fn matches(matched: &Value) -> Value {
         }
     }
     let query: Vec<Value> = items(matched, "/query_parameters").iter().map(condition).collect();
+    let cookies = items(matched, "/cookies").iter().map(|cookie| {
+        let mut condition = condition(cookie);
+        condition["invert"] = cookie["invert_match"].clone();
+        // Envoy has no condition on a cookie that is merely there; this is how ours is written.
+        if condition["regex"] == ".*" {
+            condition["regex"] = Value::Null;
+            condition["present"] = true.into();
+        }
+        condition
+    });
+    let cookies: Vec<Value> = cookies.collect();
+    let connect = matched.get("connect_matcher").map(|_| true);
     let some = |list: Vec<Value>| (!list.is_empty()).then_some(list);
     json!({
-        "path": path,
+        "path": (!is_call && connect.is_none()).then_some(path),
+        "grpc": is_call.then(|| call(matched)),
+        "connect": connect,
         "methods": (!methods.is_empty()).then_some(methods),
         "headers": some(headers),
         "query": some(query),
+        "cookies": some(cookies),
     })
+}
+
+/// Which calls of gRPC a path means.
+fn call(matched: &Value) -> Value {
+    let exact = text(matched, "/path").and_then(|path| path.strip_prefix('/')?.split_once('/'));
+    let service = text(matched, "/prefix").and_then(|path| path.strip_prefix('/')?.strip_suffix('/'));
+    match (exact, service) {
+        (Some((service, method)), _) => json!({ "service": service, "method": method }),
+        (None, Some(service)) => json!({ "service": service }),
+        (None, None) => json!({}),
+    }
 }
 
 fn condition(condition: &Value) -> Value {
@@ -77,10 +109,11 @@ fn condition(condition: &Value) -> Value {
 fn forward(action: &Value, service: &impl Fn(&str) -> Option<String>, rule: &mut Map<String, Value>) -> Option<()> {
     let mut to = Vec::new();
     if let Some(cluster) = text(action, "/cluster") {
-        to.push(json!({ "service": service(cluster)? }));
+        to.push(json!({ "service": service(cluster)?, "subset": subset(action) }));
     }
     for target in items(action, "/weighted_clusters/clusters") {
-        to.push(json!({ "service": service(text(target, "/name")?)?, "weight": target["weight"] }));
+        let service = service(text(target, "/name")?)?;
+        to.push(json!({ "service": service, "subset": subset(target), "weight": target["weight"] }));
     }
     let rewrite = json!({
         "prefix": action["prefix_rewrite"],
@@ -96,18 +129,41 @@ fn forward(action: &Value, service: &impl Fn(&str) -> Option<String>, rule: &mut
         mirror = Some(json!({ "service": service(text(policy, "/cluster")?)?, "percent": percent }));
     }
     let retry = action.get("retry_policy").map(|policy| {
-        let on: Vec<&str> = text(policy, "/retry_on").unwrap_or_default().split(',').map(str::trim).collect();
+        let lists = ["retriable-status-codes", "retriable-headers"];
+        let on = text(policy, "/retry_on").unwrap_or_default().split(',').map(str::trim);
+        let on: Vec<&str> = on.filter(|condition| !lists.contains(condition)).collect();
+        let headers: Vec<Value> = items(policy, "/retriable_headers").iter().map(condition).collect();
+        let some = |list: Vec<Value>| (!list.is_empty()).then_some(list);
         let backoff = policy.get("retry_back_off").map(
             |backoff| json!({ "base": duration(backoff, "/base_interval"), "max": duration(backoff, "/max_interval") }),
         );
         json!({
-            "on": on,
+            "on": (!on.is_empty()).then_some(on),
+            "statuses": policy["retriable_status_codes"],
+            "responseHeaders": some(headers),
+            "perTryIdleTimeout": duration(policy, "/per_try_idle_timeout"),
             "attempts": policy["num_retries"],
             "perTryTimeout": duration(policy, "/per_try_timeout"),
             "backoff": backoff,
         })
     });
-    let timeout = duration(action, "/timeout");
+    let mut upgrades = Vec::new();
+    for upgrade in items(action, "/upgrade_configs") {
+        match text(upgrade, "/upgrade_type").map(str::to_ascii_lowercase).as_deref() {
+            Some("websocket") => upgrades.push("websocket"),
+            Some("connect") if upgrade.get("connect_config").is_none() => {
+                rule.insert("connect".to_owned(), "forward".into());
+            }
+            _ => {}
+        }
+    }
+    // What is carried through a tunnel has no end that is waited for.
+    let is_tunnel = rule.get("match").is_some_and(|matches| matches["connect"] == true);
+    let timeout = duration(action, "/timeout").filter(|timeout| !is_tunnel || timeout != "0s");
+    let time = |pointer: &str| duration(action, pointer).map(Value::from).unwrap_or_default();
+    rule.insert("idleTimeout".to_owned(), time("/idle_timeout"));
+    rule.insert("maxStreamDuration".to_owned(), time("/max_stream_duration/max_stream_duration"));
+    rule.insert("upgrades".to_owned(), if upgrades.is_empty() { Value::Null } else { upgrades.into() });
     rule.extend([
         ("to".to_owned(), to.into()),
         ("rewrite".to_owned(), draft::given(rewrite).unwrap_or_default()),
@@ -116,6 +172,11 @@ fn forward(action: &Value, service: &impl Fn(&str) -> Option<String>, rule: &mut
         ("timeout".to_owned(), timeout.map(Value::from).unwrap_or_default()),
     ]);
     Some(())
+}
+
+/// The labels of endpoints that a route wants, or a target of it.
+fn subset(of: &Value) -> Option<&Value> {
+    of.pointer("/metadata_match/filter_metadata/envoy.lb")
 }
 
 fn redirect(redirect: &Value) -> Value {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     backend::{Backends, Making, Referrer},
-    gateway::Door,
+    gateway::{Door, Protocol},
     time,
 };
 use crate::import::{
@@ -91,6 +91,22 @@ pub(super) fn action(
         "retry": retry,
         "headers": headers,
     }))
+}
+
+/// Where the connections of a rule that is about no requests are carried; `None` if nowhere.
+pub(super) fn carried(
+    rule: &mut Fields<'_>,
+    referrer: Referrer<'_>,
+    backends: &mut Backends,
+    making: &mut Making<'_>,
+) -> Option<Value> {
+    rule.pass_over(&["name"]);
+    let to = targets(rule, referrer, backends, making);
+    if to.is_empty() {
+        rule.place.lacks("has no backend to carry connections to", "name one; until then they are closed");
+        return None;
+    }
+    Some(json!({ "to": to }))
 }
 
 /// Backends with their weights; each once. Empty if nothing can be sent to any.
@@ -232,7 +248,7 @@ fn redirect(mut fields: Fields<'_>, doors: &[&Door]) -> Value {
     let status = fields.number("statusCode", 599).unwrap_or(302);
     let path = fields.object("path").and_then(path_change);
     let usual = |https: bool| if https { 443 } else { 80 };
-    let unusual = doors.iter().find(|door| door.port != usual(door.https));
+    let unusual = doors.iter().find(|door| door.port != usual(door.protocol == Protocol::Https));
     let port = port.or_else(|| match (&scheme, host, unusual) {
         (Some(scheme), _, Some(_)) => Some(u64::from(usual(scheme == "https"))),
         (None, Some(_), Some(door)) => Some(u64::from(door.port)),

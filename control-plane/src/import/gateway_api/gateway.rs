@@ -34,12 +34,42 @@ pub(super) struct Door {
     hostname: Option<String>,
     /// Its port.
     pub(super) port: u16,
-    /// Whether it is spoken to over TLS.
-    pub(super) https: bool,
+    /// What is spoken on it.
+    pub(super) protocol: Protocol,
     from: From,
     kinds: Vec<String>,
     /// `fleet/listener`
     pub(super) listener: String,
+}
+
+/// What is spoken on a listener that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http,
+    Https,
+    /// TLS that the service ends.
+    Passthrough,
+    Tcp,
+}
+
+impl Protocol {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Passthrough => "tls-passthrough",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// Whether routes of this kind are about what is spoken.
+    fn is_for(self, kind: &str) -> bool {
+        match self {
+            Self::Http | Self::Https => matches!(kind, "HTTPRoute" | "GRPCRoute"),
+            Self::Passthrough => kind == "TLSRoute",
+            Self::Tcp => kind == "TCPRoute",
+        }
+    }
 }
 
 /// Whose routes may come in.
@@ -69,7 +99,7 @@ pub(super) struct Gateways {
 #[derive(Debug)]
 struct Port {
     name: String,
-    https: bool,
+    protocol: Protocol,
     secret: Option<String>,
 }
 
@@ -122,12 +152,19 @@ impl Gateways {
         let hostname = fields.text("hostname").filter(|host| !host.is_empty()).map(str::to_ascii_lowercase);
         let port = fields.number("port", 65535).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
         let (from, kinds) = allowed(&mut fields);
-        let secret = fields.object("tls").map(|tls| secret(tls, gateway));
-        let https = match fields.text("protocol") {
-            Some("HTTP") => false,
-            Some("HTTPS") => true,
+        let tls = fields.object("tls").map(|tls| tls_of(tls, gateway));
+        let passes_on = matches!(tls, Some(Tls::Passthrough));
+        let secret = tls.map(Tls::secret);
+        let protocol = match fields.text("protocol") {
+            Some("HTTP") => Protocol::Http,
+            Some("HTTPS") => Protocol::Https,
+            Some("TLS") if passes_on => Protocol::Passthrough,
+            Some("TCP") => Protocol::Tcp,
             _ => {
-                place.lacks("does not speak HTTP or HTTPS", "carry it by an EnvoyPatch with a whole Listener");
+                place.lacks(
+                    "does not speak HTTP or HTTPS, pass TLS on or carry TCP",
+                    "carry it by an EnvoyPatch with a whole Listener",
+                );
                 return None;
             }
         };
@@ -135,10 +172,10 @@ impl Gateways {
             place.lacks("has no port of 1 to 65535", "give it one");
             return None;
         };
-        let secret = match (https, secret) {
-            (false, _) => None,
-            (true, Some(Some(secret))) => Some(secret),
-            (true, _) => {
+        let secret = match (protocol, secret) {
+            (Protocol::Https, Some(Some(secret))) => Some(secret),
+            (Protocol::Http | Protocol::Passthrough | Protocol::Tcp, _) => None,
+            (Protocol::Https, _) => {
                 place.lacks(
                     "does not end TLS here with one certificate and nothing asked of clients, so it is not imported",
                     "write the Listener by hand, with an EnvoyPatch for what is special about its TLS",
@@ -146,9 +183,9 @@ impl Gateways {
                 return None;
             }
         };
-        let listener = self.port(fleet, port, https, secret, &section, gateway, &place, making)?;
+        let listener = self.port(fleet, port, protocol, secret, &section, gateway, &place, making)?;
         let listener = format!("{fleet}/{listener}");
-        Some(Door { gateway: gateway.clone(), section, hostname, port, https, from, kinds, listener })
+        Some(Door { gateway: gateway.clone(), section, hostname, port, protocol, from, kinds, listener })
     }
 
     /// The listener of ours for a port.
@@ -157,7 +194,7 @@ impl Gateways {
         &mut self,
         fleet: &str,
         port: u16,
-        https: bool,
+        protocol: Protocol,
         secret: Option<String>,
         section: &str,
         gateway: &ObjectName,
@@ -165,7 +202,7 @@ impl Gateways {
         making: &mut Making<'_>,
     ) -> Option<String> {
         if let Some(known) = self.ports.get(&(fleet.to_owned(), port)) {
-            if known.https != https {
+            if known.protocol != protocol {
                 place.lacks("shares its port with one that speaks another protocol", "give it a port of its own");
                 return None;
             }
@@ -186,10 +223,9 @@ impl Gateways {
             );
             json!({ "certificateFile": format!("{folder}/tls.crt"), "privateKeyFile": format!("{folder}/tls.key") })
         });
-        let protocol = if https { "https" } else { "http" };
-        let spec = json!({ "fleet": fleet, "port": port, "protocol": protocol, "tls": tls });
+        let spec = json!({ "fleet": fleet, "port": port, "protocol": protocol.as_str(), "tls": tls });
         self.documents.push(draft::document(Kind::Listener, &name, making.team, spec));
-        self.ports.insert((fleet.to_owned(), port), Port { name: name.clone(), https, secret });
+        self.ports.insert((fleet.to_owned(), port), Port { name: name.clone(), protocol, secret });
         Some(name)
     }
 
@@ -271,7 +307,8 @@ impl Door {
                     || labels.is_some_and(|labels| labels.iter().any(|label| (&label.0, &label.1) == (key, value)))
             }),
         };
-        by_namespace && (self.kinds.is_empty() || self.kinds.iter().any(|known| known == kind))
+        let by_kind = self.kinds.is_empty() || self.kinds.iter().any(|known| known == kind);
+        by_namespace && by_kind && self.protocol.is_for(kind)
     }
 }
 
@@ -303,6 +340,30 @@ fn allowed(fields: &mut Fields<'_>) -> (From, Vec<String>) {
         _ => From::Same,
     };
     (from, kinds)
+}
+
+/// What becomes of TLS.
+enum Tls {
+    /// It ends here, by the Secret that is a folder of this name; `None` if more is wanted than that.
+    Ends(Option<String>),
+    /// The service ends it.
+    Passthrough,
+}
+
+impl Tls {
+    fn secret(self) -> Option<String> {
+        match self {
+            Self::Ends(secret) => secret,
+            Self::Passthrough => None,
+        }
+    }
+}
+
+fn tls_of(mut tls: Fields<'_>, gateway: &ObjectName) -> Tls {
+    if tls.text("mode") == Some("Passthrough") {
+        return Tls::Passthrough;
+    }
+    Tls::Ends(secret(tls, gateway))
 }
 
 /// The Secret by which TLS ends here, as the name of a folder; `None` if more is wanted than that.

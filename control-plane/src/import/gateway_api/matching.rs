@@ -1,7 +1,7 @@
 //! Which requests a rule is for, and before which other rules it goes.
 //!
-//! A path prefix of the Gateway API ends where a segment does: `/cart` is for `/cart` and `/cart/7`, not for `/cartoon`. Ours is what
-//! its text begins with, so it becomes two rules: the path itself, and all that begins with it and a slash.
+//! A path prefix of the Gateway API ends where a segment does: `/cart` is for `/cart` and `/cart/7`, not for `/cartoon`. So does our
+//! `pathPrefix`, and a `prefix` that is a slash.
 //!
 //! Of rules for the same host, the one with the exact path goes first, then the longest prefix, then the one that names a method,
 //! then the most headers, then the most query parameters; regular expressions are left to implementations, and stand between exact
@@ -43,8 +43,8 @@ enum Class {
     Prefix,
 }
 
-/// What one condition of a route comes to: matches, one of which must hold. `None` if it is not understood.
-pub(super) fn matches(node: Node<'_>, kind: &str) -> Option<(Rank, Vec<Value>)> {
+/// What one condition of a route comes to. `None` if it is not understood.
+pub(super) fn matches(node: Node<'_>, kind: &str) -> Option<(Rank, Value)> {
     let mut fields = node.object()?;
     let matches = if kind == "GRPCRoute" { call(&mut fields) } else { request(&mut fields) };
     // Without a condition that is there, the rule would be for more requests than it was.
@@ -56,19 +56,19 @@ pub(super) fn matches(node: Node<'_>, kind: &str) -> Option<(Rank, Vec<Value>)> 
 }
 
 /// What a rule without conditions is for.
-pub(super) fn everything(kind: &str) -> (Rank, Vec<Value>) {
+pub(super) fn everything(kind: &str) -> (Rank, Value) {
     let (class, matches) = match kind {
         "GRPCRoute" => (Class::Call, json!({ "grpc": {} })),
         _ => (Class::Prefix, json!({ "path": { "prefix": "/" } })),
     };
     let length = Reverse(usize::from(class == Class::Prefix));
     let none = Reverse(0);
-    (Rank { class, length, call: none, any_method: true, headers: none, query: none }, vec![matches])
+    (Rank { class, length, call: none, any_method: true, headers: none, query: none }, matches)
 }
 
-fn request(fields: &mut Fields<'_>) -> Option<(Rank, Vec<Value>)> {
-    let (class, length, paths) = match fields.take("path") {
-        None => (Class::Prefix, 1, vec![json!({ "prefix": "/" })]),
+fn request(fields: &mut Fields<'_>) -> Option<(Rank, Value)> {
+    let (class, length, path) = match fields.take("path") {
+        None => (Class::Prefix, 1, json!({ "prefix": "/" })),
         Some(node) => path(&mut node.object()?)?,
     };
     let headers = conditions(fields, "headers", true)?;
@@ -82,25 +82,18 @@ fn request(fields: &mut Fields<'_>) -> Option<(Rank, Vec<Value>)> {
         headers: Reverse(headers.len()),
         query: Reverse(query.len()),
     };
-    let matches = paths.into_iter().map(|path| {
-        draft::dense(json!({
-            "path": path, "methods": methods, "headers": some(&headers), "query": some(&query),
-        }))
-    });
-    Some((rank, matches.collect()))
+    let matches = json!({ "path": path, "methods": methods, "headers": some(&headers), "query": some(&query) });
+    Some((rank, draft::dense(matches)))
 }
 
-fn path(fields: &mut Fields<'_>) -> Option<(Class, usize, Vec<Value>)> {
+fn path(fields: &mut Fields<'_>) -> Option<(Class, usize, Value)> {
     let value = fields.text("value").unwrap_or("/");
     match fields.text("type").unwrap_or("PathPrefix") {
-        "Exact" => Some((Class::Exact, value.len(), vec![json!({ "exact": value })])),
-        "RegularExpression" => Some((Class::Regex, value.len(), vec![json!({ "regex": value })])),
+        "Exact" => Some((Class::Exact, value.len(), json!({ "exact": value }))),
+        "RegularExpression" => Some((Class::Regex, value.len(), json!({ "regex": value }))),
         "PathPrefix" => match value.trim_end_matches('/') {
-            "" => Some((Class::Prefix, 1, vec![json!({ "prefix": "/" })])),
-            segments => {
-                let below = format!("{segments}/");
-                Some((Class::Prefix, below.len(), vec![json!({ "exact": segments }), json!({ "prefix": below })]))
-            }
+            "" => Some((Class::Prefix, 1, json!({ "prefix": "/" }))),
+            segments => Some((Class::Prefix, segments.len() + 1, json!({ "pathPrefix": segments }))),
         },
         other => {
             fields.place.lacks(format!("is of the type {other}, which is not known here"), LEFT_OUT);
@@ -109,7 +102,7 @@ fn path(fields: &mut Fields<'_>) -> Option<(Class, usize, Vec<Value>)> {
     }
 }
 
-fn call(fields: &mut Fields<'_>) -> Option<(Rank, Vec<Value>)> {
+fn call(fields: &mut Fields<'_>) -> Option<(Rank, Value)> {
     let headers = conditions(fields, "headers", true)?;
     let mut method = fields.object("method");
     let text = |fields: &mut Option<Fields<'_>>, name| {
@@ -139,14 +132,14 @@ fn call(fields: &mut Fields<'_>) -> Option<(Rank, Vec<Value>)> {
             let calls = json!({ "name": "content-type", "prefix": "application/grpc" });
             let path = json!({ "regex": format!("/{}/{}", part(service), part(name)) });
             let headers: Vec<Value> = headers.iter().cloned().chain([calls]).collect();
-            return Some((rank, vec![json!({ "path": path, "headers": headers })]));
+            return Some((rank, json!({ "path": path, "headers": headers })));
         }
     };
     let mut matched = draft::dense(matched);
     if let Some(headers) = some(&headers) {
         matched["headers"] = headers;
     }
-    Some((rank, vec![matched]))
+    Some((rank, matched))
 }
 
 /// Conditions on headers or query parameters. Of several with one name, the first alone counts. `None` if one is not understood.

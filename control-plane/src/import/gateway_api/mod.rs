@@ -1,4 +1,4 @@
-//! The Gateway API of Kubernetes: Gateways, HTTPRoutes and GRPCRoutes, with the Services, ReferenceGrants and BackendTLSPolicies that they
+//! The Gateway API of Kubernetes: Gateways, HTTPRoutes, GRPCRoutes, TLSRoutes and TCPRoutes, with the Services, ReferenceGrants and BackendTLSPolicies that they
 //! stand on.
 //!
 //! A Gateway is a fleet, its ports are listeners (`gateway`), each port of a Service that is sent to is a service (`backend`). A route
@@ -7,6 +7,7 @@
 
 mod action;
 mod backend;
+mod connections;
 mod gateway;
 mod hosts;
 mod matching;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 use self::{
     backend::{Backends, Making, Referrer},
+    connections::Carried,
     gateway::{Door, Gateways, Namespaces},
     matching::Rank,
     objects::{Object, ObjectName},
@@ -26,7 +28,7 @@ use self::{
 use super::{
     Import,
     draft::{self, Names},
-    fields::{Place, Report},
+    fields::{self, Place, Report},
 };
 use crate::model::{Kind, Name};
 
@@ -69,7 +71,8 @@ struct Route<'a> {
 /// One condition of a rule, with what becomes of the requests.
 struct Claim<'a> {
     rank: Rank,
-    rules: Vec<Value>,
+    /// What becomes of them; nothing if the model takes no such condition.
+    rule: Option<Value>,
     place: Place<'a>,
 }
 
@@ -84,11 +87,12 @@ fn resources(documents: &[Value], options: &Options, report: &Report) -> Vec<Val
     let mut names = Names::default();
     let mut making = Making { names: &mut names, domain: &options.cluster_domain, team: options.team.as_ref() };
     let (mut backends, mut gateways, mut namespaces) = (Backends::default(), Gateways::default(), Namespaces::new());
-    let (mut policies, mut routes) = (Vec::new(), Vec::new());
+    let (mut policies, mut routes, mut carrying) = (Vec::new(), Vec::new(), Vec::new());
     for mut object in objects::objects(documents, report) {
         match object.kind {
             "Gateway" => gateways.add(object, options.fleet.as_ref(), &mut making),
             "HTTPRoute" | "GRPCRoute" => routes.push(object),
+            "TLSRoute" | "TCPRoute" => carrying.push(object),
             "BackendTLSPolicy" => policies.push(object),
             "Namespace" => {
                 object.fields.rest();
@@ -106,7 +110,11 @@ fn resources(documents: &[Value], options: &Options, report: &Report) -> Vec<Val
     // The oldest first, then by name: the order of what is equal otherwise.
     routes.sort_by(|a, b| (&a.created, &a.name, a.kind).cmp(&(&b.created, &b.name, b.kind)));
     let merged = merged(&routes, &mut making);
-    [gateways.documents, backends.documents, merged].concat()
+    let carrying =
+        carrying.into_iter().filter_map(|route| carried(route, &gateways, &namespaces, &mut backends, &mut making));
+    let carrying: Vec<Carried<'_>> = carrying.collect();
+    let carried = connections::documents(carrying, &mut making);
+    [gateways.documents, backends.documents, merged, carried].concat()
 }
 
 /// Reads a route; `None` if it is let in nowhere.
@@ -120,6 +128,61 @@ fn route<'a>(
     let Object { kind, name, created, mut fields, .. } = object;
     let place = fields.place.clone();
     let mut spec = fields.object("spec")?;
+    let (doors, hosts) = entered(&mut spec, kind, &name, gateways, namespaces)?;
+    let referrer = Referrer { kind, namespace: &name.namespace };
+    let mut claims = Vec::new();
+    for node in spec.items("rules") {
+        let Some(mut rule) = node.object() else { continue };
+        let conditions = rule.items("matches");
+        let matched: Vec<_> = if conditions.is_empty() {
+            vec![(matching::everything(kind), rule.place.clone())]
+        } else {
+            let read = |node: fields::Node<'a>| {
+                let place = node.place.clone();
+                Some((matching::matches(node, kind)?, place))
+            };
+            conditions.into_iter().filter_map(read).collect()
+        };
+        let action = action::action(&mut rule, &doors, referrer, backends, making);
+        for ((rank, matches), place) in matched {
+            let rule = checked(&matches, &action, &place);
+            claims.push(Claim { rank, rule, place });
+        }
+    }
+    Some(Route { name, created, kind, place, claims, hosts })
+}
+
+/// Reads a route about connections; `None` if it is let in nowhere, or has nowhere to carry them.
+fn carried<'a>(
+    object: Object<'a>,
+    gateways: &Gateways,
+    namespaces: &Namespaces,
+    backends: &mut Backends,
+    making: &mut Making<'_>,
+) -> Option<Carried<'a>> {
+    let Object { kind, name, created, mut fields, .. } = object;
+    let place = fields.place.clone();
+    let mut spec = fields.object("spec")?;
+    let (_, hosts) = entered(&mut spec, kind, &name, gateways, namespaces)?;
+    let referrer = Referrer { kind, namespace: &name.namespace };
+    let mut rules = spec.items("rules").into_iter();
+    let tcp = rules.next().and_then(fields::Node::object);
+    let tcp = tcp.and_then(|mut rule| action::carried(&mut rule, referrer, backends, making));
+    for further in rules {
+        further.place.lacks("is a further rule, and nothing tells connections apart", "leave one");
+    }
+    Some(Carried { name, created, kind, place, hosts, tcp: tcp? })
+}
+
+/// Where a route of this kind comes in: the doors, and the hosts that it gets, each with a listener. `None` if nowhere.
+fn entered<'a>(
+    spec: &mut fields::Fields<'_>,
+    kind: &str,
+    name: &ObjectName,
+    gateways: &'a Gateways,
+    namespaces: &Namespaces,
+) -> Option<(Vec<&'a Door>, BTreeSet<(String, String)>)> {
+    let place = spec.place.clone();
     spec.pass_over(&["useDefaultGateways"]);
     let named = spec.items("hostnames");
     let any_host = named.is_empty();
@@ -139,7 +202,7 @@ fn route<'a>(
     let mut hosts = BTreeSet::new();
     // One whose hosts are all wrong is not for every host.
     for parent in parents.into_iter().filter(|_| any_host || !hostnames.is_empty()) {
-        for (door, common) in gateways.enter(parent, kind, &name, &hostnames, namespaces) {
+        for (door, common) in gateways.enter(parent, kind, name, &hostnames, namespaces) {
             hosts.extend(common.into_iter().map(|host| (host, door.listener.clone())));
             doors.push(door);
         }
@@ -148,27 +211,7 @@ fn route<'a>(
         spec.rest();
         return None;
     }
-    let referrer = Referrer { kind, namespace: &name.namespace };
-    let mut claims = Vec::new();
-    for node in spec.items("rules") {
-        let Some(mut rule) = node.object() else { continue };
-        let conditions = rule.items("matches");
-        let matched: Vec<_> = if conditions.is_empty() {
-            vec![(matching::everything(kind), rule.place.clone())]
-        } else {
-            let read = |node: super::fields::Node<'a>| {
-                let place = node.place.clone();
-                Some((matching::matches(node, kind)?, place))
-            };
-            conditions.into_iter().filter_map(read).collect()
-        };
-        let action = action::action(&mut rule, &doors, referrer, backends, making);
-        for ((rank, matches), place) in matched {
-            let rules = matches.into_iter().filter_map(|matches| checked(&matches, &action, &place)).collect();
-            claims.push(Claim { rank, rules, place });
-        }
-    }
-    Some(Route { name, created, kind, place, claims, hosts })
+    Some((doors, hosts))
 }
 
 /// A rule that the model takes: this one, or one that refuses its requests; none if its conditions are what it does not take.
@@ -258,11 +301,12 @@ fn in_order(routes: &[&Route<'_>]) -> Vec<Value> {
     let mut seen = BTreeSet::new();
     let mut rules = Vec::new();
     for claim in claims {
-        let new: Vec<&Value> = claim.rules.iter().filter(|rule| seen.insert(rule["match"].to_string())).collect();
-        if new.is_empty() && !claim.rules.is_empty() {
+        let Some(rule) = &claim.rule else { continue };
+        if seen.insert(rule["match"].to_string()) {
+            rules.push(rule.clone());
+        } else {
             claim.place.lacks("is never reached: a rule before it has the same conditions", "leave it out");
         }
-        rules.extend(new.into_iter().cloned());
     }
     rules
 }

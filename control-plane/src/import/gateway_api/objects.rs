@@ -121,7 +121,9 @@ fn add<'a>(node: Node<'a>, found: &mut Vec<Object<'a>>, lists: usize) {
             fields.rest();
             return;
         }
-        "Gateway" | "HTTPRoute" | "GRPCRoute" | "ReferenceGrant" | "BackendTLSPolicy" => group == GATEWAY,
+        "Gateway" | "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" | "ReferenceGrant" | "BackendTLSPolicy" => {
+            group == GATEWAY
+        }
         "Service" | "Namespace" | "ConfigMap" => group.is_empty(),
         "EndpointSlice" => group == "discovery.k8s.io",
         _ => false,

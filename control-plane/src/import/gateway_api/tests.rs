@@ -94,6 +94,42 @@ fn of_equal_rules_the_oldest_route_has_its_way_then_the_first_by_name() {
 }
 
 #[test]
+fn connections_are_carried_by_name_or_by_port() {
+    let import = import_yaml(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: edge }\nspec: { listeners: [\
+         { name: sni, port: 443, protocol: TLS, tls: { mode: Passthrough } }, { name: db, port: 5432, protocol: TCP }, \
+         { name: ended, port: 444, protocol: TLS, tls: { certificateRefs: [{ name: a }] } }] }\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TLSRoute\nmetadata: { name: shop }\nspec: { parentRefs: [{ name: edge }], \
+         hostnames: [A.example.com, '*.b.example.com'], rules: [{ backendRefs: [{ name: shop, port: 443, weight: 3 }, { name: next, port: 443 }] }] }\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TLSRoute\nmetadata: { name: younger }\nspec: { parentRefs: [{ name: edge }], \
+         hostnames: [a.example.com], rules: [{ backendRefs: [{ name: shop, port: 443 }] }, { backendRefs: [] }] }\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TCPRoute\nmetadata: { name: db }\nspec: { parentRefs: [{ name: edge, sectionName: db }], \
+         rules: [{ backendRefs: [{ name: db, port: 5432 }] }] }\n",
+    );
+    catalog(&import.resources);
+    let carried: Vec<String> = routes(&import)
+        .iter()
+        .map(|route| {
+            format!("{} {} {}", route["spec"]["listeners"], route["spec"]["hosts"], route["spec"]["tcp"]["to"])
+        })
+        .collect();
+    assert_eq!(
+        carried,
+        [
+            r#"["edge/edge-db"] ["*"] [{"service":"db-5432"}]"#,
+            r#"["edge/edge-sni"] ["*.b.example.com","a.example.com"] [{"service":"shop-443","weight":3},{"service":"next-443","weight":1}]"#,
+        ]
+    );
+    let listed = unmatched(&import);
+    for said in
+        ["spec.listeners[2]: does not speak", "claims a.example.com of edge/edge-sni", "rules[1]: is a further rule"]
+    {
+        assert!(listed.contains(said), "{said}: {listed}");
+    }
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+}
+
+#[test]
 fn hosts_that_routes_share_are_routes_of_their_own() {
     let rule = |path: &str, to: &str| {
         format!(

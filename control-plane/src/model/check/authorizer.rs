@@ -1,17 +1,29 @@
-//! What rules say to those who are asked about requests is heard.
+//! What rules say to those who are asked about requests is heard, and nobody is asked what cannot be.
+//!
+//! Over HTTP a CONNECT is asked about with a CONNECT, which Envoy sends and whose answer it does not take: nobody would get a tunnel, or
+//! everybody, by what the listener says of failures.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::list;
 use crate::model::{
     Catalog, Key, Kind, Problems,
     authorizer::{AuthorizerProtocol, RuleAuthorization},
     listener::Listener,
-    route::Route,
+    route::{PathMatch, Route},
 };
 
 pub(super) fn put_listener(next: &Catalog, changed: &BTreeSet<Key>, listener: &Listener, problems: &mut Problems) {
     let mut problems = problems.at("externalAuthorization");
+    if asks_over_http(listener) {
+        let carries = |key: &Key| next.route(&key.name).is_some_and(|route| tunnels(route).next().is_some());
+        let routes = next.routes_on(&listener.name).map(|name| Key::new(Kind::Route, name.clone()));
+        let routes: Vec<Key> = routes.filter(|key| !changed.contains(key) && carries(key)).collect();
+        if !routes.is_empty() {
+            let by = list(&routes);
+            problems.report(format!("is over HTTP, in which nobody can be asked about the tunnels of {by}"));
+        }
+    }
     if !hears_rules(listener) {
         let tells = |key: &Key| next.route(&key.name).is_some_and(|route| contexts(route).next().is_some());
         let routes = next.routes_on(&listener.name).map(|name| Key::new(Kind::Route, name.clone()));
@@ -24,9 +36,18 @@ pub(super) fn put_listener(next: &Catalog, changed: &BTreeSet<Key>, listener: &L
 
 /// Whoever tells an authorizer something of a rule means it to be heard.
 pub(super) fn put_route(next: &Catalog, route: &Route, problems: &mut Problems) {
-    let places = route.listeners.iter().filter_map(|place| next.listener(&place.listener));
-    let deaf = places.filter(|listener| !hears_rules(listener));
-    let deaf: Vec<Key> = deaf.map(|listener| Key::new(Kind::Listener, listener.name.clone())).collect();
+    let places = || route.listeners.iter().filter_map(|place| next.listener(&place.listener));
+    let named = |listener: &Arc<Listener>| Key::new(Kind::Listener, listener.name.clone());
+    let over_http: Vec<Key> = places().filter(|listener| asks_over_http(listener)).map(named).collect();
+    for rule in tunnels(route).filter(|_| !over_http.is_empty()) {
+        let mut problems = problems.at("rules");
+        let mut problems = problems.index(rule);
+        let who = list(&over_http);
+        problems.at("match").at("connect").report(format!(
+            "cannot be asked about over HTTP, as {who} does; ask over gRPC, or nobody: externalAuthorization: {{ off: true }}"
+        ));
+    }
+    let deaf: Vec<Key> = places().filter(|listener| !hears_rules(listener)).map(named).collect();
     if deaf.is_empty() {
         return;
     }
@@ -43,6 +64,16 @@ fn hears_rules(listener: &Listener) -> bool {
     listener.authorizer.as_ref().is_some_and(|authorizer| authorizer.protocol == AuthorizerProtocol::Grpc)
 }
 
+fn asks_over_http(listener: &Listener) -> bool {
+    listener.authorizer.as_ref().is_some_and(|one| matches!(one.protocol, AuthorizerProtocol::Http { .. }))
+}
+
+/// The rules for tunnels about which somebody is asked, where a listener asks anybody.
+fn tunnels(route: &Route) -> impl Iterator<Item = usize> {
+    let rules = route.rules.iter().enumerate().filter(|(_, rule)| rule.matches.path == PathMatch::Connect);
+    rules.filter(|(_, rule)| rule.authorization != Some(RuleAuthorization::Off)).map(|(rule, _)| rule)
+}
+
 /// The rules that tell an authorizer something.
 fn contexts(route: &Route) -> impl Iterator<Item = usize> {
     let rules = route.rules.iter().enumerate();
@@ -51,7 +82,7 @@ fn contexts(route: &Route) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
     use super::*;
     use crate::model::{
@@ -129,6 +160,30 @@ mod tests {
             ["Service/auth: is deleted, but used by Listener/web"]
         );
         assert!(good.apply([put(speaking(ServiceProtocol::Http1)), put(asking(http()))].concat()).is_ok());
+    }
+
+    #[test]
+    fn nobody_is_asked_over_http_about_a_tunnel() {
+        let tunnel = |authorization| {
+            let Resource::Route(mut shop) = telling(authorization) else { panic!("a route") };
+            Arc::make_mut(&mut shop).rules[1].matches.path = PathMatch::Connect;
+            Resource::Route(shop)
+        };
+        let loaded = |protocol, route: Resource| {
+            Catalog::load([fleet("edge"), asking(protocol), speaking(ServiceProtocol::Http2), route].map(entry))
+        };
+        let refused = said(loaded(http(), tunnel(None)));
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert!(refused[0].starts_with("Route/shop: spec.rules[1].match.connect: cannot be asked"), "{refused:?}");
+        assert!(loaded(http(), tunnel(Some(RuleAuthorization::Off))).is_ok());
+        assert!(loaded(None, tunnel(None)).is_ok());
+        let asked = loaded(Some(AuthorizerProtocol::Grpc), tunnel(None)).unwrap();
+        assert_eq!(
+            said(asked.apply(put(asking(http())))),
+            [
+                "Listener/web: spec.externalAuthorization: is over HTTP, in which nobody can be asked about the tunnels of Route/shop"
+            ]
+        );
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::Value;
+
 use super::text;
 use crate::model::{
     Name,
-    access_log::{AccessLog, Filter, Format, LogService, Share, Sink},
+    access_log::{AccessLog, Field, Filter, Format, LogService, Share, Sink},
     problem::Problems,
     wire::{AccessLogSpec, LogFilterSpec, LogServiceSpec, LogSinkSpec},
 };
@@ -14,8 +16,11 @@ mod operators;
 
 pub use operators::examples;
 
-/// The most fields of an object.
+/// The most fields of an object, and of all that are in it.
 const MAX_FIELDS: usize = 100;
+
+/// How deep objects may be nested.
+const MAX_DEPTH: usize = 5;
 
 /// The longest name of a field or a log.
 const MAX_NAME: usize = 128;
@@ -52,7 +57,7 @@ fn access_log(name: &Name, spec: &AccessLogSpec, problems: &mut Problems) -> Opt
     let format = match (text, json) {
         (None, None) => Some(Format::Text(Format::DEFAULT.to_owned())),
         (Some(text), None) => problems.at("text").ok(operators::check(text)).map(|()| Format::Text(text.clone())),
-        (None, Some(fields)) => self::fields(fields, &mut problems.at("json")).map(Format::Json),
+        (None, Some(fields)) => json_format(fields, &mut problems.at("json")),
         (Some(_), Some(_)) => {
             problems.report("can have only one of text and json");
             None
@@ -61,6 +66,15 @@ fn access_log(name: &Name, spec: &AccessLogSpec, problems: &mut Problems) -> Opt
     let to = sink(name, to, format.as_ref(), &mut problems.at("to"));
     format?;
     Some(AccessLog { to: to?, filter: filter? })
+}
+
+fn json_format(fields: &BTreeMap<String, Value>, problems: &mut Problems) -> Option<Format> {
+    let fields = self::fields(fields.iter(), 0, problems)?;
+    if count(&fields) > MAX_FIELDS {
+        problems.report(format!("needs 1 to {MAX_FIELDS} fields, those inside included"));
+        return None;
+    }
+    Some(Format::Json(fields))
 }
 
 /// Exactly one of them. Of a format that is wrong nothing more is said.
@@ -115,18 +129,45 @@ fn service(listener: &Name, spec: &LogServiceSpec, problems: &mut Problems) -> O
     })
 }
 
-fn fields(fields: &BTreeMap<String, String>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
-    if fields.is_empty() || fields.len() > MAX_FIELDS {
+/// The fields of an object, each with everything in it; `within` so many others.
+fn fields<'a>(
+    fields: impl ExactSizeIterator<Item = (&'a String, &'a Value)>,
+    within: usize,
+    problems: &mut Problems,
+) -> Option<BTreeMap<String, Field>> {
+    if fields.len() == 0 {
         problems.report(format!("needs 1 to {MAX_FIELDS} fields"));
         return None;
     }
     let before = problems.count();
-    for (name, text) in fields {
+    let mut read = BTreeMap::new();
+    for (name, value) in fields {
         let mut problems = problems.at(name);
         problems.ok(self::name(name));
-        problems.ok(operators::check(text));
+        let field = match value {
+            Value::String(text) => problems.ok(operators::check(text)).map(|()| Field::Text(text.clone())),
+            Value::Object(_) if within + 1 == MAX_DEPTH => {
+                problems.report(format!("is nested more than {MAX_DEPTH} deep"));
+                None
+            }
+            Value::Object(fields) => self::fields(fields.iter(), within + 1, &mut problems).map(Field::Object),
+            _ => {
+                problems.report("must be a text or an object");
+                None
+            }
+        };
+        read.extend(field.map(|field| (name.clone(), field)));
     }
-    (problems.count() == before).then(|| fields.clone())
+    (problems.count() == before).then_some(read)
+}
+
+/// How many texts and objects there are in `fields`.
+fn count(fields: &BTreeMap<String, Field>) -> usize {
+    let inside = fields.values().map(|field| match field {
+        Field::Text(_) => 0,
+        Field::Object(fields) => count(fields),
+    });
+    fields.len() + inside.sum::<usize>()
 }
 
 fn name(text: &str) -> Result<String, String> {

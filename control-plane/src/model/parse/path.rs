@@ -13,6 +13,14 @@ pub(super) fn plain(text: &str) -> Result<String, String> {
     with_query(text)
 }
 
+/// A path to which more segments may be added.
+pub(super) fn without_end(text: &str) -> Result<String, String> {
+    if text.ends_with('/') {
+        return Err(format!("{} has a slash at its end: leave it out, or write a prefix", Quoted(text)));
+    }
+    plain(text)
+}
+
 /// A path, with or without a query.
 pub(super) fn with_query(text: &str) -> Result<String, String> {
     let is_not = |why: &str| Err(format!("{} is not a path: {why}", Quoted(text)));

@@ -1,5 +1,7 @@
 //! What one rule of a route means.
 
+use std::time::Duration;
+
 use super::{
     access, authorizer, host,
     jwt::{self, Providers},
@@ -10,13 +12,16 @@ use super::{
 use crate::model::{
     Name,
     problem::Problems,
-    route::{Action, Forward, HeaderChanges, Mirror, PathMatch, Redirect, Respond, Rewrite, Rule, Target, Upgrade},
+    route::{
+        Action, Forward, HeaderChanges, Mirror, PathMatch, Redirect, Respond, Rewrite, Rule, Target, Tunnel, Upgrade,
+    },
     wire::{
         DurationText, HeaderChangesSpec, HeaderSpec, MirrorSpec, NameText, RedirectSchemeSpec, RedirectSpec,
         RespondSpec, RuleSpec, TargetSpec, UpgradeSpec,
     },
 };
 
+mod connect;
 mod cors;
 mod fault;
 mod local_rate_limit;
@@ -86,6 +91,7 @@ fn action(
         idle_timeout,
         max_stream_duration,
         upgrades,
+        connect: _,
         retry,
         local_rate_limit,
         rate_limits,
@@ -93,7 +99,8 @@ fn action(
         headers: _,
     } = spec;
     let before = problems.count();
-    let forward = to.as_ref().map(|to| forward(to, spec, path, providers, problems).map(Action::Forward));
+    let tunnel = connect::tunnel(spec, problems);
+    let forward = to.as_ref().map(|to| forward(to, spec, path, tunnel, providers, problems).map(Action::Forward));
     let redirect = other.as_ref().map(|spec| redirect(spec, path, &mut problems.at("redirect")).map(Action::Redirect));
     let respond = answer.as_ref().map(|spec| respond(spec, &mut problems.at("respond")).map(Action::Respond));
     if forward.is_none() {
@@ -137,6 +144,7 @@ fn forward(
     to: &[TargetSpec],
     spec: &RuleSpec,
     path: Option<&PathMatch>,
+    tunnel: Option<Tunnel>,
     providers: &Providers<'_>,
     problems: &mut Problems,
 ) -> Option<Forward> {
@@ -169,7 +177,8 @@ fn forward(
     let idle_timeout = time("idleTimeout", &spec.idle_timeout);
     let max_stream_duration = time("maxStreamDuration", &spec.max_stream_duration);
     let retry = spec.retry.as_ref().and_then(|spec| retry::retry(spec, timeout, &mut problems.at("retry")));
-    let upgrades = spec.upgrades.iter().flatten().map(|UpgradeSpec::Websocket| Upgrade::Websocket).collect();
+    let upgrades = spec.upgrades.iter().flatten().map(|UpgradeSpec::Websocket| Upgrade::Websocket);
+    let upgrades = upgrades.chain(tunnel.map(Upgrade::Connect)).collect();
     let rate_limits = limits(spec.rate_limits.as_deref().unwrap_or_default(), &mut problems.at("rateLimits"));
     Some(Forward {
         to: targets?,
@@ -181,9 +190,10 @@ fn forward(
         fault,
         max_request_body,
         tracing,
-        compress: spec.compress.unwrap_or(true),
+        compress: spec.compress.unwrap_or(tunnel.is_none()),
         local_rate_limit,
-        timeout,
+        // No answer ends, so there is none to wait for.
+        timeout: timeout.or(tunnel.map(|_| Duration::ZERO)),
         idle_timeout,
         max_stream_duration,
         retry,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::{
     Name, Problem,
-    access_log::{Filter, Format, Share, Sink},
+    access_log::{Field, Filter, Format, Share, Sink},
     envoy_patch::{EnvoyResource, PatchChange},
     fleet::OnFailure,
     listener::ListenerProtocol,
@@ -150,7 +150,7 @@ fn logs() {
     let Resource::Listener(web) = good(
         "{kind: Listener, name: web, spec: {fleet: edge, port: 10000, protocol: http, accessLogs: [
           {to: {stdout: true}},
-          {to: {file: /var/log/a.log}, json: {time: '%START_TIME%'}, filter: {minDuration: 1s, percent: 0.29}},
+          {to: {file: /var/log/a.log}, json: {time: '%START_TIME%', a: {b: {c: '%DURATION%'}}}, filter: {minDuration: 1s, percent: 0.29}},
           {to: {service: {name: logs}}, filter: {percent: 100}},
           {to: {controlPlane: true}, filter: {percent: 1}}]}}",
     ) else {
@@ -159,7 +159,9 @@ fn logs() {
     let [lines, file, service, ours] = &web.access_logs[..] else { panic!("{:?}", web.access_logs) };
     assert_eq!(lines.to, Sink::Stdout(Format::Text(Format::DEFAULT.to_owned())));
     let Sink::File { path, format: Format::Json(fields) } = &file.to else { panic!("{file:?}") };
-    assert_eq!((path.as_str(), fields.len()), ("/var/log/a.log", 1));
+    assert_eq!((path.as_str(), fields.len()), ("/var/log/a.log", 2));
+    let Some(Field::Object(inner)) = fields.get("a") else { panic!("{fields:?}") };
+    assert!(matches!(inner.get("b"), Some(Field::Object(inner)) if inner.contains_key("c")));
     assert_eq!(file.filter.share.map(Share::hundredths), Some(29));
     assert!(matches!(&service.to, Sink::Service(service) if service.log_name == "web"));
     assert_eq!((&service.filter, &ours.to), (&Filter::default(), &Sink::ControlPlane));

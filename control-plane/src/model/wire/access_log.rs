@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{DurationText, NameText, SizeText};
@@ -17,9 +18,10 @@ pub struct AccessLogSpec {
     /// writes them, without the query, if neither is given.
     #[schema(examples("%START_TIME% %REQ(:METHOD)% %PATH(NQ)% %RESPONSE_CODE% %DURATION%"))]
     pub text: Option<String>,
-    /// What the fields of an object say, each by command operators; only to `stdout`, `stderr` and `file`, and not with `text`. At most
-    /// 100.
-    pub json: Option<BTreeMap<String, String>>,
+    /// What the fields of an object say, each by a text with command operators, or by an object of further fields, 5 deep at most; only to
+    /// `stdout`, `stderr` and `file`, and not with `text`. At most 100 in all.
+    #[schema(value_type = Option<Object>, examples(json!({ "request": { "method": "%REQ(:METHOD)%" }, "ms": "%DURATION%" })))]
+    pub json: Option<BTreeMap<String, Value>>,
     /// Of which requests; of all if it is not given.
     pub filter: Option<LogFilterSpec>,
 }

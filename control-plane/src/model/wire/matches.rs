@@ -23,6 +23,9 @@ pub struct MatchSpec {
     pub cookies: Option<Vec<CookieMatchSpec>>,
     /// Only calls of gRPC, and which; not with `path`.
     pub grpc: Option<GrpcMatchSpec>,
+    /// `true`: only CONNECT, which asks for a tunnel and has no path; no other rule is for it. Not with `path`, `grpc`, `methods` and
+    /// `query`. What becomes of the tunnel, `connect` of the rule says.
+    pub connect: Option<bool>,
 }
 
 /// A condition on the path, without the query: exactly one of these.
@@ -32,9 +35,12 @@ pub struct PathMatchSpec {
     /// The whole path.
     #[schema(examples("/cart"))]
     pub exact: Option<String>,
-    /// The start of the path.
+    /// The start of the path: `/api` is for `/apix` too.
     #[schema(examples("/api"))]
     pub prefix: Option<String>,
+    /// A path, and all below it: `/api` is for `/api` and `/api/x`, not for `/apix`. Without a slash at its end.
+    #[schema(examples("/api"))]
+    pub path_prefix: Option<String>,
     /// A regular expression (RE2) for the whole path.
     #[schema(examples("/v[0-9]+/ping"))]
     pub regex: Option<String>,

@@ -64,8 +64,8 @@ pub use rate_limit::{
 pub use registration::{NamedRegistrationSpec, RegistrationSpec, RegistrationsSpec};
 pub use retry::{BackoffSpec, RetryOnSpec, RetrySpec, RetryStatusSpec};
 pub use route::{
-    HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec, RegexRewriteSpec,
-    RespondSpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec, UpgradeSpec,
+    ConnectSpec, HeaderChangesSpec, HeaderSpec, HeadersSpec, MirrorSpec, RedirectSchemeSpec, RedirectSpec,
+    RegexRewriteSpec, RespondSpec, RewriteSpec, RouteSpec, RuleSpec, TargetSpec, UpgradeSpec,
 };
 pub use scalar::{DurationText, NameText, SizeText, StatusNumber};
 pub use schema::{schema, schema_of_any};

@@ -76,6 +76,9 @@ pub struct RuleSpec {
     /// What the protocol of requests may be changed to; only with `to`; nothing if it is not given.
     #[schema(min_items = 1, max_items = 1)]
     pub upgrades: Option<Vec<UpgradeSpec>>,
+    /// Who ends the tunnels that CONNECT asks for; only with `match.connect`.
+    #[schema(default = "terminate")]
+    pub connect: Option<ConnectSpec>,
     /// When and how a request is tried again; only with `to`; never if it is not given.
     pub retry: Option<RetrySpec>,
     /// How many requests each proxy admits by itself; only with `to`.
@@ -117,7 +120,7 @@ pub struct MirrorSpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RewriteSpec {
-    /// Replaces what the path condition matched (`prefix` or `exact`); not with `template` or `regex`.
+    /// Replaces what the path condition matched (`prefix`, `pathPrefix` or `exact`); not with `template` or `regex`.
     #[schema(examples("/"))]
     pub prefix: Option<String>,
     /// The new path, with the variables of the path condition `template`; not with `prefix` or `regex`.
@@ -150,6 +153,16 @@ pub enum UpgradeSpec {
     Websocket,
 }
 
+/// Who ends a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectSpec {
+    /// The proxy, which sends what comes out of the tunnel to the service, over TCP. Whom the client has asked for does not matter.
+    Terminate,
+    /// The service, a proxy itself, which gets the CONNECT and connects to whom it likes.
+    Forward,
+}
+
 /// Where a client is sent: at least one of `scheme`, `host`, `port`, `path` and `prefix`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -163,7 +176,7 @@ pub struct RedirectSpec {
     pub port: Option<u16>,
     /// The new path; not with `prefix`.
     pub path: Option<String>,
-    /// Replaces what the path condition matched (`prefix` or `exact`); not with `path`.
+    /// Replaces what the path condition matched (`prefix`, `pathPrefix` or `exact`); not with `path`.
     pub prefix: Option<String>,
     /// The status: 301, 302, 303, 307 or 308.
     #[schema(minimum = 301, maximum = 308, default = 301)]

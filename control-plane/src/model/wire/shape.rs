@@ -372,8 +372,9 @@ mod tests {
         for shape in std::iter::once(Envelope::shape()).chain(specs()) {
             anything(shape, "", &mut found);
         }
-        // Of the envelope, and of a patch what Envoy gives its meaning.
-        assert_eq!(found, [".spec.*", ".revision", ".updatedAt", ".updatedBy", ".resource.*", ".merge.*"]);
+        // Of the envelope; of a log what may be an object in an object; and of a patch what Envoy gives its meaning.
+        let of_envelope = [".spec.*", ".revision", ".updatedAt", ".updatedBy"];
+        assert_eq!(found, [&of_envelope[..], &[".accessLogs[].json.*", ".resource.*", ".merge.*"]].concat());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use chancery_proto::{
             redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
             route_action::{
                 ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy, UpgradeConfig,
+                upgrade_config::ConnectConfig,
             },
             weighted_cluster::ClusterWeight,
         },
@@ -29,7 +30,7 @@ use crate::{
     model::{
         fleet::Fleet,
         listener::Timeouts,
-        route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Target, Upgrade},
+        route::{Forward, Mirror, PathMatch, PathRewrite, Redirect, Respond, Target, Tunnel, Upgrade},
     },
     translate::{
         access, buffer, compression, cors, fault, jwt, local_rate_limit, metadata, rate_limit, session,
@@ -98,13 +99,13 @@ fn template_rewrite(template: &str) -> TypedExtensionConfig {
 }
 
 /// What the filters, by their names, are to know about a rule.
-pub(super) fn per_filter(forward: &Forward, references: &References<'_>) -> BTreeMap<String, Any> {
+pub(super) fn per_filter(forward: &Forward, path: &PathMatch, references: &References<'_>) -> BTreeMap<String, Any> {
     let limits = forward.rate_limits.iter().filter_map(|limit| references.limits.get(limit).copied());
     let limits: Vec<_> = limits.collect();
     let mut filters = rate_limit::per_route(&limits);
     filters.extend(forward.cors.as_deref().map(cors::per_route));
     filters.extend(forward.access.as_deref().map(access::per_route));
-    filters.extend(forward.jwt.as_deref().map(jwt::per_route));
+    filters.extend(forward.jwt.as_deref().map(|jwt| jwt::per_route(jwt, path)));
     filters.extend(forward.fault.as_ref().map(fault::per_route));
     filters.extend(forward.max_request_body.map(buffer::per_route));
     filters.extend(forward.local_rate_limit.as_ref().map(local_rate_limit::per_route));
@@ -124,10 +125,12 @@ fn patience(timeout: Duration) -> Option<Duration> {
 }
 
 fn upgrade_config(upgrade: Upgrade) -> UpgradeConfig {
-    let upgrade_type = match upgrade {
-        Upgrade::Websocket => "websocket",
+    let (upgrade_type, connect_config) = match upgrade {
+        Upgrade::Websocket => ("websocket", None),
+        Upgrade::Connect(Tunnel::Terminate) => ("CONNECT", Some(ConnectConfig::default())),
+        Upgrade::Connect(Tunnel::Forward) => ("CONNECT", None),
     };
-    UpgradeConfig { upgrade_type: upgrade_type.to_owned(), enabled: Some(flag(true)), ..UpgradeConfig::default() }
+    UpgradeConfig { upgrade_type: upgrade_type.to_owned(), enabled: Some(flag(true)), connect_config }
 }
 
 fn session_of(target: &Target, references: &References<'_>) -> Option<(String, Any)> {

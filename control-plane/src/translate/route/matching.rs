@@ -13,7 +13,7 @@ use chancery_proto::{
             CookieMatcher, HeaderMatcher, QueryParameterMatcher, RouteMatch,
             header_matcher::HeaderMatchSpecifier,
             query_parameter_matcher::QueryParameterMatchSpecifier,
-            route_match::{GrpcRouteMatchOptions, PathSpecifier},
+            route_match::{ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier},
         },
     },
 };
@@ -64,6 +64,7 @@ pub(super) fn preflights(matches: &Match) -> impl Iterator<Item = RouteMatch> {
 
 fn path_specifier(path: &PathMatch) -> PathSpecifier {
     match path {
+        PathMatch::Connect => PathSpecifier::ConnectMatcher(ConnectMatcher {}),
         PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
         PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern.clone())),
         PathMatch::Template(template) => PathSpecifier::PathMatchPolicy(TypedExtensionConfig {
@@ -71,6 +72,7 @@ fn path_specifier(path: &PathMatch) -> PathSpecifier {
             typed_config: Some(any::pack_typed(&UriTemplateMatchConfig { path_template: template.clone() })),
         }),
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
+        PathMatch::Below(path) => PathSpecifier::PathSeparatedPrefix(path.clone()),
     }
 }
 

@@ -30,7 +30,7 @@ use crate::model::{
     Name,
     fleet::Fleet,
     route::{
-        Action, Forward, HostPattern, Route, Rule,
+        Action, Forward, HostPattern, PathMatch, Route, Rule,
         order::{self, Claim},
     },
 };
@@ -77,14 +77,14 @@ fn envoy_routes<'a>(
     let (done, mut per_filter) = match action {
         Action::Forward(forward) => (
             EnvoyAction::Route(action::forward(forward, &matches.path, references, fleet)),
-            action::per_filter(forward, references),
+            action::per_filter(forward, &matches.path, references),
         ),
         Action::Redirect(redirect) => {
             (EnvoyAction::Redirect(action::redirect(redirect, &matches.path)), BTreeMap::default())
         }
         Action::Respond(respond) => (EnvoyAction::DirectResponse(action::respond(respond)), BTreeMap::default()),
     };
-    per_filter.extend(authorization.as_ref().map(authorizer::per_route));
+    per_filter.extend(authorizer::per_route(authorization.as_ref(), matches.path == PathMatch::Connect));
     let traced = match action {
         Action::Forward(forward) => forward.tracing.map(tracing::of_rule),
         Action::Redirect(_) | Action::Respond(_) => None,

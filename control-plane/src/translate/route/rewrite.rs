@@ -19,7 +19,7 @@ pub(super) enum Replacement {
 
 /// Replaces what `matched` matched by `with`.
 pub(super) fn replace_matched(matched: &PathMatch, with: &str) -> Replacement {
-    let PathMatch::Prefix(prefix) = matched else {
+    let (PathMatch::Prefix(prefix) | PathMatch::Below(prefix)) = matched else {
         return Replacement::Prefix(with.to_owned());
     };
     match (prefix.ends_with('/'), with.ends_with('/')) {

@@ -238,7 +238,7 @@ fn a_fault_is_told_beside_limits() {
     let forward = Forward { rate_limits: vec![name("all")], fault: Some(fault.clone()), ..to("shop") };
     let limit = rate_limit("all");
     let references = References { limits: [(&limit.name, &limit)].into(), ..References::default() };
-    let told = action::per_filter(&forward, &references);
+    let told = action::per_filter(&forward, &prefix("/").path, &references);
     assert_eq!(told.keys().collect::<Vec<_>>(), ["chancery.fault", "envoy.filters.http.ratelimit"]);
     assert_eq!(
         told.get_key_value("chancery.fault").map(|(k, v)| (k.clone(), v.clone())),
@@ -248,7 +248,9 @@ fn a_fault_is_told_beside_limits() {
 
 #[test]
 fn filters_are_told_what_a_rule_says_and_nothing_else() {
-    let told = |forward: &Forward| action::per_filter(forward, &References::default()).into_keys().collect::<Vec<_>>();
+    let path = prefix("/").path;
+    let told =
+        |forward: &Forward| action::per_filter(forward, &path, &References::default()).into_keys().collect::<Vec<_>>();
     assert_eq!(told(&to("shop")), Vec::<String>::new());
     let limit = LocalRateLimit { requests: 1, per: Duration::from_secs(1), burst: 1 };
     let all = Forward {

@@ -10,6 +10,7 @@ use chancery_proto::envoy::{
         redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier},
         route::Action as RouteActionKind,
         route_action::{ClusterSpecifier, HostRewriteSpecifier},
+        route_match::PathSpecifier,
     },
 };
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -99,6 +100,10 @@ fn virtual_host(
 
 fn route(problems: &mut Problems, path: &str, route: &Route, retry: Option<&RetryPolicy>) -> Option<routes::Route> {
     let matches = route.r#match.as_ref();
+    // Nobody asks a sidecar for a tunnel, so for nobody's requests it makes a difference.
+    if matches.is_some_and(|matches| matches!(matches.path_specifier, Some(PathSpecifier::ConnectMatcher(_)))) {
+        return None;
+    }
     let matches = matches.and_then(|matches| matching::read(problems, &format!("{path}.match"), matches));
     let request_headers = edits(
         problems,

@@ -169,6 +169,17 @@ fn a_route_says_where_and_how_often() {
 }
 
 #[test]
+fn a_route_for_tunnels_is_passed_over_and_listed() {
+    let tunnel = json!({ "match": { "connect_matcher": {} }, "route": { "cluster": "db" } });
+    let plain = json!({ "match": { "prefix": "/" }, "route": { "cluster": "shop" } });
+    let host = json!({ "name": "a", "domains": ["*"], "routes": [tunnel, plain] });
+    let configuration: RouteConfiguration = message(type_url::ROUTE, json!({ "virtual_hosts": [host] }));
+    assert!(routes(&configuration).is_ok());
+    let listed = crate::config::ignored::ignored(type_url::ROUTE, &configuration.encode_to_vec());
+    assert_eq!(listed, ["virtual_hosts.routes.match.connect_matcher"]);
+}
+
+#[test]
 fn a_route_that_cannot_be_taken_is_refused_by_its_field() {
     let to = json!({ "cluster": "a" });
     let at = "virtual_hosts[0].routes[0]";

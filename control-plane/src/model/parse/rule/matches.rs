@@ -2,7 +2,10 @@
 //!
 //! Conditions come out sorted, so that two rules for the same requests have equal matches however they were written.
 
-use super::super::{path, template, text};
+use super::{
+    super::{path, template, text},
+    connect,
+};
 use crate::model::{
     problem::Problems,
     re2,
@@ -11,9 +14,20 @@ use crate::model::{
 };
 
 pub(super) fn matches(spec: Option<&MatchSpec>, problems: &mut Problems) -> Option<Match> {
-    let MatchSpec { path, methods, headers, query, cookies, grpc } = spec.cloned().unwrap_or_default();
+    let MatchSpec { path, methods, headers, query, cookies, grpc, connect } = spec.cloned().unwrap_or_default();
+    if let Some(connect) = connect {
+        text::only_true(connect, &mut problems.at("connect"))?;
+        let given = [
+            ("path", path.is_some()),
+            ("grpc", grpc.is_some()),
+            ("methods", methods.is_some()),
+            ("query", query.is_some()),
+        ];
+        connect::nothing_else(&given, problems);
+    }
     let is_grpc = grpc.is_some();
     let path = match (path, grpc) {
+        _ if connect.is_some() => Some(PathMatch::Connect),
         (None, None) => Some(PathMatch::Prefix("/".to_owned())),
         (Some(spec), None) => path_match(spec, &mut problems.at("path")),
         (None, Some(spec)) => grpc_match(&spec, &mut problems.at("grpc")),
@@ -49,13 +63,16 @@ fn sorted<S, T: Ord + Clone>(
 }
 
 fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch> {
-    let PathMatchSpec { exact, prefix, regex, template } = spec;
+    let PathMatchSpec { exact, prefix, path_prefix, regex, template } = spec;
     let mut given: Vec<Option<PathMatch>> = Vec::new();
     if let Some(text) = exact {
         given.push(problems.at("exact").ok(path::plain(&text)).map(PathMatch::Exact));
     }
     if let Some(text) = prefix {
         given.push(problems.at("prefix").ok(path::plain(&text)).map(PathMatch::Prefix));
+    }
+    if let Some(text) = path_prefix {
+        given.push(problems.at("pathPrefix").ok(path::without_end(&text)).map(PathMatch::Below));
     }
     if let Some(text) = regex {
         given.push(problems.at("regex").ok(re2::check(&text)).map(|()| PathMatch::Regex(text)));
@@ -64,7 +81,7 @@ fn path_match(spec: PathMatchSpec, problems: &mut Problems) -> Option<PathMatch>
         let template = problems.at("template").ok(template::parse(&text));
         given.push(template.map(|template| PathMatch::Template(template.pattern)));
     }
-    problems.only_one(given, "exact, prefix, regex and template")
+    problems.only_one(given, "exact, prefix, pathPrefix, regex and template")
 }
 
 pub(in crate::model::parse) fn header_match(spec: HeaderMatchSpec, problems: &mut Problems) -> Option<NamedMatch> {

@@ -34,7 +34,8 @@ pub(super) fn replacement(prefix: &str, path: Option<&PathMatch>, problems: &mut
     let other = match path {
         Some(PathMatch::Regex(_)) => Some("regex"),
         Some(PathMatch::Template(_)) => Some("template"),
-        Some(PathMatch::Exact(_) | PathMatch::Prefix(_)) | None => None,
+        // Whatever is said of one without a path is told elsewhere.
+        Some(PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Below(_) | PathMatch::Connect) | None => None,
     };
     if let Some(other) = other {
         problems.report(format!("replaces a matched prefix or exact path; it does not go with match.path.{other}"));
