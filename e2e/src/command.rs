@@ -64,8 +64,14 @@ impl User {
     pub async fn runs(&self, arguments: &str, input: &str) -> Result<Outcome> {
         let mut command = Command::new(own_program("chancery")?);
         // What the developer has set for a control plane of their own must not leak in.
-        let others =
-            ["CHANCERY_SERVER", "CHANCERY_TOKEN", "CHANCERY_DATA_DIR", "CHANCERY_DATABASE", "CHANCERY_CONFIG", "CHANCERY_ISSUER_CA"];
+        let others = [
+            "CHANCERY_SERVER",
+            "CHANCERY_TOKEN",
+            "CHANCERY_DATA_DIR",
+            "CHANCERY_DATABASE",
+            "CHANCERY_CONFIG",
+            "CHANCERY_ISSUER_CA",
+        ];
         for name in others {
             command.env_remove(name);
         }
