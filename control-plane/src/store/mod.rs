@@ -70,7 +70,8 @@ pub async fn open_knowing(url: &str, known: i64) -> Result<Arc<dyn Store>, Store
     match url.split_once(':') {
         Some(("postgres" | "postgresql", _)) => {
             let migrator = schema::known_up_to(&schema::postgres(), known);
-            Ok(Arc::new(postgres::PostgresStore::open(url, &migrator).await?))
+            // Boxed: it is large, and stands in the future of whoever opens a store.
+            Ok(Arc::new(Box::pin(postgres::PostgresStore::open(url, &migrator)).await?))
         }
         Some(("sqlite", place)) => {
             let migrator = schema::known_up_to(&schema::sqlite(), known);
