@@ -243,7 +243,7 @@ async fn restore(args: RestoreArgs) -> Result<(), Failure> {
 impl StateArgs {
     fn settings(&self) -> Result<Settings, Failure> {
         let settings = chancery_runtime::settings::load(self, std::env::vars(), self.config.as_deref());
-        settings.map_err(|error| Failure::Usage(chancery_runtime::telemetry::chain(&error).to_string()))
+        settings.map_err(|error| Failure::Usage(chancery_runtime::telemetry::chain(&error)))
     }
 
     fn folder(&self, settings: &Settings) -> Option<PathBuf> {
@@ -323,7 +323,7 @@ impl From<BackupError> for Failure {
         match error {
             BackupError::Findings(findings) => Self::Problems(findings),
             BackupError::Seal(error @ (SealError::WrongKey | SealError::NotSealed)) => Self::Failed(error.into()),
-            BackupError::Seal(error) => Self::Usage(chancery_runtime::telemetry::chain(&error).to_string()),
+            BackupError::Seal(error) => Self::Usage(chancery_runtime::telemetry::chain(&error)),
             BackupError::Io { path, source } => Self::Io { what: path.display().to_string(), source },
             error => Self::Failed(error.into()),
         }
