@@ -93,8 +93,8 @@ fn whatever_is_another_value_is_read_or_listed() {
     let whole = as_static(&catalog(&documents(include_str!("round_trip.yaml"))));
     let plain = import(std::slice::from_ref(&whole), &options());
     let mut silent = Vec::new();
-    // Each seventh: enough, in little time.
-    for pointer in pointers(&whole, String::new()).into_iter().step_by(7) {
+    // Each fourth: enough, in little time.
+    for pointer in pointers(&whole, String::new()).into_iter().step_by(4) {
         let field = pointer.rsplit('/').next().unwrap_or_default();
         let mut changed = whole.clone();
         let value = changed.pointer_mut(&pointer).expect("a place");
