@@ -174,6 +174,9 @@ fn carried<'a>(
     Some(Carried { name, created, kind, place, hosts, tcp: tcp? })
 }
 
+/// Doors, and hosts that a route gets there, each with a listener.
+type Entered<'a> = (Vec<&'a Door>, BTreeSet<(String, String)>);
+
 /// Where a route of this kind comes in: the doors, and the hosts that it gets, each with a listener. `None` if nowhere.
 fn entered<'a>(
     spec: &mut fields::Fields<'_>,
@@ -181,7 +184,7 @@ fn entered<'a>(
     name: &ObjectName,
     gateways: &'a Gateways,
     namespaces: &Namespaces,
-) -> Option<(Vec<&'a Door>, BTreeSet<(String, String)>)> {
+) -> Option<Entered<'a>> {
     let place = spec.place.clone();
     spec.pass_over(&["useDefaultGateways"]);
     let named = spec.items("hostnames");
