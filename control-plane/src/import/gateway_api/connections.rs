@@ -20,7 +20,7 @@ pub(super) struct Carried<'a> {
     pub(super) kind: &'a str,
     pub(super) place: Place<'a>,
     /// The hosts that it has, each with a listener.
-    pub(super) hosts: super::Hosts,
+    pub(super) hosts: BTreeSet<(String, String)>,
     /// What becomes of connections.
     pub(super) tcp: Value,
 }

@@ -65,7 +65,7 @@ struct Route<'a> {
     place: Place<'a>,
     claims: Vec<Claim<'a>>,
     /// The hosts that it has, each with a listener.
-    hosts: Hosts,
+    hosts: BTreeSet<(String, String)>,
 }
 
 /// One condition of a rule, with what becomes of the requests.
@@ -174,8 +174,8 @@ fn carried<'a>(
     Some(Carried { name, created, kind, place, hosts, tcp: tcp? })
 }
 
-/// Hosts, each with the listener where it is claimed.
-type Hosts = BTreeSet<(String, String)>;
+/// Doors, and hosts that a route gets there, each with a listener.
+type Entered<'a> = (Vec<&'a Door>, BTreeSet<(String, String)>);
 
 /// Where a route of this kind comes in: the doors, and the hosts that it gets, each with a listener. `None` if nowhere.
 fn entered<'a>(
@@ -184,7 +184,7 @@ fn entered<'a>(
     name: &ObjectName,
     gateways: &'a Gateways,
     namespaces: &Namespaces,
-) -> Option<(Vec<&'a Door>, Hosts)> {
+) -> Option<Entered<'a>> {
     let place = spec.place.clone();
     spec.pass_over(&["useDefaultGateways"]);
     let named = spec.items("hostnames");

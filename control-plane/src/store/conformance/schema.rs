@@ -12,13 +12,17 @@ use chancery_control_plane::{
         schema_version,
     },
 };
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use time::{Duration, OffsetDateTime};
 
-use super::{create, open};
+use super::{change, create, new_revision, open, service};
 
 /// From which version on there are idempotency keys.
 const IDEMPOTENCY: i64 = 8;
+
+/// From which version on it is kept in which trace a revision was made.
+const TRACES: i64 = 9;
 
 /// The table of what was migrated.
 const MIGRATIONS: &str = "_sqlx_migrations";
@@ -71,6 +75,12 @@ async fn fill(store: &Arc<dyn Store>, known: i64) {
         let key = IdempotencyKey { owner: text("ci"), key: text("a"), fingerprint: vec![7] };
         write.keep(IdempotencyRecord { key, outcome: text("{}"), at: now() }, 10).await.unwrap();
         write.end().await.unwrap();
+    }
+    if known >= TRACES {
+        let mut write = store.begin().await.unwrap();
+        write.traced("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").await.unwrap();
+        let document = service("traced", json!({}));
+        write.commit(new_revision("traced", vec![change("traced", None, Some(&document))])).await.unwrap();
     }
 }
 
