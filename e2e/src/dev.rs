@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -42,6 +42,7 @@ pub struct Dev {
     pub process: Process,
     /// What `dev.json` said when it was ready.
     pub facts: Value,
+    data: PathBuf,
 }
 
 impl Dev {
@@ -61,7 +62,12 @@ impl Dev {
             Ok(facts)
         })
         .await?;
-        Ok(Self { process, facts })
+        Ok(Self { process, facts, data })
+    }
+
+    /// The folder with its data.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// A field of `dev.json`.

@@ -25,6 +25,9 @@ use chancery_e2e::{
 /// What a page's commands may find of the system, by the place that guides name.
 const SYSTEM: [&str; 5] = ["/usr/local/bin", "/usr/lib/sysusers.d", "/etc/systemd/system", "/etc/chancery", "/var/lib"];
 
+/// A public key of `age` whose other half nobody has.
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
 /// Programs that would change this machine, or need another one.
 const STAND_INS: [(&str, &str); 5] = [
     // A unit that is named has to be installed.
@@ -41,6 +44,10 @@ const STAND_INS: [(&str, &str); 5] = [
     ),
     ("journalctl", "exit 0"),
 ];
+
+/// What needs an engine of containers, a cluster, a cloud or a Postgres on another host. `manifests.rs` holds these commands to the
+/// files and charts that they name, `point_in_time.rs` does what the guide says of Postgres.
+const ELSEWHERE: [&str; 5] = ["docker ", "kubectl ", "terraform ", "kind.sh", "pg_basebackup "];
 
 fn pages() -> Result<Vec<PathBuf>> {
     let folder = repository().join("docs/operations");
@@ -64,12 +71,13 @@ async fn what_the_guides_say_to_type_works() -> Result<()> {
     let mut run = 0;
     for page in pages()? {
         let name = page.file_stem().and_then(|name| name.to_str()).context("a page without a name")?.to_owned();
-        let blocks = blocks(&fs::read_to_string(&page)?);
+        let mut blocks = blocks(&fs::read_to_string(&page)?);
+        blocks.retain(|block| !ELSEWHERE.iter().any(|word| block.contains(word)));
         if blocks.is_empty() {
             continue;
         }
         run += blocks.len();
-        let scene = Scene::build(&folder.path().join(&name), &dev, redis.address.port())?;
+        let scene = Scene::build(&folder.path().join(&name), &name, &dev, redis.address.port())?;
         if let Err(error) = scene.run(&blocks) {
             failures.push(format!("docs/operations/{name}.md: {error:#}"));
         }
@@ -88,7 +96,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn build(root: &Path, dev: &Dev, redis: u16) -> Result<Self> {
+    fn build(root: &Path, page: &str, dev: &Dev, redis: u16) -> Result<Self> {
         let bin = root.join("stand-ins");
         let programs = own_program("chancery")?.parent().context("a program without a folder")?.to_owned();
         for folder in SYSTEM.iter().map(|path| root.join(&path[1..])).chain([bin.clone(), root.join("target")]) {
@@ -101,6 +109,17 @@ impl Scene {
             fs::write(&file, format!("#!/usr/bin/env bash\nset -u\n{script}\n"))?;
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
         }
+        // Who reads another page has deployed by the first one.
+        if page != "deploy" {
+            for unit in fs::read_dir(root.join("deploy/systemd"))? {
+                let unit = unit?;
+                fs::copy(unit.path(), root.join("etc/systemd/system").join(unit.file_name()))?;
+            }
+        }
+        // As a guide before has made it.
+        if page == "upgrade" {
+            fs::write(root.join("recipients.txt"), format!("{RECIPIENT}\n"))?;
+        }
         let state = root.join("var/lib/chancery-control-plane");
         fs::create_dir_all(&state)?;
         fs::write(state.join("admin-token"), dev.text("adminToken")?)?;
@@ -112,11 +131,18 @@ impl Scene {
             ("CHANCERY_SERVER", api.clone()),
             ("CHANCERY_TOKEN", dev.text("adminToken")?.to_owned()),
             ("CHANCERY_ADMIN", dev.text("adminUrl")?.to_owned()),
+            ("CHANCERY_DATABASE", format!("sqlite://{}", dev.data().join("chancery.db").display())),
+            ("CHANCERY_DATA_DIR", dev.data().display().to_string()),
             ("REDIS_PORT", redis.to_string()),
         ];
         let mut here: Vec<(String, String)> =
             SYSTEM.iter().map(|path| ((*path).to_owned(), format!("{}{path}", root.display()))).collect();
         here.push(("http://127.0.0.1:8080".to_owned(), api));
+        for (port, field) in [(9900, "adminUrl"), (6070, "rateLimiterHttp"), (15020, "sidecarAdmin")] {
+            here.push((format!("http://127.0.0.1:{port}"), format!("http://{}", dev.address(field)?)));
+        }
+        // Nobody here is asked meanwhile.
+        here.push(("sleep 20".to_owned(), "sleep 0".to_owned()));
         Ok(Self { root: root.to_owned(), environment, here })
     }
 

@@ -108,6 +108,9 @@ fn schema(survey: &Survey, before_install: bool) -> Found {
             format!("version {found}, this program works with {needed}"),
             "start a control plane of this version, which brings it up to date; one that runs is older than this command",
         ),
+        SchemaStanding::Next { found } => {
+            Found::passed(format!("version {found}, the one after this program's, which works with it"))
+        }
         SchemaStanding::Ahead { found, needed } => Found::failed(
             format!("version {found}, newer than the {needed} of this program"),
             "install the version that the other control planes have; this one will not start here",
@@ -169,7 +172,8 @@ mod tests {
         let cases = [
             (S::Missing, Outcome::Passed, Outcome::Failed),
             (S::Behind { found: 7, needed: 8 }, Outcome::Passed, Outcome::Failed),
-            (S::Ahead { found: 9, needed: 8 }, Outcome::Failed, Outcome::Failed),
+            (S::Next { found: 9 }, Outcome::Passed, Outcome::Passed),
+            (S::Ahead { found: 10, needed: 8 }, Outcome::Failed, Outcome::Failed),
             (S::Altered { version: 3 }, Outcome::Failed, Outcome::Failed),
         ];
         for (schema, before, after) in cases {

@@ -41,7 +41,12 @@ pub enum SchemaStanding {
         /// What this program works with.
         needed: i64,
     },
-    /// It belongs to a newer program; this one will not start on it.
+    /// It is of the version after this program's, which works with it: an upgrade is under way.
+    Next {
+        /// What is there.
+        found: i64,
+    },
+    /// It belongs to a program that is newer by more; this one will not start on it.
     Ahead {
         /// What is there.
         found: i64,
@@ -163,7 +168,8 @@ fn compare(migrator: &Migrator, applied: &[AppliedMigration]) -> SchemaStanding 
         applied.iter().find(|applied| ours(applied.version).is_some_and(|own| own.checksum != applied.checksum));
     match altered {
         Some(altered) => SchemaStanding::Altered { version: altered.version },
-        None if found > needed => SchemaStanding::Ahead { found, needed },
+        None if found > needed + AHEAD => SchemaStanding::Ahead { found, needed },
+        None if found > needed => SchemaStanding::Next { found },
         None if applied.len() < migrator.iter().count() => SchemaStanding::Behind { found, needed },
         None => SchemaStanding::Current { version: found },
     }
@@ -197,9 +203,14 @@ mod tests {
         assert_eq!(compare(&migrator, &all), SchemaStanding::Current { version: needed });
         let older = &all[..all.len() - 1];
         assert_eq!(compare(&migrator, older), SchemaStanding::Behind { found: needed - 1, needed });
-        let later = AppliedMigration { version: needed + 1, checksum: vec![1].into() };
-        let newer: Vec<_> = older.iter().chain(all.last()).map(copy).chain([later]).collect();
-        assert_eq!(compare(&migrator, &newer), SchemaStanding::Ahead { found: needed + 1, needed });
+        for (found, standing) in [
+            (needed + 1, SchemaStanding::Next { found: needed + 1 }),
+            (needed + 2, SchemaStanding::Ahead { found: needed + 2, needed }),
+        ] {
+            let later = AppliedMigration { version: found, checksum: vec![1].into() };
+            let newer: Vec<_> = older.iter().chain(all.last()).map(copy).chain([later]).collect();
+            assert_eq!(compare(&migrator, &newer), standing);
+        }
         let mut other: Vec<_> = all.iter().map(copy).collect();
         other[2].checksum = vec![0].into();
         assert_eq!(compare(&migrator, &other), SchemaStanding::Altered { version: all[2].version });
