@@ -76,8 +76,8 @@ pub fn prometheus_server(name: &str) -> Option<PathBuf> {
     required(name, found.find(|server| Command::new(server).arg("--version").output().is_ok()))
 }
 
-/// What `scripts/setup test` gets to check what is deployed: `helm`, and Python's `hadolint`, `yamllint`, `check-jsonschema` and
-/// `kubernetes-validate`.
+/// What `scripts/setup test` gets to check what is deployed: `helm`, and from PyPI `hadolint`, `yamllint`, `check-jsonschema`,
+/// `kubernetes-validate` and `docker-compose`.
 pub fn deploy_tool(name: &str) -> Option<PathBuf> {
     let folder = if name == "helm" { "helm" } else { "deploy/bin" };
     let own = own(&format!("{folder}/{name}")).filter(|path| path.is_file());

@@ -1,6 +1,8 @@
 //! What is in `deploy/` for containers: linters find nothing, plain manifests are what the chart makes, and what is written there is
 //! true of the programs: their flags and settings, ports, probes, images, secrets and resources.
 
+#[path = "manifests/image.rs"]
+mod image;
 #[path = "manifests/started.rs"]
 mod started;
 
@@ -92,6 +94,13 @@ fn linters_find_nothing() -> Result<()> {
     runs(&yamllint, &["--strict", "--config-file", "deploy/.yamllint.yaml", "deploy"])?;
     let compose = ["deploy/compose/compose.yaml", "deploy/compose/compose.production.yaml"];
     runs(&schemas, &[["--builtin-schema", "vendor.compose-spec"], compose].concat())?;
+    // Compose itself reads them, alone and on top of each other; files of variables are only there after `prepare`.
+    let Some(composes) = tool("docker-compose") else { return Ok(()) };
+    for files in [&compose[..1], &compose[..]] {
+        let files = files.iter().flat_map(|file| ["--file", file]);
+        let arguments: Vec<&str> = files.chain(["config", "--quiet", "--no-env-resolution"]).collect();
+        runs(&composes, &arguments)?;
+    }
     let chart = "deploy/helm/chancery";
     let (schema, values) = (format!("{chart}/values.schema.json"), format!("{chart}/values.yaml"));
     runs(&schemas, &["--schemafile", &schema, &values])?;

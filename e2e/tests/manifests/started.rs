@@ -10,15 +10,16 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use chancery_e2e::{
-    compose::{Compose, read},
+    compose::{Compose, documents, read},
     process::own_program,
+    required::deploy_tool,
 };
 use serde_json::Value;
 
 use crate::{IMAGE, containers, deploy, items, pods, runs, text, texts};
 
 /// The ports of DESIGN: program, setting, port. The last of each program is where it is asked how it is.
-const PORTS: [(&str, &str, u16); 8] = [
+pub(crate) const PORTS: [(&str, &str, u16); 8] = [
     ("chancery-control-plane", "api_addr", 8080),
     ("chancery-control-plane", "xds_addr", 18000),
     ("chancery-control-plane", "admin_addr", 9900),
@@ -44,6 +45,11 @@ pub(crate) struct Started {
 }
 
 impl Started {
+    /// Whether this is the program.
+    fn runs(&self, program: &str) -> bool {
+        self.command.first().is_some_and(|name| name == program)
+    }
+
     /// What the program makes of it: each setting.
     fn settings(&self) -> Result<BTreeMap<String, String>> {
         let here = |argument: &String| self.files.get(argument).cloned().unwrap_or_else(|| argument.into());
@@ -170,4 +176,40 @@ pub(crate) fn of_kubernetes(manifests: &[Value], folder: &Path) -> Result<Vec<St
         }
     }
     Ok(started)
+}
+
+/// Settings that are given to the chart come to the programs as they are.
+#[test]
+fn settings_of_the_chart_reach_the_programs() -> Result<()> {
+    let Some(helm) = deploy_tool("helm") else { return Ok(()) };
+    let given = [
+        "controlPlane.settings.api_token_rate=7",
+        "controlPlane.settings.audit_retention=48h",
+        "controlPlane.trustedProxies={10.0.0.0/8,::1}",
+        "rateLimiter.settings.leases=false",
+        "trustDomain=example.org",
+    ];
+    let arguments: Vec<&str> = ["template", "edge", "deploy/helm/chancery", "--kube-version", "1.34"]
+        .into_iter()
+        .chain(given.iter().flat_map(|given| ["--set", given]))
+        .collect();
+    // After what it renders, on standard error, Helm tells of links.
+    let rendered = runs(&helm, &arguments)?;
+    let objects = documents(&rendered[..rendered.find("walk.go").unwrap_or(rendered.len())])?;
+    let folder = tempfile::tempdir()?;
+    let started = of_kubernetes(&objects, folder.path())?;
+    let settings = |program: &str| -> Result<BTreeMap<String, String>> {
+        started.iter().find(|one| one.runs(program)).context("not started")?.settings()
+    };
+    let control_plane = settings("chancery-control-plane")?;
+    for (key, value) in
+        [("api_token_rate", "7"), ("audit_retention", "2days"), ("trusted_proxies", "10.0.0.0/8,::1/128")]
+    {
+        ensure!(control_plane.get(key).is_some_and(|given| given == value), "{key}: {control_plane:?}");
+    }
+    let limiter = settings("chancery-rate-limiter")?;
+    for (key, value) in [("leases", "false"), ("trust_domain", "example.org"), ("xds", "edge-control-plane:18000")] {
+        ensure!(limiter.get(key).is_some_and(|given| given == value), "{key}: {limiter:?}");
+    }
+    Ok(())
 }
