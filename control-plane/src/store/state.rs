@@ -225,8 +225,8 @@ const STATE: &[(&str, Columns, &str)] = &[
     ),
 ];
 
-/// Every table that is not: who is connected, and which replicas live.
-const REBUILT: &[&str] = &["proxies", "replicas"];
+/// Every table that is not: who is connected, which replicas live, and in which traces revisions were made.
+const REBUILT: &[&str] = &["proxies", "replicas", "revision_traces"];
 
 /// Tables with one row from the start, which says nothing yet.
 const COUNTERS: &[&str] = &["token_serial", "endpoint_sequence"];
