@@ -1,11 +1,13 @@
 //! The REST API over HTTP: one request, one deadline, one answer or a [`Failure`]; sent again a few times where that does no harm.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, path::Path, time::Duration};
 
 use chancery_control_plane::api::ProblemDetails;
+use chancery_runtime::{fetch, telemetry::chain};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client as Http, connect::HttpConnector},
     rt::TokioExecutor,
@@ -33,7 +35,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// A control plane.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    http: Http<HttpConnector, Full<Bytes>>,
+    http: Http<HttpsConnector<HttpConnector>, Full<Bytes>>,
     server: String,
     credentials: Credentials,
     /// The trace that is asked for.
@@ -110,19 +112,20 @@ impl Call {
 }
 
 impl Client {
-    /// A client of `server`, an `http` URL.
-    pub(crate) fn new(server: &str, credentials: Credentials) -> Result<Self, Failure> {
+    /// A client of `server`, the URL of an API or of what ends TLS before it; the authorities in the PEM file `ca` are trusted, or else
+    /// those that this system trusts.
+    pub(crate) fn new(server: &str, ca: Option<&Path>, credentials: Credentials) -> Result<Self, Failure> {
         let server = server.trim_end_matches('/').to_owned();
         let uri: Uri = server.parse().map_err(|error| Failure::Usage(format!("--server {server:?}: {error}")))?;
-        match (uri.scheme_str(), uri.query()) {
-            (Some("http"), None) => {}
-            (Some("https"), _) => {
-                return Err(Failure::Usage("--server: https is not supported yet; use http over a tunnel".to_owned()));
-            }
-            _ => return Err(Failure::Usage(format!("--server {server:?} must be a URL as http://127.0.0.1:8080"))),
-        }
+        let tls = match (uri.scheme_str(), uri.query()) {
+            (Some("http"), None) => fetch::trust_nobody(),
+            (Some("https"), None) => fetch::trust(ca).map_err(|error| Failure::Usage(format!("--server-ca: {}", chain(&error))))?,
+            _ => return Err(Failure::Usage(format!("--server {server:?} must be a URL as https://chancery.example.com"))),
+        };
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_DEADLINE));
+        connector.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
         let http = Http::builder(TokioExecutor::new()).build(connector);
         Ok(Self { http, server, credentials, traceparent: None })
     }
@@ -303,9 +306,11 @@ mod tests {
     }
 
     #[test]
-    fn only_http_is_spoken() {
-        let new = |server: &str| Client::new(server, Credentials::None).is_ok();
-        assert!(new("http://127.0.0.1:8080") && new("http://[::1]:8080/behind/a/proxy/"));
-        assert!(!new("https://a") && !new("127.0.0.1:8080") && !new("ftp://a") && !new("http://a?b") && !new(""));
+    fn a_server_is_a_url_over_http_or_https() {
+        let new = |server: &str| Client::new(server, None, Credentials::None).is_ok();
+        assert!(new("http://127.0.0.1:8080") && new("http://[::1]:8080/behind/a/proxy/") && new("https://a"));
+        assert!(!new("127.0.0.1:8080") && !new("ftp://a") && !new("https://a?b") && !new(""));
+        let ca = Client::new("https://a", Some(Path::new("/no/such/file")), Credentials::None).err().unwrap();
+        assert!(ca.to_string().contains("/no/such/file"), "{ca}");
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct ConnectionArgs {
     /// URL of the API [default: that of the `chancery dev` in the data folder]
     #[arg(long, value_name = "URL", env = "CHANCERY_SERVER")]
     server: Option<String>,
+    /// CA of the certificate at an https URL, PEM [default: the system's]
+    #[arg(long, value_name = "FILE", env = "CHANCERY_SERVER_CA")]
+    server_ca: Option<PathBuf>,
     /// Token for the API; better in the environment, where other users cannot see it [default: that of the `chancery dev`]
     #[arg(long, value_name = "TOKEN", env = "CHANCERY_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
@@ -55,6 +58,11 @@ impl ConnectionArgs {
         let mut words = Vec::new();
         if let Some(server) = self.server.as_ref().filter(|server| !said("CHANCERY_SERVER", server)) {
             words.extend(["--server".to_owned(), server.clone()]);
+        }
+        if let Some(ca) = self.server_ca.as_ref().map(|file| file.display().to_string()) {
+            if !said("CHANCERY_SERVER_CA", &ca) {
+                words.extend(["--server-ca".to_owned(), ca]);
+            }
         }
         let data_dir = self.data_dir.display().to_string();
         if data_dir != DEFAULT_DATA_DIR && !said("CHANCERY_DATA_DIR", &data_dir) {
@@ -88,13 +96,18 @@ impl ConnectionArgs {
             );
             return Err(Failure::Server { server, reason });
         };
-        let client = Client::new(&server, credentials)?;
+        let client = self.client_of(&server, credentials)?;
         if !self.trace {
             return Ok(client);
         }
         let trace = again::new_key();
         eprintln!("trace {trace}");
         Ok(client.traced(&trace))
+    }
+
+    /// A client of `server` with other credentials.
+    pub(crate) fn client_of(&self, server: &str, credentials: Credentials) -> Result<Client, Failure> {
+        Client::new(server, self.server_ca.as_deref(), credentials)
     }
 
     /// The URL of the control plane that is meant.

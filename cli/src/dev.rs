@@ -161,7 +161,7 @@ impl Dev {
         let chaos = chaos::start(&faulty).await?;
         let asked = binary.as_deref().filter(|_| args.validate);
         let (control_plane, admin_token) = control_plane::start(&folder, &ports, &identity.server, asked).await?;
-        let api = Client::new(&format!("http://{}", ports.api), Credentials::token(&admin_token)?)?;
+        let api = Client::new(&format!("http://{}", ports.api), None, Credentials::token(&admin_token)?)?;
         let more = if args.chaos { chaos::resources(&ports).to_vec() } else { Vec::new() };
         let demo =
             seed::seed(&api, &ports, &more, &folder.join("demo")).await.context("cannot write the demo resources")?;

@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::{
     answer::moment,
-    client::Client,
     connection::ConnectionArgs,
     failure::Failure,
     output::{self, OutputArgs},
@@ -92,7 +91,7 @@ pub(crate) async fn login(args: LoginArgs) -> Result<(), Failure> {
             let scopes = if scopes.is_empty() { vec!["openid".to_owned()] } else { scopes };
             HowToSignIn { issuer: issuer.to_string(), client_id, scopes }
         }
-        _ => Client::new(&server, Credentials::None)?.get("/api/v1/sign-in").await?,
+        _ => connection.client_of(&server, Credentials::None)?.get("/api/v1/sign-in").await?,
     };
     let HowToSignIn { issuer: url, client_id, scopes } = how;
     let issuer: IssuerUrl = url.parse().map_err(|error| Failure::Usage(format!("--issuer: {error}")))?;
@@ -103,7 +102,7 @@ pub(crate) async fn login(args: LoginArgs) -> Result<(), Failure> {
     };
     oidc::claimed_end(&id_token).map_err(|error| asked.failed(format!("gives a token of no use: {error}")))?;
     let credentials = Credentials::token(&id_token.clone().into())?;
-    let who: WhoAmI = Client::new(&server, credentials)?.get("/api/v1/whoami").await?;
+    let who: WhoAmI = connection.client_of(&server, credentials)?.get("/api/v1/whoami").await?;
     // A later command may run elsewhere.
     let ca_file = issuer_ca.map(|file| std::path::absolute(&file).unwrap_or(file));
     place.write(&Kept { issuer: url, client_id, ca_file, id_token, refresh_token: tokens.refresh_token })?;

@@ -82,7 +82,8 @@ pub fn deploy_tool(name: &str) -> Option<PathBuf> {
     let folder = if name == "helm" { "helm" } else { "deploy/bin" };
     let own = own(&format!("{folder}/{name}")).filter(|path| path.is_file());
     let mut found = own.into_iter().chain([PathBuf::from(name)]);
-    required(name, found.find(|tool| Command::new(tool).arg("--help").output().is_ok()))
+    let found = found.find(|tool| Command::new(tool).arg("--help").output().is_ok());
+    if name == "helm" { offered(name, "where there is Go", found) } else { required(name, found) }
 }
 
 /// The program `schemathesis`: in `.dev/schemathesis` of this repository.

@@ -79,6 +79,30 @@ pub fn is_private(uri: &Uri) -> bool {
     }
 }
 
+/// TLS of a client without a certificate that trusts the authorities in the PEM file `ca`, or else those that this system trusts.
+///
+/// # Errors
+/// The file cannot be used, and why.
+pub fn trust(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    tls::install_crypto_provider();
+    let authorities = match ca {
+        Some(file) => tls::read_authorities(file)?,
+        None => {
+            let mut authorities = RootCertStore::empty();
+            // What cannot be read of them is not trusted.
+            authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(authorities)
+        }
+    };
+    Ok(ClientConfig::builder().with_root_certificates(authorities).with_no_client_auth())
+}
+
+/// TLS of a client that trusts nobody, for one that is not going to use it: the system's authorities take a while to read.
+pub fn trust_nobody() -> ClientConfig {
+    tls::install_crypto_provider();
+    ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+}
+
 /// Makes requests, trusting certain authorities.
 #[derive(Clone)]
 pub struct Fetcher {
@@ -91,18 +115,7 @@ impl Fetcher {
     /// # Errors
     /// The file cannot be used, and why.
     pub fn trusting(ca: Option<&Path>) -> Result<Self, TlsError> {
-        tls::install_crypto_provider();
-        let authorities = match ca {
-            Some(file) => tls::read_authorities(file)?,
-            None => {
-                let mut authorities = RootCertStore::empty();
-                // What cannot be read of them is not trusted.
-                authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                Arc::new(authorities)
-            }
-        };
-        let config = ClientConfig::builder().with_root_certificates(authorities).with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { tls: TlsConnector::from(Arc::new(trust(ca)?)) })
     }
 
     /// Sends `request`, whose URI is a whole URL, and reads the answer, which has to come `within` and be `most` bytes at most.

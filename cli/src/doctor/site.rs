@@ -291,7 +291,7 @@ impl ConnectionArgs {
                 Ok((client, same))
             }
             (Err(_), Some((server, Some(token)))) if !self.names_a_server() => {
-                Ok((Client::new(&server, Credentials::token(&token)?)?, true))
+                Ok((Client::new(&server, None, Credentials::token(&token)?)?, true))
             }
             (Err(failure), _) => Err(failure),
         }
