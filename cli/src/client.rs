@@ -119,13 +119,20 @@ impl Client {
         let uri: Uri = server.parse().map_err(|error| Failure::Usage(format!("--server {server:?}: {error}")))?;
         let tls = match (uri.scheme_str(), uri.query()) {
             (Some("http"), None) => fetch::trust_nobody(),
-            (Some("https"), None) => fetch::trust(ca).map_err(|error| Failure::Usage(format!("--server-ca: {}", chain(&error))))?,
-            _ => return Err(Failure::Usage(format!("--server {server:?} must be a URL as https://chancery.example.com"))),
+            (Some("https"), None) => {
+                fetch::trust(ca).map_err(|error| Failure::Usage(format!("--server-ca: {}", chain(&error))))?
+            }
+            _ => {
+                return Err(Failure::Usage(format!(
+                    "--server {server:?} must be a URL as https://chancery.example.com"
+                )));
+            }
         };
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_DEADLINE));
         connector.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
         let http = Http::builder(TokioExecutor::new()).build(connector);
         Ok(Self { http, server, credentials, traceparent: None })
     }

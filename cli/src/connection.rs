@@ -59,10 +59,9 @@ impl ConnectionArgs {
         if let Some(server) = self.server.as_ref().filter(|server| !said("CHANCERY_SERVER", server)) {
             words.extend(["--server".to_owned(), server.clone()]);
         }
-        if let Some(ca) = self.server_ca.as_ref().map(|file| file.display().to_string()) {
-            if !said("CHANCERY_SERVER_CA", &ca) {
-                words.extend(["--server-ca".to_owned(), ca]);
-            }
+        let ca = self.server_ca.as_ref().map(|file| file.display().to_string());
+        if let Some(ca) = ca.filter(|ca| !said("CHANCERY_SERVER_CA", ca)) {
+            words.extend(["--server-ca".to_owned(), ca]);
         }
         let data_dir = self.data_dir.display().to_string();
         if data_dir != DEFAULT_DATA_DIR && !said("CHANCERY_DATA_DIR", &data_dir) {

@@ -135,7 +135,7 @@ async fn serve_one(limits: Limits, router: Router, stream: TcpStream, peer: Sock
                 let most = if requests == 0 { limits.head } else { limits.stall };
                 if still >= most {
                     if requests > 0 {
-                        return tracing::debug!(%peer, requests, "API connection cut off, it does not take its answers");
+                        return tracing::debug!(%peer, count = requests, "API connection cut off, it does not take its answers");
                     }
                     if !under_way.has_asked() {
                         return tracing::debug!(%peer, "API connection cut off, it never asked for anything");

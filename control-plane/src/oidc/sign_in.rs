@@ -172,7 +172,7 @@ impl SignIn {
         let there = match self.fetched().await {
             Ok(keys) => {
                 if self.keys.load().as_deref() != Some(&keys) {
-                    tracing::info!(issuer = %self.rules.issuer, keys = keys.len(), "the issuer has given its keys");
+                    tracing::info!(issuer = %self.rules.issuer, count = keys.len(), "the issuer has given its keys");
                 }
                 metrics::gauge!(OIDC_KEYS).set(keys.len() as f64);
                 self.keys.store(Some(Arc::new(keys)));
@@ -181,7 +181,7 @@ impl SignIn {
             Err(error) => {
                 let known = self.keys.load().as_ref().map_or(0, |keys| keys.len());
                 let (issuer, error) = (&self.rules.issuer, chain(&error));
-                tracing::warn!(%issuer, error, known, "the issuer does not give its keys; those that are known are used on");
+                tracing::warn!(%issuer, error, count = known, "the issuer does not give its keys; those that are known are used on");
                 false
             }
         };
