@@ -124,6 +124,8 @@ impl Cluster {
                 format!("--cluster-config-file nodes-{port}.conf"),
                 "--cluster-node-timeout 1000".to_owned(),
                 format!("--cluster-port {bus}"),
+                // Replicas are given what there is at once.
+                "--repl-diskless-sync-delay 0".to_owned(),
             ];
             let arguments: Vec<&str> = arguments.iter().flat_map(|argument| argument.split(' ')).collect();
             let Some(node) = Redis::start_with(folder, &arguments).await? else { return Ok(None) };
@@ -135,6 +137,15 @@ impl Cluster {
         succeeded(&create.output()?)?;
         let cluster = Self { nodes };
         cluster.whole(PATIENCE).await?;
+        // One that has never had what its primary has does not take its place.
+        until("replicas follow", PATIENCE, async || {
+            for node in &cluster.nodes {
+                let info = node.cli(&["info", "replication"])?;
+                ensure!(!info.contains("master_link_status:down"), "{info}");
+            }
+            Ok(())
+        })
+        .await?;
         Ok(Some(cluster))
     }
 

@@ -168,12 +168,15 @@ impl Estate {
         let fleet = fleet_asking("edge", &limiters, json!({ "onFailure": plan.on_failure, "timeout": plan.timeout }));
         let retry = json!({ "on": ["connect-failure", "reset", "5xx"], "attempts": 3 });
         let rule = json!({ "to": [{ "service": "shop" }], "timeout": "5s", "retry": retry });
+        // Envoy tries three requests again at a time, unless it is told otherwise; here are more.
+        let mut shop = service("shop", &self.addresses);
+        shop["spec"]["breaker"] = json!({ "maxRetries": 20 });
         let mut limited = rule.clone();
         limited["rateLimits"] = json!([plan.limit["name"]]);
         let resources = [
             fleet,
             listener("web", "edge", self.web.port()),
-            service("shop", &self.addresses),
+            shop,
             plan.limit.clone(),
             route("open", OPEN, &json!([rule])),
             route("limited", LIMITED, &json!([limited])),
