@@ -188,7 +188,7 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
     // One that is not whole is no reason to let go of others.
     let retention = Retention { keep, keep_for };
     let removed = if in_folder && made.findings.is_empty() {
-        retention::apply(&to, retention, OffsetDateTime::now_utc())
+        retention::apply(&to, &made.path, retention, OffsetDateTime::now_utc())
             .map_err(|source| Failure::Io { what: to.display().to_string(), source })?
     } else {
         Vec::new()

@@ -151,7 +151,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Endpoints(args) => endpoints::run(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
         Command::Login(args) => login::login(args).await,
-        Command::Logout(args) => login::logout(&args),
+        Command::Logout(args) => login::logout(args).await,
         Command::Whoami(args) => login::whoami(args).await,
         Command::Token(args) => token::token(args).await,
         Command::Audit(args) => audit::audit(args).await,

@@ -105,6 +105,7 @@ pub(crate) async fn login(args: LoginArgs) -> Result<(), Failure> {
     let who: WhoAmI = connection.client_of(&server, credentials)?.get("/api/v1/whoami").await?;
     // A later command may run elsewhere.
     let ca_file = issuer_ca.map(|file| std::path::absolute(&file).unwrap_or(file));
+    let _lock = place.lock().await?;
     place.write(&Kept { issuer: url, client_id, ca_file, id_token, refresh_token: tokens.refresh_token })?;
     eprintln!("signed in to {server} as {}", output::printable(who.name));
     if connection.has_token() {
@@ -114,10 +115,13 @@ pub(crate) async fn login(args: LoginArgs) -> Result<(), Failure> {
 }
 
 /// Forgets the sign-in.
-pub(crate) fn logout(args: &LogoutArgs) -> Result<(), Failure> {
+pub(crate) async fn logout(args: LogoutArgs) -> Result<(), Failure> {
     let server = args.connection.server();
     let forgotten = match Place::of(&server) {
-        Some(place) => place.forget()?,
+        Some(place) => {
+            let _lock = place.lock().await?;
+            place.forget()?
+        }
         None => false,
     };
     match forgotten {

@@ -85,7 +85,7 @@ struct Waiting {
     entries: Vec<NewEntry>,
     refusals: Refusals,
     /// By name and address, when a sign-in was told.
-    sign_ins: HashMap<(String, String), OffsetDateTime>,
+    sign_ins: HashMap<(String, Option<String>, String), OffsetDateTime>,
 }
 
 impl Audit {
@@ -119,9 +119,15 @@ impl Audit {
     }
 
     /// Somebody is known; it is told once a day and address, with what is known of them beside their name, as JSON.
-    pub fn signed_in(&self, by: By<'_>, at: OffsetDateTime, known: impl FnOnce() -> Option<String>) {
+    pub fn signed_in(
+        &self,
+        by: By<'_>,
+        subject: Option<&str>,
+        at: OffsetDateTime,
+        known: impl FnOnce() -> Option<String>,
+    ) {
         let mut waiting = self.waiting.lock();
-        if waiting.is_new(by, at) {
+        if waiting.is_new(by, subject, at) {
             waiting.add([NewEntry { after: known(), ..by.done(Action::SignIn, at) }]);
         }
     }
@@ -206,8 +212,8 @@ impl Waiting {
         }
     }
 
-    fn is_new(&mut self, by: By<'_>, at: OffsetDateTime) -> bool {
-        let who = (by.name.to_owned(), shown(by.address.map(network)));
+    fn is_new(&mut self, by: By<'_>, subject: Option<&str>, at: OffsetDateTime) -> bool {
+        let who = (by.name.to_owned(), subject.map(str::to_owned), shown(by.address.map(network)));
         if self.sign_ins.get(&who).is_some_and(|told| at - *told < SIGN_IN_AGAIN) {
             return false;
         }
@@ -253,7 +259,7 @@ mod tests {
             (from("ci", "10.0.0.1"), 23),
             (from("ci", "10.0.0.1"), 24),
         ] {
-            audit.signed_in(by, at(hours), || None);
+            audit.signed_in(by, None, at(hours), || None);
         }
         audit.write(at(24), false).await.unwrap();
         let actors: Vec<_> = log(&audit).await.into_iter().map(|(actor, ..)| actor).collect();

@@ -214,6 +214,8 @@ impl Settings {
             self.load_interval().err().map(|error| error.to_string()),
             self.audit_retention().err().map(|error| error.to_string()),
             self.said_name().err().map(|error| error.to_string()),
+            crate::oidc::SignIn::new(&self.oidc).err().map(|error| chancery_runtime::telemetry::chain(&error)),
+            self.traces("").err().map(|error| chancery_runtime::telemetry::chain(&error)),
         ];
         problems.into_iter().flatten().collect()
     }

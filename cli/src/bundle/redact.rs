@@ -57,8 +57,9 @@ static FORMS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r#"(?-u:\b)([A-Za-z][A-Za-z0-9+.-]*://)[^ \t\r\n/@"']*@"#, "$1[hidden]@"),
         // name=value and name: value, as in queries, connection strings and logs.
         (
-            r#"((?i-u:password|passwd|secret|token|api[_-]?key|access[_-]?key))([ \t]*[=:][ \t]*)[^ \t\r\n,;&"']{3,}"#,
-            "$1$2[hidden]",
+            // Also in quotes, and in those of JSON that is a text within JSON.
+            r#"((?i-u:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key)[\\"']*[ \t]*[=:][ \t]*)(?:\\?"(?:[^"\\]|\\[^"])*|'[^']*|[^ \t\r\n,;&"'\\]{3,})"#,
+            "$1[hidden]",
         ),
     ];
     // Better no bundle than one with a net that is missing.
@@ -143,7 +144,10 @@ impl Redactor {
                 };
                 Value::Object(fields.into_iter().map(field).collect())
             }
-            Value::Array(items) => Value::Array(items.into_iter().map(|item| self.headers(item)).collect()),
+            Value::Array(items) => {
+                let item = |item: Value| if item.is_string() { hidden(&item) } else { self.headers(item) };
+                Value::Array(items.into_iter().map(item).collect())
+            }
             other => self.value(other),
         }
     }
@@ -214,6 +218,10 @@ mod tests {
             ("postgres://u:p%40ss@db/chancery?x=1", "postgres://[hidden]@db/chancery?x=1"),
             ("rediss://:hunter2@r:6379", "rediss://[hidden]@r:6379"),
             ("host=db password=hunter2 user=a", "host=db password=[hidden] user=a"),
+            ("password=\"hunter two\" user=a", "password=[hidden]\" user=a"),
+            ("passphrase = 'hunter two' a", "passphrase = [hidden]' a"),
+            (r#"{"password":"hunter, 2","b":1}"#, r#"{"password":[hidden]","b":1}"#),
+            (r#"{\"secret\":\"hunter2\"}"#, r#"{\"secret\":[hidden]\"}"#),
             ("/?api_key=abc123&x=1", "/?api_key=[hidden]&x=1"),
             ("nothing to hide at http://a:80/b and a@b.c", "nothing to hide at http://a:80/b and a@b.c"),
         ] {

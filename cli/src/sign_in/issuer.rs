@@ -88,6 +88,10 @@ impl Issuer {
             return Err(self.failed("gives out no tokens".to_owned()));
         };
         let answer = self.post(endpoint, &[("grant_type", grant_type), proof]).await?;
+        if answer.status().is_server_error() {
+            let reason = format!("answers {}", answer.status());
+            return Err(Failure::Issuer { issuer: self.url.to_string(), reason, away: true });
+        }
         self.read(answer.body())
     }
 

@@ -157,8 +157,9 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
     if let Some(standing) = standing.filter(|standing| standing.wait().is_some()) {
         return guard::refused(standing);
     }
+    let subject = known.subject.as_deref();
     api.audit
-        .signed_in(author.by(), OffsetDateTime::now_utc(), || known.subject.map(|subject| told(&author, &subject)));
+        .signed_in(author.by(), subject, OffsetDateTime::now_utc(), || subject.map(|subject| told(&author, subject)));
     request.extensions_mut().insert(author.clone());
     let mut response = admitted(request, next, &author, step).await;
     response.extensions_mut().insert(author);

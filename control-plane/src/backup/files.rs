@@ -44,7 +44,7 @@ pub struct BackedUpFile {
 pub struct Collected {
     /// What is taken.
     pub files: Vec<BackedUpFile>,
-    /// What is too large.
+    /// What is too large or lies too deep, and links to folders.
     pub left_out: Vec<PathBuf>,
 }
 
@@ -84,9 +84,17 @@ pub fn collect(folder: &Path) -> Result<Collected, FilesError> {
             let entry = entry.map_err(failed)?;
             let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
             if kind.is_dir() {
-                if depth < DEEPEST && !(depth == 0 && entry.file_name() == SCRATCH) {
-                    folders.push((path, depth + 1));
+                if depth == 0 && entry.file_name() == SCRATCH {
+                    continue;
                 }
+                if depth < DEEPEST {
+                    folders.push((path, depth + 1));
+                } else {
+                    collected.left_out.push(path);
+                }
+            } else if fs::metadata(&path).is_ok_and(|about| about.is_dir()) {
+                // A link to a folder elsewhere may lead in a circle.
+                collected.left_out.push(path);
             } else if let Some(taken) = take(folder, &path)? {
                 match taken {
                     Ok(file) => collected.files.push(file),
@@ -168,6 +176,9 @@ fn placed(folder: &Path, file: &BackedUpFile) -> Result<(PathBuf, Vec<u8>), File
         return Err(malformed());
     }
     let content = STANDARD.decode(&file.content).map_err(|_| malformed())?;
+    if content.len() as u64 > LARGEST {
+        return Err(malformed());
+    }
     Ok((folder.join(path), content))
 }
 

@@ -114,11 +114,20 @@ pub fn surplus(backups: &[Kept], Retention { keep, keep_for }: Retention, now: O
 ///
 /// # Errors
 /// The folder cannot be read, or a file not be removed.
-pub fn apply(folder: &Path, retention: Retention, now: OffsetDateTime) -> io::Result<Vec<PathBuf>> {
+pub fn apply(folder: &Path, made: &Path, retention: Retention, now: OffsetDateTime) -> io::Result<Vec<PathBuf>> {
     let backups = list(folder)?;
     let mut gone = Vec::new();
     for Kept { path, .. } in surplus(&backups, retention, now) {
-        fs::remove_file(path)?;
+        // By its time the newest may be another, where a clock was wrong.
+        if path == made {
+            continue;
+        }
+        match fs::remove_file(path) {
+            Ok(()) => {}
+            // Another run was here.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        }
         // It may never have been verified.
         let _ = fs::remove_file(mark_path(path));
         gone.push(path.clone());
@@ -208,7 +217,8 @@ mod tests {
         let sha256 = hexadecimal(&Sha256::digest(content));
         mark(&path(&names[2]), &sha256, NOW).unwrap();
         mark(&path(&names[1]), "of something else", NOW).unwrap();
-        let gone = apply(folder.path(), Retention { keep: Some(1), keep_for: None }, NOW).unwrap();
+        let gone =
+            apply(folder.path(), Path::new("elsewhere"), Retention { keep: Some(1), keep_for: None }, NOW).unwrap();
         assert_eq!(gone, [path(&names[1]), path(&names[3])]);
         let mut left: Vec<String> =
             fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

@@ -320,7 +320,7 @@ fn is_signed(parts: &Parts<'_>, keys: &Keys) -> Result<(), Refused> {
 fn lasts(parts: &Parts<'_>, name: &str, now: OffsetDateTime) -> Result<OffsetDateTime, Refused> {
     let until = parts.end()?;
     for claim in ["nbf", "iat"] {
-        if parts.time(claim)?.is_some_and(|begins| begins - LEEWAY > now) {
+        if parts.time(claim)?.is_some_and(|begins| begins > now + LEEWAY) {
             return Err(Refused::NotYet);
         }
     }

@@ -127,7 +127,7 @@ impl SignIn {
     ///
     /// # Errors
     /// It is not taken, and why.
-    pub async fn identify(&self, token: &str, now: OffsetDateTime) -> Result<Person, Refused> {
+    pub async fn identify(self: &Arc<Self>, token: &str, now: OffsetDateTime) -> Result<Person, Refused> {
         match self.judge(token, now) {
             Err(Refused::UnknownKey(_) | Refused::NoKeys) => {
                 self.ask_because_of_a_token().await;
@@ -141,12 +141,14 @@ impl SignIn {
         self.rules.judge(token, self.keys.load().as_deref(), now)
     }
 
-    async fn ask_because_of_a_token(&self) {
+    async fn ask_because_of_a_token(self: &Arc<Self>) {
         let mut asked = self.asking.lock().await;
         if asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN) {
             // Before the answer: an issuer that gives none is not asked by each of those who wait.
             *asked = Some(Instant::now());
-            self.fetch().await;
+            // To its end, though who has brought the token may go: or else they would keep others from being known.
+            let me = Arc::clone(self);
+            let _ = tokio::spawn(async move { me.fetch().await }).await;
         }
     }
 

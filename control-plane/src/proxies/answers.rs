@@ -42,7 +42,9 @@ impl Answers {
         let from = stamp.at.checked_sub(stamp.after).unwrap_or(SystemTime::UNIX_EPOCH);
         let answer = Answer {
             fleet: &proxy.fleet,
-            revisions: before + 1..=revision,
+            // A revision may be rejected again after an answer to it, as when what stands in for the rejected is rejected too.
+            revisions: if words.is_some() && revision > self.begun { (before + 1).min(revision) } else { before + 1 }
+                ..=revision,
             type_url,
             past: Past { from, to: stamp.at },
             words,

@@ -44,11 +44,11 @@ fn specificity(matches: &Match) -> Specificity {
         // For no request that any other is for.
         PathMatch::Connect => (0, 0),
         PathMatch::Exact(path) => (0, path.len()),
-        PathMatch::Regex(pattern) => (1, pattern.len()),
-        PathMatch::Template(template) => (if template.ends_with("=**}") { 2 } else { 1 }, literal_length(template)),
-        PathMatch::Prefix(prefix) => (2, prefix.len()),
-        // With the slash that ends it, so that it goes before the prefix that is the same text.
-        PathMatch::Below(path) => (2, path.len() + 1),
+        PathMatch::Regex(pattern) => (1, 2 * pattern.len()),
+        PathMatch::Template(template) => (if template.ends_with("=**}") { 2 } else { 1 }, 2 * literal_length(template)),
+        PathMatch::Prefix(prefix) => (2, 2 * prefix.len()),
+        // Half a letter more: before the prefix that is the same text, and behind the one with the slash, which is for less.
+        PathMatch::Below(path) => (2, 2 * path.len() + 1),
     };
     let conditions =
         usize::from(!methods.is_empty()) + headers.len() + query.len() + cookies.len() + usize::from(*grpc);
@@ -162,9 +162,10 @@ mod tests {
             one_rule("g", template("/api/{v1}/of/{v2}")),
             one_rule("h", template("/api/{v1}/{v2=**}")),
             one_rule("i", template("/{v1}")),
-            one_rule("j", matches(PathMatch::Below("/api".into()))),
+            one_rule("j", with_methods(matches(PathMatch::Below("/api".into())), &["GET"])),
+            one_rule("k", prefix("/api/")),
         ];
-        let wanted = ["e/0", "d/0", "c/0", "g/0", "i/0", "h/0", "j/0", "f/0", "b/0", "a/0"];
+        let wanted = ["e/0", "d/0", "c/0", "g/0", "i/0", "h/0", "k/0", "j/0", "f/0", "b/0", "a/0"];
         assert_eq!(order(&routes), wanted);
     }
 

@@ -45,8 +45,8 @@ impl Issuer {
         self.asked.load(Ordering::SeqCst)
     }
 
-    fn sign_in(&self) -> SignIn {
-        SignIn::new(&settings(&self.url())).unwrap().unwrap()
+    fn sign_in(&self) -> Arc<SignIn> {
+        Arc::new(SignIn::new(&settings(&self.url())).unwrap().unwrap())
     }
 
     fn token(&self, signer: &Signer) -> String {
@@ -54,7 +54,7 @@ impl Issuer {
     }
 }
 
-async fn name(sign_in: &SignIn, token: &str) -> Result<String, Refused> {
+async fn name(sign_in: &Arc<SignIn>, token: &str) -> Result<String, Refused> {
     sign_in.identify(token, OffsetDateTime::now_utc()).await.map(|person| person.principal.name)
 }
 

@@ -108,8 +108,8 @@ pub(in crate::store) async fn write(
     let entry = NewEntry { detail: said.to_owned(), ..NewEntry::done(Action::Restore, "", "", now) };
     bounded(CONTEXT, ANSWER_WITHIN, audit::append(&mut transaction, vec![entry], None)).await?;
     bounded(CONTEXT, ROWS_WITHIN, transaction.commit()).await?;
-    // What was planned for a few rows is not good for what is there now.
-    bounded(CONTEXT, ROWS_WITHIN, raw_sql("ANALYZE").execute(&mut connection)).await?;
+    // What was planned for a few rows is not good for what is there now. It is all there, whatever comes of this.
+    let _ = bounded(CONTEXT, ROWS_WITHIN, raw_sql("ANALYZE").execute(&mut connection)).await;
     let _ = tokio::time::timeout(CONNECT_WITHIN, connection.close()).await;
     Ok(())
 }

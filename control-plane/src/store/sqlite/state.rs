@@ -102,8 +102,8 @@ pub(in crate::store) async fn write(
     let entry = NewEntry { detail: said.to_owned(), ..NewEntry::done(Action::Restore, "", "", now) };
     bounded(CONTEXT, ANSWER_WITHIN, audit::append(&mut transaction, vec![entry], None)).await?;
     bounded(CONTEXT, ROWS_WITHIN, transaction.commit()).await?;
-    // The log of writes goes into the file.
-    bounded(CONTEXT, ROWS_WITHIN, connection.close()).await?;
+    // The log of writes goes into the file; if not now, then when it is opened next.
+    let _ = bounded(CONTEXT, ROWS_WITHIN, connection.close()).await;
     Ok(())
 }
 
