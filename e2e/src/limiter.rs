@@ -58,7 +58,7 @@ impl Limiter {
     }
 
     /// As [`Limiter::start`], in a process whose clock (not the one that measures time passed) is `ahead`. `None` where
-    /// libfaketime is not installed and that may be (see [`required`]).
+    /// libfaketime is not installed and that may be (see [`required`](crate::required::required)).
     pub async fn start_ahead(folder: &Path, name: &str, ahead: &str, arguments: &[&str]) -> Result<Option<Self>> {
         let Some(library) = clock::library() else { return Ok(None) };
         let environment =
