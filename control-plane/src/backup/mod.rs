@@ -1,12 +1,12 @@
 //! Backups: all that a control plane has, in one encrypted file, and back.
 //!
 //! The database is asked directly, so that a backup can be made while no control plane runs, and needs no right in the API that could do
-//! the same from afar. What is in it: every table of [`store::state`], read at one instant, and the files of the data folder. It is
+//! the same from afar. What is in it: every table of `store::state`, read at one instant, and the files of the data folder. It is
 //! logical: what was made of SQLite can be restored to Postgres, and the other way.
 //!
 //! - [`create`] checks what it writes as [`verify`] does, so a state that is not whole is told at once, and not when it is needed.
 //! - [`restore`] is one transaction, which commits only after the last byte of the backup was read and found whole.
-//! - Between database and file is a queue of [`QUEUE`] rows: one end is async, the other a thread that compresses and encrypts.
+//! - Between database and file is a queue of `QUEUE` rows: one end is async, the other a thread that compresses and encrypts.
 
 pub mod check;
 pub mod files;

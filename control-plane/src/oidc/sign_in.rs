@@ -1,7 +1,7 @@
 //! Asks the issuer for its keys, keeps the last good ones, and judges tokens by them.
 //!
-//! Keys are fetched when the control plane starts, every [`REFRESH`] after that, and when a token names a key that is not known: the
-//! issuer may just have begun to use it. For such tokens it is asked once in [`ASK_AGAIN`] at most, whatever they are, and all who
+//! Keys are fetched when the control plane starts, every `REFRESH` after that, and when a token names a key that is not known: the
+//! issuer may just have begun to use it. For such tokens it is asked once in `ASK_AGAIN` at most, whatever they are, and all who
 //! wait are served by one answer. While the issuer is away the last keys are used on, without a bound: what they have
 //! signed ends by itself, and who can sign in nowhere else would otherwise be shut out of what is to be repaired.
 

@@ -6,7 +6,7 @@
 //! - Writing is one transaction: all of it is there in the end, or nothing.
 //! - Rows carry the names of their columns with them, and are written into the schema that they were read from, which is then brought
 //!   up to date as it would have been where they come from. So a program takes what older ones have made.
-//! - What is in [`STATE`] is state; [`REBUILT`] makes itself anew within seconds. A test holds that every table is in one of them.
+//! - What is in `STATE` is state; `REBUILT` makes itself anew within seconds. A test holds that every table is in one of them.
 //! - Registered endpoints are leases, and yet state: without them their services would have no endpoints until each has registered
 //!   anew. Their leases begin anew when they are written.
 
