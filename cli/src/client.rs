@@ -7,11 +7,7 @@ use chancery_runtime::{fetch, telemetry::chain};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client as Http, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::{client::legacy::Client as Http, rt::TokioExecutor};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -35,7 +31,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// A control plane.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    http: Http<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: Http<fetch::Connector, Full<Bytes>>,
     server: String,
     credentials: Credentials,
     /// The trace that is asked for.
@@ -128,12 +124,7 @@ impl Client {
                 )));
             }
         };
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_DEADLINE));
-        connector.enforce_http(false);
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
-        let http = Http::builder(TokioExecutor::new()).build(connector);
+        let http = Http::builder(TokioExecutor::new()).build(fetch::connector(tls, CONNECT_DEADLINE));
         Ok(Self { http, server, credentials, traceparent: None })
     }
 

@@ -4,22 +4,26 @@
 //! a few times an hour, so there is no pool that could go stale. Redirects are not followed: where a secret is sent is
 //! decided by whoever named the URL.
 
-use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
+use hyper::body::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::TokioExecutor,
 };
-use tokio_rustls::TlsConnector;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
 
 use crate::tls::{self, TlsError};
+
+/// How long it may take to connect; the deadline of a request is often before that.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Connects over TLS, or in the clear, as the URL says.
+pub type Connector = HttpsConnector<HttpConnector>;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +41,7 @@ pub enum FetchError {
         server: String,
         /// Why.
         #[source]
-        source: io::Error,
+        source: legacy::Error,
     },
     /// The exchange broke off.
     #[error("{server} gives no answer")]
@@ -46,7 +50,7 @@ pub enum FetchError {
         server: String,
         /// Why.
         #[source]
-        source: hyper::Error,
+        source: legacy::Error,
     },
     /// The answer broke off, or is too large.
     #[error("the answer of {server} cannot be read")]
@@ -103,10 +107,18 @@ pub fn trust_nobody() -> ClientConfig {
     ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
 }
 
+/// Connects within `within`, over `tls` where the URL begins with `https`.
+pub fn connector(tls: ClientConfig, within: Duration) -> Connector {
+    let mut http = HttpConnector::new();
+    http.set_connect_timeout(Some(within));
+    http.enforce_http(false);
+    HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http)
+}
+
 /// Makes requests, trusting certain authorities.
 #[derive(Clone)]
 pub struct Fetcher {
-    tls: TlsConnector,
+    http: Client<Connector, Full<Bytes>>,
 }
 
 impl Fetcher {
@@ -115,7 +127,8 @@ impl Fetcher {
     /// # Errors
     /// The file cannot be used, and why.
     pub fn trusting(ca: Option<&Path>) -> Result<Self, TlsError> {
-        Ok(Self { tls: TlsConnector::from(Arc::new(trust(ca)?)) })
+        let connector = connector(trust(ca)?, CONNECT_WITHIN);
+        Ok(Self { http: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector) })
     }
 
     /// Sends `request`, whose URI is a whole URL, and reads the answer, which has to come `within` and be `most` bytes at most.
@@ -128,58 +141,34 @@ impl Fetcher {
         within: Duration,
         most: usize,
     ) -> Result<Response<Bytes>, FetchError> {
-        let uri = request.uri().clone();
-        let authority = uri.authority().ok_or_else(|| FetchError::Url(uri.to_string()))?;
-        if !is_private(&uri) {
+        let uri = request.uri();
+        let server = uri.authority().ok_or_else(|| FetchError::Url(uri.to_string()))?.to_string();
+        if !is_private(uri) {
             return Err(FetchError::Insecure(uri.to_string()));
         }
-        let server = authority.to_string();
-        let answer = self.exchange(&uri, &server, request, most);
-        timeout(within, answer).await.unwrap_or(Err(FetchError::Deadline { server: server.clone(), after: within }))
+        let answer = self.exchange(&server, request.map(Full::new), most);
+        timeout(within, answer)
+            .await
+            .unwrap_or_else(|_| Err(FetchError::Deadline { server: server.clone(), after: within }))
     }
 
     async fn exchange(
         &self,
-        uri: &Uri,
         server: &str,
-        mut request: Request<Bytes>,
+        request: Request<Full<Bytes>>,
         most: usize,
     ) -> Result<Response<Bytes>, FetchError> {
-        let connect = |source| FetchError::Connect { server: server.to_owned(), source };
-        let encrypted = uri.scheme_str() == Some("https");
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
-        let authority = HeaderValue::try_from(server).map_err(|_| FetchError::Url(uri.to_string()))?;
-        request.headers_mut().insert(header::HOST, authority);
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() = path.parse().map_err(|_| FetchError::Url(uri.to_string()))?;
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(connect)?;
-        if !encrypted {
-            return over(stream, server, request, most).await;
-        }
-        let name = ServerName::try_from(host).map_err(|_| FetchError::Url(uri.to_string()))?;
-        over(self.tls.connect(name, stream).await.map_err(connect)?, server, request, most).await
-    }
-}
-
-async fn over(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    server: &str,
-    request: Request<Bytes>,
-    most: usize,
-) -> Result<Response<Bytes>, FetchError> {
-    let http = |source| FetchError::Http { server: server.to_owned(), source };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-    let answer = async move {
-        let response = sender.send_request(request.map(Full::new)).await.map_err(http)?;
+        let server = server.to_owned();
+        let response = match self.http.request(request).await {
+            Ok(response) => response,
+            Err(source) if source.is_connect() => return Err(FetchError::Connect { server, source }),
+            Err(source) => return Err(FetchError::Http { server, source }),
+        };
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, most).collect().await;
-        let body = body.map_err(|source| FetchError::Body { server: server.to_owned(), source })?;
+        let body = body.map_err(|source| FetchError::Body { server, source })?;
         Ok(Response::from_parts(parts, body.to_bytes()))
-    };
-    // It ends when the answer is there; how, the answer tells.
-    let (answer, _) = tokio::join!(answer, connection);
-    answer
+    }
 }
 
 #[cfg(test)]
