@@ -29,6 +29,10 @@ pub(crate) struct BootstrapArgs {
     /// Folder with tls.crt, tls.key and ca.crt, as the proxy sees it [default: the folder that Envoy is started in]
     #[arg(long, value_name = "DIR")]
     identity_dir: Option<PathBuf>,
+    /// The certificate is renewed while Envoy runs: have it follow the files. --identity-dir has to be what `chancery agent` or
+    /// `chancery cert issue` wrote
+    #[arg(long, requires = "identity_dir")]
+    renewed: bool,
     /// Speak state-of-the-world xDS instead of delta
     #[arg(long)]
     sotw: bool,
@@ -61,7 +65,8 @@ impl TryFrom<BootstrapArgs> for Bootstrap {
     type Error = Failure;
 
     fn try_from(args: BootstrapArgs) -> Result<Self, Failure> {
-        let files = IdentityFiles::within(&args.identity_dir.unwrap_or_default());
+        let identity_dir = args.identity_dir.unwrap_or_default();
+        let files = IdentityFiles::within(&identity_dir);
         let text = |path: PathBuf| {
             path.into_os_string().into_string().map_err(|_| Failure::Usage("--identity-dir is not a text".to_owned()))
         };
@@ -75,6 +80,7 @@ impl TryFrom<BootstrapArgs> for Bootstrap {
             ca_file: text(files.ca)?,
             certificate_file: text(files.certificate)?,
             private_key_file: text(files.private_key)?,
+            secrets_dir: args.renewed.then_some(identity_dir),
             labels: args.labels.into_iter().collect(),
             zone: args.zone.map(|zone| Zone { region: args.region.unwrap_or_default(), zone }),
             admin: args.admin,
@@ -94,7 +100,7 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
 }
 
 /// `cp.example.com:18000`, `10.0.0.1:18000` or `[::1]:18000`.
-fn xds_address(text: &str) -> Result<(String, u16), String> {
+pub(crate) fn xds_address(text: &str) -> Result<(String, u16), String> {
     let malformed = || "must be HOST:PORT".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
     let port = port.parse().ok().filter(|port| *port != 0).ok_or("must have a port of 1 to 65535")?;

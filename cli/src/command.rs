@@ -7,9 +7,9 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use crate::{
-    archive, audit, backup, bootstrap, bundle, cert, demo, dev, doctor, endpoints, events, explain, explain_kind,
-    failure::Failure, fleet, foreign, health, history, limits, load, login, plan, proxy_config, quarantine, resources,
-    rollout, schema, seen, token,
+    agent, archive, audit, backup, bootstrap, bundle, cert, demo, dev, doctor, endpoints, enrol, events, explain,
+    explain_kind, failure::Failure, fleet, foreign, health, history, limits, load, login, plan, proxy_config,
+    quarantine, resources, rollout, schema, seen, token,
 };
 
 const EXIT_CODES: &str = "\
@@ -84,6 +84,10 @@ enum Command {
     Endpoints(endpoints::EndpointsArgs),
     /// Issue certificates
     Cert(cert::CertArgs),
+    /// Make, show and revoke enrolments, by which machines become proxies
+    Enrol(enrol::EnrolArgs),
+    /// On the machine of a proxy: enrol, and renew its certificate for as long as this runs
+    Agent(agent::AgentArgs),
     /// Sign in with the issuer that the control plane trusts
     Login(login::LoginArgs),
     /// Forget the sign-in
@@ -150,6 +154,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Rollout(args) => rollout::rollout(args).await,
         Command::Endpoints(args) => endpoints::run(args).await,
         Command::Cert(args) => Ok(cert::run(args)?),
+        Command::Enrol(args) => enrol::enrol(args).await,
+        Command::Agent(args) => Ok(agent::agent(args).await?),
         Command::Login(args) => login::login(args).await,
         Command::Logout(args) => login::logout(args).await,
         Command::Whoami(args) => login::whoami(args).await,

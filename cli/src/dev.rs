@@ -317,6 +317,7 @@ fn bootstrap(id: &str, ports: &Ports, files: &issue::IdentityFiles, admin: Optio
         admin,
         protocol: Protocol::Delta,
         max_connections: DEFAULT_MAX_CONNECTIONS,
+        secrets_dir: None,
         max_heap_bytes: None,
     })
 }

@@ -4,6 +4,7 @@
 //! JSON; what it has to say beside the answer goes to stderr.
 
 mod again;
+mod agent;
 mod answer;
 mod archive;
 mod ask;
@@ -19,6 +20,7 @@ mod demo;
 pub mod dev;
 mod doctor;
 mod endpoints;
+mod enrol;
 mod events;
 mod explain;
 mod explain_kind;

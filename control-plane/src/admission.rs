@@ -20,7 +20,10 @@ use tonic::Status;
 
 use self::pace::{Pace, TooSoon};
 use crate::{
-    identity::spiffe::{Identity, LimiterIdentity, ProxyIdentity},
+    identity::{
+        request::key_hash,
+        spiffe::{Identity, LimiterIdentity, ProxyIdentity},
+    },
     model::Name,
     proxies::{Answers, Connection, Judged, Observer, Proxies, ProxyId},
     publish::{Publisher, RouteForm, Served, Who},
@@ -58,6 +61,8 @@ enum Refused {
     Operator,
     #[error("only proxies report what they do")]
     NoProxy,
+    #[error("only certificates of proxies are renewed")]
+    NotRenewed,
     #[error("too many streams are opened at once; try again")]
     TooMany,
     #[error("this client opens too many streams; try again")]
@@ -115,6 +120,19 @@ impl FleetAdmission {
             Identity::Limiter(_) | Identity::Operator(_) => Err(Refused::NoProxy),
         });
         admitted.map_err(|refused| refuse(&refused, peer, Some(node), "reports"))
+    }
+
+    /// The proxy that asks for its next certificate, and the hash of the key that it holds, as the certificate it has says.
+    pub(crate) fn holder(&self, extensions: &http::Extensions) -> Result<(ProxyIdentity, [u8; 32]), Status> {
+        let peer = extensions.get::<PeerInfo>();
+        let held = peer.and_then(|peer| peer.certificates.first()).and_then(|certificate| key_hash(certificate));
+        let held = held.ok_or(Refused::NoCertificate);
+        let admitted = self.identify(peer, None).and_then(|identity| match identity {
+            Identity::Proxy(proxy) if self.publisher.has(&proxy.fleet) => Ok((proxy, held?)),
+            Identity::Proxy(proxy) => Err(Refused::UnknownFleet(proxy.fleet.to_string())),
+            Identity::Limiter(_) | Identity::Operator(_) => Err(Refused::NotRenewed),
+        });
+        admitted.map_err(|refused| refuse(&refused, peer, None, "renewal"))
     }
 
     /// Who asks for the status of clients, as the certificate says.

@@ -16,6 +16,7 @@ use chancery_runtime::{
 };
 use chancery_xds::{StreamSettings, XdsServer};
 use serde::Serialize;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,6 +28,7 @@ use crate::{
     commit::Commit,
     connections,
     csds::ClientStatuses,
+    enrolment::{Enrolments, renewal::Renewals},
     feed::Feed,
     gauges,
     identity::token::AdminToken,
@@ -88,6 +90,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         .with_context(|| format!("cannot create the data folder {}", settings.data_dir.display()))?;
     let admin_token = AdminToken::load_or_create(&settings.admin_token_path(), &mut rand::rng())?;
     let tls = ServerTls::load(settings.tls_files())?;
+    let authority = settings.authority(OffsetDateTime::now_utc())?;
     let envoy = match settings.envoy_validate.as_deref().filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => Some(Arc::new(SecondVerdict::by(path, settings.data_dir.join("envoy-validate")).await?)),
         None => None,
@@ -128,6 +131,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let registry = Arc::new(registry);
     let reading = until_available(&shutdown.token(), async || Tokens::load(store.clone()).await).await;
     let tokens = Arc::new(reading.context("cannot load tokens")?);
+    let enrolments = Arc::new(Enrolments::new(store.clone(), authority));
     let audit = Arc::new(Audit::new(store.clone()));
     let streams = TaskTracker::new();
     let commits = TaskTracker::new();
@@ -145,6 +149,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         xds: XdsServer::new(admission.clone(), StreamSettings::default(), stop.clone(), streams.clone()),
         load: LoadReports::new(admission.clone(), loads.clone(), replica.clone(), stop.clone(), streams.clone()),
         seen: SeenTraffic::new(admission.clone(), seen.clone(), replica.clone(), stop.clone(), streams.clone()),
+        renewals: Renewals::new(admission.clone(), enrolments.clone(), stop.clone(), streams.clone()),
         status: ClientStatuses::new(admission, proxies.clone(), stop.clone(), streams.clone()),
     };
     shutdown.spawn("TLS reload", tls.clone().watch(RELOAD_INTERVAL, stop.clone()));
@@ -164,6 +169,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
         stages,
         admin_token: Arc::new(admin_token),
         tokens: tokens.clone(),
+        enrolments,
         audit: audit.clone(),
         guard,
         sign_in: sign_in.clone(),

@@ -3,14 +3,18 @@
 //! Everything else comes over the stream. The result is JSON, Envoy's own form for this file, so
 //! that people can read it and add to it; it holds paths of keys and certificates, never the keys.
 //!
-//! Envoy reads the certificate of a static cluster once, when it starts: a proxy whose certificate was
-//! renewed has to be restarted (hot restart keeps its connections) before the old one expires.
+//! Envoy reads the files that its bootstrap names once, when it starts. So a certificate that is renewed while the proxy runs is named by
+//! a file of its own ([`secret_files`]), which Envoy follows: that is how it proves itself to its control plane. What it shows to limiters
+//! and services is still what it had when it started, since these are announced over xDS and cannot name a file of this machine: before
+//! that certificate ends, the proxy has to be restarted (hot restart keeps its connections).
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
 };
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use chancery_proto::chancery::{CA_SECRET, IDENTITY_SECRET, XDS_CLUSTER};
@@ -19,6 +23,11 @@ use crate::model::{Name, re2, service::Zone};
 
 /// The cluster that tells Envoy in which zone it is.
 const OWN_ZONE_CLUSTER: &str = "chancery.own-zone";
+
+/// The file that says where the proxy's certificate and key lie.
+const IDENTITY_FILE: &str = "identity.sds.json";
+/// The file that says where its authorities lie.
+const CA_FILE: &str = "ca.sds.json";
 
 /// How many client connections a proxy takes unless it is told otherwise (the number in Envoy's guide for edges).
 pub const DEFAULT_MAX_CONNECTIONS: u64 = 50_000;
@@ -56,6 +65,8 @@ pub struct Bootstrap {
     pub certificate_file: String,
     /// Path of the proxy's private key (PEM).
     pub private_key_file: String,
+    /// Where the two files lie that name those, if they are renewed while the proxy runs ([`secret_files`]).
+    pub secrets_dir: Option<PathBuf>,
     /// What the node says of itself: a rollout can choose its canaries by that.
     pub labels: BTreeMap<String, String>,
     /// In which zone the proxy is, if that is said; services with `zoneAware` prefer endpoints there.
@@ -127,10 +138,7 @@ impl Bootstrap {
     }
 
     fn identity(&self) -> Value {
-        json!({
-            "certificate_chain": { "filename": self.certificate_file },
-            "private_key": { "filename": self.private_key_file },
-        })
+        identity(&self.certificate_file, &self.private_key_file)
     }
 
     fn ads_config(&self) -> Value {
@@ -202,17 +210,33 @@ impl Bootstrap {
             "common_tls_context": {
                 "tls_params": { "tls_minimum_protocol_version": "TLSv1_2" },
                 "alpn_protocols": ["h2"],
-                "tls_certificates": [self.identity()],
-                "validation_context": {
-                    "trusted_ca": { "filename": self.ca_file },
-                    // Without this, Envoy would take any certificate of that CA, that of another proxy included.
-                    "match_typed_subject_alt_names": [{
-                        "san_type": if is_address { "IP_ADDRESS" } else { "DNS" },
-                        "matcher": { "exact": server },
-                    }],
-                },
             },
         });
+        // Without this, Envoy would take any certificate of that CA, that of another proxy included.
+        let names = json!([{
+            "san_type": if is_address { "IP_ADDRESS" } else { "DNS" },
+            "matcher": { "exact": server },
+        }]);
+        let common = &mut context["common_tls_context"];
+        match &self.secrets_dir {
+            None => {
+                common["tls_certificates"] = json!([self.identity()]);
+                common["validation_context"] =
+                    json!({ "trusted_ca": { "filename": self.ca_file }, "match_typed_subject_alt_names": names });
+            }
+            Some(dir) => {
+                let from = |file: &str, name: &str| {
+                    let source =
+                        json!({ "path_config_source": { "path": dir.join(file) }, "resource_api_version": "V3" });
+                    json!({ "name": name, "sds_config": source })
+                };
+                common["tls_certificate_sds_secret_configs"] = json!([from(IDENTITY_FILE, IDENTITY_SECRET)]);
+                common["combined_validation_context"] = json!({
+                    "default_validation_context": { "match_typed_subject_alt_names": names },
+                    "validation_context_sds_secret_config": from(CA_FILE, CA_SECRET),
+                });
+            }
+        }
         if !is_address {
             context["sni"] = json!(server);
         }
@@ -249,6 +273,24 @@ impl Bootstrap {
     }
 }
 
+/// The names and contents of two files by which an Envoy finds the files of its identity, and follows them: whenever one of those is
+/// replaced by another (moved into its place), it is read again.
+pub fn secret_files(certificate: &Path, private_key: &Path, ca: &Path) -> [(&'static str, Value); 2] {
+    let secret = |name: &str, what: &str, content: Value| {
+        let secret = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+        json!({ "resources": [{ "@type": secret, "name": name, what: content }] })
+    };
+    let authorities = json!({ "trusted_ca": { "filename": ca } });
+    [
+        (IDENTITY_FILE, secret(IDENTITY_SECRET, "tls_certificate", identity(certificate, private_key))),
+        (CA_FILE, secret(CA_SECRET, "validation_context", authorities)),
+    ]
+}
+
+fn identity(certificate: impl Serialize, private_key: impl Serialize) -> Value {
+    json!({ "certificate_chain": { "filename": certificate }, "private_key": { "filename": private_key } })
+}
+
 /// Envoy prefers its own zone only beside a cluster that says where its like are. That there is one of them, here, is enough for it;
 /// nothing is ever sent to it.
 fn own_zone(locality: &Value) -> Value {
@@ -283,6 +325,7 @@ mod tests {
             ca_file: "/etc/chancery/ca.pem".into(),
             certificate_file: "/etc/chancery/proxy.pem".into(),
             private_key_file: "/etc/chancery/proxy.key".into(),
+            secrets_dir: None,
             labels: BTreeMap::new(),
             zone: None,
             admin: Some("127.0.0.1:9901".parse().expect("an address")),
@@ -290,6 +333,19 @@ mod tests {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             max_heap_bytes: Some(2 << 30),
         }
+    }
+
+    #[test]
+    fn a_certificate_that_is_renewed_is_named_by_a_file_that_is_followed() {
+        let renewed = Bootstrap { secrets_dir: Some("/etc/chancery".into()), ..bootstrap() }.to_json();
+        let clusters = &renewed["static_resources"]["clusters"];
+        let context = &clusters[0]["transport_socket"]["typed_config"]["common_tls_context"];
+        let files = secret_files(
+            Path::new("/etc/chancery/tls.crt"),
+            Path::new("/etc/chancery/tls.key"),
+            Path::new("/etc/chancery/ca.crt"),
+        );
+        insta::assert_json_snapshot!(json!({ "context": context, "files": files }));
     }
 
     #[test]

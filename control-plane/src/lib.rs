@@ -15,6 +15,7 @@ pub mod bootstrap;
 pub mod commit;
 pub mod connections;
 pub mod csds;
+pub mod enrolment;
 pub mod explain;
 pub mod feed;
 pub mod gauges;

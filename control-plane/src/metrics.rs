@@ -53,6 +53,9 @@ pub const OIDC_ISSUER_AVAILABLE: &str = "chancery_oidc_issuer_available";
 /// Gauge: how many keys of the issuer are known.
 pub const OIDC_KEYS: &str = "chancery_oidc_keys";
 
+/// Counter: certificates that were issued, by `reason`: `enrolment` or `renewal`.
+pub const CERTIFICATES: &str = "chancery_certificates_issued_total";
+
 /// Counter: entries of the audit log that were dropped because the database was away for long.
 pub const AUDIT_DROPPED: &str = "chancery_audit_dropped_total";
 
@@ -77,6 +80,7 @@ pub fn describe() {
     metrics::describe_counter!(LOAD_REPORTS, "Reports of load from proxies");
     metrics::describe_gauge!(SEEN_STREAMS, "Streams on which proxies tell of requests");
     metrics::describe_counter!(SEEN_REQUESTS, "Requests that proxies have told of");
+    metrics::describe_counter!(CERTIFICATES, "Certificates issued to proxies, by what they asked with");
     metrics::describe_counter!(QUARANTINED, "Resources taken back for a fleet because a proxy rejected them");
     metrics::describe_counter!(ROLLOUTS, "Rollouts that ended, by outcome");
     metrics::describe_gauge!(QUARANTINE, "Resources that fleets are not served because a proxy rejected them");

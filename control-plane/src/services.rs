@@ -11,6 +11,7 @@ use tower::Service as _;
 use crate::{
     admission::FleetAdmission,
     csds::{self, ClientStatuses},
+    enrolment::renewal::{self, Renewals},
     load::{self, LoadReports},
     seen::{self, SeenTraffic},
 };
@@ -26,6 +27,8 @@ pub struct Services {
     pub seen: SeenTraffic,
     /// What clients have.
     pub status: ClientStatuses,
+    /// The next certificate of a proxy.
+    pub renewals: Renewals,
 }
 
 impl Services {
@@ -36,6 +39,7 @@ impl Services {
             Some(load::SERVICE) => self.load.call(request),
             Some(seen::SERVICE) => self.seen.call(request),
             Some(csds::SERVICE) => self.status.call(request),
+            Some(renewal::SERVICE) => self.renewals.call(request),
             _ => match self.xds.clone().call(request).into_inner() {
                 Ok(response) => response,
             },

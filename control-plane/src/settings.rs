@@ -18,9 +18,11 @@ use chancery_runtime::{
     traces::{self, InvalidTraces, Said},
 };
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::{
     api::{Networks, Origins, Rates},
+    identity::authority::{Authority, AuthorityError},
     load,
     oidc::{OidcFlags, OidcSettings},
 };
@@ -46,6 +48,22 @@ pub struct InvalidInterval(Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("xds_connection_age is {0:?}; it must be between a second and a year")]
 pub struct InvalidAge(Duration);
+
+/// A CA that cannot be issued with.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidAuthority {
+    /// Both files are needed.
+    #[error("{set} is set, but {missing} is not; a CA issues with both")]
+    Half {
+        /// The setting that is there.
+        set: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
+    /// One of them cannot be used.
+    #[error("cannot use the CA that proxies enrol with")]
+    Unusable(#[from] AuthorityError),
+}
 
 /// Entries of the audit log are kept a day at least.
 const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
@@ -80,6 +98,10 @@ pub struct Settings {
     pub tls_key: PathBuf,
     /// The CA of client certificates, PEM; empty: `tls/ca.crt` in the data folder.
     pub client_ca: PathBuf,
+    /// Certificate of the CA that proxies get theirs from when they enrol, PEM; may go on with the CAs above it; empty: none enrols.
+    pub ca_cert: PathBuf,
+    /// Its private key, PEM.
+    pub ca_key: PathBuf,
     /// The trust domain of client certificates.
     pub trust_domain: String,
     /// File with the admin's token, made if it does not exist; empty: `admin-token` in the data folder.
@@ -134,6 +156,8 @@ impl Default for Settings {
             tls_cert: PathBuf::new(),
             tls_key: PathBuf::new(),
             client_ca: PathBuf::new(),
+            ca_cert: PathBuf::new(),
+            ca_key: PathBuf::new(),
             trust_domain: crate::identity::DEFAULT_TRUST_DOMAIN.to_owned(),
             admin_token_file: PathBuf::new(),
             xds_connection_age: Duration::from_secs(30 * 60),
@@ -171,6 +195,20 @@ impl Settings {
             certificate: self.or_in_data_dir(&self.tls_cert, "tls/tls.crt"),
             private_key: self.or_in_data_dir(&self.tls_key, "tls/tls.key"),
             client_ca: self.or_in_data_dir(&self.client_ca, "tls/ca.crt"),
+        }
+    }
+
+    /// The CA that proxies get certificates from when they enrol, if there is one.
+    ///
+    /// # Errors
+    /// One of its two files is not set, or they cannot be used.
+    pub fn authority(&self, now: OffsetDateTime) -> Result<Option<Authority>, InvalidAuthority> {
+        let set = |path: &Path| !path.as_os_str().is_empty();
+        match (set(&self.ca_cert), set(&self.ca_key)) {
+            (false, false) => Ok(None),
+            (true, true) => Ok(Some(Authority::load(&self.ca_cert, &self.ca_key, &self.trust_domain, now)?)),
+            (true, false) => Err(InvalidAuthority::Half { set: "ca_cert", missing: "ca_key" }),
+            (false, true) => Err(InvalidAuthority::Half { set: "ca_key", missing: "ca_cert" }),
         }
     }
 
@@ -215,6 +253,7 @@ impl Settings {
             self.audit_retention().err().map(|error| error.to_string()),
             self.said_name().err().map(|error| error.to_string()),
             crate::oidc::SignIn::new(&self.oidc).err().map(|error| chancery_runtime::telemetry::chain(&error)),
+            self.authority(OffsetDateTime::now_utc()).err().map(|error| chancery_runtime::telemetry::chain(&error)),
             self.traces("").err().map(|error| chancery_runtime::telemetry::chain(&error)),
         ];
         problems.into_iter().flatten().collect()
@@ -299,6 +338,12 @@ pub struct Flags {
     /// CA of client certificates, PEM [default: tls/ca.crt in the data folder]
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
+    /// Certificate of the CA that proxies get theirs from when they enrol, PEM [default: none; no proxy enrols]
+    #[arg(long, value_name = "FILE")]
+    pub ca_cert: Option<PathBuf>,
+    /// Private key of that CA, PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca_key: Option<PathBuf>,
     /// Trust domain of client certificates [default: chancery.local]
     #[arg(long, value_name = "DOMAIN")]
     pub trust_domain: Option<String>,

@@ -226,7 +226,7 @@ impl Tokens {
         rng: &mut (impl CryptoRng + Send),
     ) -> Result<Made, TokenError> {
         let NewToken { name, grants, ttl } = new;
-        let token = token::generate(rng);
+        let token = token::generate(token::PREFIX, rng);
         let made = Made { id: format!("{:016x}", rng.next_u64()), token, expires_at: now + ttl };
         let after = json!({ "id": made.id, "grants": grants, "expiresAt": written(made.expires_at) });
         let entry = by.done(Action::CreateToken, now).about(KIND, name.as_str());
@@ -270,7 +270,7 @@ impl Tokens {
         let unknown = || TokenError::Unknown(id.to_owned());
         let records = self.store.tokens().await?.records;
         let record = records.into_iter().find(|record| record.id == id).ok_or_else(unknown)?;
-        let made = Made { id: id.to_owned(), token: token::generate(rng), expires_at: now + record.ttl };
+        let made = Made { id: id.to_owned(), token: token::generate(token::PREFIX, rng), expires_at: now + record.ttl };
         let hash = TokenHash::of(made.token.expose()).bytes().to_vec();
         let rotation = Rotation { hash, expires_at: made.expires_at, previous_until: now + grace };
         let before = json!({ "id": id, "expiresAt": written(record.expires_at) });

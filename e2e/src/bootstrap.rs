@@ -50,6 +50,7 @@ pub fn dynamic_in(proxy: &Proxy<'_>, zone: Option<Zone>) -> Result<Value> {
         admin: Some(([127, 0, 0, 1], 0).into()),
         protocol: proxy.protocol,
         max_connections: DEFAULT_MAX_CONNECTIONS,
+        secrets_dir: None,
         max_heap_bytes: None,
     };
     Ok(bootstrap.to_json())

@@ -5,8 +5,18 @@
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::pedantic, unreachable_pub)]
 mod config_v1;
+#[rustfmt::skip]
+#[allow(clippy::all, clippy::pedantic, unreachable_pub)]
+mod identity_v1;
 
 pub use config_v1::{Algorithm, Enforcement, RateLimitDomain, RateLimitRule, WithoutRedis};
+pub use identity_v1::{RenewRequest, RenewResponse};
+
+/// The service by which proxies renew their certificates, as it stands in the path of a call.
+pub const RENEWAL_SERVICE: &str = "chancery.identity.v1.RenewalService";
+
+/// The path of its only method.
+pub const RENEW: &str = "/chancery.identity.v1.RenewalService/Renew";
 
 /// The key of the first entry of a descriptor: its value is the name of a limit.
 pub const LIMIT_KEY: &str = "chancery.limit";

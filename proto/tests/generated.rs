@@ -11,7 +11,10 @@ use prost_build::Module;
 use protox::prost_reflect::prost_types::FileDescriptorProto;
 
 /// Our own packages, by the file of one of them, and where the messages go.
-const PACKAGES: [(&str, &str); 1] = [("chancery/config/v1/rate_limit.proto", "src/chancery/config_v1.rs")];
+const PACKAGES: [(&str, &str); 2] = [
+    ("chancery/config/v1/rate_limit.proto", "src/chancery/config_v1.rs"),
+    ("chancery/identity/v1/renewal.proto", "src/chancery/identity_v1.rs"),
+];
 
 #[test]
 fn the_generated_messages_are_those_of_the_proto_files() {

@@ -5,11 +5,15 @@ use std::path::Path;
 use anyhow::Result;
 use chancery_control_plane::{
     app::{self, Addresses, Settings},
-    identity::{issue::IdentityFiles, token::AdminToken},
+    identity::{
+        authority::{CERTIFICATE_FILE, KEY_FILE},
+        issue::IdentityFiles,
+        token::AdminToken,
+    },
 };
 use chancery_runtime::SecretString;
 
-use super::{folder::Folder, part::Part, ports::Ports};
+use super::{CA_DIR, folder::Folder, part::Part, ports::Ports};
 
 /// A running control plane.
 pub(super) type ControlPlane = Part<Addresses>;
@@ -30,6 +34,8 @@ pub(super) async fn start(
         tls_cert: server.certificate.clone(),
         tls_key: server.private_key.clone(),
         client_ca: server.ca.clone(),
+        ca_cert: folder.join(CA_DIR).join(CERTIFICATE_FILE),
+        ca_key: folder.join(CA_DIR).join(KEY_FILE),
         envoy_validate: envoy.map(Path::to_owned),
         ..Settings::default()
     };

@@ -62,6 +62,11 @@ const OPERATIONS: &[(&str, &str, Needs)] = &[
     ("POST", "tokens", To(Write, Area::Tokens)),
     ("DELETE", "tokens/{id}", To(Write, Area::Tokens)),
     ("POST", "tokens/{id}/rotate", To(Write, Area::Tokens)),
+    ("GET", "enrolments", To(Read, Area::Enrolments)),
+    ("POST", "enrolments", To(Write, Area::Enrolments)),
+    ("DELETE", "enrolments/{id}", To(Write, Area::Enrolments)),
+    // The token in the body says all.
+    ("POST", "enrol", Nothing),
 ];
 
 /// What an operation needs; `path` as the router has it, with `{…}`. None: there is no rule.

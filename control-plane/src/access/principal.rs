@@ -43,7 +43,7 @@ impl Role {
         match (verb, area) {
             (_, Area::Tokens) | (Verb::Write, Area::Resources(Kind::Team)) => Self::Admin,
             // Entries are about everybody's resources, and about who is let in.
-            (Verb::Read, Area::Audit) => Self::Operator,
+            (Verb::Read, Area::Audit | Area::Enrolments) => Self::Operator,
             (Verb::Read, _) => Self::Viewer,
             (Verb::Write, Area::Resources(Kind::Service | Kind::RateLimit | Kind::Route) | Area::Endpoints) => {
                 Self::Owner
@@ -276,7 +276,7 @@ pub(super) mod tests {
         let operators = [
             resources(&[Fleet, Listener, EnvoyPatch]),
             vec![Area::Revisions, Area::Proxies, Area::Rollouts, Area::Quarantine, Area::Load, Area::Events],
-            vec![Area::Audit],
+            vec![Area::Audit, Area::Enrolments],
         ]
         .concat();
         for area in Area::all() {
@@ -288,7 +288,7 @@ pub(super) mod tests {
             };
             let reads = match area {
                 Area::Tokens => Role::Admin,
-                Area::Audit => Role::Operator,
+                Area::Audit | Area::Enrolments => Role::Operator,
                 _ => Role::Viewer,
             };
             for role in ["viewer", "owner", "operator", "admin"].map(grant) {

@@ -27,13 +27,15 @@ pub enum Area {
     Events,
     /// Tokens.
     Tokens,
+    /// How machines become proxies.
+    Enrolments,
     /// Who did what.
     Audit,
 }
 
 impl Area {
     /// All that are not the resources of a kind.
-    const OTHERS: [Self; 9] = [
+    const OTHERS: [Self; 10] = [
         Self::Endpoints,
         Self::Revisions,
         Self::Proxies,
@@ -42,6 +44,7 @@ impl Area {
         Self::Load,
         Self::Events,
         Self::Tokens,
+        Self::Enrolments,
         Self::Audit,
     ];
 
@@ -62,6 +65,7 @@ impl Area {
             Self::Load => "load",
             Self::Events => "events",
             Self::Tokens => "tokens",
+            Self::Enrolments => "enrolments",
             Self::Audit => "audit",
         }
     }

@@ -14,6 +14,7 @@ use super::{guard, problem::ProblemDetails, text::TextError, view::ResourceView}
 use crate::{
     access::{Missing, changes::Refusal},
     commit::CommitError,
+    enrolment::{self, EnrolmentError},
     model::{Entry, Key, Problem},
     oidc,
     replica::ReplicaError,
@@ -36,6 +37,10 @@ pub(super) enum ApiError {
     Person(oidc::Refused),
     #[error("this control plane has no sign-in for people; ask whoever operates it for a token, or to set an issuer")]
     NoSignIn,
+    #[error("{0}")]
+    NoAuthority(String),
+    #[error(transparent)]
+    Enrolment(enrolment::Refused),
     #[error("this is not allowed")]
     Forbidden(Vec<Refusal>),
     /// A query, header or path that cannot be read.
@@ -132,6 +137,19 @@ impl From<TokenError> for ApiError {
     }
 }
 
+impl From<EnrolmentError> for ApiError {
+    fn from(error: EnrolmentError) -> Self {
+        match error {
+            EnrolmentError::TooMany => Self::TokenConflict(error.to_string()),
+            EnrolmentError::NotFound(id) => Self::NotFound(format!("enrolment {id:?}")),
+            EnrolmentError::NoAuthority => Self::NoAuthority(error.to_string()),
+            EnrolmentError::Refused(refused) => Self::Enrolment(refused),
+            EnrolmentError::Authority(source) => Self::Internal("issuing a certificate", source.into()),
+            EnrolmentError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> Self {
         Self::Text(error)
@@ -147,6 +165,11 @@ impl ApiError {
                 (StatusCode::FORBIDDEN, "forbidden")
             }
             Self::NoSignIn => (StatusCode::NOT_FOUND, "no-sign-in"),
+            Self::NoAuthority(_) => (StatusCode::NOT_FOUND, "no-authority"),
+            Self::Enrolment(enrolment::Refused::Unknown) => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Enrolment(enrolment::Refused::Taken { .. }) => (StatusCode::CONFLICT, "exists"),
+            Self::Enrolment(enrolment::Refused::NoName) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            Self::Enrolment(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NoToken | Self::Token(_) | Self::Person(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed-request"),

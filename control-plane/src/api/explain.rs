@@ -55,7 +55,7 @@ impl From<HeaderValue> for (String, String) {
 #[utoipa::path(post, path = "/api/v1/explain", tag = "Explain", operation_id = "explain", request_body = Question,
     responses((status = 200, body = Explanation)))]
 pub(super) async fn explain(State(api): State<Api>, author: Author, body: Body) -> Result<Json<Explanation>, ApiError> {
-    let Question { fleet, method, url, headers } = read(body.value().await?)?;
+    let Question { fleet, method, url, headers } = read(&body.value().await?)?;
     let request = Request::new(&method, &url, headers.into_iter().map(Into::into)).map_err(|error| invalid(&error))?;
     let current = api.replica.current();
     author.find(&current.catalog, &Key::new(Kind::Fleet, fleet.clone()))?;
@@ -99,13 +99,10 @@ fn invalid(error: &InvalidRequest) -> ApiError {
 }
 
 /// `value` as a `T`, or what is wrong with it.
-pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let mut problems = Problems::default();
-        problems.at_path(if path == "." { "" } else { &path }).report(error.into_inner().to_string());
-        ApiError::Problems(problems.into_vec())
-    })
+pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
+    let mut problems = Problems::default();
+    let read = problems.read(value);
+    read.ok_or_else(|| ApiError::Problems(problems.into_vec()))
 }
 
 /// What `work` comes to, which takes its time, so a thread that may block does it.

@@ -179,6 +179,7 @@ mod tests {
             (Method::PUT, "/api/v1/services/{name}/endpoints/{id}", Effect::Needless),
             (Method::POST, "/api/v1/tokens", Effect::Refused),
             (Method::POST, "/api/v1/tokens/{id}/rotate", Effect::Refused),
+            (Method::POST, "/api/v1/enrolments", Effect::Refused),
             (Method::POST, "/api/v1/rollouts/{name}/promote", Effect::Refused),
             (Method::POST, "/api/v1/something/new", Effect::Refused),
         ] {

@@ -16,6 +16,7 @@ mod cors;
 mod deprecation;
 mod diff;
 mod endpoints;
+mod enrolments;
 mod envelope;
 mod error;
 mod events;
@@ -60,8 +61,9 @@ pub use server::serve;
 pub use view::ResourceView;
 
 use crate::{
-    audit::Audit, commit::Commit, feed::Feed, identity::token::AdminToken, load::Loads, oidc::SignIn, proxies::Proxies,
-    publish::Publisher, registry::Registry, replica::Replica, rollout::Stages, seen::Seen, tokens::Tokens,
+    audit::Audit, commit::Commit, enrolment::Enrolments, feed::Feed, identity::token::AdminToken, load::Loads,
+    oidc::SignIn, proxies::Proxies, publish::Publisher, registry::Registry, replica::Replica, rollout::Stages,
+    seen::Seen, tokens::Tokens,
 };
 
 /// The parts that the API speaks for.
@@ -89,6 +91,8 @@ pub struct Api {
     pub admin_token: Arc<AdminToken>,
     /// All others.
     pub tokens: Arc<Tokens>,
+    /// How machines become proxies.
+    pub enrolments: Arc<Enrolments>,
     /// Who did what.
     pub audit: Arc<Audit>,
     /// How much one caller may ask for.

@@ -49,6 +49,24 @@ impl Page {
         Self { limit: limit as usize, cursor }
     }
 
+    /// After which place it begins.
+    ///
+    /// # Errors
+    /// A cursor that is not one of this list.
+    pub(super) fn after<P: Place>(&self) -> Result<Option<P>, ApiError> {
+        let read = |cursor: &str| {
+            let reason =
+                || ApiError::Malformed("query: cursor is not the nextCursor of a page of this list".to_owned());
+            P::read(cursor).ok_or_else(reason)
+        };
+        self.cursor.as_deref().map(read).transpose()
+    }
+
+    /// How many items from there on have to be at hand: those of the page, and one that says that there is another.
+    pub(super) fn reach(&self) -> u32 {
+        u32::try_from(self.limit).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
     /// The page of `items`, which stand at `place`, in the order of their places; and the cursor of the next one, if there is one.
     ///
     /// # Errors
@@ -58,12 +76,7 @@ impl Page {
         items: impl IntoIterator<Item = T>,
         place: impl Fn(&T) -> P,
     ) -> Result<(Vec<T>, Option<String>), ApiError> {
-        let read = |cursor: &str| {
-            let reason =
-                || ApiError::Malformed("query: cursor is not the nextCursor of a page of this list".to_owned());
-            P::read(cursor).ok_or_else(reason)
-        };
-        let after = self.cursor.as_deref().map(read).transpose()?;
+        let after = self.after()?;
         let placed = items.into_iter().map(|item| (place(&item), item));
         let mut placed: Vec<_> = placed.filter(|(place, _)| after.as_ref().is_none_or(|after| place > after)).collect();
         placed.sort_by(|(one, _), (other, _)| one.cmp(other));

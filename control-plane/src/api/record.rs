@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     audit::By,
+    enrolment,
     model::{Kind, Name},
     store::{Action, NewEntry, Outcome},
 };
@@ -37,6 +38,7 @@ pub(super) async fn refusals(State(api): State<Api>, request: Request, next: Nex
     let response = next.run(request).await;
     let (author, former) = (response.extensions().get::<Author>(), response.extensions().get::<FormerOwner>());
     let action = match response.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if asked.action == Action::Enrol => Action::Enrol,
         StatusCode::UNAUTHORIZED => Action::SignIn,
         // Who is known, and may nothing at all, was not let in either.
         StatusCode::FORBIDDEN if author.is_none() => Action::SignIn,
@@ -75,6 +77,7 @@ impl Asked {
         let collection = Kind::ALL.into_iter().find(|kind| kind.collection() == route[0]);
         let kind = match (route[0], collection) {
             ("tokens", _) => "Token",
+            ("enrolments" | "enrol", _) => enrolment::KIND,
             ("rollouts", _) => "Rollout",
             (_, Some(kind)) => kind.as_str(),
             _ => "",
@@ -85,6 +88,9 @@ impl Asked {
             (_, ["tokens"]) => Action::CreateToken,
             (_, ["tokens", _, "rotate"]) => Action::RotateToken,
             (_, ["tokens", ..]) => Action::RevokeToken,
+            (_, ["enrolments"]) => Action::CreateEnrolment,
+            (_, ["enrolments", ..]) => Action::RevokeEnrolment,
+            (_, ["enrol"]) => Action::Enrol,
             (_, ["quarantine", ..]) => Action::ReleaseQuarantine,
             (_, ["rollouts", _, "promote"]) => Action::Promote,
             (_, ["rollouts", ..]) => Action::Return,
@@ -111,6 +117,9 @@ mod tests {
             ("POST", "tokens", "tokens", Action::CreateToken, "Token", ""),
             ("POST", "tokens/{id}/rotate", "tokens/07ab/rotate", Action::RotateToken, "Token", "07ab"),
             ("DELETE", "tokens/{id}", "tokens/%0A", Action::RevokeToken, "Token", ""),
+            ("POST", "enrolments", "enrolments", Action::CreateEnrolment, "Enrolment", ""),
+            ("DELETE", "enrolments/{id}", "enrolments/07ab", Action::RevokeEnrolment, "Enrolment", "07ab"),
+            ("POST", "enrol", "enrol", Action::Enrol, "Enrolment", ""),
             ("POST", "rollouts/{name}/promote", "rollouts/edge/promote", Action::Promote, "Rollout", "edge"),
             ("POST", "rollouts/{name}/return", "rollouts/edge/return", Action::Return, "Rollout", "edge"),
             ("PUT", "services/{name}/endpoints/{id}", "services/a/endpoints/b", Action::Register, "Service", "a"),

@@ -13,9 +13,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, apply, audit, author, blame, compare, deprecation, endpoints, error::ApiError, events, explain, export, guard,
-    idempotency, load, observe, openapi, plan, proxies, quarantine, record, resources, revisions, rollouts, schemas,
-    seen, sign_in, tokens, traffic,
+    Api, apply, audit, author, blame, compare, deprecation, endpoints, enrolments, error::ApiError, events, explain,
+    export, guard, idempotency, load, observe, openapi, plan, proxies, quarantine, record, resources, revisions,
+    rollouts, schemas, seen, sign_in, tokens, traffic,
 };
 use crate::model::Kind;
 
@@ -79,6 +79,9 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::rotate))
+        .routes(routes!(enrolments::list, enrolments::create))
+        .routes(routes!(enrolments::revoke))
+        .routes(routes!(enrolments::enrol))
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
         .routes(routes!(author::whoami))

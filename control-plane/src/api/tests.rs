@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 mod access;
 mod described;
+mod enrolments;
 mod events;
 mod explain;
 mod failure;

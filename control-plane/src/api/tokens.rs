@@ -144,7 +144,7 @@ pub(super) enum TokenState {
     Revoked,
 }
 
-fn moment<S: Serializer>(moment: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn moment<S: Serializer>(moment: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
     time::serde::rfc3339::option::serialize(moment, serializer)
 }
 
@@ -266,12 +266,7 @@ pub(super) async fn revoke(
 
 /// What a request asks for; `None` if `problems` now says why not.
 fn request(value: &serde_json::Value, catalog: &Catalog, problems: &mut Problems) -> Option<NewToken> {
-    let TokenRequest { name, role, teams, scopes, expires_in } = serde_path_to_error::deserialize(value)
-        .map_err(|error| match error.path().to_string().as_str() {
-            "." => problems.report(error.inner().to_string()),
-            path => problems.at_path(path).report(error.inner().to_string()),
-        })
-        .ok()?;
+    let TokenRequest { name, role, teams, scopes, expires_in } = problems.read(value)?;
     if name.as_str() == ADMIN {
         problems.at("name").report("is that of the admin's token");
     }
@@ -310,7 +305,7 @@ fn at_most(count: usize, problems: &mut Problems) {
 }
 
 /// `30d`, `1h 30m`.
-fn duration(text: &str, within: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
+pub(super) fn duration(text: &str, within: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
     let parsed = humantime::parse_duration(text).ok().and_then(|duration| Duration::try_from(duration).ok());
     let parsed = parsed.ok_or_else(|| "must be a duration, as 30d or 12h".to_owned())?;
     if within.contains(&parsed) {
@@ -321,6 +316,6 @@ fn duration(text: &str, within: std::ops::RangeInclusive<Duration>) -> Result<Du
 }
 
 /// A generator of its own that can be kept while the store is asked.
-fn chance() -> StdRng {
+pub(super) fn chance() -> StdRng {
     StdRng::from_rng(&mut rand::rng())
 }

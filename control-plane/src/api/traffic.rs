@@ -140,7 +140,7 @@ pub(super) struct GoalView {
 #[utoipa::path(post, path = "/api/v1/plan/traffic", tag = "Changes", operation_id = "planTraffic", request_body = TrafficQuestion,
     responses((status = 200, body = TrafficPlan)))]
 pub(super) async fn plan(State(api): State<Api>, author: Author, body: Body) -> Result<Json<TrafficPlan>, ApiError> {
-    let TrafficQuestion { fleet, prune, resources, requests, seen } = read(body.value().await?)?;
+    let TrafficQuestion { fleet, prune, resources, requests, seen } = read(&body.value().await?)?;
     let mut problems = Problems::default();
     let (fleet, requests) = match (requests, seen) {
         (Some(requests), None) if requests.len() <= MOST_REQUESTS => (fleet, requests),

@@ -27,14 +27,17 @@ use chancery_runtime::{
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::spiffe::{
-    InvalidTrustDomain, LimiterIdentity, OperatorIdentity, ProxyIdentity, check_trust_domain, control_plane_uri,
+use super::{
+    request::RequestedKey,
+    spiffe::{
+        InvalidTrustDomain, LimiterIdentity, OperatorIdentity, ProxyIdentity, check_trust_domain, control_plane_uri,
+    },
 };
 use crate::model::Name;
 
@@ -47,7 +50,10 @@ pub const KEY_FILE: &str = "ca.key";
 const CA_LIFE: time::Duration = time::Duration::days(3650);
 
 /// How far before its issue a certificate is valid, for clocks that are behind.
-const BACKDATED: time::Duration = time::Duration::minutes(5);
+pub(super) const BACKDATED: time::Duration = time::Duration::minutes(5);
+
+/// A proxy is client and server.
+const PROXY_PURPOSES: [Purpose; 2] = [Purpose::ServerAuth, Purpose::ClientAuth];
 
 /// A CA that can issue.
 pub struct Authority {
@@ -69,6 +75,19 @@ pub struct Issued {
     pub certificate_pem: String,
     /// Its key, PEM (PKCS#8).
     pub private_key_pem: SecretString,
+    /// The CA that issued it, PEM.
+    pub ca_pem: String,
+    /// When it ends.
+    pub not_after: OffsetDateTime,
+}
+
+/// A certificate for a key that its holder has made.
+#[derive(Clone, Debug)]
+pub struct Certified {
+    /// The SPIFFE ID in it.
+    pub uri: String,
+    /// The certificate and the intermediates of its CA, PEM.
+    pub certificate_pem: String,
     /// The CA that issued it, PEM.
     pub ca_pem: String,
     /// When it ends.
@@ -238,8 +257,27 @@ impl Authority {
         life: Duration,
         now: OffsetDateTime,
     ) -> Result<Issued, AuthorityError> {
-        let identity = ProxyIdentity { trust_domain: self.trust_domain.clone(), fleet: fleet.clone(), id: id.clone() };
-        self.issue(identity.to_string(), Vec::new(), &[Purpose::ServerAuth, Purpose::ClientAuth], life, now)
+        self.issue(self.proxy_uri(fleet, id), Vec::new(), &PROXY_PURPOSES, life, now)
+    }
+
+    /// As [`Authority::issue_proxy`], for a key that the proxy has made.
+    ///
+    /// # Errors
+    /// The life is impossible, or signing failed.
+    pub fn certify_proxy(
+        &self,
+        key: &RequestedKey,
+        fleet: &Name,
+        id: &Name,
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Certified, AuthorityError> {
+        self.certify(key.key(), self.proxy_uri(fleet, id), Vec::new(), &PROXY_PURPOSES, life, now)
+    }
+
+    fn proxy_uri(&self, fleet: &Name, id: &Name) -> String {
+        let trust_domain = self.trust_domain.clone();
+        ProxyIdentity { trust_domain, fleet: fleet.clone(), id: id.clone() }.to_string()
     }
 
     /// A new key and server certificate for a control plane that is reached under these names and addresses.
@@ -284,14 +322,30 @@ impl Authority {
         self.issue(identity.to_string(), Vec::new(), &[Purpose::ClientAuth], life, now)
     }
 
+    /// A new key and its certificate.
     fn issue(
         &self,
+        uri: String,
+        names: Vec<SanType>,
+        purposes: &[Purpose],
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Issued, AuthorityError> {
+        let key = KeyPair::generate().map_err(AuthorityError::Sign)?;
+        let Certified { uri, certificate_pem, ca_pem, not_after } =
+            self.certify(&key, uri, names, purposes, life, now)?;
+        Ok(Issued { uri, certificate_pem, private_key_pem: Secret::new(key.serialize_pem()), ca_pem, not_after })
+    }
+
+    fn certify(
+        &self,
+        key: &impl PublicKeyData,
         uri: String,
         mut names: Vec<SanType>,
         purposes: &[Purpose],
         life: Duration,
         now: OffsetDateTime,
-    ) -> Result<Issued, AuthorityError> {
+    ) -> Result<Certified, AuthorityError> {
         let not_after = time::Duration::try_from(life).ok().filter(|life| life.is_positive());
         let not_after = not_after.and_then(|life| now.checked_add(life)).ok_or(AuthorityError::Life(life))?;
         // A certificate knows no fractions of a second.
@@ -307,16 +361,20 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = purposes.to_vec();
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().map_err(AuthorityError::Sign)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(AuthorityError::Sign)?;
-        Ok(Issued {
+        let certificate = params.signed_by(key, &self.issuer).map_err(AuthorityError::Sign)?;
+        Ok(Certified {
             uri,
             certificate_pem: pem(certificate.der()) + &self.intermediates_pem,
-            private_key_pem: Secret::new(key.serialize_pem()),
             ca_pem: self.ca_pem.clone(),
             not_after,
         })
     }
+}
+
+/// When it is time for the certificate after one that was issued at `issued`: at two thirds of its life, so whoever cannot renew for a
+/// while has a third left.
+pub fn renew_after(issued: OffsetDateTime, not_after: OffsetDateTime) -> OffsetDateTime {
+    issued + (not_after - issued) * 2 / 3
 }
 
 fn subject_names(dns_names: &[String], addresses: &[IpAddr]) -> Result<Vec<SanType>, AuthorityError> {

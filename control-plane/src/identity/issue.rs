@@ -1,4 +1,5 @@
-//! An identity as files, as `chancery cert issue` leaves them: `tls.crt`, `tls.key`, `ca.crt`.
+//! An identity as files, as `chancery cert issue` and `chancery agent` leave them: `tls.crt`, `tls.key`, `ca.crt`; and two that tell an
+//! Envoy where those lie, so that it follows them.
 //!
 //! The names are those of a Kubernetes TLS secret, so the folder can stand in for a mounted one.
 
@@ -9,12 +10,17 @@ use std::{
     time::Duration,
 };
 
-use chancery_runtime::file;
+use chancery_runtime::{
+    file,
+    tls::{read_certificates, read_private_key, spiffe::SpiffeId},
+};
+use rcgen::{KeyPair, PublicKeyData as _};
 use serde::Serialize;
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::authority::{Authority, AuthorityError, Issued};
-use crate::model::Name;
+use super::authority::{self, Authority, AuthorityError, Issued};
+use crate::{bootstrap::secret_files, model::Name};
 
 /// Where the CA comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +98,32 @@ pub struct IdentityFiles {
     pub ca: PathBuf,
 }
 
+/// A certificate that was written before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Whose it is, as its SPIFFE ID says.
+    pub identity: String,
+    /// When it ends.
+    pub not_after: OffsetDateTime,
+    /// When it is time for the next.
+    pub renew_after: OffsetDateTime,
+}
+
+/// The certificate in `dir`; none, if there is none that can be used with the key beside it.
+pub fn held(dir: &Path) -> Option<Held> {
+    let files = IdentityFiles::within(dir);
+    let chain = read_certificates(&files.certificate).ok()?;
+    let first = chain.first()?;
+    let key = KeyPair::try_from(&read_private_key(&files.private_key).ok()?).ok()?;
+    let (_, parsed) = X509Certificate::from_der(first).ok()?;
+    if parsed.public_key().raw != key.subject_public_key_info() {
+        return None;
+    }
+    let [issued, not_after] = [parsed.validity().not_before, parsed.validity().not_after].map(|at| at.to_datetime());
+    let identity = SpiffeId::from_certificate(first).ok()?.to_string();
+    Some(Held { identity, not_after, renew_after: authority::renew_after(issued + authority::BACKDATED, not_after) })
+}
+
 /// Why nothing was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
@@ -161,6 +193,13 @@ pub fn write(dir: &Path, issued: &Issued) -> Result<IdentityFiles, IssueError> {
         (&files.certificate, issued.certificate_pem.as_str(), file::PUBLIC),
     ] {
         file::replace(path, contents.as_bytes(), mode).map_err(failed(path))?;
+    }
+    // Where an Envoy finds them, wherever it was started.
+    let [certificate, key, ca] = [&files.certificate, &files.private_key, &files.ca].map(std::path::absolute);
+    let named = secret_files(&certificate.map_err(failed(dir))?, &key.map_err(failed(dir))?, &ca.map_err(failed(dir))?);
+    for (name, content) in named {
+        let path = dir.join(name);
+        file::replace(&path, content.to_string().as_bytes(), file::PUBLIC).map_err(failed(&path))?;
     }
     Ok(files)
 }

@@ -3,6 +3,7 @@
 //! - `spiffe`: the identity in a certificate. Pure.
 //! - `authority`: the CA, ours or one that was brought, and what it issues.
 //! - `issue`: an identity as files, for `chancery cert issue`.
+//! - `request`: what a certificate is asked for with. Pure.
 //! - `token`: bearer tokens and how they are kept.
 //!
 //! A proxy proves its identity with its key on every connection; people and scripts present a
@@ -10,6 +11,7 @@
 
 pub mod authority;
 pub mod issue;
+pub mod request;
 pub mod spiffe;
 pub mod token;
 

@@ -18,17 +18,20 @@ use rand::CryptoRng;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// What every token starts with.
+/// What every token of the API starts with.
 pub const PREFIX: &str = "chy_";
+
+/// What every token of an enrolment starts with.
+pub const ENROLMENT_PREFIX: &str = "chye_";
 
 /// The shortest text that is accepted as an admin's token.
 const MIN_LENGTH: usize = 16;
 
-/// A new token. It is shown once; keep its [`TokenHash`].
-pub fn generate(rng: &mut impl CryptoRng) -> SecretString {
+/// A new token that starts with `prefix`. It is shown once; keep its [`TokenHash`].
+pub fn generate(prefix: &str, rng: &mut impl CryptoRng) -> SecretString {
     let mut bytes = [0; 32];
     rng.fill_bytes(&mut bytes);
-    Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
+    Secret::new(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes)))
 }
 
 /// What is kept of a token.
@@ -104,7 +107,7 @@ impl AdminToken {
     pub fn load_or_create(path: &Path, rng: &mut impl CryptoRng) -> Result<Self, AdminTokenError> {
         if !path.exists() {
             let write = |source| AdminTokenError::Write { path: path.to_owned(), source };
-            let line = format!("{}\n", generate(rng).expose());
+            let line = format!("{}\n", generate(PREFIX, rng).expose());
             file::create(path, line.as_bytes(), file::PRIVATE).map_err(write)?;
         }
         Self::load(path)
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn a_token_carries_256_bits_behind_its_prefix() {
         let mut rng = rng();
-        let (one, other) = (generate(&mut rng), generate(&mut rng));
+        let (one, other) = (generate(PREFIX, &mut rng), generate(PREFIX, &mut rng));
         let bytes = URL_SAFE_NO_PAD.decode(one.expose().strip_prefix("chy_").unwrap()).unwrap();
         assert_eq!(bytes.len(), 32);
         assert_ne!(one, other);
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_hash_knows_its_token_only() {
-        let token = generate(&mut rng());
+        let token = generate(PREFIX, &mut rng());
         let hash = TokenHash::of(token.expose());
         assert!(hash.matches(token.expose()));
         assert!(!hash.matches("chy_"));

@@ -21,6 +21,7 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// One thing that is wrong with a change.
@@ -113,6 +114,15 @@ impl Problems {
         } else {
             self.left_out += 1;
         }
+    }
+
+    /// What `value` says, or why it does not say it, reported at its place.
+    pub fn read<T: DeserializeOwned>(&mut self, value: &serde_json::Value) -> Option<T> {
+        let read = serde_path_to_error::deserialize(value).map_err(|error| match error.path().to_string().as_str() {
+            "." => self.report(error.inner().to_string()),
+            path => self.at_path(path).report(error.inner().to_string()),
+        });
+        read.ok()
     }
 
     /// The value, or its error reported at the current place.

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::{
-    AuditRecords, EndpointStore, IdempotencyKey, IdempotencyRecord, IdempotencyRecords, ProxyRecords,
+    AuditRecords, EndpointStore, EnrolmentRecords, IdempotencyKey, IdempotencyRecord, IdempotencyRecords, ProxyRecords,
     QuarantineRecords, RolloutRecords, TokenRecords, TraceRecords,
 };
 use crate::model::{Document, Key};
@@ -184,6 +184,7 @@ pub trait Store:
     + QuarantineRecords
     + RolloutRecords
     + TokenRecords
+    + EnrolmentRecords
     + TraceRecords
 {
     /// Everything, at one consistent revision.

@@ -13,6 +13,7 @@ mod conformance;
 pub mod audit;
 mod contract;
 mod endpoints;
+mod enrolments;
 mod failure;
 mod idempotency;
 mod postgres;
@@ -35,7 +36,7 @@ pub use contract::{
     StoreError, Stored, Usage, Write,
 };
 pub use endpoints::{EndpointStore, LeaseAction, LeaseWrite, Leased, REMOVED_FOR, Registration, Registrations};
-
+pub use enrolments::{ENROLMENT_KEPT_FOR, EnrolmentRecord, EnrolmentRecords, EnrolmentUse, Used};
 pub use idempotency::{IDEMPOTENCY_KEPT_FOR, IdempotencyKey, IdempotencyRecord, IdempotencyRecords};
 pub use proxies::{FoundProxy, LOST_AFTER, ProxyRecord, ProxyRecords, REMEMBERED, REMEMBERED_FOR};
 pub use quarantine::{QuarantineKey, QuarantineRecord, QuarantineRecords};

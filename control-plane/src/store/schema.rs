@@ -72,6 +72,7 @@ pub(super) fn postgres() -> Migrator {
         (7, "audit", include_str!("../../migrations/postgres/0007_audit.sql")),
         (8, "idempotency", include_str!("../../migrations/postgres/0008_idempotency.sql")),
         (9, "revision traces", include_str!("../../migrations/postgres/0009_revision_traces.sql")),
+        (10, "enrolments", include_str!("../../migrations/postgres/0010_enrolments.sql")),
     ])
 }
 
@@ -87,6 +88,7 @@ pub(super) fn sqlite() -> Migrator {
         (7, "audit", include_str!("../../migrations/sqlite/0007_audit.sql")),
         (8, "idempotency", include_str!("../../migrations/sqlite/0008_idempotency.sql")),
         (9, "revision traces", include_str!("../../migrations/sqlite/0009_revision_traces.sql")),
+        (10, "enrolments", include_str!("../../migrations/sqlite/0010_enrolments.sql")),
     ])
 }
 

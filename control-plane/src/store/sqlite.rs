@@ -12,6 +12,7 @@
 
 mod audit;
 mod endpoints;
+mod enrolments;
 mod idempotency;
 mod proxies;
 mod quarantine;

@@ -191,6 +191,27 @@ const STATE: &[(&str, Columns, &str)] = &[
     ),
     ("token_serial", &[("serial", Integer)], "serial"),
     (
+        "enrolments",
+        &[
+            ("id", Text),
+            ("fleet", Text),
+            ("proxy", Text),
+            ("hash", Bytes),
+            ("life", Integer),
+            ("created_by", Text),
+            ("created_at", Integer),
+            ("expires_at", Integer),
+            ("used_by", Text),
+            ("used_from", Text),
+            ("used_at", Integer),
+            ("key", Bytes),
+            ("previous_key", Bytes),
+            ("valid_until", Integer),
+            ("revoked_at", Integer),
+        ],
+        "id",
+    ),
+    (
         "quarantine",
         &[
             ("fleet", Text),

@@ -241,6 +241,7 @@ fn every_bootstrap() {
                 admin: Some("127.0.0.1:9901".parse().expect("an address")),
                 protocol,
                 max_connections: DEFAULT_MAX_CONNECTIONS,
+                secrets_dir: None,
                 max_heap_bytes: Some(1 << 30),
             };
             let file = directory.path().join("bootstrap.json");

@@ -40,7 +40,7 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 const WRONG_TOKENS: Policy =
     Policy { name: "wrong-tokens", burst: NonZeroU32::new(20).unwrap(), window: Duration::from_secs(60) };
 
-/// Tokens that one token may make, rotate and revoke.
+/// Tokens and enrolments that one token may make, rotate and revoke.
 const SECRETS: Policy =
     Policy { name: "secrets", burst: NonZeroU32::new(120).unwrap(), window: Duration::from_secs(60) };
 
@@ -83,7 +83,9 @@ impl Class {
     fn of(method: &str, path: &str) -> Self {
         let reads = matches!(method, "GET" | "HEAD");
         match path.strip_prefix("/api/v1/").unwrap_or_default() {
-            "tokens" | "tokens/{id}" | "tokens/{id}/rotate" if !reads => Self::Secrets,
+            "tokens" | "tokens/{id}" | "tokens/{id}/rotate" | "enrolments" | "enrolments/{id}" if !reads => {
+                Self::Secrets
+            }
             "services/{name}/endpoints" | "services/{name}/endpoints/{id}" if !reads => Self::Registrations,
             _ => Self::Others,
         }
@@ -270,6 +272,7 @@ mod tests {
             ("POST", "/api/v1/tokens", Class::Secrets),
             ("DELETE", "/api/v1/tokens/{id}", Class::Secrets),
             ("POST", "/api/v1/tokens/{id}/rotate", Class::Secrets),
+            ("POST", "/api/v1/enrolments", Class::Secrets),
             ("GET", "/api/v1/tokens", Class::Others),
             ("PUT", "/api/v1/services/{name}/endpoints/{id}", Class::Registrations),
             ("POST", "/api/v1/services/{name}/endpoints", Class::Registrations),

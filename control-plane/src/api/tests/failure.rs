@@ -23,11 +23,11 @@ use crate::{
     api::router,
     model::{Key, Name, endpoint::EndpointId},
     store::{
-        self, AuditQuery, AuditRecords, Change, EndpointStore, Entry, FoundProxy, HistoryQuery, IdempotencyKey,
-        IdempotencyRecord, IdempotencyRecords, LeaseWrite, Leased, Loaded, NewEntry, ProxyRecord, ProxyRecords,
-        QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations, Revision, RevisionSummary, RolloutRecord,
-        RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord, TokenRecords, TokenTable, TraceRecords,
-        Usage, Write, audit::Hash,
+        self, AuditQuery, AuditRecords, Change, EndpointStore, EnrolmentRecord, EnrolmentRecords, EnrolmentUse, Entry,
+        FoundProxy, HistoryQuery, IdempotencyKey, IdempotencyRecord, IdempotencyRecords, LeaseWrite, Leased, Loaded,
+        NewEntry, ProxyRecord, ProxyRecords, QuarantineKey, QuarantineRecord, QuarantineRecords, Registrations,
+        Revision, RevisionSummary, RolloutRecord, RolloutRecords, Rotation, SpanQuery, Store, StoreError, TokenRecord,
+        TokenRecords, TokenTable, TraceRecords, Usage, Used, Write, audit::Hash,
     },
 };
 
@@ -219,6 +219,40 @@ impl TokenRecords for Fragile {
     }
     fn token_wakeups(&self) -> watch::Receiver<()> {
         self.store.token_wakeups()
+    }
+}
+
+#[async_trait]
+impl EnrolmentRecords for Fragile {
+    async fn enrolments(&self, after: &str, limit: u32) -> Result<Vec<EnrolmentRecord>, StoreError> {
+        self.here()?.enrolments(after, limit).await
+    }
+    async fn enrolment(&self, id: &str) -> Result<Option<EnrolmentRecord>, StoreError> {
+        self.here()?.enrolment(id).await
+    }
+    async fn enrolment_of_token(&self, hash: &[u8]) -> Result<Option<EnrolmentRecord>, StoreError> {
+        self.here()?.enrolment_of_token(hash).await
+    }
+    async fn enrolment_of_proxy(&self, fleet: &str, proxy: &str) -> Result<Option<EnrolmentRecord>, StoreError> {
+        self.here()?.enrolment_of_proxy(fleet, proxy).await
+    }
+    async fn add_enrolment(&self, record: EnrolmentRecord, most: u32, entry: NewEntry) -> Result<bool, StoreError> {
+        self.here()?.add_enrolment(record, most, entry).await
+    }
+    async fn use_enrolment(&self, id: &str, by: EnrolmentUse, entry: NewEntry) -> Result<Used, StoreError> {
+        self.here()?.use_enrolment(id, by, entry).await
+    }
+    async fn renew_enrolment(
+        &self,
+        id: &str,
+        held: &[u8],
+        key: &[u8],
+        valid_until: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        self.here()?.renew_enrolment(id, held, key, valid_until).await
+    }
+    async fn revoke_enrolment(&self, id: &str, at: OffsetDateTime, entry: NewEntry) -> Result<bool, StoreError> {
+        self.here()?.revoke_enrolment(id, at, entry).await
     }
 }
 

@@ -9,6 +9,7 @@ use axum::{
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
+use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -16,8 +17,9 @@ use crate::{
     api::{Api, Guard, Networks, Origins, Rates, router},
     audit::Audit,
     commit::Commit,
+    enrolment::Enrolments,
     feed::Feed,
-    identity::token::AdminToken,
+    identity::{authority::Authority, token::AdminToken},
     load::Loads,
     proxies::Proxies,
     publish::Publisher,
@@ -39,6 +41,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
     let stages = Arc::new(stages.await.unwrap());
     let tokens = Arc::new(Tokens::load(store.clone()).await.unwrap());
     let audit = Arc::new(Audit::new(store.clone()));
+    let enrolments = Arc::new(Enrolments::new(store.clone(), Some(authority())));
     let (registry, batches) = Registry::load(store, publisher.clone()).await.unwrap();
     let registry = Arc::new(registry);
     tokio::spawn(batches.run(registry.clone(), CancellationToken::new()));
@@ -54,6 +57,7 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
         registry,
         admin_token: Arc::new(admin_token()),
         tokens,
+        enrolments,
         audit,
         guard: Arc::new(Guard::new(&Rates::default(), Networks::default())),
         sign_in: None,
@@ -62,6 +66,12 @@ pub(super) async fn api(store: Arc<dyn Store>) -> Api {
 }
 
 pub(super) const TOKEN: &str = "chy_sixteen-characters-or-more";
+
+/// A CA that nobody trusts.
+fn authority() -> Authority {
+    let folder = tempfile::tempdir().unwrap();
+    Authority::load_or_create(folder.path(), "test.example", OffsetDateTime::now_utc()).unwrap()
+}
 
 fn admin_token() -> AdminToken {
     let folder = tempfile::tempdir().unwrap();

@@ -32,6 +32,12 @@ pub enum Action {
     RotateToken,
     /// A token was ended.
     RevokeToken,
+    /// An enrolment was made.
+    CreateEnrolment,
+    /// An enrolment was ended.
+    RevokeEnrolment,
+    /// A proxy has enrolled.
+    Enrol,
     /// What proxies had rejected is served once more.
     ReleaseQuarantine,
     /// A revision was given to all of a fleet.
@@ -50,12 +56,15 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Write,
         Self::SignIn,
         Self::CreateToken,
         Self::RotateToken,
         Self::RevokeToken,
+        Self::CreateEnrolment,
+        Self::RevokeEnrolment,
+        Self::Enrol,
         Self::ReleaseQuarantine,
         Self::Promote,
         Self::Return,
@@ -73,6 +82,9 @@ impl Action {
             Self::CreateToken => "token.create",
             Self::RotateToken => "token.rotate",
             Self::RevokeToken => "token.revoke",
+            Self::CreateEnrolment => "enrolment.create",
+            Self::RevokeEnrolment => "enrolment.revoke",
+            Self::Enrol => "enrol",
             Self::ReleaseQuarantine => "quarantine.release",
             Self::Promote => "rollout.promote",
             Self::Return => "rollout.return",

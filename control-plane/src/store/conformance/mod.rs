@@ -12,6 +12,7 @@
 
 pub mod audit;
 pub mod basic;
+pub mod enrolments;
 pub mod idempotency;
 pub mod leases;
 pub mod proxies;
@@ -91,6 +92,13 @@ macro_rules! basic_conformance_tests {
             a_secret_before_the_last_is_good_no_longer_than_it_was,
             the_last_use_is_noted_and_changes_nothing_else,
             what_ended_long_ago_is_forgotten,
+        );
+        conformance_tests!($fresh, enrolments:
+            an_enrolment_is_kept_as_it_is,
+            an_enrolment_is_used_by_one_key,
+            a_proxy_is_of_one_enrolment,
+            an_enrolment_is_renewed_by_who_holds_its_key,
+            enrolments_are_bounded_and_forgotten,
         );
         conformance_tests!($fresh, idempotency:
             a_key_is_kept_with_what_it_was_used_for,

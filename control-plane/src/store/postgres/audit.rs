@@ -143,26 +143,31 @@ pub(super) async fn append(
 }
 
 impl PostgresStore {
-    /// Makes a change of the tokens by the statement `change`, which answers with a row if it changed anything; and if so, `entry` with
-    /// it.
-    pub(super) async fn change_tokens<'q>(
+    /// Makes a change, which says whether it changed anything: if it did, with `entry`; if not, nothing is left of it.
+    pub(super) async fn with_entry(
         &self,
         context: &'static str,
-        change: sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>,
         entry: NewEntry,
+        change: impl AsyncFnOnce(&mut PgConnection) -> Result<bool, sqlx::Error>,
     ) -> Result<bool, StoreError> {
         let mut lease = Lease::take(&self.pool).await?;
-        let changed = async {
-            raw_sql(BEGIN).execute(lease.connection()).await?;
-            let changed = change.fetch_optional(lease.connection()).await?.is_some();
-            if changed {
-                append(lease.connection(), vec![entry], None).await?;
-            }
-            raw_sql("COMMIT").execute(lease.connection()).await?;
-            Ok(changed)
-        };
-        let changed = bounded(context, ANSWER_WITHIN, changed).await?;
+        let changed = bounded(context, ANSWER_WITHIN, with_entry(lease.connection(), entry, change)).await?;
         lease.answered();
         Ok(changed)
     }
+}
+
+/// The same, by a connection that is in no transaction.
+pub(super) async fn with_entry(
+    connection: &mut PgConnection,
+    entry: NewEntry,
+    change: impl AsyncFnOnce(&mut PgConnection) -> Result<bool, sqlx::Error>,
+) -> Result<bool, sqlx::Error> {
+    raw_sql(BEGIN).execute(&mut *connection).await?;
+    let changed = change(&mut *connection).await?;
+    if changed {
+        append(connection, vec![entry], None).await?;
+    }
+    raw_sql(if changed { "COMMIT" } else { "ROLLBACK" }).execute(connection).await?;
+    Ok(changed)
 }

@@ -18,6 +18,7 @@
 
 mod audit;
 mod endpoints;
+mod enrolments;
 mod idempotency;
 mod lease;
 mod listen;

@@ -2,7 +2,7 @@
 //! transaction with its entry in the audit log.
 
 use async_trait::async_trait;
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{PgConnection, Postgres, postgres::PgArguments, query, query_as, query_scalar};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -81,17 +81,18 @@ impl TokenRecords for PostgresStore {
         let row = row.bind(record.created_by).bind(rows::moment(record.created_at));
         let row = row.bind(rows::column(record.ttl.whole_microseconds())).bind(rows::moment(record.expires_at));
         let row = row.bind(rows::moment(record.created_at - TOKEN_KEPT_FOR));
-        self.change_tokens("adding a token", row, entry).await
+        self.with_entry("adding a token", entry, async |connection| answers(row, connection).await).await
     }
 
     async fn rotate_token(&self, id: &str, rotation: Rotation, entry: NewEntry) -> Result<bool, StoreError> {
         let Rotation { hash, expires_at, previous_until } = rotation;
         let row = query(ROTATE).bind(id).bind(rows::moment(previous_until)).bind(hash).bind(rows::moment(expires_at));
-        self.change_tokens("rotating a token", row, entry).await
+        self.with_entry("rotating a token", entry, async |connection| answers(row, connection).await).await
     }
 
     async fn revoke_token(&self, id: &str, at: OffsetDateTime, entry: NewEntry) -> Result<bool, StoreError> {
-        self.change_tokens("revoking a token", query(REVOKE).bind(id).bind(rows::moment(at)), entry).await
+        let row = query(REVOKE).bind(id).bind(rows::moment(at));
+        self.with_entry("revoking a token", entry, async |connection| answers(row, connection).await).await
     }
 
     async fn tokens_used(&self, used: Vec<(String, OffsetDateTime)>) -> Result<(), StoreError> {
@@ -106,4 +107,12 @@ impl TokenRecords for PostgresStore {
     fn token_wakeups(&self) -> watch::Receiver<()> {
         self.token_wakeups.subscribe()
     }
+}
+
+/// Whether a statement that answers with a row if it changed anything has done so.
+async fn answers(
+    change: sqlx::query::Query<'_, Postgres, PgArguments>,
+    connection: &mut PgConnection,
+) -> Result<bool, sqlx::Error> {
+    Ok(change.fetch_optional(connection).await?.is_some())
 }

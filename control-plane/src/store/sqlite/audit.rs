@@ -97,6 +97,25 @@ impl AuditRecords for SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Makes a change, which says whether it changed anything: if it did, with `entry`; if not, nothing is left of it.
+    pub(super) async fn with_entry(
+        &self,
+        entry: NewEntry,
+        change: impl AsyncFnOnce(&mut SqliteConnection) -> Result<bool, sqlx::Error>,
+    ) -> Result<bool, sqlx::Error> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let changed = change(&mut transaction).await?;
+        if changed {
+            append(&mut transaction, vec![entry], None).await?;
+            transaction.commit().await?;
+        } else {
+            transaction.rollback().await?;
+        }
+        Ok(changed)
+    }
+}
+
 /// Appends entries in the transaction that `connection` is in, which holds the writer lock.
 pub(super) async fn append(
     connection: &mut SqliteConnection,

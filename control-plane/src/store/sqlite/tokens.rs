@@ -5,7 +5,7 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{SqliteStore, StoreError, audit, bounded};
+use super::{SqliteStore, StoreError, bounded};
 use crate::store::{
     audit::NewEntry,
     failure::ANSWER_WITHIN,
@@ -104,13 +104,13 @@ impl SqliteStore {
         entry: NewEntry,
         change: impl AsyncFnOnce(&mut SqliteConnection) -> Result<u64, sqlx::Error>,
     ) -> Result<bool, sqlx::Error> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let changed = change(&mut transaction).await? > 0;
-        if changed {
-            query(COUNT).execute(&mut *transaction).await?;
-            audit::append(&mut transaction, vec![entry], None).await?;
-        }
-        transaction.commit().await?;
-        Ok(changed)
+        let counted = async |connection: &mut SqliteConnection| {
+            let changed = change(&mut *connection).await? > 0;
+            if changed {
+                query(COUNT).execute(connection).await?;
+            }
+            Ok(changed)
+        };
+        self.with_entry(entry, counted).await
     }
 }
