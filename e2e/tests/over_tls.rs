@@ -13,6 +13,7 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
+use serde_json::Value;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -64,6 +65,11 @@ async fn a_control_plane_behind_tls_is_reached() -> Result<()> {
     let document = "kind: Fleet\nname: second\nspec: {}\n";
     let applied = user.runs("apply -f -", document).await?;
     ensure!(applied.code == 0, "{applied:?}");
+    let examined = user.runs("doctor -o json", "").await?;
+    let report: Value = serde_json::from_str(&examined.output).with_context(|| format!("{examined:?}"))?;
+    let mut checks = report["checks"].as_array().into_iter().flatten();
+    let clock = checks.find(|check| check["group"] == "Clocks" && check["name"] == "control plane");
+    ensure!(clock.is_some_and(|clock| clock["outcome"] == "passed"), "{report:#}");
 
     fs::write(folder.path().join("none.pem"), "nothing")?;
     let user = user.with("CHANCERY_SERVER_CA", "none.pem");
