@@ -1,4 +1,4 @@
-//! Latencies as curves: one SVG with one curve per server, both axes logarithmic.
+//! Latencies as curves: one SVG with one curve per server, both axes logarithmic; and what all charts have in common.
 //!
 //! Percentiles are drawn by how rare they are (90 %, 99 %, 99.9 % at equal distances), which is where servers differ.
 
@@ -6,7 +6,10 @@ use std::{fs, path::Path};
 
 use anyhow::{Result, anyhow};
 use hdrhistogram::Histogram;
-use plotters::prelude::*;
+use plotters::{
+    coord::{Shift, ranged1d::Ranged},
+    prelude::*,
+};
 
 const SIZE: (u32, u32) = (900, 520);
 
@@ -23,23 +26,80 @@ pub(crate) struct Curve<'a> {
     pub(crate) latencies: &'a Histogram<u64>,
 }
 
+/// What plotters says of what it was asked to do.
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// What a chart is drawn on.
+pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// A chart of numbers by numbers.
+type Chart<'a, 'b, X, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>;
+
 /// Draws `<name>.svg` into `folder`.
 pub(crate) fn draw(folder: &Path, name: &str, caption: &str, curves: &[Curve<'_>]) -> Result<()> {
-    fs::create_dir_all(folder)?;
-    let path = folder.join(format!("{name}.svg"));
-    chart(&path, caption, curves).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))
+    paint(folder, name, SIZE, |canvas| chart(canvas, caption, curves))
 }
 
-fn chart(path: &Path, caption: &str, curves: &[Curve<'_>]) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
+/// Makes `<name>.svg` in `folder` of what `chart` draws.
+pub(crate) fn paint(
+    folder: &Path,
+    name: &str,
+    size: (u32, u32),
+    chart: impl FnOnce(&Canvas<'_>) -> Drawn,
+) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(format!("{name}.svg"));
+    let painted = || {
+        let canvas = SVGBackend::new(&path, size).into_drawing_area();
+        canvas.fill(&WHITE)?;
+        chart(&canvas)?;
+        Ok(canvas.present()?)
+    };
+    painted().map_err(|error: Box<dyn std::error::Error>| anyhow!("cannot draw {}: {error}", path.display()))
+}
+
+/// Draws a line, of which the legend says what it is.
+pub(crate) fn line<'a, 'b: 'a, X, Y>(
+    chart: &mut Chart<'a, 'b, X, Y>,
+    label: &str,
+    colour: &impl Color,
+    points: impl IntoIterator<Item = (f64, f64)>,
+) -> Drawn
+where
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
+    let style = colour.stroke_width(2);
+    chart
+        .draw_series(LineSeries::new(points, style))?
+        .label(label)
+        .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+    Ok(())
+}
+
+/// Draws the legend of a chart with all its lines.
+pub(crate) fn legend<'a, 'b: 'a, X, Y>(chart: &mut Chart<'a, 'b, X, Y>) -> Drawn
+where
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    Ok(())
+}
+
+fn chart(canvas: &Canvas<'_>, caption: &str, curves: &[Curve<'_>]) -> Drawn {
     let lines: Vec<_> = curves.iter().map(|one| points(one.latencies)).collect();
     let values = || lines.iter().flatten().map(|(_, ms)| *ms);
     // A server that answered nothing has one point, at zero, which this axis has not.
     let least = values().filter(|ms| *ms > 0.0).reduce(f64::min).unwrap_or(0.1);
     let most = values().fold(least * 10.0, f64::max);
     let rarest = lines.iter().flatten().map(|(rarity, _)| *rarity).fold(10.0, f64::max);
-    let mut chart = ChartBuilder::on(&root)
+    let mut chart = ChartBuilder::on(canvas)
         .caption(caption, ("sans-serif", 20))
         .margin(14)
         .margin_right(40)
@@ -57,21 +117,10 @@ fn chart(path: &Path, caption: &str, curves: &[Curve<'_>]) -> Result<(), Box<dyn
         .y_label_formatter(&|ms| format!("{}", (ms * 1e3).round() / 1e3))
         .light_line_style(WHITE)
         .draw()?;
-    for (curve, line) in curves.iter().zip(lines) {
-        let style = curve.colour.stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(line.into_iter().filter(|(_, ms)| *ms > 0.0), style))?
-            .label(&curve.label)
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+    for (curve, points) in curves.iter().zip(lines) {
+        line(&mut chart, &curve.label, &curve.colour, points.into_iter().filter(|(_, ms)| *ms > 0.0))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    root.present()?;
-    Ok(())
+    legend(&mut chart)
 }
 
 /// How rare (1 is all, 10 the tenth that took longest, 100 the hundredth), and milliseconds; up to what samples can tell.

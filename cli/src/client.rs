@@ -168,7 +168,7 @@ impl Client {
 
     /// Sends `call` and reads the answer as `T`.
     pub(crate) async fn send<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
-        let (status, body) = self.answer(call).await?;
+        let (status, _, body) = self.answer(call).await?;
         if !status.is_success() {
             return Err(self.refusal(status, &body));
         }
@@ -176,8 +176,13 @@ impl Client {
             .map_err(|error| self.failed(format!("gives an answer that cannot be read: {error}")))
     }
 
+    /// The headers of the answer to `GET`, whatever its status is.
+    pub(crate) async fn headers(&self, path: impl Into<String>) -> Result<HeaderMap, Failure> {
+        self.answer(Call::new(Method::GET, path)).await.map(|(_, headers, _)| headers)
+    }
+
     /// The answer to `call`, which is sent again where that does no harm.
-    async fn answer(&self, call: Call) -> Result<(StatusCode, Bytes), Failure> {
+    async fn answer(&self, call: Call) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
         let (deadline, harmless) = (DEADLINE + call.patience, call.is_harmless());
         let mut tries = TRIES;
         loop {
@@ -193,10 +198,7 @@ impl Client {
             };
             match again::pause(outcome, harmless).filter(|_| tries > 0) {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => {
-                    let answered = answered.map_err(|Lost { reason, .. }| self.unreachable(reason));
-                    return answered.map(|(status, _, body)| (status, body));
-                }
+                None => return answered.map_err(|Lost { reason, .. }| self.unreachable(reason)),
             }
         }
     }

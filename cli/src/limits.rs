@@ -13,15 +13,12 @@ use chancery_control_plane::{
 };
 use clap::{Args, Subcommand};
 use http::{Method, Request, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper_util::{
-    client::legacy::{Client as Http, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use serde_json::{Value, json};
 
 use crate::{
+    ask::{Answer, exchange},
     connection::{self, ConnectionArgs},
     dev::DEFAULT_DATA_DIR,
     failure::Failure,
@@ -212,23 +209,14 @@ fn told(answer: &Value) -> String {
 }
 
 async fn ask(limiter: &str, question: &Value) -> anyhow::Result<Value> {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(DEADLINE));
-    let http: Http<_, Full<Bytes>> = Http::builder(TokioExecutor::new()).build(connector);
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("{}/limits/check", limiter.trim_end_matches('/')))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(question.to_string())))
         .with_context(|| format!("--limiter {limiter:?} must be a URL as http://127.0.0.1:6070"))?;
-    let exchange = async {
-        let response = http.request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?;
-        anyhow::Ok((status, body.to_bytes()))
-    };
-    let answered = tokio::time::timeout(DEADLINE, exchange).await.context("no answer in time").flatten();
-    let (status, body) = answered.with_context(|| format!("cannot ask the rate limiter at {limiter}"))?;
+    let answered = exchange(request, DEADLINE, MOST_BYTES).await;
+    let Answer { status, body, .. } = answered.with_context(|| format!("cannot ask the rate limiter at {limiter}"))?;
     if !status.is_success() {
         bail!("the rate limiter at {limiter} answers {status}: {}", String::from_utf8_lossy(&body));
     }

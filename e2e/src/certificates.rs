@@ -4,12 +4,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
+};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
 /// An authority, with its certificate in a file.
@@ -27,6 +32,22 @@ pub struct Identity {
     pub certificate: PathBuf,
     /// The PEM key.
     pub key: PathBuf,
+}
+
+impl Identity {
+    /// The chain and the key, read.
+    pub fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let chain = CertificateDer::pem_file_iter(&self.certificate)?.collect::<Result<_, _>>()?;
+        Ok((chain, PrivateKeyDer::from_pem_file(&self.key)?))
+    }
+
+    /// TLS of a server that has this identity and asks its clients for none.
+    pub fn server_config(&self) -> Result<ServerConfig> {
+        let (chain, key) = self.read()?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let building = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        Ok(building.with_no_client_auth().with_single_cert(chain, key)?)
+    }
 }
 
 impl Authority {

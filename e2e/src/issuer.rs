@@ -15,10 +15,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData, SigningKey};
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Mutex, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -71,12 +67,7 @@ impl Issuer {
     /// Starts one with a certificate of `authority`.
     pub async fn start(authority: &Authority) -> Result<Self> {
         let identity = authority.server_called("issuer", &["127.0.0.1"])?;
-        let chain = CertificateDer::pem_file_iter(&identity.certificate)?.collect::<Result<_, _>>()?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::from_pem_file(&identity.key)?)?;
+        let tls = TlsAcceptor::from(Arc::new(identity.server_config()?));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address: SocketAddr = listener.local_addr()?;
         let url = format!("https://{address}");
@@ -92,7 +83,7 @@ impl Issuer {
             refreshes: 0,
         }));
         let mut acceptor = JoinSet::new();
-        acceptor.spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), state.clone()));
+        acceptor.spawn(accept(listener, tls, state.clone()));
         Ok(Self { url, state, _acceptor: acceptor })
     }
 

@@ -21,6 +21,7 @@ pub mod envoy;
 pub mod estate;
 pub mod faults;
 pub mod frames;
+pub mod guide;
 pub mod issuer;
 pub mod limited;
 pub mod limiter;

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use chancery_e2e::{
     dev::{Dev, free_offset},
     document::{fleet, route_saying},
+    guide::blocks_in,
     process::own_program,
     redis::Redis,
     required,
@@ -71,7 +72,7 @@ async fn what_the_guides_say_to_type_works() -> Result<()> {
     let mut run = 0;
     for page in pages()? {
         let name = page.file_stem().and_then(|name| name.to_str()).context("a page without a name")?.to_owned();
-        let mut blocks = blocks(&fs::read_to_string(&page)?);
+        let mut blocks = blocks_in("sh", &fs::read_to_string(&page)?);
         blocks.retain(|block| !ELSEWHERE.iter().any(|word| block.contains(word)));
         if blocks.is_empty() {
             continue;
@@ -247,24 +248,6 @@ fn metric_names(code: &str) -> Vec<String> {
     words.filter(|word| word.starts_with("chancery_") && word.matches('_').count() > 1).map(str::to_owned).collect()
 }
 
-/// The blocks of a page that are in `sh`, as they are typed.
-fn blocks(markdown: &str) -> Vec<String> {
-    let (mut found, mut open) = (Vec::new(), None::<(usize, String)>);
-    for line in markdown.lines() {
-        let text = line.trim_start();
-        match &mut open {
-            None if text == "```sh" => open = Some((line.len() - text.len(), String::new())),
-            None => {}
-            Some(_) if text == "```" => found.extend(open.take().map(|(_, block)| block)),
-            Some((indent, block)) => {
-                block.push_str(line.get(*indent..).unwrap_or_default());
-                block.push('\n');
-            }
-        }
-    }
-    found
-}
-
 /// Code within lines, outside blocks.
 fn inline(markdown: &str) -> Vec<String> {
     let mut outside = String::new();
@@ -281,9 +264,8 @@ fn inline(markdown: &str) -> Vec<String> {
 }
 
 #[test]
-fn blocks_are_found_with_their_indentation_taken_off() {
-    let page = "a `chancery get` b\n\n   ```sh\n   chancery a \\\n     --b\n   ```\n```text\nno\n```\n```sh\nc\n```\n";
-    assert_eq!(blocks(page), ["chancery a \\\n  --b\n", "c\n"]);
+fn code_and_metrics_are_found_within_lines() {
+    let page = "a `chancery get` b\n\n   ```sh\n   chancery a `b`\n   ```\n";
     assert_eq!(inline(page), ["chancery get"]);
     assert_eq!(metric_names("rate(chancery_api_requests_total[5m]) of chancery_rate"), ["chancery_api_requests_total"]);
 }

@@ -19,6 +19,7 @@ use chancery_e2e::{
     command::User,
     compose::{Compose, documents, read},
     control_plane::{ADMIN_TOKEN, ControlPlane},
+    guide::blocks_in,
     process::own_program,
     required::{deploy_tool, offered},
 };
@@ -386,17 +387,12 @@ fn what_is_not_run_here_fits_together() -> Result<()> {
     reaches("envoy", "otel-collector:4317")
 }
 
-/// Commands in the blocks of a guide, each on one line.
-fn commands(guide: &str) -> Vec<&str> {
-    let blocks = guide.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    blocks.flat_map(str::lines).filter(|line| !line.is_empty()).collect()
-}
-
 /// A command of the guide: what it names is there, and programs have the flags.
 #[test]
 fn commands_of_the_guide_can_be_run() -> Result<()> {
     let guide = fs::read_to_string(repository().join("docs/operations/deploy.md"))?;
-    let commands = commands(&guide);
+    let blocks = blocks_in("sh", &guide);
+    let commands: Vec<&str> = blocks.iter().flat_map(|block| block.lines()).filter(|line| !line.is_empty()).collect();
     for command in &commands {
         let words: Vec<&str> = command.split_whitespace().collect();
         // What is only there after `prepare`, or where a command before has gone, is not looked for.

@@ -9,10 +9,7 @@ use chancery_e2e::{
     control_plane::{ADMIN_TOKEN, ControlPlane},
     document::fleet,
 };
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
+use serde_json::Value;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -22,14 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Ends TLS and passes on what comes to `to`, as a proxy before the API does.
 async fn front(identity: &Identity, to: SocketAddr) -> Result<(SocketAddr, AbortOnDropHandle<()>)> {
-    let chain = CertificateDer::pem_file_iter(&identity.certificate)?.collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(&identity.key)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    let (acceptor, listener) = (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await?);
+    let acceptor = TlsAcceptor::from(Arc::new(identity.server_config()?));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let serving = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -64,6 +55,11 @@ async fn a_control_plane_behind_tls_is_reached() -> Result<()> {
     let document = "kind: Fleet\nname: second\nspec: {}\n";
     let applied = user.runs("apply -f -", document).await?;
     ensure!(applied.code == 0, "{applied:?}");
+    let examined = user.runs("doctor -o json", "").await?;
+    let report: Value = serde_json::from_str(&examined.output).with_context(|| format!("{examined:?}"))?;
+    let mut checks = report["checks"].as_array().into_iter().flatten();
+    let clock = checks.find(|check| check["group"] == "Clocks" && check["name"] == "control plane");
+    ensure!(clock.is_some_and(|clock| clock["outcome"] == "passed"), "{report:#}");
 
     fs::write(folder.path().join("none.pem"), "nothing")?;
     let user = user.with("CHANCERY_SERVER_CA", "none.pem");

@@ -7,6 +7,7 @@ use chancery_e2e::{
     certificates::Authority,
     control_plane::ControlPlane,
     document::{fleet, listener, route_saying},
+    guide::blocks_in,
     port::free_port,
     postgres::Postgres,
     process::Process,
@@ -18,8 +19,7 @@ use chancery_e2e::{
 fn in_the_guide() -> Result<String> {
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations/scale.md");
     let guide = fs::read_to_string(guide)?;
-    let block = guide.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next());
-    Ok(block.context("the guide does not say how PgBouncer is configured")?.to_owned())
+    blocks_in("ini", &guide).into_iter().next().context("the guide does not say how PgBouncer is configured")
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use chancery_e2e::{
     command::User,
     control_plane::ControlPlane,
     document::{fleet, listener, route_to, service},
+    guide::{Block, blocks},
     required,
 };
 use serde_json::{Value, json};
@@ -51,27 +52,18 @@ fn verdicts(python: &Path, cases: &[(Value, Value)]) -> Result<Vec<Option<String
 
 /// The documents of our kinds in the code blocks of a page, each with the line of its block. A block with … is a sketch.
 fn documents_in(page: &Path) -> Result<Vec<(String, Value)>> {
-    let text = fs::read_to_string(page)?;
     let mut found = Vec::new();
-    let mut block: Option<(Format, usize, String)> = None;
-    for (number, line) in text.lines().enumerate() {
-        match (&mut block, line.trim_end()) {
-            (None, "```yaml") => block = Some((Format::Yaml, number + 2, String::new())),
-            (None, "```json") => block = Some((Format::Json, number + 2, String::new())),
-            (None, _) => {}
-            (Some((format, first, text)), "```") => {
-                let sketch = text.contains('…');
-                let read = documents(*format, text.as_bytes()).unwrap_or_default();
-                let ours = |value: &Value| value["kind"].as_str().is_some_and(|kind| kind.parse::<Kind>().is_ok());
-                for document in read.into_iter().filter(|document| !sketch && ours(&document.value)) {
-                    found.push((format!("{}:{first}", page.display()), document.value));
-                }
-                block = None;
-            }
-            (Some((_, _, text)), line) => {
-                text.push_str(line);
-                text.push('\n');
-            }
+    for Block { language, line, text } in blocks(&fs::read_to_string(page)?) {
+        let format = match language.as_str() {
+            "yaml" => Format::Yaml,
+            "json" => Format::Json,
+            _ => continue,
+        };
+        let sketch = text.contains('…');
+        let read = documents(format, text.as_bytes()).unwrap_or_default();
+        let ours = |value: &Value| value["kind"].as_str().is_some_and(|kind| kind.parse::<Kind>().is_ok());
+        for document in read.into_iter().filter(|document| !sketch && ours(&document.value)) {
+            found.push((format!("{}:{line}", page.display()), document.value));
         }
     }
     Ok(found)

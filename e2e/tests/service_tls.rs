@@ -16,7 +16,7 @@ use chancery_e2e::{
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, pem::PemObject},
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
@@ -107,8 +107,8 @@ fn server(
                 .with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build()?)
         }
     };
-    let chain = vec![CertificateDer::from_pem_file(&identity.certificate)?];
-    let mut config = building.with_single_cert(chain, PrivateKeyDer::from_pem_file(&identity.key)?)?;
+    let (chain, key) = identity.read()?;
+    let mut config = building.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

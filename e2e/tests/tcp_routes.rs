@@ -1,6 +1,6 @@
 //! Connections that an Envoy carries as they are: by the name that they ask for in the handshake, or all of a port to one service.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -17,11 +17,6 @@ use chancery_e2e::{
 use http::Method;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
 use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
@@ -49,13 +44,7 @@ fn to(service: &str) -> Value {
 
 /// A service over TLS that proves to be these names.
 async fn secure(scene: &Scene, name: &str, names: &[&str]) -> Result<Upstream> {
-    let identity = scene.authority.server_called(name, names)?;
-    let chain = vec![CertificateDer::from_pem_file(&identity.certificate)?];
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, PrivateKeyDer::from_pem_file(&identity.key)?)?;
-    Upstream::start_tls(name, config).await
+    Upstream::start_tls(name, scene.authority.server_called(name, names)?.server_config()?).await
 }
 
 fn local(port: u16) -> SocketAddr {

@@ -1,28 +1,25 @@
 //! Memory over time: one SVG with one line per process.
 
-use std::{fs, path::Path};
+use std::{error::Error, path::Path};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use plotters::prelude::*;
 
 use super::sample::Series;
+use crate::plot::{Canvas, legend, line, paint};
 
 const SIZE: (u32, u32) = (900, 420);
 
 /// Draws `<name>.svg` into `folder`.
 pub(crate) fn draw(folder: &Path, name: &str, series: &[Series]) -> Result<()> {
-    fs::create_dir_all(folder)?;
-    let path = folder.join(format!("{name}.svg"));
-    chart(&path, series).map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))
+    paint(folder, name, SIZE, |canvas| chart(canvas, series))
 }
 
-fn chart(path: &Path, series: &[Series]) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
+fn chart(canvas: &Canvas<'_>, series: &[Series]) -> Result<(), Box<dyn Error>> {
     let samples = || series.iter().flat_map(|one| &one.samples);
     let minutes = samples().map(|sample| sample.seconds / 60.0).fold(0.1, f64::max);
     let most = samples().map(|sample| sample.memory / 1e6).fold(1.0, f64::max);
-    let mut chart = ChartBuilder::on(&root)
+    let mut chart = ChartBuilder::on(canvas)
         .caption("Memory of each process", ("sans-serif", 20))
         .margin(14)
         .x_label_area_size(46)
@@ -30,19 +27,8 @@ fn chart(path: &Path, series: &[Series]) -> Result<(), Box<dyn std::error::Error
         .build_cartesian_2d(0.0..minutes, 0.0..most * 1.15)?;
     chart.configure_mesh().x_desc("minutes").y_desc("MB, resident").light_line_style(WHITE).draw()?;
     for (number, one) in series.iter().enumerate() {
-        let style = Palette99::pick(number).stroke_width(2);
-        let line = one.samples.iter().map(|sample| (sample.seconds / 60.0, sample.memory / 1e6));
-        chart
-            .draw_series(LineSeries::new(line, style))?
-            .label(&one.process)
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+        let points = one.samples.iter().map(|sample| (sample.seconds / 60.0, sample.memory / 1e6));
+        line(&mut chart, &one.process, &Palette99::pick(number), points)?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    root.present()?;
-    Ok(())
+    legend(&mut chart)
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, header};
 use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
+use tokio::time::timeout;
 
 use super::{
     check::{Check, Found, Group, When},
@@ -13,6 +14,12 @@ use crate::{ask::ask, health::readyz};
 
 /// How far clocks may be apart: less than certificates are issued ahead of time, more than HTTP's seconds blur.
 const MOST_APART: f64 = 2.0;
+
+/// How long a control plane may take to answer.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// More than any answer of `/readyz`.
+const MOST_BYTES: usize = 64 << 10;
 
 pub(super) const GROUP: Group = Group {
     name: "Clocks",
@@ -47,15 +54,17 @@ async fn redis(site: &Site) -> Found {
 /// By the `Date` of an answer, which has whole seconds.
 async fn control_plane(site: &Site) -> Found {
     let here = site.control_plane.as_ref().and_then(Program::ok).map(|settings| readyz(reachable(settings.admin_addr)));
-    let Some(url) = here.or_else(|| Some(site.api.as_ref().ok()?.server().to_owned() + "/api/openapi.json")) else {
-        return Found::skipped("no control plane is known");
-    };
     let asked = SystemTime::now();
-    let Ok(answer) = ask(Method::GET, &url, Duration::from_secs(5), 8 << 20).await else {
-        return Found::skipped("the control plane does not answer");
+    let headers = match (here, &site.api) {
+        (Some(url), _) => ask(Method::GET, &url, WITHIN, MOST_BYTES).await.ok().map(|answer| answer.headers),
+        (None, Ok(api)) => timeout(WITHIN, api.headers("/api/openapi.json")).await.ok().and_then(Result::ok),
+        (None, Err(_)) => return Found::skipped("no control plane is known"),
     };
     let answered = SystemTime::now();
-    match date(&answer.headers) {
+    let Some(headers) = headers else {
+        return Found::skipped("the control plane does not answer");
+    };
+    match date(&headers) {
         Some(theirs) => verdict(ahead(theirs, asked.into(), answered.into())),
         None => Found::skipped("it does not say what time it is"),
     }

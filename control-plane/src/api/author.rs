@@ -137,7 +137,7 @@ pub(super) async fn whoami(Author { who, until, .. }: Author) -> Result<Json<Who
 
 /// Lets pass who may ask for the operation, and what needs no token: everything outside of `/api`, the description of the API, the
 /// schemas of documents, and operations that need nothing.
-pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+pub(super) async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Response {
     if is_open(&request) {
         return next.run(request).await;
     }
@@ -160,7 +160,6 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
     let subject = known.subject.as_deref();
     api.audit
         .signed_in(author.by(), subject, OffsetDateTime::now_utc(), || subject.map(|subject| told(&author, subject)));
-    request.extensions_mut().insert(author.clone());
     let mut response = admitted(request, next, &author, step).await;
     response.extensions_mut().insert(author);
     match standing {

@@ -40,11 +40,12 @@ impl Answers {
         let revision = revision_at(stamp.sequence);
         let before = self.reach(type_url, revision);
         let from = stamp.at.checked_sub(stamp.after).unwrap_or(SystemTime::UNIX_EPOCH);
+        // A revision may be rejected again after an answer to it, as when what stands in for the rejected is rejected too.
+        let again = words.is_some() && revision > self.begun;
+        let first = if again { (before + 1).min(revision) } else { before + 1 };
         let answer = Answer {
             fleet: &proxy.fleet,
-            // A revision may be rejected again after an answer to it, as when what stands in for the rejected is rejected too.
-            revisions: if words.is_some() && revision > self.begun { (before + 1).min(revision) } else { before + 1 }
-                ..=revision,
+            revisions: first..=revision,
             type_url,
             past: Past { from, to: stamp.at },
             words,

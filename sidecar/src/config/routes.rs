@@ -5,11 +5,11 @@
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::COOKIE, uri::Authority};
 use regex::bytes::Regex;
 
 use super::share;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::{grpc::is_grpc, retry::RetryPolicy};
 
 /// The routes of one listener, by host.
 #[derive(Clone, Debug, Default)]
@@ -301,12 +301,6 @@ impl RouteMatch {
     }
 }
 
-/// Whether a message is of a gRPC call.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.strip_prefix(b"application/grpc").is_some_and(|rest| rest.is_empty() || matches!(rest[0], b'+' | b';'))
-}
-
 impl PathMatch {
     fn is(&self, path: &str) -> bool {
         match self {
@@ -351,10 +345,11 @@ impl HeaderMatch {
     }
 }
 
-/// All values of a header in one, as Envoy matches them.
+/// All values of a header in one, as Envoy matches them. HTTP/2 sends a cookie in pieces, which are no list (RFC 9113, section 8.2.3).
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-    (!values.is_empty()).then(|| values.join(","))
+    let between = if *name == COOKIE { "; " } else { "," };
+    (!values.is_empty()).then(|| values.join(between))
 }
 
 impl QueryMatch {

@@ -1,6 +1,6 @@
-//! What the layers know of gRPC: whether a message is, and where its status is.
+//! What the layers know of gRPC: which messages are, where its status is, and when to come again.
 
-use http::{HeaderMap, header::CONTENT_TYPE};
+use http::HeaderMap;
 
 use super::unix_time;
 use crate::policy::{
@@ -8,11 +8,7 @@ use crate::policy::{
     pushback::{self, Pushback},
 };
 
-/// Whether a request or response with these headers is gRPC.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let rest = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-}
+pub use crate::policy::grpc::is_grpc;
 
 /// The status in headers or trailers.
 pub fn status(headers: &HeaderMap) -> Option<GrpcStatus> {
@@ -38,20 +34,6 @@ mod tests {
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())])
-    }
-
-    #[test]
-    fn grpc_is_told_by_its_content_type() {
-        for (value, grpc) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc;v=1", true),
-            ("application/grpc-web", false),
-            ("application/json", false),
-        ] {
-            assert_eq!(is_grpc(&headers("content-type", value)), grpc, "{value}");
-        }
-        assert!(!is_grpc(&HeaderMap::new()));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod deadline;
 pub mod endpoints;
 pub mod ewma;
 pub mod failure_accrual;
+pub mod grpc;
 pub mod hedge;
 pub mod outlier;
 pub mod p2c;

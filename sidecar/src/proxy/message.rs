@@ -3,7 +3,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
-    header::{self, CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{self, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
 
@@ -98,6 +98,7 @@ pub fn address<B>(
         Protocol::Http1 => {
             *request.uri_mut() = Uri::from(path);
             *request.version_mut() = Version::HTTP_11;
+            join_cookies(request.headers_mut());
             if request.headers().get(HOST).is_none_or(|host| host != authority.as_str()) {
                 let host =
                     HeaderValue::try_from(authority.as_str()).map_err(|_| Failure::BadRequest("no valid host"))?;
@@ -112,6 +113,16 @@ pub fn address<B>(
         }
     }
     Ok(())
+}
+
+/// Makes one of the pieces in which HTTP/2 may send a cookie, and of which HTTP/1 knows nothing (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// Whether repeating a request does what making it once does (RFC 9110, 9.2.2).
@@ -158,6 +169,22 @@ mod tests {
                 .unwrap();
             assert_eq!((&request.headers()[HOST], request.uri().path()), (&HeaderValue::from_static("shop"), "/a"));
         }
+    }
+
+    #[test]
+    fn a_cookie_in_pieces_is_one_for_http1() {
+        let sent = |protocol| {
+            let mut request = request(&[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("x-list", "1"), ("x-list", "2")]);
+            let path = PathAndQuery::from_static("/a");
+            address(&mut request, protocol, &Authority::from_static("shop"), path).unwrap();
+            let headers = request.into_parts().0.headers;
+            ["cookie", "x-list"].map(|name| -> Vec<String> {
+                headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+            })
+        };
+        let list = vec!["1".to_owned(), "2".to_owned()];
+        assert_eq!(sent(Protocol::Http1), [vec!["a=1; b=2; c=3".to_owned()], list.clone()]);
+        assert_eq!(sent(Protocol::Http2), [vec!["a=1".to_owned(), "b=2; c=3".to_owned()], list]);
     }
 
     #[test]

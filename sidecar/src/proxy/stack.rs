@@ -9,7 +9,7 @@ pub use outbound::Outbound;
 
 use std::{sync::LazyLock, time::Duration};
 
-use http::{HeaderMap, Response};
+use http::Response;
 use metrics::{Counter, Histogram};
 
 use super::{body::Body, failure::Failure, trace::Open};
@@ -80,8 +80,4 @@ impl Arrived {
 
 fn elapsed(clock: Clock, since: Duration) -> Duration {
     clock.now().saturating_sub(since)
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    crate::layer::grpc::is_grpc(headers)
 }

@@ -44,6 +44,20 @@ fn prefixes_of_segments_end_at_a_slash() {
 }
 
 #[test]
+fn a_header_that_is_repeated_is_matched_whole() {
+    let several = |name: &str| {
+        [("one", name), ("two", name)].map(|(value, name)| (name.parse().unwrap(), HeaderValue::from_static(value)))
+    };
+    let headers: HeaderMap = [several("cookie"), several("x-list")].into_iter().flatten().collect();
+    let asked = Asked { method: &Method::GET, path: "/", query: None, headers: &headers };
+    for (name, whole) in [("cookie", "one; two"), ("x-list", "one,two")] {
+        let value = Some(TextMatch { pattern: Pattern::Exact(whole.into()), ignore_case: false });
+        let name = Some(HeaderName::from_static(name));
+        assert!(HeaderMatch { name, value, invert: false, missing_is_empty: false }.is(asked), "{whole}");
+    }
+}
+
+#[test]
 fn what_is_absent_does_not_match_inverted_either() {
     let value = Some(TextMatch { pattern: Pattern::Exact("1".into()), ignore_case: false });
     let absent = HeaderMap::new();

@@ -9,11 +9,11 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tower::{ServiceBuilder, ServiceExt as _};
 
-use super::{Arrived, is_grpc, upgrade};
+use super::{Arrived, upgrade};
 use crate::{
     config::snapshot::{Protocol, Target},
     layer::{Clock, Failed, concurrency::ConcurrencyLayer, deadline::DeadlineLayer},
-    policy::concurrency::Concurrency,
+    policy::{concurrency::Concurrency, grpc::is_grpc},
     proxy::{
         accept::Peer,
         body::{Body, boxed},

@@ -8,14 +8,14 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tower::{ServiceBuilder, ServiceExt as _};
 
-use super::{Arrived, is_grpc, upgrade};
+use super::{Arrived, upgrade};
 use crate::{
     config::routes::{self, Action, Forward},
     layer::{
         Clock, concurrency::ConcurrencyLayer, deadline::DeadlineLayer, hedge::HedgeLayer, queue::QueueLayer,
         retry::RetryLayer,
     },
-    policy::{concurrency::Concurrency, retry::RetryPolicy},
+    policy::{concurrency::Concurrency, grpc::is_grpc, retry::RetryPolicy},
     proxy::{
         balance::Balance,
         body::{self, Body, boxed},
