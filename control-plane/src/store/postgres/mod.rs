@@ -18,9 +18,11 @@
 
 mod audit;
 mod endpoints;
+mod hosts;
 mod idempotency;
 mod lease;
 mod listen;
+mod pool;
 mod proxies;
 mod quarantine;
 mod rollouts;
@@ -31,7 +33,6 @@ mod tokens;
 mod traces;
 
 use std::{
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -40,11 +41,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sqlx::{
-    ConnectOptions, Connection, PgPool, Row,
-    migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection, Row, migrate::Migrator};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -56,7 +53,9 @@ use super::{
     rows, schema,
 };
 use crate::model::Key;
+use hosts::Hosts;
 use lease::Lease;
+use pool::Pool;
 
 /// How long to try to connect. A restart of Postgres that is quicker is not noticed by callers.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
@@ -65,7 +64,7 @@ const MAX_CONNECTIONS: u32 = 8;
 
 /// A store in a Postgres database.
 pub(super) struct PostgresStore {
-    pool: PgPool,
+    pool: Pool,
     /// The queue of this process's writers.
     turn: Arc<Mutex<()>>,
     /// The newest revision that this process committed: its notification wakes nobody here.
@@ -81,17 +80,9 @@ pub(super) struct PostgresStore {
 impl PostgresStore {
     /// Connects to `url`, brings the schema to where `migrator` leads and listens for other writers.
     pub(super) async fn open(url: &str, migrator: &Migrator) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Url(error.to_string()))?;
-        let options = match options.get_application_name() {
-            Some(_) => options,
-            None => options.application_name("chancery"),
-        };
-        migrate(&options, migrator).await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(CONNECT_WITHIN)
-            .test_before_acquire(true)
-            .connect_lazy_with(options.clone());
+        let hosts = Hosts::parse(url, "chancery")?;
+        migrate(&hosts, migrator).await?;
+        let pool = Pool::new(hosts.clone());
         let committed = Arc::new(AtomicU64::new(0));
         let [wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups] =
             std::array::from_fn(|_| watch::Sender::new(()));
@@ -101,7 +92,7 @@ impl PostgresStore {
             rollouts: rollout_wakeups.clone(),
             tokens: token_wakeups.clone(),
         };
-        let listener = AbortOnDropHandle::new(tokio::spawn(listen::listen(options, Arc::clone(&committed), wake)));
+        let listener = AbortOnDropHandle::new(tokio::spawn(listen::listen(hosts, Arc::clone(&committed), wake)));
         let turn = Arc::default();
         Ok(Self { pool, turn, committed, wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups, listener })
     }
@@ -140,7 +131,7 @@ impl Store for PostgresStore {
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {
-        let used = self.pool.size().saturating_sub(u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX));
+        let used = self.pool.used();
         let mut lease = Lease::take(&self.pool).await?;
         let row = sqlx::query_as::<_, (i64, i64, i64)>(sql::USAGE).fetch_one(lease.connection());
         let (connections, most, bytes) = bounded("reading what is used", ANSWER_WITHIN, row).await?;
@@ -350,9 +341,8 @@ impl Drop for PostgresWrite {
 }
 
 /// Runs on a connection of its own, closed in the end: a failed migration leaves its lock on it.
-async fn migrate(options: &PgConnectOptions, migrator: &Migrator) -> Result<(), StoreError> {
-    let connect = options.connect();
-    let mut connection = bounded("connecting", CONNECT_WITHIN, connect).await?;
+async fn migrate(hosts: &Hosts, migrator: &Migrator) -> Result<(), StoreError> {
+    let mut connection = hosts.connect().await?;
     const CONTEXT: &str = "bringing the schema up to date";
     let migrated = tokio::time::timeout(MIGRATE_WITHIN, schema::migrate(migrator, &mut connection))
         .await
