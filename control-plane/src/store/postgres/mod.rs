@@ -33,6 +33,7 @@ mod tokens;
 mod traces;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -283,6 +284,11 @@ impl Write for PostgresWrite {
     async fn traced(&mut self, traceparent: &str) -> Result<(), StoreError> {
         let Some((lease, _)) = &mut self.held else { return Err(Finished.into()) };
         traces::keep(lease, self.head + 1, traceparent).await
+    }
+
+    async fn traces_after(&mut self, after: u64) -> Result<BTreeMap<u64, String>, StoreError> {
+        let Some((lease, _)) = &mut self.held else { return Err(Finished.into()) };
+        traces::find(lease, after).await
     }
 
     async fn end(mut self: Box<Self>) -> Result<(), StoreError> {
