@@ -84,7 +84,7 @@ pub struct InvalidReplicaName(String);
 pub struct Settings {
     /// Where state is kept that is not in the database; the defaults below lie in it.
     pub data_dir: PathBuf,
-    /// `sqlite://PATH` or `postgres://…`; not set: `chancery.db` in the data folder.
+    /// `sqlite://PATH` or `postgres://…`, of several hosts with commas between them the first that takes writes; not set: `chancery.db` in the data folder.
     pub database: Option<SecretString>,
     /// Where the API listens.
     pub api_addr: SocketAddr,
@@ -317,7 +317,7 @@ pub struct Flags {
     /// Folder for state that is not in the database [default: chancery-data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE [default: chancery.db in the data folder]
+    /// sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE, where HOST may be several as A:5432,B:5432, of which the first that takes writes is used [default: chancery.db in the data folder]
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
     /// Address of the API [default: 127.0.0.1:8080]

@@ -18,6 +18,9 @@ use crate::store::{
 /// Entries that are checked at once.
 const PAGE: u32 = 1000;
 
+/// Entries go once a day, and verifying takes seconds.
+const BEGUN_ANEW: u32 = 3;
+
 /// Which entries, and how many.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -163,25 +166,38 @@ pub(super) async fn verify(
     }))
 }
 
+/// Reads the log from its first entry that is left. If entries go meanwhile, so that none is left of those that were read, it begins
+/// anew, [`BEGUN_ANEW`] times at most: what was trimmed is no gap.
 async fn read_whole(store: &dyn Store, expected: Option<(u64, String)>) -> Result<Verdict, StoreError> {
-    // Before the entries: what is committed meanwhile has its entry at the end.
-    let head = store.head().await?;
-    let (mut chain, mut last) = (Chain::expecting(expected), 0);
-    loop {
-        let page = store.audit_after(last, PAGE).await?;
-        let revisions = || page.iter().filter_map(|entry| entry.revision);
-        let digests = match revisions().min().zip(revisions().max()) {
-            Some((first, last)) => store.revision_digests(first, last).await?,
-            None => Vec::new(),
-        };
-        for entry in &page {
-            chain.entry(entry);
-            let found = digests.iter().find(|(number, _)| Some(*number) == entry.revision);
-            chain.revision(entry, found.map(|(_, digest)| digest));
-        }
-        match page.last() {
-            Some(entry) if page.len() == PAGE as usize => last = entry.sequence,
-            _ => return Ok(chain.end(Some(head))),
+    let mut begun_anew = 0;
+    'anew: loop {
+        // Before the entries: what is committed meanwhile has its entry at the end.
+        let head = store.head().await?;
+        let (mut chain, mut last) = (Chain::expecting(expected.clone()), 0);
+        loop {
+            let page = store.audit_after(last, PAGE).await?;
+            let jumps = last > 0 && page.first().is_some_and(|entry| entry.sequence > last + 1);
+            if jumps && begun_anew < BEGUN_ANEW {
+                let oldest = store.audit_after(0, 1).await?;
+                if oldest.first().is_some_and(|entry| entry.sequence > last) {
+                    begun_anew += 1;
+                    continue 'anew;
+                }
+            }
+            let revisions = || page.iter().filter_map(|entry| entry.revision);
+            let digests = match revisions().min().zip(revisions().max()) {
+                Some((first, last)) => store.revision_digests(first, last).await?,
+                None => Vec::new(),
+            };
+            for entry in &page {
+                chain.entry(entry);
+                let found = digests.iter().find(|(number, _)| Some(*number) == entry.revision);
+                chain.revision(entry, found.map(|(_, digest)| digest));
+            }
+            match page.last() {
+                Some(entry) if page.len() == PAGE as usize => last = entry.sequence,
+                _ => return Ok(chain.end(Some(head))),
+            }
         }
     }
 }

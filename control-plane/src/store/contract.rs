@@ -4,7 +4,7 @@
 //! from [`Store::begin`] to [`Write::commit`], so a reader that has seen revision *n* has seen
 //! all that came before it, and `revisions_after(n)` can never skip one that commits late.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -149,11 +149,8 @@ pub enum StoreError {
     /// The database cannot be reached, or did not answer in time. Worth trying again.
     #[error("the database is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The schema in the database is more than one version ahead of this program.
-    #[error(
-        "the database schema is at version {found}; this program is made for {needed} and works with one version more, no \
-         further: start a newer one"
-    )]
+    /// The schema in the database, or in a backup, is one that this program cannot work with.
+    #[error("the database schema is at version {found}; {}", beyond(*found, *needed))]
     Schema {
         /// What is there.
         found: i64,
@@ -172,6 +169,20 @@ pub enum StoreError {
     /// The URL names no store we know.
     #[error("cannot use database URL: {0}")]
     Url(String),
+}
+
+/// Which of both is older, and what to do.
+fn beyond(found: i64, needed: i64) -> String {
+    if found < needed {
+        return format!(
+            "this program is newer and made for {needed}: start a control plane of its version, which brings the database there, or \
+             use the program of the version that made it"
+        );
+    }
+    if found == needed + 1 {
+        return format!("this program is older and made for {needed}: use a newer one for this");
+    }
+    format!("this program is made for {needed} and works with one version more, no further: start a newer one")
 }
 
 /// A place where configuration is kept.
@@ -247,9 +258,32 @@ pub trait Write: Send {
     /// Keeps with the revision that will be committed which trace it is made in, as W3C's `traceparent`. Once at most.
     async fn traced(&mut self, traceparent: &str) -> Result<(), StoreError>;
 
+    /// As [`TraceRecords::traces_after`], under the lock.
+    ///
+    /// [`TraceRecords::traces_after`]: super::TraceRecords::traces_after
+    async fn traces_after(&mut self, after: u64) -> Result<BTreeMap<u64, String>, StoreError>;
+
     /// Commits what is kept, without a revision.
     async fn end(self: Box<Self>) -> Result<(), StoreError>;
 
     /// Commits `revision` as number `head() + 1`, whole or not at all, with its entry in the audit log, and wakes other processes.
     async fn commit(self: Box<Self>, revision: NewRevision) -> Result<Revision, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_error_says_which_of_both_is_older() {
+        let told = |found| StoreError::Schema { found, needed: 8 }.to_string();
+        assert!(
+            told(7).starts_with("the database schema is at version 7; this program is newer and made for 8: start")
+        );
+        assert!(told(9).ends_with("this program is older and made for 8: use a newer one for this"));
+        assert!(
+            told(10)
+                .ends_with("this program is made for 8 and works with one version more, no further: start a newer one")
+        );
+    }
 }

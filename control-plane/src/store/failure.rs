@@ -53,7 +53,8 @@ pub(super) fn failure(context: &'static str, error: sqlx::Error) -> StoreError {
     }
 }
 
-fn is_outage(error: &sqlx::Error) -> bool {
+/// Whether `error` goes by itself, so that trying again helps.
+pub(super) fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         // What answers is no database: a balancer before it that has none to lead to closes the connection it has just taken.
         sqlx::Error::Protocol(_) => true,

@@ -48,7 +48,8 @@ pub use traces::TraceRecords;
 
 /// Opens the store at `url` and brings its schema up to date.
 ///
-/// - `postgres://…` or `postgresql://…`: as libpq takes it, with `sslmode` and the `PG…` variables.
+/// - `postgres://…` or `postgresql://…`: as libpq takes it, with `sslmode` and the `PG…` variables. Of several hosts, the first that
+///   takes writes.
 /// - `sqlite://PATH`: a file, created if it does not exist, in a directory that does. The path is
 ///   taken as it stands, without percent-encoding.
 /// - `sqlite::memory:`: gone when the store is closed; for tests.

@@ -4,8 +4,9 @@
 //! means is said once, here. Documents are JSON text: byte for byte what was encoded, which
 //! Postgres's `jsonb` is not (it refuses `\u0000` and reorders fields).
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures_util::{Stream, TryStreamExt as _};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -146,16 +147,35 @@ pub(super) fn revisions(rows: Vec<ChangeRow>) -> Result<Vec<Revision>, StoreErro
     Ok(revisions)
 }
 
-/// The hash of each revision, from the rows of its changes, which come ordered by revision.
-pub(super) fn digests(rows: &[ChangeRow]) -> Result<Vec<(u64, Hash)>, StoreError> {
-    let digest = |rows: &[ChangeRow]| {
-        let Some((revision, author, message, at, ..)) = rows.first() else { return Ok((0, Hash::new())) };
-        let changes = rows.iter().filter_map(|(.., kind, name, before, after)| {
-            Some((kind.as_deref()?, name.as_deref()?, before.as_deref(), after.as_deref()))
-        });
-        Ok((number(*revision)?, audit::revision_digest((*revision, author, message, *at), changes)))
-    };
-    rows.chunk_by(|a, b| a.0 == b.0).map(digest).collect()
+/// The hash of each revision, from the rows of its changes, which come ordered by revision. Of one revision at a time the rows are held.
+pub(super) async fn digests(
+    rows: impl Stream<Item = Result<ChangeRow, sqlx::Error>>,
+) -> Result<Vec<(i64, Hash)>, sqlx::Error> {
+    let mut rows = pin!(rows);
+    let (mut digests, mut revision) = (Vec::new(), Vec::<ChangeRow>::new());
+    while let Some(row) = rows.try_next().await? {
+        if revision.first().is_some_and(|first| first.0 != row.0) {
+            digests.extend(digest(&revision));
+            revision.clear();
+        }
+        revision.push(row);
+    }
+    digests.extend(digest(&revision));
+    Ok(digests)
+}
+
+/// That of one revision, from all its rows.
+fn digest(rows: &[ChangeRow]) -> Option<(i64, Hash)> {
+    let (revision, author, message, at, ..) = rows.first()?;
+    let changes = rows.iter().filter_map(|(.., kind, name, before, after)| {
+        Some((kind.as_deref()?, name.as_deref()?, before.as_deref(), after.as_deref()))
+    });
+    Some((*revision, audit::revision_digest((*revision, author, message, *at), changes)))
+}
+
+/// Digests by the number of their revision.
+pub(super) fn numbered(digests: Vec<(i64, Hash)>) -> Result<Vec<(u64, Hash)>, StoreError> {
+    digests.into_iter().map(|(revision, digest)| Ok((number(revision)?, digest))).collect()
 }
 
 /// Entries of the audit log as the JSON that statements take.

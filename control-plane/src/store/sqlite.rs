@@ -22,7 +22,7 @@ pub(super) mod survey;
 mod tokens;
 mod traces;
 
-use std::{fs::OpenOptions, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs::OpenOptions, io, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -276,6 +276,10 @@ impl Write for SqliteWrite {
 
     async fn traced(&mut self, traceparent: &str) -> Result<(), StoreError> {
         traces::keep(&mut self.transaction, self.head + 1, traceparent).await
+    }
+
+    async fn traces_after(&mut self, after: u64) -> Result<BTreeMap<u64, String>, StoreError> {
+        traces::find(&mut *self.transaction, after).await
     }
 
     async fn end(self: Box<Self>) -> Result<(), StoreError> {

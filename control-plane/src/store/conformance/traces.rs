@@ -12,6 +12,8 @@ pub async fn a_trace_is_there_with_its_revision_or_not_at_all(url: &str) {
     let store = open(url).await;
     for traced in [true, false, true] {
         let mut write = store.begin().await.unwrap();
+        let before = if write.head() > 0 { vec![1] } else { vec![] };
+        assert_eq!(write.traces_after(0).await.unwrap().into_keys().collect::<Vec<_>>(), before);
         if traced {
             write.traced(TRACE).await.unwrap();
         }

@@ -94,9 +94,10 @@ impl AuditRecords for PostgresStore {
     async fn revision_digests(&self, first: u64, last: u64) -> Result<Vec<(u64, Hash)>, StoreError> {
         let mut lease = Lease::take(&self.pool).await?;
         let found = query_as(sql::REVISIONS_BETWEEN).bind(rows::column(first)).bind(rows::column(last));
-        let found = bounded("reading revisions", ANSWER_WITHIN, found.fetch_all(lease.connection())).await?;
+        let digests = rows::digests(found.fetch(lease.connection()));
+        let digests = bounded("reading revisions", ANSWER_WITHIN, digests).await?;
         lease.answered();
-        rows::digests(&found)
+        rows::numbered(digests)
     }
 
     async fn trim_audit(&self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {

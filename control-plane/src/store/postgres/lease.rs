@@ -4,10 +4,10 @@
 //! closed. A future that is dropped midway therefore costs a connection, and never leaves one in an
 //! unknown state.
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 use tokio::{sync::OwnedMutexGuard, time::timeout};
 
-use super::StoreError;
+use super::{StoreError, pool::Pool};
 use crate::store::failure::{ANSWER_WITHIN, failure};
 
 /// A connection that is closed when dropped, unless it [`answered`](Lease::answered).
@@ -18,7 +18,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// A connection that has just answered a ping.
-    pub(super) async fn take(pool: &PgPool) -> Result<Self, StoreError> {
+    pub(super) async fn take(pool: &Pool) -> Result<Self, StoreError> {
         let connection = pool.acquire().await.map_err(|error| failure("connecting", error))?;
         Ok(Self { connection, answered: true })
     }

@@ -15,13 +15,13 @@ use std::{
     time::Duration,
 };
 
-use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
-use super::CONNECT_WITHIN;
+use super::{CONNECT_WITHIN, hosts::Hosts};
 use crate::store::failure::ANSWER_WITHIN;
 
 /// What `sql::WRITE` notifies.
@@ -55,10 +55,10 @@ pub(super) struct Wake {
 }
 
 /// Wakes for every revision above `committed`, for every change of endpoints or of a rollout or of a token, and after every connect. Never returns.
-pub(super) async fn listen(options: PgConnectOptions, committed: Arc<AtomicU64>, wake: Wake) {
+pub(super) async fn listen(hosts: Hosts, committed: Arc<AtomicU64>, wake: Wake) {
     let mut attempt = 0;
     loop {
-        let error = match subscribe(&options).await {
+        let error = match subscribe(&hosts).await {
             Ok(mut listener) => {
                 attempt = 0;
                 tracing::debug!("listening for revisions of other control planes");
@@ -82,14 +82,14 @@ pub(super) async fn listen(options: PgConnectOptions, committed: Arc<AtomicU64>,
 }
 
 /// A pool of one, so that a connection in an unknown state is given up together with it.
-async fn subscribe(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> {
+async fn subscribe(hosts: &Hosts) -> Result<PgListener, sqlx::Error> {
     let connected = async {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(CONNECT_WITHIN)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_with(options.clone())
+            .connect_with(hosts.primary().await?)
             .await?;
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);

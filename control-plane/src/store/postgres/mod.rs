@@ -19,9 +19,11 @@
 mod audit;
 mod endpoints;
 mod enrolments;
+mod hosts;
 mod idempotency;
 mod lease;
 mod listen;
+mod pool;
 mod proxies;
 mod quarantine;
 mod rollouts;
@@ -32,7 +34,7 @@ mod tokens;
 mod traces;
 
 use std::{
-    str::FromStr,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -41,11 +43,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sqlx::{
-    ConnectOptions, Connection, PgPool, Row,
-    migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection, Row, migrate::Migrator};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -57,7 +55,9 @@ use super::{
     rows, schema,
 };
 use crate::model::Key;
+use hosts::Hosts;
 use lease::Lease;
+use pool::Pool;
 
 /// How long to try to connect. A restart of Postgres that is quicker is not noticed by callers.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
@@ -66,7 +66,7 @@ const MAX_CONNECTIONS: u32 = 8;
 
 /// A store in a Postgres database.
 pub(super) struct PostgresStore {
-    pool: PgPool,
+    pool: Pool,
     /// The queue of this process's writers.
     turn: Arc<Mutex<()>>,
     /// The newest revision that this process committed: its notification wakes nobody here.
@@ -82,17 +82,9 @@ pub(super) struct PostgresStore {
 impl PostgresStore {
     /// Connects to `url`, brings the schema to where `migrator` leads and listens for other writers.
     pub(super) async fn open(url: &str, migrator: &Migrator) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Url(error.to_string()))?;
-        let options = match options.get_application_name() {
-            Some(_) => options,
-            None => options.application_name("chancery"),
-        };
-        migrate(&options, migrator).await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(CONNECT_WITHIN)
-            .test_before_acquire(true)
-            .connect_lazy_with(options.clone());
+        let hosts = Hosts::parse(url, "chancery")?;
+        migrate(&hosts, migrator).await?;
+        let pool = Pool::new(hosts.clone());
         let committed = Arc::new(AtomicU64::new(0));
         let [wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups] =
             std::array::from_fn(|_| watch::Sender::new(()));
@@ -102,7 +94,7 @@ impl PostgresStore {
             rollouts: rollout_wakeups.clone(),
             tokens: token_wakeups.clone(),
         };
-        let listener = AbortOnDropHandle::new(tokio::spawn(listen::listen(options, Arc::clone(&committed), wake)));
+        let listener = AbortOnDropHandle::new(tokio::spawn(listen::listen(hosts, Arc::clone(&committed), wake)));
         let turn = Arc::default();
         Ok(Self { pool, turn, committed, wakeups, endpoint_wakeups, rollout_wakeups, token_wakeups, listener })
     }
@@ -141,7 +133,7 @@ impl Store for PostgresStore {
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {
-        let used = self.pool.size().saturating_sub(u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX));
+        let used = self.pool.used();
         let mut lease = Lease::take(&self.pool).await?;
         let row = sqlx::query_as::<_, (i64, i64, i64)>(sql::USAGE).fetch_one(lease.connection());
         let (connections, most, bytes) = bounded("reading what is used", ANSWER_WITHIN, row).await?;
@@ -295,6 +287,11 @@ impl Write for PostgresWrite {
         traces::keep(lease, self.head + 1, traceparent).await
     }
 
+    async fn traces_after(&mut self, after: u64) -> Result<BTreeMap<u64, String>, StoreError> {
+        let Some((lease, _)) = &mut self.held else { return Err(Finished.into()) };
+        traces::find(lease, after).await
+    }
+
     async fn end(mut self: Box<Self>) -> Result<(), StoreError> {
         let Some((mut lease, turn)) = self.held.take() else { return Err(Finished.into()) };
         let commit = sqlx::raw_sql("COMMIT").execute(lease.connection());
@@ -351,9 +348,8 @@ impl Drop for PostgresWrite {
 }
 
 /// Runs on a connection of its own, closed in the end: a failed migration leaves its lock on it.
-async fn migrate(options: &PgConnectOptions, migrator: &Migrator) -> Result<(), StoreError> {
-    let connect = options.connect();
-    let mut connection = bounded("connecting", CONNECT_WITHIN, connect).await?;
+async fn migrate(hosts: &Hosts, migrator: &Migrator) -> Result<(), StoreError> {
+    let mut connection = hosts.connect().await?;
     const CONTEXT: &str = "bringing the schema up to date";
     let migrated = tokio::time::timeout(MIGRATE_WITHIN, schema::migrate(migrator, &mut connection))
         .await

@@ -1,18 +1,14 @@
 //! All that a Postgres database holds, read and written.
 
-use std::str::FromStr as _;
-
 use futures_util::TryStreamExt as _;
 use serde_json::Value;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _,
-    postgres::{PgConnectOptions, PgRow},
-    query, query_as, query_scalar, raw_sql,
+    AssertSqlSafe, Connection as _, PgConnection, Row as _, postgres::PgRow, query, query_as, query_scalar, raw_sql,
 };
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
-use super::{CONNECT_WITHIN, StoreError, audit, bounded, sql};
+use super::{CONNECT_WITHIN, StoreError, audit, bounded, hosts::Hosts, sql};
 use crate::store::{
     audit::{Action, NewEntry},
     failure::ANSWER_WITHIN,
@@ -41,7 +37,7 @@ const LEASES_BEGIN_ANEW: &str = "
 /// Reads everything from the database at `url`.
 pub(in crate::store) async fn read(url: &str, pieces: &mpsc::Sender<Piece>) -> Result<(), StoreError> {
     const CONTEXT: &str = "reading all that the database holds";
-    let mut connection = connect(url).await?;
+    let mut connection = Hosts::parse(url, "chancery backup")?.connect().await?;
     bounded(CONTEXT, ANSWER_WITHIN, raw_sql(BEGIN_READING).execute(&mut connection)).await?;
     let needed = state::schema_version();
     let found = version(&mut connection).await?;
@@ -80,7 +76,7 @@ pub(in crate::store) async fn write(
 ) -> Result<(), WriteError> {
     const CONTEXT: &str = "writing all that the database holds";
     let contents = state::begin(&mut pieces).await?;
-    let mut connection = connect(url).await?;
+    let mut connection = Hosts::parse(url, "chancery backup")?.connect().await?;
     let mut transaction = bounded(CONTEXT, ANSWER_WITHIN, connection.begin()).await?;
     bounded(CONTEXT, ANSWER_WITHIN, raw_sql(WAIT_BRIEFLY).execute(&mut *transaction)).await?;
     let found = version(&mut transaction).await?;
@@ -154,15 +150,6 @@ async fn version(connection: &mut PgConnection) -> Result<i64, StoreError> {
     }
     let version = query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(connection);
     bounded(CONTEXT, ANSWER_WITHIN, version).await
-}
-
-async fn connect(url: &str) -> Result<PgConnection, StoreError> {
-    let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Url(error.to_string()))?;
-    let options = match options.get_application_name() {
-        Some(_) => options,
-        None => options.application_name("chancery backup"),
-    };
-    bounded("connecting", CONNECT_WITHIN, options.connect()).await
 }
 
 fn select(table: &Table, order: &str) -> String {

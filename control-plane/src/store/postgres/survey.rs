@@ -1,11 +1,11 @@
 //! How a Postgres database stands.
 
-use std::{str::FromStr as _, time::Duration};
+use std::time::Duration;
 
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use super::{CONNECT_WITHIN, MAX_CONNECTIONS};
+use super::{CONNECT_WITHIN, MAX_CONNECTIONS, hosts::Hosts};
 use crate::store::{
     Share, StoreError,
     failure::{ANSWER_WITHIN, bounded},
@@ -31,9 +31,7 @@ type Facts = (String, f64, i64, i64, Option<f64>, bool);
 
 /// As [`survey()`](crate::store::survey()).
 pub(in crate::store) async fn survey(url: &str) -> Result<Survey, StoreError> {
-    let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Url(error.to_string()))?;
-    let options = options.application_name("chancery doctor");
-    let mut connection = bounded("connecting", CONNECT_WITHIN, options.connect()).await?;
+    let mut connection = Hosts::parse(url, "chancery doctor")?.connect().await?;
     let asked = OffsetDateTime::now_utc();
     let facts = sqlx::query_as::<_, Facts>(FACTS).fetch_one(&mut connection);
     let (version, at, used, most, behind, made) = bounded("asking how it stands", ANSWER_WITHIN, facts).await?;

@@ -22,12 +22,16 @@ const TRACE: &str = "INSERT INTO revision_traces (revision, traceparent) VALUES 
 #[async_trait]
 impl TraceRecords for PostgresStore {
     async fn traces_after(&self, after: u64) -> Result<BTreeMap<u64, String>, StoreError> {
-        let mut lease = Lease::take(&self.pool).await?;
-        let rows = query_as(TRACES_AFTER).bind(rows::column(after)).fetch_all(lease.connection());
-        let rows = bounded("reading traces", ANSWER_WITHIN, rows).await?;
-        lease.answered();
-        traces::by_revision(rows)
+        find(&mut Lease::take(&self.pool).await?, after).await
     }
+}
+
+/// By the connection of `lease`.
+pub(super) async fn find(lease: &mut Lease, after: u64) -> Result<BTreeMap<u64, String>, StoreError> {
+    let rows = query_as(TRACES_AFTER).bind(rows::column(after)).fetch_all(lease.connection());
+    let rows = bounded("reading traces", ANSWER_WITHIN, rows).await?;
+    lease.answered();
+    traces::by_revision(rows)
 }
 
 /// Part of the transaction of `lease`.

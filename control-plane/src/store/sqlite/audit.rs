@@ -75,7 +75,8 @@ impl AuditRecords for SqliteStore {
 
     async fn revision_digests(&self, first: u64, last: u64) -> Result<Vec<(u64, Hash)>, StoreError> {
         let found = query_as(REVISIONS_BETWEEN).bind(rows::column(first)).bind(rows::column(last));
-        rows::digests(&bounded("reading revisions", ANSWER_WITHIN, found.fetch_all(&self.readers)).await?)
+        let digests = rows::digests(found.fetch(&self.readers));
+        rows::numbered(bounded("reading revisions", ANSWER_WITHIN, digests).await?)
     }
 
     async fn trim_audit(&self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sqlx::{SqliteConnection, query, query_as};
+use sqlx::{SqliteConnection, SqliteExecutor, query, query_as};
 
 use super::{SqliteStore, StoreError, bounded};
 use crate::store::{
@@ -21,9 +21,14 @@ const TRACE: &str = "INSERT INTO revision_traces (revision, traceparent) VALUES 
 #[async_trait]
 impl TraceRecords for SqliteStore {
     async fn traces_after(&self, after: u64) -> Result<BTreeMap<u64, String>, StoreError> {
-        let rows = query_as(TRACES_AFTER).bind(rows::column(after)).fetch_all(&self.readers);
-        traces::by_revision(bounded("reading traces", ANSWER_WITHIN, rows).await?)
+        find(&self.readers, after).await
     }
+}
+
+/// By `executor`: any connection, or the transaction of a write.
+pub(super) async fn find(executor: impl SqliteExecutor<'_>, after: u64) -> Result<BTreeMap<u64, String>, StoreError> {
+    let rows = query_as(TRACES_AFTER).bind(rows::column(after)).fetch_all(executor);
+    traces::by_revision(bounded("reading traces", ANSWER_WITHIN, rows).await?)
 }
 
 /// Part of the transaction of `connection`.
