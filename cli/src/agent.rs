@@ -79,7 +79,7 @@ pub(crate) async fn agent(args: AgentArgs) -> Result<()> {
     let ended = stop.clone().drop_guard();
     let running = agent.run(&stop, |held| {
         if let Err(error) = told(held) {
-            tracing::warn!(error = format!("{error:#}"), "cannot say on stdout that there is a certificate");
+            eprintln!("chancery: cannot say on stdout that there is a certificate: {error:#}");
         }
     });
     let outcome = tokio::select! {

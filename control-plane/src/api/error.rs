@@ -165,7 +165,7 @@ impl ApiError {
                 (StatusCode::FORBIDDEN, "forbidden")
             }
             Self::NoSignIn => (StatusCode::NOT_FOUND, "no-sign-in"),
-            Self::NoAuthority(_) => (StatusCode::NOT_FOUND, "no-authority"),
+            Self::NoAuthority(_) => (StatusCode::CONFLICT, "no-authority"),
             Self::Enrolment(enrolment::Refused::Unknown) => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::Enrolment(enrolment::Refused::Taken { .. }) => (StatusCode::CONFLICT, "exists"),
             Self::Enrolment(enrolment::Refused::NoName) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),

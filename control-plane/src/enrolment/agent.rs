@@ -180,7 +180,7 @@ impl Agent {
                 }
                 Err(error) if error.passes() => {
                     let pause = AGAIN.wait(failures, rand::random());
-                    tracing::warn!(error = chain(&error), again_in = ?pause, "no certificate yet");
+                    tracing::warn!(error = chain(&error), retry_in = ?pause, "no certificate yet");
                     failures = failures.saturating_add(1);
                     pause
                 }

@@ -82,8 +82,7 @@ impl Shared {
         let renewed = renewed.map_err(|_| Status::deadline_exceeded("the database took too long; try again"))?;
         match renewed {
             Ok(granted) => {
-                let until = granted.certified.not_after;
-                tracing::debug!(fleet = fleet.as_str(), proxy = id.as_str(), %until, "a certificate was renewed");
+                tracing::debug!(fleet = fleet.as_str(), proxy = id.as_str(), "a certificate was renewed");
                 call.send(response(granted)).await;
                 Ok(())
             }
