@@ -299,6 +299,11 @@ pub(super) async fn enrol(
     source: Option<axum::Extension<Source>>,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let client = client.map(|axum::Extension(client)| client);
+    if let Some(client) = client {
+        let counted = api.guard.enrols(client);
+        counted.map_err(|wait| ApiError::TooManyRequests { what: "enrolments", wait })?;
+    }
     let mut problems = Problems::default();
     let asked: Option<EnrolRequest> = problems.read(&body.value().await?);
     let key = asked.as_ref().and_then(|asked| problems.at("csr").ok(RequestedKey::of(&asked.csr)));
@@ -307,7 +312,6 @@ pub(super) async fn enrol(
     };
     let from = audit::shown(source.map(|axum::Extension(Source(address))| address));
     let now = Instant::now();
-    let client = client.map(|axum::Extension(client)| client);
     if let Some(client) = client {
         let looked_at = api.guard.looks_at(client, token.expose(), now);
         looked_at.map_err(|wait| ApiError::TooManyRequests { what: "wrong tokens", wait })?;

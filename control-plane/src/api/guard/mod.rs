@@ -44,6 +44,10 @@ const WRONG_TOKENS: Policy =
 const SECRETS: Policy =
     Policy { name: "secrets", burst: NonZeroU32::new(120).unwrap(), window: Duration::from_secs(60) };
 
+/// Times that an address may ask to be a proxy.
+const ENROLMENTS: Policy =
+    Policy { name: "enrolments", burst: NonZeroU32::new(60).unwrap(), window: Duration::from_secs(60) };
+
 /// How long a token that was good at an address is looked at there, whatever else the address brings.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 
@@ -112,6 +116,7 @@ pub struct Guard {
     registrations: Option<Limiter>,
     secrets: Limiter,
     wrong: Limiter,
+    enrolments: Limiter,
     strangers: Mutex<Strangers>,
     hasher: RandomState,
 }
@@ -136,6 +141,7 @@ impl Guard {
             registrations: limiter("registrations", rates.registrations, 10),
             secrets: Limiter::new(SECRETS),
             wrong: Limiter::new(WRONG_TOKENS),
+            enrolments: Limiter::new(ENROLMENTS),
             strangers: Mutex::default(),
             hasher: RandomState::new(),
         }
@@ -155,6 +161,11 @@ impl Guard {
             Class::Others => self.token.as_ref(),
         };
         limiter.map(|limiter| limiter.count(&principal))
+    }
+
+    /// Counts that `client` asks to be a proxy; when it may ask again, if that was too often.
+    pub(super) fn enrols(&self, client: Client) -> Result<(), Duration> {
+        self.enrolments.count(&client).wait().map_or(Ok(()), Err)
     }
 
     /// Whether `token` of `client` is looked at; otherwise when it is.

@@ -92,6 +92,17 @@ async fn who_guesses_is_not_looked_at_and_written_down() {
 }
 
 #[tokio::test]
+async fn an_address_enrols_so_often_and_no_more() {
+    let api = start().await;
+    for _ in 0..60 {
+        enrol(&api, json!({})).await.problem(422, "invalid");
+    }
+    let refused = enrol(&api, json!({})).await;
+    refused.problem(429, "too-many-requests");
+    assert!(refused.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
 async fn operators_make_enrolments_and_owners_do_not() {
     let api = start().await;
     api.json(Method::PUT, "/api/v1/teams/shop", json!({ "spec": { "hosts": ["shop.example.com"] } })).await;
