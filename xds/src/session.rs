@@ -354,9 +354,12 @@ impl<S: Subscription> Session<S> {
             && !typed.subscription.progress().interest().is_wildcard()
     }
 
-    /// Whether the client has had another stream before this one.
+    /// Whether the client has had another stream before this one. It says so by what it has; or, if it has taken nothing
+    /// yet, by asking for endpoints of clusters that it cannot know from this stream.
     fn is_returning(&self) -> bool {
-        self.types.iter().any(|typed| typed.subscription.progress().is_returning())
+        let says = self.types.iter().any(|typed| typed.subscription.progress().is_returning());
+        let knows_clusters = self.progress(Place::Endpoint).is_some_and(|endpoints| endpoints.interest().named() > 0);
+        says || knows_clusters && self.progress(Place::Cluster).is_none()
     }
 
     /// Whether the client may hold resources of a type that it has not asked for on this stream: it may have

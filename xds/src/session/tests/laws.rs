@@ -423,3 +423,22 @@ fn a_version_does_not_say_what_of_a_part_the_client_has() {
         Reconnect,
     ]);
 }
+
+/// A client takes no version at all before it reconnects, with a cluster that it has accepted still warming.
+#[test]
+fn a_client_that_comes_back_without_a_version_is_no_new_one() {
+    use Edit::{Route, Service};
+    use Step::{Read, Reconnect, Turn, Wait};
+    World::<Sotw>::run(&[
+        Step::Edit(Route(1, 0)),
+        Wait,
+        Read("012"),
+        Wait,
+        Read("1"),
+        Step::Edit(Service(2, 0)),
+        Turn,
+        Step::Edit(Route(0, 1)),
+        Read(""),
+        Reconnect,
+    ]);
+}
