@@ -2,13 +2,17 @@
 
 use http::{HeaderMap, header::CONTENT_TYPE};
 
+const GRPC: &[u8] = b"application/grpc";
+
 /// Whether a request or response with these headers is gRPC: `application/grpc`, whatever its messages are (`+proto`) and whatever
 /// parameters follow; gRPC-Web is something else.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let said = headers.get(CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
-    // Case means nothing in a media type (RFC 9110, section 8.3.1).
-    let kind = said.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+    let kind = said.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    kind.split_at_checked(GRPC.len()).is_some_and(|(kind, rest)| {
+        // Case means nothing in a media type (RFC 9110, section 8.3.1).
+        kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+'))
+    })
 }
 
 #[cfg(test)]
