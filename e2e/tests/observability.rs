@@ -203,7 +203,10 @@ async fn exported(folder: &Path) -> Result<Option<Exported>> {
     let database = postgres.create_database().await?;
     let mut control_plane = ControlPlane::start(folder, "control-plane", &database, &authority).await?;
     let envoy = envoy.to_str().context("a path that is no text")?;
-    control_plane.start_again_with(&["--envoy-validate", envoy]).await?;
+    // An issuer that is away is measured too.
+    let issuer =
+        ["--oidc-issuer", "https://127.0.0.1:9", "--oidc-audience", "chancery", "--oidc-grant", "viewer=staff"];
+    control_plane.start_again_with(&[&["--envoy-validate", envoy][..], &issuer].concat()).await?;
     control_plane
         .caller()
         .apply(&[fleet("edge"), listener("web", "edge", 10_000), route_saying("hello", "a.example.com", "hello")])
