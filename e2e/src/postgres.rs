@@ -71,15 +71,20 @@ struct User {
 impl Postgres {
     /// Starts one, or answers `None` if none is installed.
     pub async fn start() -> anyhow::Result<Option<Self>> {
-        Self::start_with("off", false).await
+        Self::start_with("off", false, None).await
+    }
+
+    /// Starts one that has all its files below `disk`.
+    pub async fn start_on(disk: &Path) -> anyhow::Result<Option<Self>> {
+        Self::start_with("off", false, Some(disk)).await
     }
 
     /// Starts one that syncs what it commits, as those of operators do.
     pub async fn start_durable() -> anyhow::Result<Option<Self>> {
-        Self::start_with("on", false).await
+        Self::start_with("on", false, None).await
     }
 
-    async fn start_with(fsync: &'static str, archives: bool) -> anyhow::Result<Option<Self>> {
+    async fn start_with(fsync: &'static str, archives: bool, disk: Option<&Path>) -> anyhow::Result<Option<Self>> {
         let Some(binaries) = find_binaries() else {
             ensure!(std::env::var_os("CI").is_none(), "no Postgres is installed, and CI must not skip its tests");
             // Not `eprintln!`, whose output of a passing test is not shown.
@@ -87,7 +92,7 @@ impl Postgres {
             return Ok(None);
         };
         let user = if is_root()? { Some(User::named("postgres")?) } else { None };
-        let directory = Self::directory(user)?;
+        let directory = Self::directory(user, disk)?;
         let (port, databases) = (free_port()?, AtomicU32::new(0));
         let settings = Vec::new();
         let mut postgres = Self { binaries, user, port, fsync, settings, server: None, databases, directory };
@@ -194,7 +199,7 @@ impl Postgres {
 
     /// Starts another server that follows this one. From now on this one acknowledges what the other has written down.
     pub async fn replica(&self) -> anyhow::Result<Self> {
-        let (directory, user) = (Self::directory(self.user)?, self.user);
+        let (directory, user) = (Self::directory(self.user, None)?, self.user);
         let (binaries, databases, settings) = (self.binaries.clone(), AtomicU32::new(0), Vec::new());
         let port = free_port()?;
         let mut replica = Self { binaries, user, port, fsync: "off", settings, server: None, databases, directory };
@@ -270,8 +275,9 @@ impl Postgres {
         }
     }
 
-    fn directory(user: Option<User>) -> anyhow::Result<TempDir> {
-        let directory = tempfile::Builder::new().prefix("chancery-postgres-").tempdir()?;
+    fn directory(user: Option<User>, disk: Option<&Path>) -> anyhow::Result<TempDir> {
+        let disk = disk.map_or_else(std::env::temp_dir, Path::to_owned);
+        let directory = tempfile::Builder::new().prefix("chancery-postgres-").tempdir_in(disk)?;
         if let Some(user) = user {
             chown(directory.path(), Some(user.id), Some(user.group))?;
         }

@@ -90,6 +90,8 @@ pub struct Estate {
     pub to_api: Link,
     /// From proxies to each limiter.
     pub to_limiters: Vec<Link>,
+    /// From proxies and sidecar to each endpoint of the service, once there are such: see [`Estate::link_upstreams`].
+    pub to_upstreams: Vec<Link>,
     /// A caller of the API, as administrator.
     pub api: Api,
     /// Where the proxies listen.
@@ -153,6 +155,7 @@ impl Estate {
             to_xds,
             to_api,
             to_limiters,
+            to_upstreams: Vec::new(),
             api,
             web,
             authority,
@@ -166,17 +169,14 @@ impl Estate {
     async fn furnish(&mut self, plan: &Plan) -> Result<()> {
         let limiters: Vec<_> = self.to_limiters.iter().map(|link| link.address).collect();
         let fleet = fleet_asking("edge", &limiters, json!({ "onFailure": plan.on_failure, "timeout": plan.timeout }));
-        let retry = json!({ "on": ["connect-failure", "reset", "5xx"], "attempts": 3 });
+        let retry = json!({ "on": ["connect-failure", "reset", "5xx"], "attempts": 3, "perTryTimeout": "1s" });
         let rule = json!({ "to": [{ "service": "shop" }], "timeout": "5s", "retry": retry });
-        // Envoy tries three requests again at a time, unless it is told otherwise; here are more.
-        let mut shop = service("shop", &self.addresses);
-        shop["spec"]["breaker"] = json!({ "maxRetries": 20 });
         let mut limited = rule.clone();
         limited["rateLimits"] = json!([plan.limit["name"]]);
         let resources = [
             fleet,
             listener("web", "edge", self.web.port()),
-            shop,
+            shop(&self.addresses),
             plan.limit.clone(),
             route("open", OPEN, &json!([rule])),
             route("limited", LIMITED, &json!([limited])),
@@ -210,6 +210,19 @@ impl Estate {
         Ok(())
     }
 
+    /// Puts links before the endpoints of the service. One that is dead looks different behind a link: it takes connections, and
+    /// ends them. Who does not answer is left alone after a while: a try waits for as long as it may, however many did before.
+    pub async fn link_upstreams(&mut self) -> Result<()> {
+        for address in &self.addresses {
+            self.to_upstreams.push(Link::to(&[*address]).await?);
+        }
+        let addresses: Vec<_> = self.to_upstreams.iter().map(|link| link.address).collect();
+        let mut shop = shop(&addresses);
+        shop["spec"]["outlierDetection"] = json!({ "consecutive5xx": 3, "ejectFor": "5s", "maxEjectedPercent": 50 });
+        self.api.put_and_wait(&shop).await?;
+        Ok(())
+    }
+
     /// Where files of this estate may lie.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
@@ -225,6 +238,13 @@ impl Estate {
         self.upstreams[number] = Some(Upstream::start_at("again", self.addresses[number]).await?);
         Ok(())
     }
+}
+
+/// The service with these endpoints. Envoy tries three requests again at a time, unless it is told otherwise; here are more.
+fn shop(addresses: &[SocketAddr]) -> Value {
+    let mut shop = service("shop", addresses);
+    shop["spec"]["breaker"] = json!({ "maxRetries": 20 });
+    shop
 }
 
 /// The route by which proxies say that they have this edit.

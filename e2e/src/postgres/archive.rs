@@ -16,7 +16,7 @@ const ARCHIVED_WITHIN: Duration = Duration::from_secs(60);
 impl Postgres {
     /// Starts one that archives its log, or answers `None` if none is installed.
     pub async fn start_archiving() -> Result<Option<Self>> {
-        Self::start_with("off", true).await
+        Self::start_with("off", true, None).await
     }
 
     /// Copies the data as it is, with `pg_basebackup`, while it is written to.
