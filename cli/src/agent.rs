@@ -13,7 +13,6 @@ use clap::Args;
 use http::uri::Authority;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::xds_address;
 
@@ -75,19 +74,15 @@ pub(crate) async fn agent(args: AgentArgs) -> Result<()> {
         return told(&agent.step(OffsetDateTime::now_utc()).await?);
     }
     let mut signals = Signals::listen().context("cannot listen to signals")?;
-    let stop = CancellationToken::new();
-    let ended = stop.clone().drop_guard();
-    let running = agent.run(&stop, |held| {
+    let running = agent.run(|held| {
         if let Err(error) = told(held) {
             eprintln!("chancery: cannot say on stdout that there is a certificate: {error:#}");
         }
     });
-    let outcome = tokio::select! {
-        outcome = running => outcome,
+    tokio::select! {
+        error = running => Err(error.into()),
         _ = signals.received() => Ok(()),
-    };
-    drop(ended);
-    Ok(outcome?)
+    }
 }
 
 /// The token in `file`, if there is one: it may be taken away once it was used.

@@ -18,7 +18,7 @@ use std::{
 
 use chancery_runtime::telemetry::chain;
 use parking_lot::Mutex;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::task::JoinError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -71,6 +71,11 @@ pub fn network(address: IpAddr) -> IpAddr {
 /// An address as it is written down.
 pub fn shown(address: Option<IpAddr>) -> String {
     address.map(|address| address.to_canonical().to_string()).unwrap_or_default()
+}
+
+/// A time as it is written down.
+pub fn moment(time: OffsetDateTime) -> Option<String> {
+    time.format(&Rfc3339).ok()
 }
 
 /// What is to be written down.

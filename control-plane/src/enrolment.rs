@@ -20,10 +20,10 @@ use std::{sync::Arc, time::Duration};
 use chancery_runtime::SecretString;
 use rand::CryptoRng;
 use serde_json::json;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use crate::{
-    audit::By,
+    audit::{self, By},
     identity::{
         authority::{Authority, AuthorityError, Certified, renew_after},
         request::RequestedKey,
@@ -33,6 +33,7 @@ use crate::{
     metrics::CERTIFICATES,
     model::Name,
     store::{Action, EnrolmentRecord, EnrolmentUse, NewEntry, Store, StoreError, Used},
+    tokens::Made,
 };
 
 /// The most enrolments there can be, ended ones that are still listed included.
@@ -52,17 +53,6 @@ pub struct NewEnrolment {
     pub life: time::Duration,
     /// How long the token is good.
     pub ttl: time::Duration,
-}
-
-/// An enrolment that was made.
-#[derive(Clone, Debug)]
-pub struct Made {
-    /// Names it in the API.
-    pub id: String,
-    /// The token; nobody can show it again.
-    pub token: SecretString,
-    /// Until when it is good.
-    pub expires_at: OffsetDateTime,
 }
 
 /// What a machine gets.
@@ -269,7 +259,7 @@ impl Enrolments {
         };
         let actor = actor(id);
         let entry = NewEntry::done(Action::Enrol, &actor, &from, now).about(KIND, id);
-        let after = json!({ "identity": granted.certified.uri, "certificateUntil": moment(used.valid_until) });
+        let after = json!({ "identity": granted.certified.uri, "certificateUntil": audit::moment(used.valid_until) });
         let entry = NewEntry { after: Some(after.to_string()), ..entry };
         match self.store.use_enrolment(id, used, entry).await? {
             Used::Done => {}
@@ -358,13 +348,8 @@ fn written(record: &EnrolmentRecord) -> String {
     let life = humantime_serde::re::humantime::format_duration(life.unsigned_abs()).to_string();
     let used_by = used.as_ref().map(|used| &used.proxy);
     let written = json!({ "id": id, "fleet": fleet, "proxy": proxy, "certificateLife": life,
-        "expiresAt": moment(*expires_at), "usedBy": used_by });
+        "expiresAt": audit::moment(*expires_at), "usedBy": used_by });
     written.to_string()
-}
-
-/// A time in an entry of the audit log.
-fn moment(time: OffsetDateTime) -> Option<String> {
-    time.format(&Rfc3339).ok()
 }
 
 #[cfg(test)]

@@ -22,12 +22,12 @@ use parking_lot::Mutex;
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Grant, Principal, Role, Scope},
-    audit::By,
+    audit::{self, By},
     identity::token::{self, TokenHash},
     model::Name,
     store::{Action, NewEntry, Rotation, Store, StoreError, TokenRecord, TokenTable},
@@ -228,7 +228,7 @@ impl Tokens {
         let NewToken { name, grants, ttl } = new;
         let token = token::generate(token::PREFIX, rng);
         let made = Made { id: format!("{:016x}", rng.next_u64()), token, expires_at: now + ttl };
-        let after = json!({ "id": made.id, "grants": grants, "expiresAt": written(made.expires_at) });
+        let after = json!({ "id": made.id, "grants": grants, "expiresAt": audit::moment(made.expires_at) });
         let entry = by.done(Action::CreateToken, now).about(KIND, name.as_str());
         let entry = NewEntry { after: Some(after.to_string()), ..entry };
         let grants = serde_json::to_string(&grants).map_err(TokenError::Grants)?;
@@ -273,9 +273,10 @@ impl Tokens {
         let made = Made { id: id.to_owned(), token: token::generate(token::PREFIX, rng), expires_at: now + record.ttl };
         let hash = TokenHash::of(made.token.expose()).bytes().to_vec();
         let rotation = Rotation { hash, expires_at: made.expires_at, previous_until: now + grace };
-        let before = json!({ "id": id, "expiresAt": written(record.expires_at) });
+        let before = json!({ "id": id, "expiresAt": audit::moment(record.expires_at) });
         let previous = (now + grace).min(record.expires_at);
-        let after = json!({ "id": id, "expiresAt": written(made.expires_at), "previousUntil": written(previous) });
+        let after =
+            json!({ "id": id, "expiresAt": audit::moment(made.expires_at), "previousUntil": audit::moment(previous) });
         let entry = by.done(Action::RotateToken, now).about(KIND, &record.name);
         let entry = NewEntry { before: Some(before.to_string()), after: Some(after.to_string()), ..entry };
         if !self.store.rotate_token(id, rotation, entry).await? {
@@ -293,7 +294,7 @@ impl Tokens {
         let unknown = || TokenError::Unknown(id.to_owned());
         let records = self.store.tokens().await?.records;
         let record = records.into_iter().find(|record| record.id == id).ok_or_else(unknown)?;
-        let before = json!({ "id": id, "expiresAt": written(record.expires_at) });
+        let before = json!({ "id": id, "expiresAt": audit::moment(record.expires_at) });
         let entry = by.done(Action::RevokeToken, now).about(KIND, &record.name);
         let entry = NewEntry { before: Some(before.to_string()), ..entry };
         if !self.store.revoke_token(id, now, entry).await? {
@@ -414,11 +415,6 @@ impl Known {
         }
         Self { serial: table.serial, by_hash, ended }
     }
-}
-
-/// A time in an entry of the audit log.
-fn written(time: OffsetDateTime) -> Option<String> {
-    time.format(&Rfc3339).ok()
 }
 
 #[cfg(test)]

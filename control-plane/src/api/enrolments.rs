@@ -19,9 +19,9 @@ use super::{
     body::Body,
     error::ApiError,
     guard::{Client, Source},
+    lives::{chance, duration, moment},
     page::{Page, PageParams},
     params::Params,
-    tokens::{chance, duration, moment},
 };
 use crate::{
     audit,

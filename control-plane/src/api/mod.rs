@@ -25,6 +25,7 @@ mod export;
 mod guard;
 mod idempotency;
 mod listing;
+mod lives;
 mod load;
 mod merge_patch;
 mod observe;

@@ -5,9 +5,7 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
-use humantime_serde::re::humantime;
-use rand::{SeedableRng as _, rngs::StdRng};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use utoipa::{IntoParams, ToSchema};
 
@@ -16,6 +14,7 @@ use super::{
     author::{ADMIN, Author},
     body::Body,
     error::ApiError,
+    lives::{chance, duration, moment},
     page::{Page, PageParams},
     params::Params,
 };
@@ -142,10 +141,6 @@ pub(super) enum TokenState {
     Expired,
     /// It was, until somebody revoked it.
     Revoked,
-}
-
-pub(super) fn moment<S: Serializer>(moment: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    time::serde::rfc3339::option::serialize(moment, serializer)
 }
 
 impl TokenView {
@@ -302,20 +297,4 @@ fn at_most(count: usize, problems: &mut Problems) {
     if count > MOST {
         problems.report(format!("must have at most {MOST} entries, not {count}"));
     }
-}
-
-/// `30d`, `1h 30m`.
-pub(super) fn duration(text: &str, within: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
-    let parsed = humantime::parse_duration(text).ok().and_then(|duration| Duration::try_from(duration).ok());
-    let parsed = parsed.ok_or_else(|| "must be a duration, as 30d or 12h".to_owned())?;
-    if within.contains(&parsed) {
-        return Ok(parsed);
-    }
-    let shown = |duration: &Duration| humantime::format_duration(duration.unsigned_abs()).to_string();
-    Err(format!("must be between {} and {}", shown(within.start()), shown(within.end())))
-}
-
-/// A generator of its own that can be kept while the store is asked.
-pub(super) fn chance() -> StdRng {
-    StdRng::from_rng(&mut rand::rng())
 }

@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use chancery_proto::{
-    chancery::{RENEW, RenewRequest, RenewResponse},
-    google::protobuf::Timestamp,
-};
+use chancery_proto::chancery::{RENEW, RenewRequest, RenewResponse};
 use chancery_runtime::{
     SecretString,
     fetch::{FetchError, Fetcher},
@@ -26,13 +23,11 @@ use http::{Request, StatusCode, header, uri::Authority};
 use serde::Deserialize;
 use serde_json::json;
 use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, client::Grpc, transport::Endpoint};
 use tonic_prost::ProstCodec;
 
 use crate::{
     identity::{
-        authority::Issued,
         issue::{self, Held, IdentityFiles, IssueError},
         request::{OwnKey, RequestedKey, key_hash},
     },
@@ -144,11 +139,8 @@ impl AgentError {
 /// What the API answers.
 #[derive(Deserialize)]
 struct Enrolled {
-    identity: String,
     certificate: String,
     ca: String,
-    #[serde(rename = "notAfter", with = "time::serde::rfc3339")]
-    not_after: OffsetDateTime,
 }
 
 /// Why the API refuses.
@@ -158,18 +150,12 @@ struct Details {
 }
 
 impl Agent {
-    /// Keeps the certificate good until `stop`; `told` hears of each that is there. While the control plane is away it tries on.
-    ///
-    /// # Errors
-    /// The control plane refuses, or a file cannot be used.
-    pub async fn run(&self, stop: &CancellationToken, mut told: impl FnMut(&Held)) -> Result<(), AgentError> {
+    /// Keeps the certificate good until that cannot be: the control plane refuses, or a file cannot be used. While the control plane
+    /// is away it tries on. `told` hears of each certificate that is there. May be dropped at any time.
+    pub async fn run(&self, mut told: impl FnMut(&Held)) -> AgentError {
         let (mut last, mut failures) = (None, 0);
         loop {
-            let step = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                step = self.step(OffsetDateTime::now_utc()) => step,
-            };
-            let pause = match step {
+            let pause = match self.step(OffsetDateTime::now_utc()).await {
                 Ok(held) => {
                     let left = held.renew_after - OffsetDateTime::now_utc();
                     if last.as_ref() != Some(&held) {
@@ -184,12 +170,9 @@ impl Agent {
                     failures = failures.saturating_add(1);
                     pause
                 }
-                Err(error) => return Err(error),
+                Err(error) => return error,
             };
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
-            }
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -244,9 +227,8 @@ impl Agent {
             });
         }
         let enrolled = serde_json::from_slice(answer.body());
-        let Enrolled { identity, certificate, ca, not_after } =
-            enrolled.map_err(|_| AgentError::Answer { server: server.clone() })?;
-        let held = self.keep(&key, server, (identity, certificate, ca, not_after))?;
+        let Enrolled { certificate, ca } = enrolled.map_err(|_| AgentError::Answer { server: server.clone() })?;
+        let held = self.keep(&key, server, &certificate, &ca)?;
         fs::remove_file(&pending).map_err(|source| AgentError::File { path: pending, source })?;
         Ok(held)
     }
@@ -287,26 +269,19 @@ impl Agent {
             answered.map(tonic::Response::into_inner).map_err(|status| refusal(&server, &status))
         };
         let answer = tokio::time::timeout(ANSWER.0, asked).await;
-        let RenewResponse { certificate, ca, not_after, .. } =
+        let RenewResponse { certificate, ca, .. } =
             answer.map_err(|_| away(format!("no answer within {} s", ANSWER.0.as_secs())))??;
-        let moment = |Timestamp { seconds, .. }| OffsetDateTime::from_unix_timestamp(seconds).ok();
-        let not_after = not_after.and_then(moment).ok_or_else(|| AgentError::Answer { server: server.clone() })?;
-        self.keep(&key, &server, (String::new(), certificate, ca, not_after))
+        self.keep(&key, &server, &certificate, &ca)
     }
 
     /// Writes down what was given, if it is for our key.
-    fn keep(
-        &self,
-        key: &OwnKey,
-        server: &str,
-        (uri, certificate_pem, ca_pem, not_after): (String, String, String, OffsetDateTime),
-    ) -> Result<Held, AgentError> {
+    fn keep(&self, key: &OwnKey, server: &str, certificate: &str, ca: &str) -> Result<Held, AgentError> {
         let ours = RequestedKey::of(&key.request()?).ok().map(|requested| *requested.hash());
-        let theirs = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok();
+        let theirs = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).ok();
         if ours.is_none() || theirs.and_then(|(_, pem)| key_hash(&pem.contents)) != ours {
             return Err(AgentError::Answer { server: server.to_owned() });
         }
-        issue::write(&self.dir, &Issued { uri, certificate_pem, private_key_pem: key.pem(), ca_pem, not_after })?;
+        issue::write_pem(&self.dir, certificate, &key.pem(), ca)?;
         issue::held(&self.dir).ok_or_else(|| AgentError::Answer { server: server.to_owned() })
     }
 }

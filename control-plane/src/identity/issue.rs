@@ -11,7 +11,7 @@ use std::{
 };
 
 use chancery_runtime::{
-    file,
+    SecretString, file,
     tls::{read_certificates, read_private_key, spiffe::SpiffeId},
 };
 use rcgen::{KeyPair, PublicKeyData as _};
@@ -181,6 +181,14 @@ pub fn issue(request: &Request, now: OffsetDateTime) -> Result<(Issued, Identity
 /// # Errors
 /// Names the file.
 pub fn write(dir: &Path, issued: &Issued) -> Result<IdentityFiles, IssueError> {
+    write_pem(dir, &issued.certificate_pem, &issued.private_key_pem, &issued.ca_pem)
+}
+
+/// Writes an identity that somebody else issued, all PEM, into `dir`; as [`write`].
+///
+/// # Errors
+/// Names the file.
+pub fn write_pem(dir: &Path, certificate: &str, key: &SecretString, ca: &str) -> Result<IdentityFiles, IssueError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| IssueError::Write { path, source }
@@ -188,9 +196,9 @@ pub fn write(dir: &Path, issued: &Issued) -> Result<IdentityFiles, IssueError> {
     fs::create_dir_all(dir).map_err(failed(dir))?;
     let files = IdentityFiles::within(dir);
     for (path, contents, mode) in [
-        (&files.ca, issued.ca_pem.as_str(), file::PUBLIC),
-        (&files.private_key, issued.private_key_pem.expose().as_str(), file::PRIVATE),
-        (&files.certificate, issued.certificate_pem.as_str(), file::PUBLIC),
+        (&files.ca, ca, file::PUBLIC),
+        (&files.private_key, key.expose().as_str(), file::PRIVATE),
+        (&files.certificate, certificate, file::PUBLIC),
     ] {
         file::replace(path, contents.as_bytes(), mode).map_err(failed(path))?;
     }
