@@ -17,7 +17,6 @@ pub mod renewal;
 
 use std::{sync::Arc, time::Duration};
 
-use chancery_runtime::SecretString;
 use rand::CryptoRng;
 use serde_json::json;
 use time::OffsetDateTime;
