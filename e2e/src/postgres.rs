@@ -276,8 +276,9 @@ impl Postgres {
     }
 
     fn directory(user: Option<User>, disk: Option<&Path>) -> anyhow::Result<TempDir> {
-        let disk = disk.map_or_else(std::env::temp_dir, Path::to_owned);
-        let directory = tempfile::Builder::new().prefix("chancery-postgres-").tempdir_in(disk)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("chancery-postgres-");
+        let directory = disk.map_or_else(|| builder.tempdir(), |disk| builder.tempdir_in(disk))?;
         if let Some(user) = user {
             chown(directory.path(), Some(user.id), Some(user.group))?;
         }
