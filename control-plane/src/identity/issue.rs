@@ -184,7 +184,7 @@ pub fn write(dir: &Path, issued: &Issued) -> Result<IdentityFiles, IssueError> {
     write_pem(dir, &issued.certificate_pem, &issued.private_key_pem, &issued.ca_pem)
 }
 
-/// Writes an identity that somebody else issued, all PEM, into `dir`; as [`write`].
+/// Writes an identity that somebody else issued, all PEM, into `dir`, as [`write()`] does.
 ///
 /// # Errors
 /// Names the file.
