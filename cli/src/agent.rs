@@ -1,6 +1,9 @@
 //! `chancery agent`: on the machine of a proxy, comes by its certificate and keeps it good.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use chancery_control_plane::{
@@ -11,7 +14,7 @@ use chancery_control_plane::{
 use chancery_runtime::{Secret, SecretString, drain::Signals, telemetry};
 use clap::Args;
 use http::uri::Authority;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::bootstrap::xds_address;
@@ -28,7 +31,7 @@ pub(crate) struct AgentArgs {
     /// CA of the certificate at an https URL, PEM [default: the system's]
     #[arg(long, value_name = "FILE", env = "CHANCERY_SERVER_CA")]
     server_ca: Option<PathBuf>,
-    /// File with the token of an enrolment; needed as long as there is no certificate [default: CHANCERY_ENROLMENT_TOKEN]
+    /// File with the token of an enrolment, or what `chancery enrol create` printed; needed as long as there is no certificate [default: CHANCERY_ENROLMENT_TOKEN]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The token itself, for the environment: on a command line others could see it
@@ -48,6 +51,12 @@ pub(crate) struct AgentArgs {
     once: bool,
 }
 
+/// What `chancery enrol create` prints where it is not on a terminal, as far as it matters here.
+#[derive(Deserialize)]
+struct Printed {
+    token: String,
+}
+
 /// What is said of a certificate.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,7 +74,7 @@ pub(crate) async fn agent(args: AgentArgs) -> Result<()> {
     telemetry::init_logs_from_environment("info")?;
     let AgentArgs { dir, server, server_ca, token_file, token, id, xds_address, server_name, once } = args;
     let token = match token_file {
-        Some(file) => Some(read(&file).with_context(|| format!("cannot read the token from {}", file.display()))?),
+        Some(file) => read(&file).with_context(|| format!("cannot read the token from {}", file.display()))?,
         None => token,
     };
     let enrolling = token.map(|token| Enrolling { server, server_ca, token, proxy: id });
@@ -85,9 +94,16 @@ pub(crate) async fn agent(args: AgentArgs) -> Result<()> {
     }
 }
 
-/// The token in `file`, if there is one: it may be taken away once it was used.
-fn read(file: &std::path::Path) -> std::io::Result<SecretString> {
-    fs::read_to_string(file).map(|text| Secret::new(text.trim().to_owned()))
+/// The token in `file`, if there is one: it may be taken away once it was used. By itself, or in what `chancery enrol create` prints to a
+/// file.
+fn read(file: &Path) -> io::Result<Option<SecretString>> {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let printed = serde_json::from_str(&text).map(|Printed { token }| token);
+    Ok(Some(Secret::new(printed.unwrap_or_else(|_| text.trim().to_owned()))))
 }
 
 fn told(held: &Held) -> Result<()> {
@@ -112,5 +128,17 @@ mod tests {
             assert_eq!(authority(text).unwrap().as_str(), text);
         }
         assert!(authority("cp.example.com").is_err());
+    }
+
+    #[test]
+    fn a_token_is_read_however_it_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        assert!(read(&file).unwrap().is_none(), "it was used, and taken away");
+        for text in ["chye_abc", "chye_abc\n", r#"{"id":"1","token":"chye_abc","expiresAt":"2026-01-01T00:00:00Z"}"#] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(read(&file).unwrap().unwrap().expose(), "chye_abc");
+        }
+        assert!(read(folder.path()).is_err(), "a folder");
     }
 }

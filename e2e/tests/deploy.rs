@@ -70,29 +70,33 @@ async fn a_control_plane_starts_with_its_settings() -> Result<()> {
 
 #[test]
 fn units_are_valid_and_start_what_there_is() -> Result<()> {
-    let units: Vec<PathBuf> =
-        PROGRAMS.iter().map(|(name, _)| folder().join(format!("chancery-{name}.service"))).collect();
+    let mut units = Vec::new();
     let here = tempfile::tempdir()?;
-    for ((name, flag), unit) in PROGRAMS.iter().zip(&units) {
-        let text = fs::read_to_string(unit)?;
-        let starts = format!("ExecStart=/usr/local/bin/chancery-{name} {flag} /etc/chancery/{name}.toml");
+    // `verify` looks for programs where they are installed.
+    let programs = own_program("chancery")?.parent().context("no folder")?.display().to_string();
+    let starts = PROGRAMS.map(|(name, flag)| (name, format!("chancery-{name} {flag} /etc/chancery/{name}.toml")));
+    let agent = "chancery agent --dir /var/lib/chancery-agent --xds-address ${CHANCERY_XDS_ADDRESS}".to_owned();
+    for (name, starts) in starts.into_iter().chain([("agent", agent.clone())]) {
+        let file = format!("chancery-{name}.service");
+        let text = fs::read_to_string(folder().join(&file))?;
+        let starts = format!("ExecStart=/usr/local/bin/{starts}");
         ensure!(text.lines().any(|line| line == starts), "{name} does not start as {starts}");
-        // `verify` looks for the program where it is installed.
-        let program = own_program(&format!("chancery-{name}"))?;
-        let installed = text.replace(
-            "/usr/local/bin/chancery-",
-            &format!("{}/chancery-", program.parent().context("no folder")?.display()),
-        );
-        fs::write(here.path().join(unit.file_name().context("no name")?), installed)?;
+        let unit = here.path().join(file);
+        fs::write(&unit, text.replace("/usr/local/bin/chancery", &format!("{programs}/chancery")))?;
+        units.push(unit);
     }
+    // The address alone, which systemd puts in, is not understood.
+    let mut words = agent.split(' ');
+    let output = Command::new(format!("{programs}/{}", words.next().context("no program")?)).args(words).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(said.contains("'${CHANCERY_XDS_ADDRESS}' for '--xds-address"), "{said}");
     let analyze =
         Command::new("systemd-analyze").arg("--version").output().ok().filter(|output| output.status.success());
     if offered("systemd-analyze", "where there is systemd", analyze).is_none() {
         return Ok(());
     }
     for unit in &units {
-        let unit = here.path().join(unit.file_name().context("no name")?);
-        let output = Command::new("systemd-analyze").arg("verify").arg(&unit).output()?;
+        let output = Command::new("systemd-analyze").arg("verify").arg(unit).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success() && said.is_empty(), "{}: {said}", unit.display());
     }
