@@ -117,7 +117,7 @@ mod tests {
     async fn asked(sources: &[&'static str]) -> (Outcome, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/limits/probe", listener.local_addr().unwrap());
-        let mut left = sources.to_vec().into_iter();
+        let mut left = sources.iter().copied();
         let limiter = async {
             loop {
                 let (mut connection, _) = listener.accept().await.unwrap();
