@@ -10,11 +10,11 @@ use std::{convert::Infallible, future::ready, time::Duration};
 
 use chancery_runtime::tls::{TlsConnection, TlsListener};
 use chancery_xds::Retire;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{sleep, timeout};
-use tokio_stream::StreamExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::services::Services;
@@ -68,11 +68,18 @@ async fn serve_one(services: Services, connection: TlsConnection, age: Duration,
     };
     let serving = protocol(KEEPALIVE).serve_connection(TokioIo::new(connection), service);
     tokio::pin!(serving);
+    let old_enough = async {
+        tokio::select! {
+            () = sleep(age) => {}
+            // The streams hear of it themselves.
+            () = stop.cancelled() => {}
+        }
+    };
+    // With a waker of its own, as in a stream: it is not polled with each message.
+    let mut old_enough = FuturesUnordered::from_iter([Box::pin(old_enough)]);
     tokio::select! {
         result = serving.as_mut() => return ended(result, &peer),
-        () = sleep(age) => {}
-        // The streams hear of it themselves.
-        () = stop.cancelled() => {}
+        _ = old_enough.next() => {}
     }
     retire.0.cancel();
     serving.as_mut().graceful_shutdown();

@@ -3,6 +3,7 @@
 mod call;
 mod service;
 mod stream;
+mod variant;
 mod wire;
 
 use std::{any::Any, sync::Arc, time::Duration};

@@ -16,7 +16,8 @@ use tonic::{Status, body::Body};
 
 use super::{
     Admit, Protocol, StreamSettings,
-    stream::{Context, Variant, serve},
+    stream::{Context, serve},
+    variant::Variant,
     wire::{Requests, respond},
 };
 use crate::{

@@ -10,19 +10,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use chancery_proto::{
-    envoy::{
-        core::Node,
-        discovery::{DeltaDiscoveryRequest, DiscoveryRequest},
-    },
-    type_url,
-};
+use chancery_proto::type_url;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Admission, Admit, Hello, Protocol, Retire, StreamSettings,
+    Admission, Admit, Hello, Retire, StreamSettings,
+    variant::{RequestHead as _, Variant},
     wire::{Outlet, Requests},
 };
 use crate::{
@@ -33,47 +29,11 @@ use crate::{
     resource::TypeUrl,
     session::{Session, SessionRules, Turn},
     status::{SharedStatus, rejection},
-    subscription::{Subscription, Verdict, delta::Delta, sotw::Sotw},
+    subscription::{Subscription, Verdict},
 };
 
-/// A protocol variant as the stream needs it.
-pub(crate) trait Variant: Subscription<Request: RequestHead> {
-    const PROTOCOL: Protocol;
-}
-
-impl Variant for Delta {
-    const PROTOCOL: Protocol = Protocol::Delta;
-}
-
-impl Variant for Sotw {
-    const PROTOCOL: Protocol = Protocol::Sotw;
-}
-
-/// The parts of a request that both variants have.
-pub(crate) trait RequestHead {
-    fn node(&self) -> Option<&Node>;
-    fn type_url(&self) -> &str;
-}
-
-impl RequestHead for DiscoveryRequest {
-    fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
-    }
-
-    fn type_url(&self) -> &str {
-        &self.type_url
-    }
-}
-
-impl RequestHead for DeltaDiscoveryRequest {
-    fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
-    }
-
-    fn type_url(&self) -> &str {
-        &self.type_url
-    }
-}
+/// A request with more names than this takes a while.
+const MANY_NAMES: usize = 100;
 
 /// What a stream sends.
 type Outgoing<S> = Response<<S as Subscription>::Reply>;
@@ -149,6 +109,16 @@ pub(crate) async fn serve<S, A>(
     if let Err(status) = result {
         outlet.end(status);
     }
+}
+
+/// What hardly ever happens to a stream.
+enum Interruption {
+    /// It ends from this side.
+    Ended(Status),
+    /// The connection takes nothing any more.
+    Closed,
+    /// Somebody wants to know how the client stands.
+    Asked,
 }
 
 /// What ends a stream from this side.
@@ -240,8 +210,17 @@ where
         ends: &Ends,
     ) -> Result<(), Status> {
         self.on_request(first)?;
-        // Made once: to begin to wait for them anew each time would cost more than what the stream does in between.
-        let (mut ended, mut closed) = (pin!(ends.ended()), pin!(responses.closed()));
+        let status = self.status.clone();
+        let interruption = async || {
+            tokio::select! {
+                ended = ends.ended() => Interruption::Ended(ended),
+                () = responses.closed() => Interruption::Closed,
+                () = status.questions().asked() => Interruption::Asked,
+            }
+        };
+        // With a waker of its own: it is polled when it has something to say, and not with each request and each change, which
+        // would take locks that all streams share.
+        let mut interrupted = FuturesUnordered::from_iter([Box::pin(interruption())]);
         let (mut alarm, mut armed) = (pin!(tokio::time::sleep(Duration::ZERO)), false);
         loop {
             // It may be too early, as what it was for may have come; then it is set anew.
@@ -252,12 +231,23 @@ where
             }
             let blocked = !self.queue.is_empty();
             tokio::select! {
-                ended = &mut ended => return Err(ended),
+                Some(what) = interrupted.next() => match what {
+                    Interruption::Ended(status) => return Err(status),
+                    Interruption::Closed => return Ok(()),
+                    Interruption::Asked => {
+                        self.answer();
+                        interrupted.push(Box::pin(interruption()));
+                    }
+                },
                 request = requests.message() => match request? {
                     Some(request) => {
+                        let names = request.names();
                         self.on_request(request)?;
                         // A client that says much at once has only its turn.
-                        tokio::task::yield_now().await;
+                        match names > MANY_NAMES {
+                            true => tokio::task::yield_now().await,
+                            false => tokio::task::consume_budget().await,
+                        }
                     }
                     None => return Ok(()),
                 },
@@ -266,8 +256,6 @@ where
                     (Ok(permit), Some(response)) => permit.send(response),
                     _ => return Ok(()),
                 },
-                () = &mut closed => return Ok(()),
-                () = self.status.questions().asked() => self.answer(),
                 () = &mut alarm, if armed => armed = false,
             }
         }

@@ -1,7 +1,9 @@
 //! What the tests over TCP meet only by chance.
 
+use chancery_proto::envoy::discovery::DeltaDiscoveryRequest;
+
 use super::*;
-use crate::{Resource, Update};
+use crate::{Resource, Update, subscription::delta::Delta};
 
 struct Nobody;
 
