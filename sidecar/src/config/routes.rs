@@ -168,7 +168,7 @@ pub struct Forward {
     /// How long the whole may take; `None`: for ever.
     pub timeout: Option<Duration>,
     /// When it is tried again.
-    pub retry: Option<RetryPolicy>,
+    pub retry: Option<Arc<RetryPolicy>>,
     /// What is changed about the path.
     pub rewrite: Rewrite,
     /// The host that is named to the cluster; `None`: that of the request.

@@ -102,7 +102,7 @@ where
             let mut tries = 0;
             loop {
                 tries += 1;
-                let (head, within) = layer.head_of_try(&parts, deadline);
+                let (head, within) = layer.head_of_try(&parts, deadline, tries);
                 let response = inner.clone().oneshot(Request::from_parts(head, body.handle()));
                 let mut result = one_try(within, response).await.map(|response| response.map(Peeked::new));
                 let may_follow = tries <= layer.policy.retries && body.is_complete();
@@ -141,10 +141,14 @@ where
 
 impl RetryLayer {
     /// What one try carries along; and how long it may take, if that is less than what the whole request may.
-    fn head_of_try(&self, parts: &Parts, deadline: Deadline) -> (Parts, Option<Duration>) {
+    fn head_of_try(&self, parts: &Parts, deadline: Deadline, number: u32) -> (Parts, Option<Duration>) {
+        let mut head = parts.clone();
+        if number == 1 && self.policy.per_try.is_none() {
+            // The request itself says what remains: it has just begun.
+            return (head, None);
+        }
         let now = self.clock.now();
         let of_try = deadline.of_try(now, self.policy.per_try);
-        let mut head = parts.clone();
         head.extensions.insert(of_try);
         deadline::pass_on(&mut head.headers, of_try.remaining(now));
         (head, of_try.remaining(now).filter(|_| of_try != deadline))

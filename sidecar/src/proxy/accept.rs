@@ -12,6 +12,7 @@ mod connection;
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use chancery_runtime::tls::{PeerInfo, ServerTls};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::{
@@ -36,7 +37,8 @@ pub struct AcceptLimits {
     pub handshake: Duration,
     /// How long the first request of a connection may take to be there.
     pub first_request: Duration,
-    /// How long the head of a later one may, the time before its first byte included: so long may HTTP/1.1 lie idle.
+    /// How long the head of a later one may, the time before its first byte included: so long may HTTP/1.1 lie idle. A quarter
+    /// more at most.
     pub idle: Duration,
     /// How long a caller may neither go on with what it sends nor take what it asked for.
     pub stall: Duration,
@@ -188,9 +190,12 @@ impl Port {
             // A future that another waits for is kept twice, unless it has a place of its own.
             let (one, close) = (Box::pin(one(stream, address)), self.end.close.clone());
             connections.spawn(async move {
+                // Of its own waker: it is not polled whenever a request moves.
+                let mut close = FuturesUnordered::from_iter([close.cancelled()]);
                 tokio::select! {
+                    biased;
                     () = one => {}
-                    () = close.cancelled() => {}
+                    _ = close.next() => {}
                 }
                 drop(held);
             });

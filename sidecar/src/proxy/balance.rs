@@ -52,9 +52,9 @@ where
             let ticket = upstream.endpoints.choose(&upstream.hosts, &tried, deadline).ok_or(Failed::NoEndpoint)?;
             let member = upstream.members.iter().find(|member| member.id == ticket.endpoint());
             let member = member.ok_or(Failed::NoEndpoint)?;
-            let (span, pool) = (trace::tried(&mut request, &upstream, &member.at), member.pool.clone());
+            let span = trace::tried(&mut request, &upstream, &member.at);
             // Nothing here takes a future as an argument: it would be kept twice.
-            let answer = pool.send(request.map(boxed)).await;
+            let answer = member.pool.send(request.map(boxed)).await;
             ticket.met(trace::followed(span, answer))
         })
     }

@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -10,7 +9,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
-use parking_lot::Mutex;
 
 pub use crate::layer::BoxError;
 
@@ -27,13 +25,13 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Any body.
+/// Any body. One that has ended is nothing, which takes no room.
 pub fn boxed<B>(body: B) -> Body
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    body.map_err(Into::into).boxed_unsync()
+    if body.is_end_stream() { empty() } else { body.map_err(Into::into).boxed_unsync() }
 }
 
 /// How a body was left.
@@ -119,66 +117,5 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// A body that its lender can have back as long as nothing of it was asked for.
-pub struct Lent(Arc<Mutex<Lending>>);
-
-/// The other end of it.
-pub struct Loan(Arc<Mutex<Lending>>);
-
-struct Lending {
-    body: Body,
-    asked: bool,
-}
-
-/// Lends `body`.
-pub fn lend(body: Body) -> (Lent, Loan) {
-    let lending = Arc::new(Mutex::new(Lending { body, asked: false }));
-    (Lent(lending.clone()), Loan(lending))
-}
-
-impl Loan {
-    /// The body, whole; `None` if it is no longer.
-    pub fn back(self) -> Option<Body> {
-        let mut lending = self.0.lock();
-        (!lending.asked).then(|| std::mem::replace(&mut lending.body, empty()))
-    }
-}
-
-impl http_body::Body for Lent {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut lending = self.0.lock();
-        lending.asked = true;
-        Pin::new(&mut lending.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.lock().body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.lock().body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http_body::Body as _;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_was_lent_comes_back_whole_or_not_at_all() {
-        let (lent, loan) = lend(full("abc"));
-        assert_eq!((lent.is_end_stream(), lent.size_hint().exact()), (false, Some(3)));
-        assert_eq!(loan.back().unwrap().collect().await.unwrap().to_bytes(), "abc");
-        let (mut lent, loan) = lend(full("abc"));
-        lent.frame().await.unwrap().unwrap();
-        assert!(loan.back().is_none());
     }
 }

@@ -20,11 +20,11 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     UPGRADE,
 ];
 
-/// Refuses what another server might read in another way.
+/// Whom a request is for, unless another server might read it in another way.
 ///
 /// # Errors
 /// Says what is wrong.
-pub fn check<B>(request: &Request<B>) -> Result<(), Failure> {
+pub fn check<B>(request: &Request<B>) -> Result<Authority, Failure> {
     let headers = request.headers();
     if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
         return Err(Failure::BadRequest("both transfer-encoding and content-length"));
@@ -38,10 +38,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Failure> {
     if request.method() == Method::CONNECT {
         return Err(Failure::BadRequest("CONNECT is not served"));
     }
-    if authority(request).is_none() {
-        return Err(Failure::BadRequest("no host, or none that is valid"));
-    }
-    Ok(())
+    authority(request).ok_or(Failure::BadRequest("no host, or none that is valid"))
 }
 
 /// Whom a request is for: the authority in its target, which counts for more (RFC 9112, 3.2.2), or its host.

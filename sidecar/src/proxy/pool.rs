@@ -9,14 +9,14 @@
 //! An HTTP/2 server that ends says which requests it has not looked at: these go to another connection, too, as far as nothing of
 //! their bodies is gone.
 
+mod exchange;
 mod http1;
 mod http2;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::client::conn::TrySendError;
-use hyper_util::rt::TokioTimer;
 use tokio_util::task::TaskTracker;
 
 pub(super) use self::http1::Place;
@@ -133,9 +133,10 @@ impl Shared {
     }
 
     /// Runs a connection to its end, which whoever waits for a response on it hears of too.
-    fn drive<F>(&self, connection: F)
+    fn drive<F, E>(&self, connection: F)
     where
-        F: Future<Output = hyper::Result<()>> + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
     {
         self.tasks.spawn(async move {
             if let Err(error) = connection.await {
@@ -145,26 +146,10 @@ impl Shared {
     }
 }
 
-/// Whether the server has ended the connection, and the last stream that it will look at is an earlier one.
-fn gone_away(error: &hyper::Error) -> bool {
-    source::<h2::Error>(error)
-        .is_some_and(|error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
-}
-
 /// What an error of hyper's means, for a request of which something was sent.
 fn failed(error: hyper::Error) -> Failed {
-    let reset = source::<h2::Error>(&error).and_then(h2::Error::reason);
-    let refused = reset == Some(h2::Reason::REFUSED_STREAM) || gone_away(&error);
-    let fault = match () {
-        () if refused => Fault::RefusedStream,
-        () if error.is_parse() => Fault::Malformed,
-        () => Fault::Reset,
-    };
+    let fault = if error.is_parse() { Fault::Malformed } else { Fault::Reset };
     Failed::Upstream { fault, source: Some(error.into()) }
-}
-
-fn source<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
-    std::iter::successors(error.source(), |error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 /// The request, if nothing of it was sent; what went wrong otherwise.
@@ -177,8 +162,4 @@ fn unsent(mut error: TrySendError<Request<Body>>) -> Result<Sent, Failed> {
 
 fn no_connection(error: impl Into<BoxError>) -> Failed {
     Failed::Upstream { fault: Fault::Connect, source: Some(error.into()) }
-}
-
-fn timer() -> TokioTimer {
-    TokioTimer::new()
 }

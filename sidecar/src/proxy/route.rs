@@ -9,7 +9,6 @@ use http::{
 
 use super::{
     failure::Failure,
-    message,
     world::{Upstream, World},
 };
 use crate::config::routes::{Action, Asked, Forward, Rewrite, Route};
@@ -36,12 +35,17 @@ impl Way {
     }
 }
 
-/// Decides. `listener`: only by the routes of this one. `chance` is a random number from 0 to 1.
+/// Decides, for a request to `authority`. `listener`: only by the routes of this one. `chance` is a random number from 0 to 1.
 ///
 /// # Errors
 /// There is no route, or its cluster is not there.
-pub fn choose<B>(world: &World, listener: Option<&str>, request: &Request<B>, chance: f64) -> Result<Way, Failure> {
-    let authority = message::authority(request).ok_or(Failure::NoRoute)?;
+pub fn choose<B>(
+    world: &World,
+    listener: Option<&str>,
+    request: &Request<B>,
+    authority: Authority,
+    chance: f64,
+) -> Result<Way, Failure> {
     let listeners = world.snapshot.listeners.iter().filter(|(name, _)| listener.is_none_or(|only| ***name == *only));
     let host = listeners
         .filter_map(|(_, routes)| routes.as_ref())

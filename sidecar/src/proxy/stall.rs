@@ -37,9 +37,9 @@ pub struct Patience(pub Duration);
 #[error("the caller did not go on")]
 pub struct Stalled;
 
-/// How the body of a request arrives.
-#[derive(Clone, Debug, Default)]
-pub struct Arrival(Arc<AtomicU8>);
+/// How the body of a request arrives; `None`: there is none.
+#[derive(Clone, Debug)]
+pub struct Arrival(Option<Arc<AtomicU8>>);
 
 const ARRIVES: u8 = 0;
 const ANSWERED: u8 = 1;
@@ -49,13 +49,16 @@ const STALLED: u8 = 3;
 impl Arrival {
     /// The answer has begun.
     pub fn answered(&self) {
-        // What went wrong before stays.
-        let _ = self.0.compare_exchange(ARRIVES, ANSWERED, SeqCst, SeqCst);
+        if let Some(arrives) = &self.0 {
+            // What went wrong before stays.
+            let _ = arrives.compare_exchange(ARRIVES, ANSWERED, SeqCst, SeqCst);
+        }
     }
 
     /// Why there is no answer: the caller's own doing, if its request did not come to its end.
     pub fn judge(&self, failed: Failed) -> Failed {
-        match (self.0.load(SeqCst), failed) {
+        let Some(arrives) = &self.0 else { return failed };
+        match (arrives.load(SeqCst), failed) {
             (STALLED, _) => Failed::Upstream { fault: Fault::Cancelled, source: Some(Stalled.into()) },
             (BROKEN_OFF, Failed::Upstream { source, .. }) => Failed::Upstream { fault: Fault::Cancelled, source },
             (_, failed) => failed,
@@ -65,12 +68,12 @@ impl Arrival {
 
 /// `body` as it arrives, from a caller that may rest for so long until it is answered.
 pub fn arriving(body: Body, patience: Option<Patience>) -> (Body, Arrival) {
-    let arrival = Arrival::default();
     if body.is_end_stream() {
-        return (body, arrival);
+        return (body, Arrival(None));
     }
+    let arrival = Arc::new(AtomicU8::new(ARRIVES));
     let arriving = Arriving { body, patience, waiting: None, arrival: arrival.clone() };
-    (boxed(arriving), arrival)
+    (boxed(arriving), Arrival(Some(arrival)))
 }
 
 struct Arriving {
@@ -78,7 +81,7 @@ struct Arriving {
     patience: Option<Patience>,
     /// Since the caller is waited for.
     waiting: Option<Pin<Box<Sleep>>>,
-    arrival: Arrival,
+    arrival: Arc<AtomicU8>,
 }
 
 impl HttpBody for Arriving {
@@ -90,19 +93,19 @@ impl HttpBody for Arriving {
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             this.waiting = None;
             if matches!(frame, Some(Err(_))) {
-                this.arrival.0.store(BROKEN_OFF, SeqCst);
+                this.arrival.store(BROKEN_OFF, SeqCst);
             }
             return Poll::Ready(frame);
         }
         let Some(Patience(patience)) = this.patience else { return Poll::Pending };
-        if this.arrival.0.load(SeqCst) == ANSWERED {
+        if this.arrival.load(SeqCst) == ANSWERED {
             return Poll::Pending;
         }
         let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
         if waiting.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        match this.arrival.0.compare_exchange(ARRIVES, STALLED, SeqCst, SeqCst) {
+        match this.arrival.compare_exchange(ARRIVES, STALLED, SeqCst, SeqCst) {
             Ok(_) => Poll::Ready(Some(Err(Stalled.into()))),
             // Answered meanwhile.
             Err(_) => Poll::Pending,
@@ -125,8 +128,9 @@ pub struct Deliveries {
     all: Arc<Mutex<Vec<Weak<Mutex<Delivery>>>>>,
 }
 
+/// What has become of an answer that is delivered.
 #[derive(Debug)]
-struct Delivery {
+pub struct Delivery {
     /// `None`: taken away.
     body: Option<Body>,
     /// Since when the caller could take what there is; `None`: there is nothing.
@@ -145,9 +149,9 @@ impl Deliveries {
     }
 
     /// `body`, looked after.
-    pub fn look_after(&self, body: Body) -> Body {
+    pub fn look_after(&self, body: Body) -> Delivering {
         if body.is_end_stream() {
-            return body;
+            return Delivering::Ended(body);
         }
         let delivery = Arc::new(Mutex::new(Delivery { body: Some(body), ready: Some(Instant::now()) }));
         let mut all = self.all.lock();
@@ -157,7 +161,7 @@ impl Deliveries {
         }
         all.push(Arc::downgrade(&delivery));
         drop(all);
-        boxed(Delivering(delivery))
+        Delivering::LookedAfter(delivery)
     }
 
     /// Takes away what nobody has taken for too long; how many those are. To be called now and then.
@@ -178,14 +182,24 @@ impl Deliveries {
     }
 }
 
-struct Delivering(Arc<Mutex<Delivery>>);
+/// An answer on its way to its caller.
+#[derive(Debug)]
+pub enum Delivering {
+    /// There is nothing to take.
+    Ended(Body),
+    /// It may be taken away.
+    LookedAfter(Arc<Mutex<Delivery>>),
+}
 
 impl HttpBody for Delivering {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut delivery = self.0.lock();
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut delivery = match &mut *self {
+            Self::Ended(body) => return Pin::new(body).poll_frame(cx),
+            Self::LookedAfter(delivery) => delivery.lock(),
+        };
         let Some(body) = &mut delivery.body else { return Poll::Ready(Some(Err(Stalled.into()))) };
         let polled = Pin::new(body).poll_frame(cx);
         delivery.ready = polled.is_ready().then(Instant::now);
@@ -193,11 +207,17 @@ impl HttpBody for Delivering {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.lock().body.as_ref().is_some_and(HttpBody::is_end_stream)
+        match self {
+            Self::Ended(body) => body.is_end_stream(),
+            Self::LookedAfter(delivery) => delivery.lock().body.as_ref().is_some_and(HttpBody::is_end_stream),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.lock().body.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+        match self {
+            Self::Ended(body) => body.size_hint(),
+            Self::LookedAfter(delivery) => delivery.lock().body.as_ref().map(HttpBody::size_hint).unwrap_or_default(),
+        }
     }
 }
 

@@ -236,7 +236,7 @@ fn forward(problems: &mut Problems, path: &str, action: &RouteAction, retry: Opt
     let own = action.retry_policy.as_ref();
     let retry = own.or(retry).and_then(|policy| retry_policy(problems, &format!("{path}.retry_policy"), policy));
     let rewrite = rewrite(problems, path, action);
-    Some(Forward { clusters, timeout, retry, rewrite, host })
+    Some(Forward { clusters, timeout, retry: retry.map(Arc::new), rewrite, host })
 }
 
 fn rewrite(problems: &mut Problems, path: &str, action: &RouteAction) -> Rewrite {

@@ -8,26 +8,30 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use chancery_runtime::tls::{ServerTls, handshake};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
-use hyper::body::Incoming;
+use http_body::Body as _;
+use hyper::{
+    body::Incoming,
+    rt::{Sleep, Timer},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
-    service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    sync::Notify,
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -46,6 +50,9 @@ use crate::{
 
 /// Flow control of an HTTP/2 stream and of its connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
+
+/// So many headers hyper takes where nothing else is asked of it.
+const HYPER_HEADERS: usize = 100;
 
 /// HTTP/2 pings, and how long one may go unanswered.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -76,17 +83,23 @@ impl Connection {
                     self.carry(stream, Peer { address, identity: None }, false, service).await;
                 }
             }
-            Some(tls) => {
-                // What is refused has been logged and counted.
-                if let Some(stream) = handshake(stream, address, &tls, self.limits.handshake).await {
-                    let peer = Peer { address, identity: Some(stream.peer().clone()) };
-                    // All that is offered there is HTTP.
-                    let agreed = stream.protocol().is_some();
-                    // Larger than what a connection in plaintext needs.
-                    Box::pin(self.carry(stream, peer, agreed, service)).await;
-                }
-            }
+            // In a box: larger than what a connection in plaintext needs.
+            Some(tls) => Box::pin(self.secure(stream, address, tls, service)).await,
         }
+    }
+
+    async fn secure<M, S>(self, stream: TcpStream, address: SocketAddr, tls: ServerTls, service: &M)
+    where
+        M: Fn(&Peer) -> S,
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        // What is refused has been logged and counted. In a box: it takes more room than what follows, which stays for long.
+        let Some(stream) = Box::pin(handshake(stream, address, &tls, self.limits.handshake)).await else { return };
+        let peer = Peer { address, identity: Some(stream.peer().clone()) };
+        // All that is offered there is HTTP.
+        let agreed = stream.protocol().is_some();
+        self.carry(stream, peer, agreed, service).await;
     }
 
     /// Finds out what is spoken, as far as it is not known, and serves it.
@@ -115,77 +128,133 @@ impl Connection {
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
-        let (begun, mut first) = watch::channel(None);
-        let finish = self.finish.clone();
-        let deliveries = Deliveries::new(self.limits.stall);
-        let (looked_after, one_at_a_time) = (deliveries.clone(), Arc::new(AtomicBool::new(false)));
-        let http1 = one_at_a_time.clone();
-        let service = tower::service_fn(move |mut request: Request<Incoming>| {
-            let version = request.version();
-            begun.send_if_modified(|begun| begun.replace(version).is_none());
-            http1.store(version < Version::HTTP_2, Relaxed);
-            request.extensions_mut().insert(looked_after.patience());
-            let (mut service, finish, looked_after) = (service.clone(), finish.clone(), looked_after.clone());
-            async move {
+        let all = Arc::new(All {
+            spoken: OnceLock::new(),
+            begun: Notify::new(),
+            finish: self.finish,
+            deliveries: Deliveries::new(self.limits.stall),
+        });
+        let requests = all.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            requests.begins(&mut request);
+            let (version, all, mut service) = (request.version(), requests.clone(), service.clone());
+            // In a box: hyper keeps the room of a request for as long as its connection lasts.
+            Box::pin(async move {
                 std::future::poll_fn(|context| service.poll_ready(context)).await?;
                 let mut response = service.call(request).await?;
                 // A connection that changes its protocol says so in this header.
-                if version < Version::HTTP_2 && finish.is_cancelled() && !response.status().is_informational() {
+                if version < Version::HTTP_2 && all.finish.is_cancelled() && !response.status().is_informational() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(response.map(|body| looked_after.look_after(body)))
-            }
+                Ok::<_, Infallible>(response.map(|body| all.deliveries.look_after(body)))
+            })
         });
         let builder = builder(&self.limits);
-        let service = TowerToHyperService::new(service);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        let late = Instant::now() + self.limits.first_request;
-        // What is spoken, once a request has begun; when the connection is closed though nothing is under way; whether it was.
-        let (mut spoken, mut goes_at, mut going) = (None, None, false);
-        // Often enough that nobody stalls for much longer than it may.
-        let mut looks = interval((self.limits.stall / 4).max(Duration::from_millis(1)));
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lookout = Lookout::new(&all, &self.limits);
         loop {
+            // Of its own waker: it is polled when it has something to say, and not whenever a request moves.
+            let mut next = FuturesUnordered::from_iter([Box::pin(lookout.next())]);
             tokio::select! {
+                biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection of a caller ended");
                     }
                     return;
                 }
-                version = version_of(&mut first), if spoken.is_none() => spoken = Some(version),
-                // Neither a preface nor a head came: nobody else watches over the first bytes.
-                () = sleep_until(late), if spoken.is_none() => return slow(),
-                () = self.finish.cancelled(), if spoken.is_some() && goes_at.is_none() => {
-                    let at_once = spoken == Some(Version::HTTP_2);
-                    goes_at = Some(Instant::now() + if at_once { Duration::ZERO } else { LINGER });
-                }
-                // What is left is what is under way.
-                () = at(goes_at), if !going => {
-                    going = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                _ = looks.tick() => {
-                    let stalled = deliveries.sweep();
-                    metrics::counter!(m::STALLED).increment(stalled as u64);
-                    // Nothing else is under way on it.
-                    if stalled > 0 && one_at_a_time.load(Relaxed) {
-                        return;
-                    }
-                }
+                Some(event) = next.next() => match event {
+                    Event::Finish => connection.as_mut().graceful_shutdown(),
+                    Event::Close => return,
+                },
             }
         }
     }
 }
 
-/// The version of the first request, once it has begun.
-async fn version_of(first: &mut watch::Receiver<Option<Version>>) -> Version {
-    let version = first.wait_for(Option::is_some).await.ok().and_then(|version| *version);
-    match version {
-        Some(version) => version,
-        // The connection is over, and says so itself.
-        None => std::future::pending().await,
+/// What all requests of a connection share.
+struct All {
+    /// The version of the first, once it has begun.
+    spoken: OnceLock<Version>,
+    begun: Notify,
+    finish: CancellationToken,
+    deliveries: Deliveries,
+}
+
+impl All {
+    fn begins(&self, request: &mut Request<Incoming>) {
+        if self.spoken.set(request.version()).is_ok() {
+            self.begun.notify_one();
+        }
+        // Nobody waits for what is there.
+        if !request.body().is_end_stream() {
+            request.extensions_mut().insert(self.deliveries.patience());
+        }
+    }
+
+    fn is_one_at_a_time(&self) -> bool {
+        self.spoken.get().is_some_and(|version| *version < Version::HTTP_2)
+    }
+}
+
+/// Waits for what a connection does not notice itself.
+struct Lookout<'a> {
+    all: &'a All,
+    /// Until when the first request has to be there.
+    late: Instant,
+    /// When the connection is closed though nothing is under way.
+    goes_at: Option<Instant>,
+    /// Whether it has been.
+    going: bool,
+    looks: Interval,
+}
+
+/// What is to be done with a connection.
+enum Event {
+    /// Nothing new begins.
+    Finish,
+    /// It ends at once.
+    Close,
+}
+
+impl<'a> Lookout<'a> {
+    fn new(all: &'a All, limits: &AcceptLimits) -> Self {
+        // Often enough that nobody stalls, or is idle, for much longer than it may.
+        let mut looks = interval((limits.stall.min(limits.idle) / 4).max(Duration::from_millis(1)));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { all, late: Instant::now() + limits.first_request, goes_at: None, going: false, looks }
+    }
+
+    async fn next(&mut self) -> Event {
+        loop {
+            let spoken = self.all.spoken.get().copied();
+            tokio::select! {
+                () = self.all.begun.notified(), if spoken.is_none() => {}
+                // Neither a preface nor a head came: nobody else watches over the first bytes.
+                () = sleep_until(self.late), if spoken.is_none() => {
+                    slow();
+                    return Event::Close;
+                }
+                () = self.all.finish.cancelled(), if spoken.is_some() && self.goes_at.is_none() => {
+                    let at_once = spoken == Some(Version::HTTP_2);
+                    self.goes_at = Some(Instant::now() + if at_once { Duration::ZERO } else { LINGER });
+                }
+                // What is left is what is under way.
+                () = at(self.goes_at), if !self.going => {
+                    self.going = true;
+                    return Event::Finish;
+                }
+                _ = self.looks.tick() => {
+                    let stalled = self.all.deliveries.sweep();
+                    metrics::counter!(m::STALLED).increment(stalled as u64);
+                    // Nothing else is under way on it.
+                    if stalled > 0 && self.all.is_one_at_a_time() {
+                        return Event::Close;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -214,16 +283,51 @@ async fn tunnelled<I: AsyncRead + AsyncWrite>(stream: I, peer: &Peer, opaque: &O
     }
 }
 
+/// The time for HTTP/1.1, which sets a timer for each head. These wake nobody: a connection is looked at now and then, and looks
+/// at its timer when it is.
+#[derive(Clone)]
+struct LookedAt;
+
+/// Whether that moment is there, for who looks.
+struct Until(std::time::Instant);
+
+impl Timer for LookedAt {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Until(deadline))
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
+    }
+}
+
+impl Sleep for Until {}
+
+impl Future for Until {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if Instant::now().into_std() < self.0 { Poll::Pending } else { Poll::Ready(()) }
+    }
+}
+
 fn builder(limits: &AcceptLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(LookedAt)
         .header_read_timeout(limits.idle)
         .max_buf_size(limits.head_bytes.max(8 * 1024))
-        .max_headers(limits.headers)
         .half_close(false)
         .keep_alive(true);
+    // Asked for as many as it has room for anyway, it fills that room for each head.
+    if limits.headers != HYPER_HEADERS {
+        builder.http1().max_headers(limits.headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())

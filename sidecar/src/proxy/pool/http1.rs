@@ -17,11 +17,9 @@ use crate::{
     proxy::body::{Body, End, OnEnd, Watched, boxed},
 };
 
-/// Headers of a response, at most: as Envoy has it, and so many as hyper has room for without an allocation.
-const MAX_HEADERS: usize = 100;
-
 /// The connections.
 pub(super) struct Http1 {
+    /// Those used last at the end.
     idle: Arc<Mutex<Vec<Idle>>>,
     /// One permit for each request under way.
     room: Arc<Semaphore>,
@@ -90,15 +88,20 @@ impl Http1 {
     /// The connection used last, of those that can be used at once.
     fn take(&self, idle_timeout: Duration) -> Option<SendRequest<Body>> {
         let mut idle = self.idle.lock();
-        idle.retain(|one| !one.sender.is_closed() && one.since.elapsed() < idle_timeout);
         let ready = idle.iter().rposition(|one| one.sender.is_ready())?;
+        if idle[ready].since.elapsed() >= idle_timeout {
+            // Nor may those that were used before it.
+            idle.drain(..=ready);
+            return None;
+        }
         Some(idle.remove(ready).sender)
     }
 
     async fn open(shared: &Shared) -> Result<SendRequest<Body>, Failed> {
         let stream = shared.connect().await?;
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
+        // 100 headers at most, as hyper and Envoy have it.
+        builder.max_buf_size(MAX_HEAD);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(no_connection)?;
         shared.drive(connection.with_upgrades());
         Ok(sender)

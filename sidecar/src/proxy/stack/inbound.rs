@@ -112,7 +112,7 @@ impl Inbound {
     }
 
     async fn answer(&self, caller: Caller, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-        message::check(&request)?;
+        let authority = message::check(&request)?;
         if !caller.allowed {
             return Err(Failure::Forbidden);
         }
@@ -120,7 +120,6 @@ impl Inbound {
             true => (Protocol::Http2, &self.http2),
             false => (Protocol::Http1, &self.http1),
         };
-        let authority = message::authority(&request).ok_or(Failure::BadRequest("no host"))?;
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let tunnel = upgrade::begin(&mut request, protocol)?;
         message::strip(request.headers_mut());

@@ -57,9 +57,9 @@ impl Outbound {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-        message::check(&request)?;
+        let authority = message::check(&request)?;
         let world = self.world.load_full();
-        let way = route::choose(&world, self.listener.as_deref(), &request, rand::random())?;
+        let way = route::choose(&world, self.listener.as_deref(), &request, authority, rand::random())?;
         let mut response = match (&way.route.action, &way.upstream) {
             (Action::Forward(forward), Some(upstream)) => self.forward(request, &way, forward, upstream).await?,
             (action, _) => local(action, &way, request.uri().query()),
@@ -112,11 +112,11 @@ impl Outbound {
         &self,
         request: Request<Incoming>,
         forward: &Forward,
-        policy: RetryPolicy,
+        policy: Arc<RetryPolicy>,
         hedge: Option<HedgeLayer>,
         upstream: &Arc<Upstream>,
     ) -> Result<Response<Body>, Failure> {
-        let (clock, policy) = (self.clock(), Arc::new(policy));
+        let clock = self.clock();
         let stack = ServiceBuilder::new()
             .layer(DeadlineLayer { clock, route: forward.timeout })
             .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })

@@ -90,6 +90,21 @@ async fn who_says_nothing_is_not_kept() {
 }
 
 #[tokio::test]
+async fn who_asks_no_more_is_not_kept() {
+    let backend = Backend::saying("ok").await;
+    let limits = AcceptLimits { idle: Duration::from_millis(200), ..AcceptLimits::default() };
+    let sidecar = sidecar(&backend, limits).await;
+    for begun in ["", "GET / HTTP/1.1\r\nhost:"] {
+        let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
+        let bytes = format!("GET / HTTP/1.1\r\nhost: shop\r\n\r\n{begun}");
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut all = Vec::new();
+        timeout(DEADLINE, stream.read_to_end(&mut all)).await.expect("it is closed").unwrap();
+        assert!(all.starts_with(b"HTTP/1.1 200 "), "{begun:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_end_lets_requests_finish() {
     let backend = Backend::start(async move |_| {
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -1,27 +1,33 @@
 //! Connections that are used again, and those that turn out to be dead.
 
 use std::{
+    convert::Infallible,
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     time::Duration,
 };
 
-use http::Response;
-use http_body_util::BodyExt as _;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use h2::{Reason, server::SendResponse};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::Notify,
     task::JoinSet,
 };
 use tokio_util::task::TaskTracker;
 
-use super::support::{Backend, Client, Sidecar, cluster, request, route_to, snapshot};
+use super::support::{Backend, Client, DEADLINE, Sidecar, cluster, request, route_to, snapshot};
 use crate::{
     config::snapshot::{ClusterSettings, Protocol, Target},
     proxy::{
-        body::{self, boxed},
+        body::{self, Body, boxed},
         connect::Connector,
         pool::{Pool, PoolSettings},
     },
@@ -150,4 +156,120 @@ async fn a_request_that_a_server_at_its_end_has_not_looked_at_goes_over_another_
     let sidecar = Sidecar::start(snapshot(cluster("c", &[address], settings), route_to("c", None))).await;
     let answer = Client::connect(sidecar.address).await.get("/").await;
     assert_eq!((answer.status, &*answer.body), (200, &b"ok"[..]));
+}
+
+fn over_http2(method: &str, body: Body) -> Request<Body> {
+    Request::builder().method(method).uri("http://shop/").body(body).unwrap()
+}
+
+/// An HTTP/2 server that does this with each request.
+async fn serving<F, R>(answer: F) -> (Pool, JoinSet<()>)
+where
+    F: Fn(http::Request<h2::RecvStream>, SendResponse<Bytes>) -> R + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (mut connection, mut answers) = (h2::server::handshake(stream).await.unwrap(), JoinSet::new());
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            answers.spawn(answer(request, respond));
+        }
+    });
+    let settings =
+        PoolSettings { connect_timeout: DEADLINE, idle_timeout: Duration::from_secs(50), max_connections: 10 };
+    let connector = Connector { target: Target::Address(address), tls: None };
+    (Pool::new(connector, Protocol::Http2, settings, TaskTracker::new()), serving)
+}
+
+#[tokio::test]
+async fn an_answer_that_is_reset_before_its_end_is_not_whole() {
+    for reason in [Reason::NO_ERROR, Reason::CANCEL, Reason::INTERNAL_ERROR] {
+        let (pool, _serving) = serving(move |_, mut respond| async move {
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            body.send_data(Bytes::from_static(b"half"), false).unwrap();
+            // What has not left yet would be reset, too.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            body.send_reset(reason);
+        })
+        .await;
+        let mut body = pool.send(over_http2("GET", body::empty())).await.unwrap().into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+        assert!(body.frame().await.is_none_or(|more| more.is_err()) && !body.is_end_stream(), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_may_come_before_the_end_of_its_request() {
+    let (pool, _serving) = serving(|request, mut respond| async move {
+        drop(request);
+        let refused = Response::builder().status(413).body(()).unwrap();
+        respond.send_response(refused, false).unwrap().send_data(Bytes::from_static(b"too much"), true).unwrap();
+    })
+    .await;
+    let first = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")))]);
+    let endless = StreamBody::new(first.chain(futures_util::stream::pending()));
+    let response = pool.send(over_http2("POST", boxed(endless))).await.unwrap();
+    assert_eq!((response.status().as_u16(), pool.idle()), (413, 0));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "too much");
+    assert_eq!(pool.idle(), 1, "nobody is sent the rest");
+}
+
+#[tokio::test]
+async fn a_request_goes_on_while_nobody_reads_its_answer() {
+    const SIZE: usize = 2 << 20;
+    let received = Arc::new(Notify::new());
+    let told = received.clone();
+    let (pool, _serving) = serving(move |request, mut respond| {
+        let told = told.clone();
+        async move {
+            let mut answer = respond.send_response(Response::new(()), false).unwrap();
+            // More than there is room for on the way.
+            answer.send_data(Bytes::from(vec![0; SIZE]), true).unwrap();
+            let (mut body, mut all) = (request.into_body(), 0);
+            while let Some(data) = body.data().await {
+                let data = data.unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                all += data.len();
+            }
+            assert_eq!(all, SIZE);
+            told.notify_one();
+        }
+    })
+    .await;
+    let pieces = futures_util::stream::iter((0..SIZE / 1024).map(|_| Bytes::from(vec![0; 1024]))).then(async |piece| {
+        tokio::task::yield_now().await;
+        Ok::<_, Infallible>(Frame::data(piece))
+    });
+    let unread = pool.send(over_http2("POST", boxed(StreamBody::new(Box::pin(pieces))))).await.unwrap();
+    tokio::time::timeout(DEADLINE, received.notified()).await.expect("all of it arrives");
+    assert_eq!(unread.into_body().collect().await.unwrap().to_bytes().len(), SIZE);
+}
+
+#[tokio::test]
+async fn bodies_and_their_trailers_pass_in_both_directions_and_whatever_the_window() {
+    const SIZE: usize = 300 << 10;
+    let (pool, _serving) = serving(|request, mut respond| async move {
+        let mut body = request.into_body();
+        let mut answer = respond.send_response(Response::new(()), false).unwrap();
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            answer.send_data(data, false).unwrap();
+        }
+        answer.send_trailers(body.trailers().await.unwrap().unwrap()).unwrap();
+    })
+    .await;
+    let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-end"), HeaderValue::from_static("yes"))]);
+    let pieces = (0..SIZE / 1024).map(|n| Frame::data(Bytes::from(vec![n as u8; 1024])));
+    let frames = pieces.chain([Frame::trailers(trailers.clone())]).map(Ok::<_, Infallible>);
+    let body = boxed(StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>())));
+    let echoed = pool.send(over_http2("POST", body)).await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(echoed.trailers(), Some(&trailers));
+    let bytes = echoed.to_bytes();
+    assert!(
+        bytes.len() == SIZE && bytes.chunks(1024).enumerate().all(|(n, piece)| piece.iter().all(|b| *b == n as u8))
+    );
 }

@@ -134,7 +134,7 @@ pub(super) fn route_to(cluster: &str, retry: Option<RetryPolicy>) -> Route {
     let forward = Forward {
         clusters: vec![(cluster.into(), 1)],
         timeout: Some(Duration::from_secs(10)),
-        retry,
+        retry: retry.map(Arc::new),
         rewrite: Rewrite::None,
         host: None,
     };
