@@ -9,7 +9,7 @@
 //! of a route would make it wait for clusters of which each answer brings the next, and what is sent when
 //! patience ends would refer to clusters that never were. So a route waits for two answers about clusters at
 //! most: to those that were on their way, and to those of its own state. Endpoints are always the newest. A
-//! stream that sends nothing (its connection is full) pins nothing: [`Session::unpin`].
+//! stream whose connection has taken nothing for long pins nothing: [`Session::unpin`].
 //!
 //! A rejection is an answer: it holds up nothing that is new, with one exception. A listener, route or virtual host
 //! with the name of a cluster in it that the client rejected *and has no other of* is kept back by itself,

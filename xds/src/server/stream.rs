@@ -175,6 +175,10 @@ struct Stream<S: Variant> {
     meters: Vec<Meters>,
     /// Replies that the connection has not taken yet, at most one per type.
     queue: VecDeque<Response<S::Reply>>,
+    /// Since when it has taken none of them.
+    full_since: Option<Instant>,
+    /// For how long it may keep alive what is no more.
+    patience: Duration,
 }
 
 impl<S> Stream<S>
@@ -199,6 +203,8 @@ where
             session: Session::new(rules, Instant::now()),
             meters: Vec::new(),
             queue: VecDeque::new(),
+            full_since: None,
+            patience: context.settings.order_timeout,
         }
     }
 
@@ -252,9 +258,9 @@ where
                     None => return Ok(()),
                 },
                 _ = self.head.changed() => {}
-                permit = responses.reserve(), if blocked => match (permit, self.queue.pop_front()) {
-                    (Ok(permit), Some(response)) => permit.send(response),
-                    _ => return Ok(()),
+                permit = responses.reserve(), if blocked => match permit {
+                    Ok(permit) => self.hand_over(permit),
+                    Err(_) => return Ok(()),
                 },
                 () = &mut alarm, if armed => armed = false,
             }
@@ -338,14 +344,8 @@ where
         loop {
             while !self.queue.is_empty() {
                 // What changes meanwhile is looked at when the connection has taken what there is.
-                let Ok(permit) = responses.try_reserve() else {
-                    // Nor may a client that does not read keep alive what is no more.
-                    self.session.unpin();
-                    return Ok(None);
-                };
-                if let Some(response) = self.queue.pop_front() {
-                    permit.send(response);
-                }
+                let Ok(permit) = responses.try_reserve() else { return Ok(self.stay_full(Instant::now())) };
+                self.hand_over(permit);
             }
             // In this order: what is applied after the look marks the head as changed again.
             self.head.mark_unchanged();
@@ -378,6 +378,23 @@ where
                 self.queue.push_back(response);
             }
         }
+    }
+
+    fn hand_over(&mut self, permit: mpsc::Permit<'_, Outgoing<S>>) {
+        self.full_since = None;
+        if let Some(response) = self.queue.pop_front() {
+            permit.send(response);
+        }
+    }
+
+    /// The connection takes nothing, which it may for a moment: it takes one response at a time. A client that does not read may not
+    /// keep alive what is no more. Returns when to look again.
+    fn stay_full(&mut self, now: Instant) -> Option<Instant> {
+        let until = *self.full_since.get_or_insert(now) + self.patience;
+        if until <= now {
+            self.session.unpin();
+        }
+        Some(until).filter(|until| *until > now)
     }
 }
 

@@ -35,9 +35,8 @@ async fn a_change_that_comes_while_the_connection_takes_the_last_reply_is_looked
     let (responses, mut taken) = mpsc::channel(1);
     stream.on_request(all_of("c")).unwrap();
     stream.pump(&responses).unwrap();
-    let nonce = taken.recv().await.unwrap().nonce;
-    let ack = DeltaDiscoveryRequest { type_url: "c".into(), response_nonce: nonce.to_string(), ..Default::default() };
-    stream.on_request(ack).unwrap();
+    let first = taken.recv().await.unwrap();
+    stream.on_request(ack_of(&first)).unwrap();
 
     stream.on_request(all_of("a")).unwrap();
     stream.on_request(all_of("b")).unwrap();
@@ -52,19 +51,51 @@ async fn a_change_that_comes_while_the_connection_takes_the_last_reply_is_looked
     assert_eq!(stream.queue.iter().map(|response| &*response.type_url).collect::<Vec<_>>(), ["c"]);
 }
 
+fn ack_of(response: &Response<<Delta as Subscription>::Reply>) -> DeltaDiscoveryRequest {
+    let (type_url, response_nonce) = (response.type_url.to_string(), response.nonce.to_string());
+    DeltaDiscoveryRequest { type_url, response_nonce, ..Default::default() }
+}
+
+fn apply(cache: &Cache, sequence: u64, types: &[&str]) -> Arc<Tables> {
+    let mut update = Update::default();
+    for type_url in types {
+        update.upsert(*type_url, Resource::new(*type_url, "name", sequence.to_string().as_bytes()));
+    }
+    cache.apply(sequence, update);
+    cache.snapshot()
+}
+
 #[tokio::test]
-async fn a_connection_that_takes_nothing_keeps_no_state_of_the_past() {
+async fn a_connection_that_takes_one_reply_at_a_time_holds_up_no_route() {
+    const ALL: [&str; 3] = [type_url::CLUSTER, type_url::ENDPOINT, type_url::ROUTE];
     let cache = Arc::new(Cache::new());
-    let apply = |sequence: u64| {
-        let mut update = Update::default();
-        for type_url in [type_url::CLUSTER, type_url::ROUTE, "other"] {
-            update.upsert(type_url, Resource::new(type_url, "name", sequence.to_string().as_bytes()));
-        }
-        cache.apply(sequence, update);
-        cache.snapshot()
-    };
+    let mut sequence = 1;
+    apply(&cache, sequence, &ALL);
+    let mut stream = stream(&cache);
+    let (responses, mut taken) = mpsc::channel(1);
+    for type_url in ALL {
+        stream.on_request(all_of(type_url)).unwrap();
+    }
+    let mut types = Vec::new();
+    while !types.ends_with(&[type_url::ROUTE]) {
+        stream.pump(&responses).unwrap();
+        let response = taken.try_recv().unwrap();
+        // Each finds another state.
+        sequence += 1;
+        apply(&cache, sequence, &ALL);
+        stream.on_request(ack_of(&response)).unwrap();
+        types.push(ALL.into_iter().find(|known| *known == &*response.type_url).unwrap());
+        assert!(types.len() < 10, "{types:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_nothing_for_long_keeps_no_state_of_the_past() {
+    let cache = Arc::new(Cache::new());
+    let apply = |sequence| apply(&cache, sequence, &[type_url::CLUSTER, type_url::ROUTE, "other"]);
     let first = apply(1);
     let mut stream = stream(&cache);
+    stream.patience = Duration::ZERO;
     let (responses, mut taken) = mpsc::channel(1);
     for type_url in [type_url::CLUSTER, type_url::ROUTE] {
         stream.on_request(all_of(type_url)).unwrap();
@@ -73,10 +104,28 @@ async fn a_connection_that_takes_nothing_keeps_no_state_of_the_past() {
     let second = apply(2);
     assert_eq!(Arc::strong_count(&first), 2, "the route is held back in the state of the cluster");
     stream.on_request(all_of("other")).unwrap();
-    stream.pump(&responses).unwrap();
+    assert_eq!(stream.pump(&responses).unwrap(), None);
     assert_eq!((stream.queue.len(), Arc::strong_count(&first)), (1, 1));
     assert_eq!(&*taken.recv().await.unwrap().type_url, type_url::CLUSTER);
     drop(second);
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_nothing_for_a_moment_keeps_the_state_of_what_it_waits_for() {
+    let cache = Arc::new(Cache::new());
+    let apply = |sequence| apply(&cache, sequence, &[type_url::CLUSTER, type_url::ROUTE, "other"]);
+    let first = apply(1);
+    let mut stream = stream(&cache);
+    let (responses, _taken) = mpsc::channel(1);
+    for type_url in [type_url::CLUSTER, type_url::ROUTE] {
+        stream.on_request(all_of(type_url)).unwrap();
+    }
+    stream.pump(&responses).unwrap();
+    let _second = apply(2);
+    stream.on_request(all_of("other")).unwrap();
+    let look_again = stream.pump(&responses).unwrap().unwrap();
+    assert_eq!((stream.queue.len(), Arc::strong_count(&first)), (1, 2));
+    assert!(look_again > Instant::now() && look_again <= Instant::now() + stream.patience);
 }
 
 #[test]
