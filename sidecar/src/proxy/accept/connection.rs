@@ -158,16 +158,16 @@ impl Connection {
             let mut next = FuturesUnordered::from_iter([Box::pin(lookout.next())]);
             tokio::select! {
                 biased;
+                Some(event) = next.next() => match event {
+                    Event::Finish => connection.as_mut().graceful_shutdown(),
+                    Event::Close => return,
+                },
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection of a caller ended");
                     }
                     return;
                 }
-                Some(event) = next.next() => match event {
-                    Event::Finish => connection.as_mut().graceful_shutdown(),
-                    Event::Close => return,
-                },
             }
         }
     }

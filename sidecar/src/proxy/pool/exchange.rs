@@ -21,7 +21,10 @@ use http::{HeaderMap, Request, Response, header::CONTENT_LENGTH};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::proxy::body::{Body, BoxError, empty};
+use crate::proxy::{
+    body::{Body, BoxError, empty},
+    message,
+};
 
 /// A request that waits for its response.
 pub(super) struct Exchange {
@@ -93,10 +96,11 @@ enum Broken {
 }
 
 impl Going {
-    /// Moves it on.
+    /// Moves it on. One of which nothing is gone stays: it may be asked for.
     fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), BoxError> {
         if let Self::On(upload) = self
             && let Poll::Ready(done) = upload.poll(cx)
+            && upload.begun
         {
             *self = Self::Over;
             return done;
@@ -148,9 +152,14 @@ impl Upload {
                 }
                 None => self.stream.send_data(Bytes::new(), true).map(|()| true),
             };
-            // What could not be sent was not wanted; the response says why.
-            if over.unwrap_or(true) {
-                return Poll::Ready(Ok(()));
+            match over {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(Ok(())),
+                Err(_) => {
+                    // It was not wanted any more, or cannot be said in HTTP/2; the response says why.
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(Ok(()));
+                }
             }
         }
     }
@@ -163,7 +172,8 @@ impl Upload {
                 self.stream.send_data(data, last).map(|()| last)
             }
             Err(other) => match other.into_trailers() {
-                Ok(trailers) => {
+                Ok(mut trailers) => {
+                    message::strip(&mut trailers);
                     self.stream.reserve_capacity(0);
                     self.stream.send_trailers(trailers).map(|()| true)
                 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -15,7 +15,10 @@ use h2::{
 };
 use http::{HeaderMap, Request, Version, request::Parts};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     MAX_HEAD, Sent, Shared,
@@ -25,10 +28,7 @@ use super::{
 use crate::{
     layer::{Failed, held::Held},
     policy::classify::Fault,
-    proxy::{
-        body::{Body, boxed},
-        connect::Stream,
-    },
+    proxy::body::{Body, boxed},
 };
 
 /// Pings tell when a connection is dead; the sum of both is how long that may take.
@@ -36,6 +36,9 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 
 /// Flow control of a stream and of the connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
+
+/// How many requests may be under way until a server has said how many it takes.
+const FIRST_STREAMS: usize = 100;
 
 /// The connection.
 #[derive(Default)]
@@ -45,32 +48,58 @@ pub(super) struct Http2 {
     connecting: tokio::sync::Mutex<()>,
 }
 
-#[derive(Clone)]
 struct Current {
     sender: SendRequest<Bytes>,
-    uses: Uses,
+    life: Arc<Life>,
     last_used: Instant,
 }
 
-/// Held by each request under way, besides the pool and the task that drives the connection; and whether that has come to its end.
-#[derive(Clone, Default)]
-struct Uses(Arc<AtomicBool>);
+impl Current {
+    fn sender(&mut self) -> (SendRequest<Bytes>, UnderWay) {
+        self.last_used = Instant::now();
+        (self.sender.clone(), UnderWay::new(&self.life))
+    }
+}
 
-impl Uses {
-    fn are_over(&self) -> bool {
-        self.0.load(Relaxed)
+/// What is known of a connection, to all who have to do with it.
+#[derive(Default)]
+struct Life {
+    /// Whether it has come to its end.
+    over: AtomicBool,
+    /// Requests under way.
+    requests: AtomicUsize,
+}
+
+impl Life {
+    fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
     }
 
-    /// Whether no request is under way.
-    fn are_none(&self) -> bool {
-        Arc::strong_count(&self.0) <= 2
+    fn is_unused(&self) -> bool {
+        self.requests.load(Relaxed) == 0
+    }
+}
+
+/// A request under way.
+struct UnderWay(Arc<Life>);
+
+impl UnderWay {
+    fn new(on: &Arc<Life>) -> Self {
+        on.requests.fetch_add(1, Relaxed);
+        Self(on.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Relaxed);
     }
 }
 
 impl Http2 {
     pub(super) async fn send(&self, shared: &Shared, request: Request<Body>) -> Result<Sent, Failed> {
-        let mut current = match self.take() {
-            Some(current) => current,
+        let (mut sender, under_way) = match self.take() {
+            Some(taken) => taken,
             None => {
                 // In a box: few requests connect, and none of the others is to be as large as that takes.
                 let opening = Box::pin(self.open(shared));
@@ -79,14 +108,14 @@ impl Http2 {
             }
         };
         let (head, body) = request.into_parts();
-        match Exchange::begin(&mut current.sender, on_the_wire(&head), body, &shared.tasks).await {
-            Ok(response) => Ok(Sent::Response(response.map(|body| boxed(Held::new(body, current.uses))))),
+        match Exchange::begin(&mut sender, on_the_wire(&head), body, &shared.tasks).await {
+            Ok(response) => Ok(Sent::Response(response.map(|body| boxed(Held::new(body, under_way))))),
             // The caller's own doing, whatever became of the stream.
             Err(Ended::Upload(source)) => Err(Failed::Upstream { fault: Fault::Reset, source: Some(source) }),
             Err(Ended::Stream { error, sent, body }) => {
                 // Not sent at all, or not looked at.
                 if !sent || gone_away(&error) {
-                    self.leave(&current);
+                    self.leave(&under_way.0);
                     if let Some(body) = body {
                         return Ok(Sent::Not(Box::new(Request::from_parts(head, body))));
                     }
@@ -97,21 +126,19 @@ impl Http2 {
     }
 
     /// Does not use this connection for others.
-    fn leave(&self, failed: &Current) {
+    fn leave(&self, failed: &Arc<Life>) {
         let mut current = self.current.lock();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.uses.0, &failed.uses.0)) {
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.life, failed)) {
             *current = None;
         }
     }
 
-    fn take(&self) -> Option<Current> {
+    fn take(&self) -> Option<(SendRequest<Bytes>, UnderWay)> {
         let mut current = self.current.lock();
-        let current = current.as_mut().filter(|current| !current.uses.are_over())?;
-        current.last_used = Instant::now();
-        Some(current.clone())
+        current.as_mut().filter(|current| !current.life.is_over()).map(Current::sender)
     }
 
-    async fn open(&self, shared: &Shared) -> Result<Current, Failed> {
+    async fn open(&self, shared: &Shared) -> Result<(SendRequest<Bytes>, UnderWay), Failed> {
         let _connecting = self.connecting.lock().await;
         if let Some(opened_meanwhile) = self.take() {
             return Ok(opened_meanwhile);
@@ -120,27 +147,29 @@ impl Http2 {
         let mut builder = client::Builder::new();
         builder
             .enable_push(false)
+            .initial_max_send_streams(FIRST_STREAMS)
             .initial_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1)
             .max_header_list_size(MAX_HEAD as u32);
         let (sender, connection) = builder.handshake(stream).await.map_err(no_connection)?;
-        let uses = Uses::default();
-        shared.drive(drive(connection, uses.clone()));
-        let current = Current { sender, uses, last_used: Instant::now() };
-        *self.current.lock() = Some(current.clone());
-        Ok(current)
+        let life = Arc::<Life>::default();
+        shared.drive(drive(connection, life.clone()));
+        let mut current = Current { sender, life, last_used: Instant::now() };
+        let taken = current.sender();
+        *self.current.lock() = Some(current);
+        Ok(taken)
     }
 
     pub(super) fn sweep(&self, idle_timeout: Duration) {
         let mut current = self.current.lock();
-        let unused = |one: &Current| one.uses.are_none() && one.last_used.elapsed() >= idle_timeout;
-        if current.as_ref().is_some_and(|one| one.uses.are_over() || unused(one)) {
+        let unused = |one: &Current| one.life.is_unused() && one.last_used.elapsed() >= idle_timeout;
+        if current.as_ref().is_some_and(|one| one.life.is_over() || unused(one)) {
             *current = None;
         }
     }
 
     pub(super) fn idle(&self) -> usize {
-        usize::from(self.current.lock().as_ref().is_some_and(|current| current.uses.are_none()))
+        usize::from(self.current.lock().as_ref().is_some_and(|current| current.life.is_unused()))
     }
 }
 
@@ -167,23 +196,26 @@ fn failed(error: h2::Error) -> Failed {
 }
 
 /// Runs a connection to its end, which is also when it does not answer any more.
-async fn drive(mut connection: Connection<Stream, Bytes>, uses: Uses) -> Result<(), Dead> {
+async fn drive<T>(mut connection: Connection<T, Bytes>, life: Arc<Life>) -> Result<(), Dead>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     let pings = connection.ping_pong();
     let ended = tokio::select! {
         biased;
         ended = connection => ended.map_err(Dead::Failed),
-        () = silence(pings, &uses) => Err(Dead::Silent),
+        () = silence(pings, &life) => Err(Dead::Silent),
     };
-    uses.0.store(true, Relaxed);
+    life.over.store(true, Relaxed);
     ended
 }
 
 /// Until a ping is not answered in time. One on which nothing is under way is not asked: it is closed when it has been idle for long.
-async fn silence(pings: Option<PingPong>, uses: &Uses) {
+async fn silence(pings: Option<PingPong>, life: &Life) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
         sleep(KEEPALIVE.0).await;
-        if uses.are_none() {
+        if life.is_unused() {
             continue;
         }
         match timeout(KEEPALIVE.1, pings.ping(Ping::opaque())).await {
@@ -202,4 +234,34 @@ enum Dead {
     Failed(h2::Error),
     #[error("a ping was not answered in {} s", KEEPALIVE.1.as_secs())]
     Silent,
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// How long a connection lasts whose server says nothing after its SETTINGS, if a request is `under_way` on it.
+    async fn lasts(under_way: bool) -> Option<Duration> {
+        let (near, far) = duplex(1 << 16);
+        let (client, server) = tokio::join!(client::handshake(near), h2::server::handshake(far));
+        // Never asked for anything, it reads nothing.
+        let (sender, _silent) = (client.as_ref().unwrap().0.clone(), server.unwrap());
+        let life = Arc::<Life>::default();
+        let _request = under_way.then(|| UnderWay::new(&life));
+        let began = Instant::now();
+        let ended = timeout(10 * KEEPALIVE.0, drive(client.unwrap().1, life)).await;
+        drop(sender);
+        ended.ok().map(|ended| {
+            assert!(matches!(ended, Err(Dead::Silent)), "{ended:?}");
+            began.elapsed()
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_dead_if_it_is_silent_though_somebody_waits() {
+        assert_eq!(lasts(true).await, Some(KEEPALIVE.0 + KEEPALIVE.1), "whether the pool has it still or not");
+        assert_eq!(lasts(false).await, None);
+    }
 }

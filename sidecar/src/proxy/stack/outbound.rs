@@ -78,7 +78,11 @@ impl Outbound {
         let protocol = upstream.cluster.settings.protocol;
         let tunnel = upgrade::begin(&mut request, protocol)?;
         message::strip(request.headers_mut());
-        routes::edit(request.headers_mut(), &way.route.request_headers);
+        if !way.route.request_headers.is_empty() {
+            routes::edit(request.headers_mut(), &way.route.request_headers);
+            // A route adds nothing that is of one connection only, either.
+            message::strip(request.headers_mut());
+        }
         message::address(&mut request, protocol, &way.authority, way.path.clone())?;
         if let Some(tunnel) = tunnel {
             tunnel.ask(&mut request);

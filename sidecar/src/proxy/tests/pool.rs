@@ -25,7 +25,10 @@ use tokio_util::task::TaskTracker;
 
 use super::support::{Backend, Client, DEADLINE, Sidecar, cluster, request, route_to, snapshot};
 use crate::{
-    config::snapshot::{ClusterSettings, Protocol, Target},
+    config::{
+        routes::{HeaderEdit, Route},
+        snapshot::{ClusterSettings, Protocol, Target},
+    },
     proxy::{
         body::{self, Body, boxed},
         connect::Connector,
@@ -158,6 +161,61 @@ async fn a_request_that_a_server_at_its_end_has_not_looked_at_goes_over_another_
     assert_eq!((answer.status, &*answer.body), (200, &b"ok"[..]));
 }
 
+#[tokio::test]
+async fn so_does_one_whose_body_is_yet_to_come() {
+    let (address, _serving) = ending_once().await;
+    let later = futures_util::stream::once(async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"body")))
+    });
+    let pool = http2_to(address);
+    let response = pool.send(over_http2("POST", boxed(StreamBody::new(Box::pin(later))))).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+}
+
+#[tokio::test]
+async fn no_more_is_sent_than_any_server_takes_until_it_has_said_how_much_it_does() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pool = Arc::new(http2_to(listener.local_addr().unwrap()));
+    let mut requests = JoinSet::new();
+    for _ in 0..150 {
+        let pool = pool.clone();
+        requests.spawn(async move { pool.send(over_http2("GET", body::empty())).await });
+    }
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.read_exact(&mut [0; "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len()]).await.unwrap();
+    let mut begun = 0;
+    let counted = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+            // HEADERS.
+            begun += u32::from(head[3] == 1);
+        }
+    };
+    tokio::time::timeout(Duration::from_millis(300), counted).await.expect_err("nothing ends it");
+    assert_eq!(begun, 100);
+}
+
+#[tokio::test]
+async fn what_a_route_adds_may_be_of_one_connection_only() {
+    let backend = Backend::saying("ok").await;
+    let settings = ClusterSettings { protocol: Protocol::Http2, ..ClusterSettings::default() };
+    let set = |name, value| HeaderEdit::Set(HeaderName::from_static(name), HeaderValue::from_static(value));
+    let route = Route { request_headers: vec![set("connection", "close"), set("te", "gzip")], ..route_to("c", None) };
+    let sidecar = Sidecar::start(snapshot(cluster("c", &[backend.address], settings), route)).await;
+    assert_eq!(Client::connect(sidecar.address).await.get("/").await.status, 200);
+}
+
+fn http2_to(address: SocketAddr) -> Pool {
+    let settings =
+        PoolSettings { connect_timeout: DEADLINE, idle_timeout: Duration::from_secs(50), max_connections: 10 };
+    let connector = Connector { target: Target::Address(address), tls: None };
+    Pool::new(connector, Protocol::Http2, settings, TaskTracker::new())
+}
+
 fn over_http2(method: &str, body: Body) -> Request<Body> {
     Request::builder().method(method).uri("http://shop/").body(body).unwrap()
 }
@@ -178,10 +236,7 @@ where
             answers.spawn(answer(request, respond));
         }
     });
-    let settings =
-        PoolSettings { connect_timeout: DEADLINE, idle_timeout: Duration::from_secs(50), max_connections: 10 };
-    let connector = Connector { target: Target::Address(address), tls: None };
-    (Pool::new(connector, Protocol::Http2, settings, TaskTracker::new()), serving)
+    (http2_to(address), serving)
 }
 
 #[tokio::test]
@@ -262,12 +317,15 @@ async fn bodies_and_their_trailers_pass_in_both_directions_and_whatever_the_wind
         answer.send_trailers(body.trailers().await.unwrap().unwrap()).unwrap();
     })
     .await;
-    let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-end"), HeaderValue::from_static("yes"))]);
+    let mut trailers = HeaderMap::from_iter([(HeaderName::from_static("x-end"), HeaderValue::from_static("yes"))]);
+    let sent = trailers.clone();
+    // Of the connection on which they came.
+    trailers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
     let pieces = (0..SIZE / 1024).map(|n| Frame::data(Bytes::from(vec![n as u8; 1024])));
-    let frames = pieces.chain([Frame::trailers(trailers.clone())]).map(Ok::<_, Infallible>);
+    let frames = pieces.chain([Frame::trailers(trailers)]).map(Ok::<_, Infallible>);
     let body = boxed(StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>())));
     let echoed = pool.send(over_http2("POST", body)).await.unwrap().into_body().collect().await.unwrap();
-    assert_eq!(echoed.trailers(), Some(&trailers));
+    assert_eq!(echoed.trailers(), Some(&sent));
     let bytes = echoed.to_bytes();
     assert!(
         bytes.len() == SIZE && bytes.chunks(1024).enumerate().all(|(n, piece)| piece.iter().all(|b| *b == n as u8))
