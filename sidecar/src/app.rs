@@ -44,6 +44,7 @@ use crate::{
         accept::{AcceptLimits, Carries, Opaque, Port, PortEnd},
         pool::PoolSettings,
         stack::{Inbound, InboundSettings, Outbound},
+        stall::Patience,
         tcp::{Tcp, ports::Ports},
         world::{Base, World},
     },
@@ -97,7 +98,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
 
     let clock = Clock::start();
     let (traces, export) = traces::begin(trace_settings(&settings, &bootstrap)?);
-    let base = Base { clock, identity, tasks: TaskTracker::new(), traces };
+    let patience = Patience(Duration::from_secs(u64::from(settings.stall_seconds.get())));
+    let base = Base { clock, identity, tasks: TaskTracker::new(), patience, traces };
     let world = Arc::new(ArcSwap::from_pointee(World::default()));
     let outbound = Arc::new(Outbound {
         base: base.clone(),
@@ -109,11 +111,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
     let inbound = Inbound::new(inbound_settings(&settings), base.clone(), inbound_limit.concurrency());
     let inbound = Arc::new(inbound);
 
-    let limits = AcceptLimits {
-        connections: settings.max_connections,
-        stall: Duration::from_secs(u64::from(settings.stall_seconds.get())),
-        ..AcceptLimits::default()
-    };
+    let limits = AcceptLimits { connections: settings.max_connections, stall: patience, ..AcceptLimits::default() };
     let outbound_port = Port::new(listen(settings.outbound_addr, "--outbound-addr").await?, None, limits);
     let inbound_listener = listen(settings.inbound_addr, "--inbound-addr").await?;
     let carries = carries(&settings, &inbound);

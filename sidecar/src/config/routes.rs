@@ -3,13 +3,13 @@
 //! As Envoy does it: the host chooses a virtual host (exact name, then the longest `*.suffix`, then the longest `prefix.*`, then
 //! `*`), and the first of its routes that matches is taken. There is no second host to look at if none does.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::COOKIE, uri::Authority};
 use regex::bytes::Regex;
 
 use super::share;
-use crate::policy::{grpc::is_grpc, retry::RetryPolicy};
+use crate::policy::{deadline::RouteTimeout, grpc::is_grpc, retry::RetryPolicy};
 
 /// The routes of one listener, by host.
 #[derive(Clone, Debug, Default)]
@@ -166,7 +166,7 @@ pub struct Forward {
     /// Clusters and their shares; at least one, and one share that is not zero.
     pub clusters: Vec<(Arc<str>, u32)>,
     /// How long the whole may take; `None`: for ever.
-    pub timeout: Option<Duration>,
+    pub timeout: Option<RouteTimeout>,
     /// When it is tried again.
     pub retry: Option<Arc<RetryPolicy>>,
     /// What is changed about the path.

@@ -4,8 +4,9 @@
 //! long a body takes is up to who reads it.
 
 use std::{
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,9 +14,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use parking_lot::Mutex;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, util::Oneshot};
 
-use super::{BoxFuture, Clock, Failed, Overload, held::Held};
+use super::{Clock, Failed, Overload, held::Held};
 use crate::policy::{
     classify::{Fault, Outcome},
     concurrency::{Concurrency, Ended},
@@ -80,36 +81,50 @@ impl UnderWay {
 impl<S, B, RB> Service<Request<B>> for Limited<S>
 where
     S: Service<Request<B>, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
-    S::Future: Send,
+    S::Future: Send + Unpin,
     B: Send + 'static,
     RB: Body<Data = Bytes>,
 {
-    type Response = Response<Held<RB, UnderWay>>;
+    type Response = Response<Held<RB, Option<UnderWay>>>;
     type Error = Failed;
-    type Future = BoxFuture<Result<Self::Response, Failed>>;
+    type Future = Admission<Oneshot<S, Request<B>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(mut under_way) = UnderWay::began(&self.layer) else {
-            return Box::pin(async { Err(Failed::Overloaded(Overload::Concurrency)) });
-        };
-        let inner = self.inner.clone();
-        Box::pin(async move {
-            match inner.oneshot(request).await {
-                Ok(response) => {
-                    let grpc = super::grpc::status(response.headers());
-                    under_way.note(Outcome::Response { status: response.status().as_u16(), grpc });
-                    Ok(response.map(|body| Held::new(body, under_way)))
-                }
-                Err(failed) => {
-                    under_way.note(failed.outcome());
-                    Err(failed)
-                }
+        Admission { under_way: UnderWay::began(&self.layer), inner: self.inner.clone().oneshot(request) }
+    }
+}
+
+/// A request on its way in; `None`: it is turned away.
+#[derive(Debug)]
+pub struct Admission<F> {
+    under_way: Option<UnderWay>,
+    inner: F,
+}
+
+impl<F, RB> Future for Admission<F>
+where
+    F: Future<Output = Result<Response<RB>, Failed>> + Unpin,
+    RB: Body<Data = Bytes>,
+{
+    type Output = Result<Response<Held<RB, Option<UnderWay>>>, Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { under_way, inner } = &mut *self;
+        let Some(noted) = under_way else { return Poll::Ready(Err(Failed::Overloaded(Overload::Concurrency))) };
+        let answer = ready!(Pin::new(inner).poll(cx));
+        noted.note(match &answer {
+            Ok(response) => {
+                let grpc = super::grpc::status(response.headers());
+                Outcome::Response { status: response.status().as_u16(), grpc }
             }
-        })
+            Err(failed) => failed.outcome(),
+        });
+        let under_way = under_way.take();
+        Poll::Ready(answer.map(|response| response.map(|body| Held::new(body, under_way))))
     }
 }
 

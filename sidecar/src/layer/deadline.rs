@@ -14,29 +14,29 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service, ServiceExt};
 
 use super::{BoxError, BoxFuture, Clock, Failed};
-use crate::policy::deadline::{self, Deadline, Timeouts};
+use crate::policy::deadline::{self, Deadline, RouteTimeout, Timeouts};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// Holds requests to their deadline.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct DeadlineLayer {
     /// The clock of all deadlines.
     pub clock: Clock,
     /// What the route says; zero and none are for ever.
-    pub route: Option<Duration>,
+    pub route: Option<RouteTimeout>,
 }
 
 impl<S> Layer<S> for DeadlineLayer {
     type Service = WithDeadline<S>;
 
     fn layer(&self, inner: S) -> WithDeadline<S> {
-        WithDeadline { layer: *self, inner }
+        WithDeadline { layer: self.clone(), inner }
     }
 }
 
@@ -63,25 +63,34 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = self.layer.clock.now();
-        let deadline = Deadline::new(now, timeouts(self.layer.route, request.headers()));
+        let route = self.layer.route.as_ref();
+        let deadline = Deadline::new(now, timeouts(route.map(RouteTimeout::after), request.headers()));
         let remaining = deadline.remaining(now);
         if remaining == Some(Duration::ZERO) {
             return Box::pin(async { Err(Failed::Deadline) });
         }
         request.extensions_mut().insert(deadline);
-        pass_on(request.headers_mut(), remaining);
+        match route.filter(|route| Some(route.after()) == remaining) {
+            Some(route) => say(request.headers_mut(), route.after(), route.said()),
+            None => pass_on(request.headers_mut(), remaining),
+        }
         let inner = self.inner.clone();
         Box::pin(async move {
-            let Some(remaining) = remaining else {
-                return Ok(inner.oneshot(request).await?.map(|body| Timed { body, ends: None }));
-            };
-            let mut ends = Box::pin(sleep(remaining));
+            let ends = remaining.map(|remaining| Instant::now() + remaining);
             tokio::select! {
                 biased;
-                response = inner.oneshot(request) => Ok(response?.map(|body| Timed { body, ends: Some(ends) })),
-                () = &mut ends => Err(Failed::Deadline),
+                response = inner.oneshot(request) => Ok(response?.map(|body| Timed { body, ends, timer: None })),
+                () = at(ends) => Err(Failed::Deadline),
             }
         })
+    }
+}
+
+/// That moment; never, if there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -97,8 +106,14 @@ fn timeouts(route: Option<Duration>, headers: &HeaderMap) -> Timeouts {
 /// Tells the endpoint what remains, if anything limits it: in `x-envoy-expected-rq-timeout-ms`, and in `grpc-timeout` if the caller
 /// used that.
 pub fn pass_on(headers: &mut HeaderMap, remaining: Option<Duration>) {
-    let Some(remaining) = remaining else { return };
-    headers.insert(EXPECTED_TIMEOUT, number(deadline::format_expected_timeout(remaining)));
+    if let Some(remaining) = remaining {
+        say(headers, remaining, deadline::expected_timeout(remaining));
+    }
+}
+
+/// Says that so much remains; `expected` does, too.
+fn say(headers: &mut HeaderMap, remaining: Duration, expected: HeaderValue) {
+    headers.insert(EXPECTED_TIMEOUT, expected);
     if let Some(value) = headers.get_mut(GRPC_TIMEOUT)
         && let Ok(shorter) = HeaderValue::try_from(deadline::format_grpc_timeout(remaining))
     {
@@ -106,26 +121,13 @@ pub fn pass_on(headers: &mut HeaderMap, remaining: Option<Duration>) {
     }
 }
 
-/// As `HeaderValue::from`, but with one allocation instead of two.
-fn number(mut number: u64) -> HeaderValue {
-    let mut digits = [b'0'; 20];
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] += (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    HeaderValue::from_bytes(&digits[first..]).unwrap_or_else(|_| unreachable!("digits may stand in a header"))
-}
-
 /// A body that fails when the deadline passes before its end.
 #[derive(Debug)]
 pub struct Timed<B> {
     body: B,
-    ends: Option<Pin<Box<Sleep>>>,
+    ends: Option<Instant>,
+    /// Since it had to be waited for.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> Body for Timed<B>
@@ -137,13 +139,12 @@ where
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
-            Poll::Pending => match &mut self.ends {
-                Some(ends) => ends.as_mut().poll(cx).map(|()| Some(Err(Failed::Deadline.into()))),
-                None => Poll::Pending,
-            },
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
+        let Some(ends) = self.ends else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(ends)));
+        timer.as_mut().poll(cx).map(|()| Some(Err(Failed::Deadline.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -158,27 +159,21 @@ where
 #[cfg(test)]
 mod tests {
     use http_body_util::{BodyExt, Empty, StreamBody};
-    use tokio::time::Instant;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::layer::testing::{Mock, answer};
 
     async fn ask(mock: &Mock, route: u64, headers: &[(&str, &str)]) -> (Result<u16, Failed>, u128) {
         let started = Instant::now();
-        let layer = DeadlineLayer { clock: Clock::start(), route: Some(Duration::from_millis(route)) };
+        let layer =
+            DeadlineLayer { clock: Clock::start(), route: Some(RouteTimeout::new(Duration::from_millis(route))) };
         let mut request = Request::builder();
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let response = layer.layer(mock.clone()).oneshot(request.body(Empty::<Bytes>::new()).unwrap()).await;
         (response.map(|response| response.status().as_u16()), started.elapsed().as_millis())
-    }
-
-    #[test]
-    fn a_number_is_written_as_it_is() {
-        for value in [0, 7, 10, 4_999, u64::MAX] {
-            assert_eq!(number(value), HeaderValue::from(value));
-        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -230,7 +225,7 @@ mod tests {
         let drips = tower::service_fn(|_: Request<()>| async {
             Ok::<_, Failed>(Response::new(StreamBody::new(drip(Duration::from_millis(30)))))
         });
-        let layer = DeadlineLayer { clock: Clock::start(), route: Some(Duration::from_millis(100)) };
+        let layer = DeadlineLayer { clock: Clock::start(), route: Some(RouteTimeout::new(Duration::from_millis(100))) };
         let mut body = layer.layer(drips).oneshot(Request::new(())).await.unwrap().into_body();
         let mut frames = 0;
         let error = loop {

@@ -5,11 +5,12 @@
 //! than that first wait.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -20,7 +21,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, util::Oneshot};
 
 use super::{BoxFuture, Failed, Overload, held::Held};
 
@@ -81,12 +82,15 @@ impl Queue {
         self.failing_fast.load(Ordering::Relaxed)
     }
 
-    /// A place, now or when it is the request's turn.
-    async fn enter(&self) -> Result<OwnedSemaphorePermit, Overload> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            self.failing_fast.store(false, Ordering::Relaxed);
-            return Ok(place);
-        }
+    /// A place, if one is free.
+    fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.failing_fast.store(false, Ordering::Relaxed);
+        Some(place)
+    }
+
+    /// A place, when it is the request's turn.
+    async fn wait(&self) -> Result<OwnedSemaphorePermit, Overload> {
         if self.is_failing_fast() {
             return Err(Overload::FailFast);
         }
@@ -134,24 +138,60 @@ pub struct Queued<S> {
 impl<S, B, RB> Service<Request<B>> for Queued<S>
 where
     S: Service<Request<B>, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
-    S::Future: Send,
+    S::Future: Send + Unpin,
     B: Send + 'static,
     RB: Body<Data = Bytes>,
 {
-    type Response = Response<Held<RB, OwnedSemaphorePermit>>;
+    type Response = Response<Held<RB, Option<OwnedSemaphorePermit>>>;
     type Error = Failed;
-    type Future = BoxFuture<Result<Self::Response, Failed>>;
+    type Future = Turn<Oneshot<S, Request<B>>, Self::Response>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (queue, inner) = (Arc::clone(&self.queue), self.inner.clone());
-        Box::pin(async move {
-            let place = queue.enter().await.map_err(Failed::Overloaded)?;
-            Ok(inner.oneshot(request).await?.map(|body| Held::new(body, place)))
-        })
+        let inner = self.inner.clone().oneshot(request);
+        if let Some(place) = self.queue.enter() {
+            return Turn::Now { place: Some(place), inner };
+        }
+        let queue = Arc::clone(&self.queue);
+        Turn::Later(Box::pin(async move {
+            let place = queue.wait().await.map_err(Failed::Overloaded)?;
+            Ok(inner.await?.map(|body| Held::new(body, Some(place))))
+        }))
+    }
+}
+
+/// A request on its way through a queue.
+pub enum Turn<F, R> {
+    /// Nearly always there is a place.
+    Now {
+        /// It.
+        place: Option<OwnedSemaphorePermit>,
+        /// What may go on.
+        inner: F,
+    },
+    /// It waits for one first.
+    Later(BoxFuture<Result<R, Failed>>),
+}
+
+impl<F, RB> Future for Turn<F, Response<Held<RB, Option<OwnedSemaphorePermit>>>>
+where
+    F: Future<Output = Result<Response<RB>, Failed>> + Unpin,
+    RB: Body<Data = Bytes>,
+{
+    type Output = Result<Response<Held<RB, Option<OwnedSemaphorePermit>>>, Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Later(later) => later.as_mut().poll(cx),
+            Self::Now { place, inner } => {
+                let answer = ready!(Pin::new(inner).poll(cx));
+                let place = place.take();
+                Poll::Ready(answer.map(|response| response.map(|body| Held::new(body, place))))
+            }
+        }
     }
 }
 
@@ -167,7 +207,7 @@ mod tests {
         QueueLayer { queue: Arc::new(Queue::new(Limits { requests, pending, wait })) }
     }
 
-    type Answered = Result<Response<Held<Frames, OwnedSemaphorePermit>>, Failed>;
+    type Answered = Result<Response<Held<Frames, Option<OwnedSemaphorePermit>>>, Failed>;
 
     fn ask(layer: &QueueLayer, takes: u64) -> tokio::task::JoinHandle<Answered> {
         tokio::spawn(layer.layer(Mock::new([answer(200).after(takes)])).oneshot(Request::new(Frames::default())))

@@ -30,6 +30,7 @@ use super::{
 use crate::policy::{
     concurrency::{Concurrency, Settings},
     deadline::Deadline,
+    deadline::RouteTimeout,
     endpoints::{self, EndpointId},
     hedge::{self, Latencies},
     p2c::Standing,
@@ -109,7 +110,7 @@ impl Proxy {
     /// The status of an answer that was read to its end, or nothing.
     fn get(&self) -> impl Future<Output = Option<u16>> + Send + use<> {
         let stack = ServiceBuilder::new()
-            .layer(DeadlineLayer { clock: self.clock, route: Some(Duration::from_secs(1)) })
+            .layer(DeadlineLayer { clock: self.clock, route: Some(RouteTimeout::new(Duration::from_secs(1))) })
             .layer(ConcurrencyLayer { clock: self.clock, concurrency: Arc::clone(&self.concurrency) })
             .layer(RetryLayer {
                 clock: self.clock,

@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
 use self::connection::Connection;
-use super::{body::Body, connect::Connector};
+use super::{body::Body, connect::Connector, stall::Patience};
 
 /// How long to wait when the system cannot give another connection (out of file descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ pub struct AcceptLimits {
     /// more at most.
     pub idle: Duration,
     /// How long a caller may neither go on with what it sends nor take what it asked for.
-    pub stall: Duration,
+    pub stall: Patience,
     /// Bytes of a head (HTTP/1.1), or of the headers (HTTP/2).
     pub head_bytes: usize,
     /// Headers of a request (HTTP/1.1).
@@ -57,7 +57,7 @@ impl Default for AcceptLimits {
             handshake: Duration::from_secs(10),
             first_request: Duration::from_secs(10),
             idle: Duration::from_secs(60),
-            stall: Duration::from_secs(300),
+            stall: Patience(Duration::from_secs(300)),
             head_bytes: 64 * 1024,
             headers: 100,
             streams: 250,

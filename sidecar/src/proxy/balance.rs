@@ -10,11 +10,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower::Service;
 
-use super::{
-    body::{Body, boxed},
-    trace,
-    world::Upstream,
-};
+use super::{pool::Received, trace, world::Upstream};
 use crate::{
     layer::{
         BoxError, BoxFuture, Failed,
@@ -32,10 +28,10 @@ pub struct Balance {
 
 impl<B> Service<Request<B>> for Balance
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Watched<Body>>;
+    type Response = Response<Watched<Received>>;
     type Error = Failed;
     type Future = BoxFuture<Result<Self::Response, Failed>>;
 
@@ -54,7 +50,7 @@ where
             let member = member.ok_or(Failed::NoEndpoint)?;
             let span = trace::tried(&mut request, &upstream, &member.at);
             // Nothing here takes a future as an argument: it would be kept twice.
-            let answer = member.pool.send(request.map(boxed)).await;
+            let answer = member.pool.send(request).await;
             ticket.met(trace::followed(span, answer))
         })
     }

@@ -13,20 +13,37 @@ mod exchange;
 mod http1;
 mod http2;
 
-use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::client::conn::TrySendError;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio_util::task::TaskTracker;
 
 pub(super) use self::http1::Place;
-use self::{http1::Http1, http2::Http2};
-use super::{
-    body::{Body, BoxError},
-    connect::{Connector, Stream},
-    stall,
+use self::{
+    exchange::Download,
+    http1::{Http1, Lease},
+    http2::{Http2, UnderWay},
 };
-use crate::{config::snapshot::Protocol, layer::Failed, policy::classify::Fault};
+use super::{
+    body::{Body, BoxError, Watched},
+    connect::{Connector, Stream},
+    stall::{self, Patience},
+};
+use crate::{
+    config::snapshot::Protocol,
+    layer::{Failed, held::Held},
+    policy::classify::Fault,
+};
 
 /// The largest head of a response.
 const MAX_HEAD: usize = 64 * 1024;
@@ -60,14 +77,23 @@ enum Kind {
 struct Shared {
     connector: Connector,
     settings: PoolSettings,
+    /// How long the callers of its requests may do nothing.
+    patience: Patience,
     /// Owns the tasks that drive connections.
     tasks: TaskTracker,
 }
 
 impl Pool {
-    /// Without connections, which will speak `protocol`. `tasks` owns what drives them.
-    pub fn new(connector: Connector, protocol: Protocol, settings: PoolSettings, tasks: TaskTracker) -> Self {
-        let shared = Arc::new(Shared { connector, settings, tasks });
+    /// Without connections, which will speak `protocol`. `tasks` owns what drives them; whose requests they carry may do nothing for as
+    /// long as `patience`.
+    pub fn new(
+        connector: Connector,
+        protocol: Protocol,
+        settings: PoolSettings,
+        patience: Patience,
+        tasks: TaskTracker,
+    ) -> Self {
+        let shared = Arc::new(Shared { connector, settings, patience, tasks });
         let kind = match protocol {
             Protocol::Http1 => Kind::Http1(Http1::new(settings.max_connections)),
             Protocol::Http2 => Kind::Http2(Http2::default()),
@@ -79,16 +105,19 @@ impl Pool {
     ///
     /// # Errors
     /// There is no response.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failed> {
-        let patience = request.extensions().get().copied();
+    pub async fn send<B>(&self, request: Request<B>) -> Result<Response<Received>, Failed>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
         let (head, body) = request.into_parts();
-        let (body, arrival) = stall::arriving(body, patience);
+        let (body, arrival) = stall::arriving(body, self.shared.patience);
         let sent = self.send_arriving(Request::from_parts(head, body)).await;
         arrival.answered();
         sent.map_err(|failed| arrival.judge(failed))
     }
 
-    async fn send_arriving(&self, mut request: Request<Body>) -> Result<Response<Body>, Failed> {
+    async fn send_arriving(&self, mut request: Request<Body>) -> Result<Response<Received>, Failed> {
         for _ in 0..MOST_DEAD {
             let sent = match &self.kind {
                 Kind::Http1(pool) => pool.send(&self.shared, request).await?,
@@ -119,9 +148,48 @@ impl Pool {
     }
 }
 
+/// The body of a response.
+pub enum Received {
+    /// Over HTTP/1.1; the connection is used again after it.
+    Http1(Watched<Incoming, Lease>),
+    /// Over HTTP/2.
+    Http2(Held<Download, UnderWay>),
+    /// As it is.
+    Other(Body),
+}
+
+impl HttpBody for Received {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx),
+            Self::Other(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+            Self::Other(body) => body.size_hint(),
+        }
+    }
+}
+
 /// What became of a request.
 enum Sent {
-    Response(Response<Body>),
+    Response(Response<Received>),
     /// Nothing of it was written.
     Not(Box<Request<Body>>),
 }

@@ -25,11 +25,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::body::{Body, BoxError, boxed};
+use super::body::{Body, BoxError, boxed, empty};
 use crate::{layer::Failed, policy::classify::Fault};
 
-/// How long a caller may do nothing; in the extensions of its requests.
-#[derive(Clone, Copy, Debug)]
+/// How long a caller may do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience(pub Duration);
 
 /// The caller did nothing for too long.
@@ -67,24 +67,32 @@ impl Arrival {
 }
 
 /// `body` as it arrives, from a caller that may rest for so long until it is answered.
-pub fn arriving(body: Body, patience: Option<Patience>) -> (Body, Arrival) {
+pub fn arriving<B>(body: B, patience: Patience) -> (Body, Arrival)
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     if body.is_end_stream() {
-        return (body, Arrival(None));
+        return (empty(), Arrival(None));
     }
     let arrival = Arc::new(AtomicU8::new(ARRIVES));
     let arriving = Arriving { body, patience, waiting: None, arrival: arrival.clone() };
     (boxed(arriving), Arrival(Some(arrival)))
 }
 
-struct Arriving {
-    body: Body,
-    patience: Option<Patience>,
+struct Arriving<B> {
+    body: B,
+    patience: Patience,
     /// Since the caller is waited for.
     waiting: Option<Pin<Box<Sleep>>>,
     arrival: Arc<AtomicU8>,
 }
 
-impl HttpBody for Arriving {
+impl<B> HttpBody for Arriving<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
     type Error = BoxError;
 
@@ -95,13 +103,12 @@ impl HttpBody for Arriving {
             if matches!(frame, Some(Err(_))) {
                 this.arrival.store(BROKEN_OFF, SeqCst);
             }
-            return Poll::Ready(frame);
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let Some(Patience(patience)) = this.patience else { return Poll::Pending };
         if this.arrival.load(SeqCst) == ANSWERED {
             return Poll::Pending;
         }
-        let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep(this.patience.0)));
         if waiting.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
@@ -124,7 +131,7 @@ impl HttpBody for Arriving {
 /// The answers that a connection has to deliver.
 #[derive(Clone, Debug)]
 pub struct Deliveries {
-    patience: Duration,
+    patience: Patience,
     all: Arc<Mutex<Vec<Weak<Mutex<Delivery>>>>>,
 }
 
@@ -139,13 +146,8 @@ pub struct Delivery {
 
 impl Deliveries {
     /// None yet.
-    pub fn new(patience: Duration) -> Self {
+    pub fn new(patience: Patience) -> Self {
         Self { patience, all: Arc::default() }
-    }
-
-    /// How long callers may do nothing.
-    pub fn patience(&self) -> Patience {
-        Patience(self.patience)
     }
 
     /// `body`, looked after.
@@ -171,7 +173,7 @@ impl Deliveries {
         self.all.lock().retain(|one| {
             let Some(delivery) = one.upgrade() else { return false };
             let mut delivery = delivery.lock();
-            let late = delivery.ready.is_some_and(|since| now.duration_since(since) >= self.patience);
+            let late = delivery.ready.is_some_and(|since| now.duration_since(since) >= self.patience.0);
             if late {
                 taken.extend(delivery.body.take());
             }
@@ -229,7 +231,7 @@ mod tests {
     use super::*;
     use crate::proxy::body::full;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Patience = Patience(Duration::from_secs(60));
 
     fn frames(waits: &[u64]) -> Body {
         let frames = stream::iter(waits.to_vec()).then(|wait| async move {
@@ -252,25 +254,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_may_be_slow_but_not_stall() {
-        let (slow, arrival) = arriving(frames(&[50, 50, 50]), Some(Patience(PATIENCE)));
+        let (slow, arrival) = arriving(frames(&[50, 50, 50]), PATIENCE);
         assert_eq!(slow.collect().await.unwrap().to_bytes().len(), 3);
         assert_eq!(fault(&arrival.judge(failed())), Fault::Reset, "it came to its end");
-        let (stalled, arrival) = arriving(frames(&[1, 70]), Some(Patience(PATIENCE)));
+        let (stalled, arrival) = arriving(frames(&[1, 70]), PATIENCE);
         let began = Instant::now();
         assert!(stalled.collect().await.unwrap_err().is::<Stalled>());
         assert_eq!(began.elapsed(), Duration::from_secs(61));
         assert_eq!(fault(&arrival.judge(failed())), Fault::Cancelled);
-        let (answered, arrival) = arriving(frames(&[1, 7000]), Some(Patience(PATIENCE)));
+        let (answered, arrival) = arriving(frames(&[1, 7000]), PATIENCE);
         arrival.answered();
         assert!(answered.collect().await.is_ok());
-        let (patient, _) = arriving(frames(&[1, 7000]), None);
-        assert!(patient.collect().await.is_ok());
     }
 
     #[tokio::test]
     async fn what_a_caller_breaks_off_is_its_own_doing() {
         let broken = stream::iter([Ok(Frame::data(Bytes::from_static(b"x"))), Err(std::io::Error::other("gone"))]);
-        let (broken, arrival) = arriving(boxed(StreamBody::new(broken)), None);
+        let (broken, arrival) = arriving(StreamBody::new(broken), PATIENCE);
         assert!(broken.collect().await.is_err());
         arrival.answered();
         assert_eq!(fault(&arrival.judge(failed())), Fault::Cancelled);
@@ -285,13 +285,13 @@ mod tests {
         let mut untouched = deliveries.look_after(body(held.clone()));
         let mut thinking = deliveries.look_after(frames(&[7000]));
         assert!(thinking.frame().now_or_never().is_none(), "there is nothing to take yet");
-        tokio::time::advance(PATIENCE / 2).await;
+        tokio::time::advance(PATIENCE.0 / 2).await;
         assert_eq!((deliveries.sweep(), Arc::strong_count(&held)), (0, 2));
-        tokio::time::advance(PATIENCE / 2).await;
+        tokio::time::advance(PATIENCE.0 / 2).await;
         assert_eq!((deliveries.sweep(), Arc::strong_count(&held)), (1, 1));
         assert!(untouched.frame().await.unwrap().unwrap_err().is::<Stalled>());
         assert!(thinking.frame().await.unwrap().is_ok());
-        tokio::time::advance(PATIENCE).await;
+        tokio::time::advance(PATIENCE.0).await;
         assert_eq!(deliveries.sweep(), 1, "now there was something");
     }
 

@@ -22,6 +22,7 @@ use opentelemetry::{
 use super::{
     body::{Body, End, OnEnd, Watched, boxed},
     message,
+    pool::Received,
     world::{Base, Upstream},
 };
 use crate::{
@@ -118,10 +119,13 @@ pub fn tried<B>(request: &mut Request<B>, upstream: &Upstream, at: &Target) -> O
 ///
 /// # Errors
 /// Those of `answer`.
-pub fn followed(open: Option<Box<Open>>, answer: Result<Response<Body>, Failed>) -> Result<Response<Body>, Failed> {
+pub fn followed(
+    open: Option<Box<Open>>,
+    answer: Result<Response<Received>, Failed>,
+) -> Result<Response<Received>, Failed> {
     let Some(mut open) = open else { return answer };
     match answer {
-        Ok(response) => Ok(open.follow(response)),
+        Ok(response) => Ok(open.follow(response.map(boxed)).map(Received::Other)),
         Err(failed) => {
             open.fail(failed.reason());
             Err(failed)

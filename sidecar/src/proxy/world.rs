@@ -18,6 +18,7 @@ use super::{
     connect::Connector,
     hedging::Hedging,
     pool::{Pool, PoolSettings},
+    stall::Patience,
     tcp::Connections,
     tls::Credentials,
 };
@@ -47,6 +48,8 @@ pub struct Base {
     pub identity: Option<Arc<Own>>,
     /// Owns what drives connections.
     pub tasks: TaskTracker,
+    /// How long callers may do nothing.
+    pub patience: Patience,
     /// Makes spans, if anybody is told of them.
     pub traces: Traces,
 }
@@ -123,7 +126,7 @@ impl ConnectionSettings {
 
     fn pool(&self, at: &Target, tls: Option<Arc<Credentials>>, base: &Base) -> Arc<Pool> {
         let connector = Connector { target: at.clone(), tls };
-        Arc::new(Pool::new(connector, self.protocol, self.pool, base.tasks.clone()))
+        Arc::new(Pool::new(connector, self.protocol, self.pool, base.patience, base.tasks.clone()))
     }
 }
 

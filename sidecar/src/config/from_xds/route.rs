@@ -20,6 +20,7 @@ use crate::{
     config::routes::{self, Action, DuplicateDomain, Forward, HeaderEdit, Redirect, RedirectPath, Rewrite, RouteTable},
     policy::{
         backoff::FullJitter,
+        deadline::RouteTimeout,
         retry::{self, Conditions},
     },
 };
@@ -236,6 +237,7 @@ fn forward(problems: &mut Problems, path: &str, action: &RouteAction, retry: Opt
     let own = action.retry_policy.as_ref();
     let retry = own.or(retry).and_then(|policy| retry_policy(problems, &format!("{path}.retry_policy"), policy));
     let rewrite = rewrite(problems, path, action);
+    let timeout = timeout.map(RouteTimeout::new);
     Some(Forward { clusters, timeout, retry: retry.map(Arc::new), rewrite, host })
 }
 

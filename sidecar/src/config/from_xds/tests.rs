@@ -15,6 +15,7 @@ use crate::{
     config::{routes::Action, snapshot::Protocol},
     policy::{
         concurrency::{self, Aimd, Gradient2},
+        deadline::RouteTimeout,
         retry::Conditions,
     },
 };
@@ -161,7 +162,7 @@ fn a_route_says_where_and_how_often() {
     .unwrap();
     let host = table.host("any").unwrap();
     let Action::Forward(forward) = &host.routes[0].action else { panic!("it forwards") };
-    assert_eq!(forward.timeout, Some(Duration::from_secs(2)));
+    assert_eq!(forward.timeout, Some(RouteTimeout::new(Duration::from_secs(2))));
     let retry = forward.retry.as_ref().unwrap();
     assert_eq!((retry.retries, retry.per_try), (2, Some(Duration::from_millis(500))));
     assert_eq!(retry.on, Conditions::SERVER_ERROR.with(Conditions::UNAVAILABLE));

@@ -17,7 +17,6 @@ use std::{
 use chancery_runtime::tls::{ServerTls, handshake};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
-use http_body::Body as _;
 use hyper::{
     body::Incoming,
     rt::{Sleep, Timer},
@@ -135,8 +134,8 @@ impl Connection {
             deliveries: Deliveries::new(self.limits.stall),
         });
         let requests = all.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            requests.begins(&mut request);
+        let service = service_fn(move |request: Request<Incoming>| {
+            requests.begins(&request);
             let (version, all, mut service) = (request.version(), requests.clone(), service.clone());
             // In a box: hyper keeps the room of a request for as long as its connection lasts.
             Box::pin(async move {
@@ -183,13 +182,9 @@ struct All {
 }
 
 impl All {
-    fn begins(&self, request: &mut Request<Incoming>) {
+    fn begins(&self, request: &Request<Incoming>) {
         if self.spoken.set(request.version()).is_ok() {
             self.begun.notify_one();
-        }
-        // Nobody waits for what is there.
-        if !request.body().is_end_stream() {
-            request.extensions_mut().insert(self.deliveries.patience());
         }
     }
 
@@ -221,7 +216,7 @@ enum Event {
 impl<'a> Lookout<'a> {
     fn new(all: &'a All, limits: &AcceptLimits) -> Self {
         // Often enough that nobody stalls, or is idle, for much longer than it may.
-        let mut looks = interval((limits.stall.min(limits.idle) / 4).max(Duration::from_millis(1)));
+        let mut looks = interval((limits.stall.0.min(limits.idle) / 4).max(Duration::from_millis(1)));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { all, late: Instant::now() + limits.first_request, goes_at: None, going: false, looks }
     }

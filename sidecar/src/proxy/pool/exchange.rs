@@ -184,7 +184,7 @@ impl Upload {
 }
 
 /// The body of a response.
-pub(super) struct Download {
+pub struct Download {
     stream: RecvStream,
     /// How much is yet to come, if the head said so.
     length: Option<u64>,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{MAX_HEAD, Sent, Shared, no_connection, unsent};
+use super::{MAX_HEAD, Received, Sent, Shared, no_connection, unsent};
 use crate::{
     layer::Failed,
     proxy::body::{Body, End, OnEnd, Watched, boxed},
@@ -31,7 +31,7 @@ struct Idle {
 }
 
 /// A connection in use. It goes back when the response has been read to its end, and is closed otherwise.
-struct Lease {
+pub struct Lease {
     sender: SendRequest<Body>,
     idle: Arc<Mutex<Vec<Idle>>>,
     _room: OwnedSemaphorePermit,
@@ -77,12 +77,12 @@ impl Http1 {
             Err(error) => return unsent(error),
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let mut response = response.map(boxed);
+            let mut response = response.map(boxed).map(Received::Other);
             response.extensions_mut().insert(Place(Arc::new(permit)));
             return Ok(Sent::Response(response));
         }
         let lease = Lease { sender, idle: self.idle.clone(), _room: permit };
-        Ok(Sent::Response(watched(response, lease)))
+        Ok(Sent::Response(response.map(|body| Received::Http1(Watched::new(body, lease)))))
     }
 
     /// The connection used last, of those that can be used at once.
@@ -114,8 +114,4 @@ impl Http1 {
     pub(super) fn idle(&self) -> usize {
         self.idle.lock().len()
     }
-}
-
-fn watched(response: Response<hyper::body::Incoming>, lease: Lease) -> Response<Body> {
-    response.map(|body| boxed(Watched::new(body, lease)))
 }

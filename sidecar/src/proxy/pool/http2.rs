@@ -1,6 +1,7 @@
 //! HTTP/2: one connection, opened when it is needed, by one of those who need it.
 
 use std::{
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -13,7 +14,7 @@ use h2::{
     Ping, PingPong, Reason,
     client::{self, Connection, SendRequest},
 };
-use http::{HeaderMap, Request, Version, request::Parts};
+use http::{HeaderName, HeaderValue, Request, Version, request::Parts};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,14 +22,14 @@ use tokio::{
 };
 
 use super::{
-    MAX_HEAD, Sent, Shared,
+    MAX_HEAD, Received, Sent, Shared,
     exchange::{Ended, Exchange},
     no_connection,
 };
 use crate::{
     layer::{Failed, held::Held},
     policy::classify::Fault,
-    proxy::body::{Body, boxed},
+    proxy::body::Body,
 };
 
 /// Pings tell when a connection is dead; the sum of both is how long that may take.
@@ -81,7 +82,7 @@ impl Life {
 }
 
 /// A request under way.
-struct UnderWay(Arc<Life>);
+pub struct UnderWay(Arc<Life>);
 
 impl UnderWay {
     fn new(on: &Arc<Life>) -> Self {
@@ -107,9 +108,10 @@ impl Http2 {
                 opened.map_err(no_connection)??
             }
         };
-        let (head, body) = request.into_parts();
-        match Exchange::begin(&mut sender, on_the_wire(&head), body, &shared.tasks).await {
-            Ok(response) => Ok(Sent::Response(response.map(|body| boxed(Held::new(body, under_way))))),
+        let (mut head, body) = request.into_parts();
+        let (going, kept) = on_the_wire(&mut head);
+        match Exchange::begin(&mut sender, going, body, &shared.tasks).await {
+            Ok(response) => Ok(Sent::Response(response.map(|body| Received::Http2(Held::new(body, under_way))))),
             // The caller's own doing, whatever became of the stream.
             Err(Ended::Upload(source)) => Err(Failed::Upstream { fault: Fault::Reset, source: Some(source) }),
             Err(Ended::Stream { error, sent, body }) => {
@@ -117,6 +119,7 @@ impl Http2 {
                 if !sent || gone_away(&error) {
                     self.leave(&under_way.0);
                     if let Some(body) = body {
+                        head.headers = kept.into_iter().collect();
                         return Ok(Sent::Not(Box::new(Request::from_parts(head, body))));
                     }
                 }
@@ -173,14 +176,17 @@ impl Http2 {
     }
 }
 
-/// Of a head, what goes out: the rest stays here, in case the request has to be sent anew.
-fn on_the_wire(head: &Parts) -> Request<()> {
+/// What of a head goes out, and its headers once more, in case the request has to be sent anew.
+fn on_the_wire(head: &mut Parts) -> (Request<()>, Vec<(HeaderName, HeaderValue)>) {
+    let headers = mem::take(&mut head.headers);
+    // A list takes less than a map, and hardly any is asked for.
+    let kept = headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let mut going = Request::new(());
     *going.method_mut() = head.method.clone();
     *going.uri_mut() = head.uri.clone();
     *going.version_mut() = Version::HTTP_2;
-    *going.headers_mut() = HeaderMap::clone(&head.headers);
-    going
+    *going.headers_mut() = headers;
+    (going, kept)
 }
 
 /// Whether the server has ended the connection, and the last stream that it will look at is an earlier one.

@@ -69,7 +69,7 @@ impl Inbound {
     pub fn new(settings: InboundSettings, base: Base, concurrency: Arc<Mutex<Concurrency>>) -> Self {
         let pool = |protocol| {
             let connector = Connector { target: settings.application.clone(), tls: None };
-            Arc::new(Pool::new(connector, protocol, settings.pool, base.tasks.clone()))
+            Arc::new(Pool::new(connector, protocol, settings.pool, base.patience, base.tasks.clone()))
         };
         let (http1, http2) = (pool(Protocol::Http1), pool(Protocol::Http2));
         let limiter = settings.requests_per_second.map(|limit| RateLimiter::direct(Quota::per_second(limit)));
@@ -147,7 +147,7 @@ impl Inbound {
             .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
             .service_fn(move |request: Request<Incoming>| {
                 let pool = pool.clone();
-                async move { pool.send(request.map(boxed)).await }
+                Box::pin(async move { pool.send(request).await })
             });
         let stack = ServiceBuilder::new().layer(DeadlineLayer { clock, route: None }).service(limited);
         if self.limiter.as_ref().is_some_and(|limiter| limiter.check().is_err()) {

@@ -122,7 +122,7 @@ impl Outbound {
     ) -> Result<Response<Body>, Failure> {
         let clock = self.clock();
         let stack = ServiceBuilder::new()
-            .layer(DeadlineLayer { clock, route: forward.timeout })
+            .layer(DeadlineLayer { clock, route: forward.timeout.clone() })
             .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
             .layer(RetryLayer { clock, policy, retriable_headers: None, budget: upstream.budget.clone() })
             .option_layer(hedge)
@@ -140,7 +140,7 @@ impl Outbound {
     ) -> Result<Response<Body>, Failure> {
         let clock = self.clock();
         let stack = ServiceBuilder::new()
-            .layer(DeadlineLayer { clock, route: forward.timeout })
+            .layer(DeadlineLayer { clock, route: forward.timeout.clone() })
             .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
             .layer(QueueLayer { queue: upstream.queue.clone() })
             .service(Balance { upstream: upstream.clone() });

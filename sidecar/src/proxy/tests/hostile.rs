@@ -14,7 +14,7 @@ use crate::{
         routes::Action,
         snapshot::{ClusterSettings, Protocol},
     },
-    proxy::accept::AcceptLimits,
+    proxy::{accept::AcceptLimits, stall::Patience},
 };
 
 async fn sidecar(backend: &Backend, limits: AcceptLimits) -> Sidecar {
@@ -168,7 +168,7 @@ async fn who_does_not_go_on_with_its_request_is_not_waited_for() {
         let mut route = route_to("c", None);
         let Action::Forward(forward) = &mut route.action else { unreachable!() };
         forward.timeout = None;
-        let limits = AcceptLimits { stall: Duration::from_millis(100), ..AcceptLimits::default() };
+        let limits = AcceptLimits { stall: Patience(Duration::from_millis(100)), ..AcceptLimits::default() };
         let sidecar = Sidecar::start_with(snapshot(at, route), limits).await;
         let begun = "POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 10\r\n\r\nabc";
         let answer = raw(sidecar.address, begun).await;
@@ -180,7 +180,7 @@ async fn who_does_not_go_on_with_its_request_is_not_waited_for() {
 #[tokio::test]
 async fn who_does_not_take_its_answer_holds_nothing_for_long() {
     let backend = Backend::start(async move |_| http::Response::new(crate::proxy::body::full(vec![b'x'; LARGE]))).await;
-    let limits = AcceptLimits { stall: Duration::from_millis(200), ..AcceptLimits::default() };
+    let limits = AcceptLimits { stall: Patience(Duration::from_millis(200)), ..AcceptLimits::default() };
     let sidecar = sidecar(&backend, limits).await;
     let concurrency = sidecar.outbound.concurrency.clone();
     // HTTP/1.1: nobody reads from the socket.

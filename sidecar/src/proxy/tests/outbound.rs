@@ -21,6 +21,7 @@ use crate::{
         snapshot::{ClusterSettings, Protocol, Snapshot},
     },
     layer::BoxError,
+    policy::deadline::RouteTimeout,
     proxy::body::{self, boxed},
 };
 
@@ -145,7 +146,7 @@ async fn a_slow_endpoint_is_answered_for_in_time() {
     .await;
     let mut route = route_to("c", None);
     let Action::Forward(forward) = &mut route.action else { unreachable!() };
-    forward.timeout = Some(Duration::from_millis(100));
+    forward.timeout = Some(RouteTimeout::new(Duration::from_millis(100)));
     let sidecar = Sidecar::start(snapshot(cluster("c", &[slow.address], ClusterSettings::default()), route)).await;
     let answer = Client::connect(sidecar.address).await.get("/").await;
     assert_eq!((answer.status, answer.reason()), (504, "deadline"));

@@ -33,6 +33,7 @@ use crate::{
         body::{self, Body, boxed},
         connect::Connector,
         pool::{Pool, PoolSettings},
+        stall::Patience,
     },
 };
 
@@ -113,7 +114,7 @@ async fn a_request_that_meets_a_dead_connection_goes_over_another() {
         idle_timeout: Duration::from_secs(50),
         max_connections: 10,
     };
-    let pool = Pool::new(connector, Protocol::Http1, settings, TaskTracker::new());
+    let pool = Pool::new(connector, Protocol::Http1, settings, Patience(DEADLINE), TaskTracker::new());
     let post = || request("POST", "/", "body").map(boxed);
     let first = pool.send(post()).await.unwrap();
     assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "ok");
@@ -144,8 +145,10 @@ async fn ending_once() -> (SocketAddr, JoinSet<()>) {
         // GOAWAY: the last stream was 0, and nothing is wrong.
         first.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
         let (second, _) = listener.accept().await.unwrap();
-        let service =
-            hyper::service::service_fn(async |_| Ok::<_, std::convert::Infallible>(Response::new(body::full("ok"))));
+        let service = hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
+            let kept = request.headers().get_all("x-kept").iter().map(|value| value.to_str().unwrap());
+            Ok::<_, Infallible>(Response::new(body::full(kept.fold("ok".to_owned(), |all, one| all + one))))
+        });
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         let _ = builder.serve_connection(TokioIo::new(second), service).await;
     });
@@ -169,8 +172,12 @@ async fn so_does_one_whose_body_is_yet_to_come() {
         Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"body")))
     });
     let pool = http2_to(address);
-    let response = pool.send(over_http2("POST", boxed(StreamBody::new(Box::pin(later))))).await.unwrap();
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+    let mut request = over_http2("POST", boxed(StreamBody::new(Box::pin(later))));
+    for value in [" and", " whole"] {
+        request.headers_mut().append("x-kept", HeaderValue::from_static(value));
+    }
+    let response = pool.send(request).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok and whole");
 }
 
 #[tokio::test]
@@ -213,7 +220,7 @@ fn http2_to(address: SocketAddr) -> Pool {
     let settings =
         PoolSettings { connect_timeout: DEADLINE, idle_timeout: Duration::from_secs(50), max_connections: 10 };
     let connector = Connector { target: Target::Address(address), tls: None };
-    Pool::new(connector, Protocol::Http2, settings, TaskTracker::new())
+    Pool::new(connector, Protocol::Http2, settings, Patience(DEADLINE), TaskTracker::new())
 }
 
 fn over_http2(method: &str, body: Body) -> Request<Body> {

@@ -37,6 +37,7 @@ use crate::{
     layer::Clock,
     policy::{
         concurrency::{self, Concurrency},
+        deadline::RouteTimeout,
         retry::{Conditions, RetryPolicy},
     },
     proxy::{
@@ -133,7 +134,7 @@ pub(super) fn cluster(name: &str, at: &[SocketAddr], settings: ClusterSettings) 
 pub(super) fn route_to(cluster: &str, retry: Option<RetryPolicy>) -> Route {
     let forward = Forward {
         clusters: vec![(cluster.into(), 1)],
-        timeout: Some(Duration::from_secs(10)),
+        timeout: Some(RouteTimeout::new(Duration::from_secs(10))),
         retry: retry.map(Arc::new),
         rewrite: Rewrite::None,
         host: None,
@@ -178,7 +179,7 @@ impl Sidecar {
     }
 
     pub(super) async fn start_with(snapshot: Snapshot, limits: AcceptLimits) -> Self {
-        Self::serve(snapshot, limits, base()).await
+        Self::serve(snapshot, limits, Base { patience: limits.stall, ..base() }).await
     }
 
     pub(super) async fn start_as(snapshot: Snapshot, base: Base) -> Self {
@@ -215,7 +216,8 @@ impl Sidecar {
 }
 
 pub(super) fn base() -> Base {
-    Base { clock: Clock::start(), identity: None, tasks: TaskTracker::new(), traces: Traces::off() }
+    let patience = AcceptLimits::default().stall;
+    Base { clock: Clock::start(), identity: None, tasks: TaskTracker::new(), patience, traces: Traces::off() }
 }
 
 /// An answer, whole.
