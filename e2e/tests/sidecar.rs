@@ -168,3 +168,49 @@ async fn an_end_refuses_no_call_of_the_application() -> Result<()> {
     ensure!(!scene.sidecar.log().contains("error:"), "{}", scene.sidecar.log());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_becomes_of_requests_is_counted_by_cluster_and_route() -> Result<()> {
+    let (bad, good) = (Upstream::start("bad").await?, Upstream::start("good").await?);
+    bad.answer_with(503);
+    let scene = Scene::start(&[bad.address, good.address]).await?;
+    for _ in 0..40 {
+        ensure!(fetch(scene.sidecar.outbound, get(HOST, "/")).await?.status == 200);
+    }
+    good.answer_with(404);
+    bad.answer_with(404);
+    until("a 404 comes through", PATIENCE, async || {
+        ensure!(fetch(scene.sidecar.outbound, get(HOST, "/")).await?.status == 404);
+        Ok(())
+    })
+    .await?;
+    // The only service fails for good: what is left to pay for is not spent at once.
+    good.answer_with(503);
+    bad.answer_with(503);
+    until("a request fails", PATIENCE, async || {
+        ensure!(fetch(scene.sidecar.outbound, get(HOST, "/")).await?.status == 503);
+        Ok(())
+    })
+    .await?;
+    until("all of it is counted", PATIENCE, async || {
+        let metrics = scene.sidecar.metrics().await?;
+        let value = |name: &str, labels: &[&str]| {
+            let of = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+            metrics.lines().find(of).and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(-1.0)
+        };
+        let (cluster, route) = (r#"cluster="shop""#, r#"route="shop"#);
+        let answered = |class: &str| value("chancery_sidecar_route_requests_total{", &[cluster, route, class]);
+        ensure!(answered(r#"outcome="2xx""#) == 40.0, "{metrics}");
+        ensure!(answered(r#"outcome="4xx""#) >= 1.0 && answered(r#"outcome="5xx""#) >= 1.0, "{metrics}");
+        let took = value("chancery_sidecar_route_request_duration_seconds_count{", &[cluster, route]);
+        ensure!(took >= 42.0, "{metrics}");
+        ensure!(value("chancery_sidecar_retries_total{", &[cluster, r#"reason="503""#]) >= 1.0, "{metrics}");
+        let given_up = value("chancery_sidecar_retries_not_made_total{", &[cluster, r#"reason="tries-spent""#]);
+        ensure!(given_up >= 1.0, "{metrics}");
+        // Ten a second for ten seconds, less what was spent.
+        let left = value("chancery_sidecar_retry_budget{", &[cluster]);
+        ensure!((1.0..110.0).contains(&left) && left.fract() == 0.0, "{left} of {metrics}");
+        Ok(())
+    })
+    .await
+}

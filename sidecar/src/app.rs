@@ -180,7 +180,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<Run
             tower::service_fn(move |request| outbound.clone().call(request))
         }),
     );
-    shutdown.spawn("upkeep", upkeep(world, ports, inbound, prometheus, ends.parts_ended.clone()));
+    shutdown.spawn("upkeep", upkeep(clock, world, ports, inbound, prometheus, ends.parts_ended.clone()));
     let deadline = ends.within + 2 * LAST + traces::FLUSH + Duration::from_secs(5);
     shutdown.spawn("drain", ends.run(shutdown.token()));
     Ok(Running::new(addresses, shutdown, deadline))
@@ -343,6 +343,7 @@ impl Ends {
 
 /// What is due every second.
 async fn upkeep(
+    clock: Clock,
     world: Arc<ArcSwap<World>>,
     ports: Arc<Ports>,
     inbound: Arc<Inbound>,
@@ -357,7 +358,7 @@ async fn upkeep(
         }
         let world = world.load();
         world.sweep();
-        world.publish();
+        world.publish(clock);
         ports.follow();
         inbound.sweep();
         prometheus.run_upkeep();

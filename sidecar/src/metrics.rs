@@ -6,6 +6,18 @@ pub const REQUESTS: &str = "chancery_sidecar_requests_total";
 pub const DURATIONS: &str = "chancery_sidecar_request_duration_seconds";
 /// Counter: answers that the sidecar made up itself, by `direction` and `reason`.
 pub const LOCAL_ANSWERS: &str = "chancery_sidecar_local_answers_total";
+/// Counter: requests that went out by a route, by `cluster`, `route` and `outcome`: the class of the answer's status, or the reason
+/// why there was none.
+pub const ROUTE_REQUESTS: &str = "chancery_sidecar_route_requests_total";
+/// Histogram: seconds to the head of their answer, by `cluster` and `route`.
+pub const ROUTE_DURATIONS: &str = "chancery_sidecar_route_request_duration_seconds";
+/// Counter: tries that followed another, by `cluster` and `reason`: the status of that, which a gRPC status is taken for, or why
+/// it had no answer.
+pub const RETRIES: &str = "chancery_sidecar_retries_total";
+/// Counter: failures after which nothing was tried any more, by `cluster` and `reason`.
+pub const RETRIES_NOT_MADE: &str = "chancery_sidecar_retries_not_made_total";
+/// Gauge: retries that could be paid for now, by `cluster`.
+pub const RETRY_BUDGET: &str = "chancery_sidecar_retry_budget";
 /// Counter: second requests beside slow ones, by `result`: the first good answer, or not, or no budget for it.
 pub const HEDGES: &str = "chancery_sidecar_hedges_total";
 
@@ -40,6 +52,18 @@ pub fn describe() {
     metrics::describe_counter!(REQUESTS, "Requests answered, by direction and class of status");
     metrics::describe_histogram!(DURATIONS, metrics::Unit::Seconds, "Time to the head of the answer, by direction");
     metrics::describe_counter!(LOCAL_ANSWERS, "Answers that the sidecar made up, by direction and reason");
+    metrics::describe_counter!(ROUTE_REQUESTS, "Requests that went out, by cluster, route and outcome");
+    metrics::describe_histogram!(
+        ROUTE_DURATIONS,
+        metrics::Unit::Seconds,
+        "Time to the head of their answer, by cluster and route"
+    );
+    metrics::describe_counter!(RETRIES, "Tries that followed another, by cluster and what became of that");
+    metrics::describe_counter!(
+        RETRIES_NOT_MADE,
+        "Failures after which nothing was tried any more, by cluster and reason"
+    );
+    metrics::describe_gauge!(RETRY_BUDGET, "Retries that could be paid for now, by cluster");
     metrics::describe_counter!(HEDGES, "Second requests beside slow ones, by result");
     metrics::describe_gauge!(ENDPOINTS_OUT, "Endpoints that get no requests because they failed, by cluster");
     metrics::describe_counter!(ENDPOINTS_PUT_OUT, "Endpoints put out, by cluster and what did it");

@@ -18,6 +18,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, request::Parts};
 use http_body::Body;
+use metrics::SharedString;
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt};
@@ -29,12 +30,15 @@ use super::{
     peek::{Beginning, Peeked},
     replay::Replay,
 };
-use crate::policy::{
-    classify::{Fault, Outcome},
-    deadline::Deadline,
-    pushback::Pushback,
-    retry::{Decision, Ended, RetryPolicy},
-    retry_budget::RetryBudget,
+use crate::{
+    metrics as m,
+    policy::{
+        classify::{Fault, Outcome},
+        deadline::Deadline,
+        pushback::Pushback,
+        retry::{Decision, Ended, RetryPolicy, Stop},
+        retry_budget::RetryBudget,
+    },
 };
 
 /// Says whether a response's headers are among those that a route lists for retries.
@@ -51,6 +55,8 @@ pub struct RetryLayer {
     pub retriable_headers: Option<HeaderTest>,
     /// Shared by all requests to one cluster.
     pub budget: Arc<Mutex<RetryBudget>>,
+    /// For whom retries are counted.
+    pub cluster: Arc<str>,
 }
 
 impl fmt::Debug for RetryLayer {
@@ -126,8 +132,12 @@ where
                 };
                 let decision = layer.policy.decide(&ended, &mut layer.budget.lock(), now, chance());
                 match decision {
-                    Decision::Stop(_) => return result,
+                    Decision::Stop(stop) => {
+                        layer.count_stop(stop);
+                        return result;
+                    }
                     Decision::Retry(wait) => {
+                        layer.count_retry(&result, end.outcome);
                         // Whatever it holds is given back before the wait.
                         drop(result);
                         body = body.again();
@@ -152,6 +162,29 @@ impl RetryLayer {
         head.extensions.insert(of_try);
         deadline::pass_on(&mut head.headers, of_try.remaining(now));
         (head, of_try.remaining(now).filter(|_| of_try != deadline))
+    }
+
+    fn count_retry<R>(&self, result: &Result<R, Failed>, outcome: Outcome) {
+        let reason = match result {
+            Ok(_) => outcome.effective_status().to_string().into(),
+            Err(failed) => SharedString::const_str(failed.reason()),
+        };
+        metrics::counter!(m::RETRIES, "cluster" => self.cluster.clone(), "reason" => reason).increment(1);
+    }
+
+    fn count_stop(&self, stop: Stop) {
+        let reason = match stop {
+            // Nearly always since all is well.
+            Stop::NoCondition => return,
+            Stop::HeadersSent => "headers-sent",
+            Stop::TriesSpent => "tries-spent",
+            Stop::NotIdempotent => "not-idempotent",
+            Stop::BodyNotKept => "body-not-kept",
+            Stop::PushedBack => "pushed-back",
+            Stop::Deadline => "deadline",
+            Stop::Budget => "budget",
+        };
+        metrics::counter!(m::RETRIES_NOT_MADE, "cluster" => self.cluster.clone(), "reason" => reason).increment(1);
     }
 
     fn lists_a_header_of<B>(&self, result: &Result<Response<B>, Failed>) -> bool {

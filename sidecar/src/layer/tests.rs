@@ -117,6 +117,7 @@ impl Proxy {
                 policy: Arc::clone(&self.policy),
                 retriable_headers: None,
                 budget: Arc::clone(&self.budget),
+                cluster: "c".into(),
             })
             .layer(HedgeLayer {
                 clock: self.clock,

@@ -5,7 +5,7 @@
 //! - [`stack`]: everything that a request passes, in order.
 //! - [`route`], [`balance`], [`pool`]: which cluster, which endpoint, which connection.
 //! - [`tls`]: who we are to endpoints, and who they have to be.
-//! - [`hedging`]: how long requests of a route take, for those that are hedged.
+//! - [`by_route`]: what a cluster keeps of each of its routes; [`meters`], what is counted of them.
 //! - [`world`]: what the configuration of the moment has become: clusters with their endpoints, connections and records.
 //! - [`message`], [`body`], [`failure`]: what is done about HTTP itself, and what is answered when there is no answer.
 //! - [`trace`]: the spans of a request, if anybody is told of them.
@@ -16,11 +16,12 @@
 pub mod accept;
 pub mod balance;
 pub mod body;
+pub mod by_route;
 pub mod connect;
 pub mod detect;
 pub mod failure;
-pub mod hedging;
 pub mod message;
+pub mod meters;
 pub mod pool;
 pub mod route;
 pub mod stack;

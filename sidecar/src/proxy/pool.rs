@@ -1,7 +1,7 @@
 //! The connections to one endpoint.
 //!
 //! HTTP/1.1: one request at a time on each; one that is done goes back and is used again, the one used last first, so that those
-//! that are not needed grow old. HTTP/2: one connection, for all.
+//! that are not needed grow old. HTTP/2: one connection for all, and more when its server takes no more streams.
 //!
 //! A connection that was idle may have been closed by the server at the very moment at which it is used. If nothing of the
 //! request was written, it goes to another connection, and nobody hears of it. If something was, only the retry policy may
@@ -58,7 +58,7 @@ pub struct PoolSettings {
     pub connect_timeout: Duration,
     /// How long a connection may lie idle.
     pub idle_timeout: Duration,
-    /// Connections at the same time (HTTP/1.1).
+    /// Connections at the same time.
     pub max_connections: u32,
 }
 
@@ -96,7 +96,7 @@ impl Pool {
         let shared = Arc::new(Shared { connector, settings, patience, tasks });
         let kind = match protocol {
             Protocol::Http1 => Kind::Http1(Http1::new(settings.max_connections)),
-            Protocol::Http2 => Kind::Http2(Http2::default()),
+            Protocol::Http2 => Kind::Http2(Http2::new(settings.max_connections)),
         };
         Self { shared, kind }
     }

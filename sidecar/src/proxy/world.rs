@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::{
+    by_route::ByRoute,
     connect::Connector,
-    hedging::Hedging,
+    meters::Meters,
     pool::{Pool, PoolSettings},
     stall::Patience,
     tcp::Connections,
@@ -33,7 +34,7 @@ use crate::{
         queue::{Limits, Queue},
     },
     metrics as m,
-    policy::{endpoints::EndpointId, retry_budget::RetryBudget},
+    policy::{endpoints::EndpointId, hedge::Latencies, retry_budget::RetryBudget},
 };
 
 /// How long a request waits for a place in its cluster.
@@ -78,7 +79,9 @@ pub struct Upstream {
     /// How many requests may be under way, and wait; survives changes of other things.
     pub queue: Arc<Queue>,
     /// How long requests take, of each route; survives changes.
-    pub hedging: Arc<Hedging>,
+    pub hedging: Arc<ByRoute<Mutex<Latencies>>>,
+    /// What is counted of requests, of each route; survives changes.
+    pub meters: Arc<ByRoute<Meters>>,
     /// Connections that are carried as they are; survives changes.
     pub tcp: Arc<Connections>,
     /// What such connections need for TLS, on which no protocol is agreed.
@@ -150,11 +153,13 @@ impl World {
         self.upstreams.values().flat_map(|upstream| &upstream.members).for_each(|member| member.pool.sweep());
     }
 
-    /// Makes visible who is out.
-    pub fn publish(&self) {
+    /// Makes visible who is out, and how much may be tried again.
+    pub fn publish(&self, clock: Clock) {
         for (name, upstream) in &self.upstreams {
             let name: metrics::SharedString = name.clone().into();
             let counts = upstream.endpoints.counts();
+            let retries = upstream.budget.lock().retries_left(clock.now());
+            metrics::gauge!(m::RETRY_BUDGET, "cluster" => name.clone()).set(retries as f64);
             metrics::gauge!(m::ENDPOINTS_OUT, "cluster" => name.clone()).set(upstream.endpoints.out() as f64);
             for (what, count) in [("opened", counts.opened), ("ejected", counts.ejected), ("refused", counts.refused)] {
                 metrics::counter!(m::ENDPOINTS_PUT_OUT, "cluster" => name.clone(), "what" => what).absolute(count);
@@ -186,6 +191,7 @@ impl Upstream {
             None => Arc::new(Queue::new(limits)),
         };
         let hedging = before.map_or_else(Arc::default, |before| before.hedging.clone());
+        let meters = before.map_or_else(Arc::default, |before| before.meters.clone());
         let tcp = before.map_or_else(|| Connections::to(cluster.name.clone()), |before| before.tcp.clone());
         let known: BTreeMap<&Target, &Member> =
             before.iter().flat_map(|before| &before.members).map(|member| (&member.at, member)).collect();
@@ -212,7 +218,7 @@ impl Upstream {
             .map(|(member, spec)| Host { id: member.id, weight: spec.weight, healthy: spec.healthy })
             .collect();
         let opaque = made_by.credentials(base, None);
-        Self { members, hosts, endpoints, budget, queue, hedging, tcp, opaque, cluster }
+        Self { members, hosts, endpoints, budget, queue, hedging, meters, tcp, opaque, cluster }
     }
 
     /// How an endpoint is connected to for bytes as they are.

@@ -19,6 +19,7 @@ fn layer(policy: RetryPolicy) -> RetryLayer {
         policy: Arc::new(policy),
         retriable_headers: None,
         budget: Arc::new(Mutex::new(RetryBudget::new(retry_budget::Settings::default()))),
+        cluster: "c".into(),
     }
 }
 

@@ -1,4 +1,7 @@
-//! HTTP/2: one connection, opened when it is needed, by one of those who need it.
+//! HTTP/2: connections that many requests share, opened when they are needed, by one of those who need them.
+//!
+//! A request goes over the first that has room, so that those that are not needed become idle. One has room for as many as its
+//! server takes at the same time; beyond the last connection that there may be, requests wait in the one with the fewest.
 
 use std::{
     mem,
@@ -38,24 +41,28 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 /// Flow control of a stream and of the connection.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
 
-/// How many requests may be under way until a server has said how many it takes.
+/// How many requests may be under way on a connection until its server has said how many it takes.
 const FIRST_STREAMS: usize = 100;
 
-/// The connection.
-#[derive(Default)]
+/// The connections.
 pub(super) struct Http2 {
-    current: Mutex<Option<Current>>,
+    all: Mutex<Vec<Open>>,
+    most: usize,
     /// Held by who connects.
     connecting: tokio::sync::Mutex<()>,
 }
 
-struct Current {
+struct Open {
     sender: SendRequest<Bytes>,
     life: Arc<Life>,
     last_used: Instant,
 }
 
-impl Current {
+impl Open {
+    fn has_room(&self) -> bool {
+        self.life.requests() < self.sender.current_max_send_streams()
+    }
+
     fn sender(&mut self) -> (SendRequest<Bytes>, UnderWay) {
         self.last_used = Instant::now();
         (self.sender.clone(), UnderWay::new(&self.life))
@@ -76,8 +83,12 @@ impl Life {
         self.over.load(Relaxed)
     }
 
+    fn requests(&self) -> usize {
+        self.requests.load(Relaxed)
+    }
+
     fn is_unused(&self) -> bool {
-        self.requests.load(Relaxed) == 0
+        self.requests() == 0
     }
 }
 
@@ -98,6 +109,11 @@ impl Drop for UnderWay {
 }
 
 impl Http2 {
+    pub(super) fn new(max_connections: u32) -> Self {
+        let most = usize::try_from(max_connections).unwrap_or(usize::MAX).max(1);
+        Self { all: Mutex::default(), most, connecting: tokio::sync::Mutex::default() }
+    }
+
     pub(super) async fn send(&self, shared: &Shared, request: Request<Body>) -> Result<Sent, Failed> {
         let (mut sender, under_way) = match self.take() {
             Some(taken) => taken,
@@ -130,15 +146,20 @@ impl Http2 {
 
     /// Does not use this connection for others.
     fn leave(&self, failed: &Arc<Life>) {
-        let mut current = self.current.lock();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.life, failed)) {
-            *current = None;
-        }
+        self.all.lock().retain(|one| !Arc::ptr_eq(&one.life, failed));
     }
 
+    /// A connection for a request; `None`: one more is to be opened.
     fn take(&self) -> Option<(SendRequest<Bytes>, UnderWay)> {
-        let mut current = self.current.lock();
-        current.as_mut().filter(|current| !current.life.is_over()).map(Current::sender)
+        let mut all = self.all.lock();
+        all.retain(|one| !one.life.is_over());
+        let least = || all.iter().enumerate().min_by_key(|(_, one)| one.life.requests());
+        let at = match all.iter().position(Open::has_room) {
+            Some(first) => first,
+            None if all.len() < self.most => return None,
+            None => least()?.0,
+        };
+        Some(all[at].sender())
     }
 
     async fn open(&self, shared: &Shared) -> Result<(SendRequest<Bytes>, UnderWay), Failed> {
@@ -150,29 +171,32 @@ impl Http2 {
         let mut builder = client::Builder::new();
         builder
             .enable_push(false)
-            .initial_max_send_streams(FIRST_STREAMS)
+            .initial_max_send_streams(self.first_streams())
             .initial_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1)
             .max_header_list_size(MAX_HEAD as u32);
         let (sender, connection) = builder.handshake(stream).await.map_err(no_connection)?;
         let life = Arc::<Life>::default();
         shared.drive(drive(connection, life.clone()));
-        let mut current = Current { sender, life, last_used: Instant::now() };
-        let taken = current.sender();
-        *self.current.lock() = Some(current);
+        let mut open = Open { sender, life, last_used: Instant::now() };
+        let taken = open.sender();
+        self.all.lock().push(open);
         Ok(taken)
     }
 
+    /// How many requests a new connection is taken to have room for until its server says so: as many as the others, if there are any.
+    fn first_streams(&self) -> usize {
+        let all = self.all.lock();
+        all.iter().map(|one| one.sender.current_max_send_streams()).fold(FIRST_STREAMS, usize::min)
+    }
+
     pub(super) fn sweep(&self, idle_timeout: Duration) {
-        let mut current = self.current.lock();
-        let unused = |one: &Current| one.life.is_unused() && one.last_used.elapsed() >= idle_timeout;
-        if current.as_ref().is_some_and(|one| one.life.is_over() || unused(one)) {
-            *current = None;
-        }
+        let unused = |one: &Open| one.life.is_unused() && one.last_used.elapsed() >= idle_timeout;
+        self.all.lock().retain(|one| !one.life.is_over() && !unused(one));
     }
 
     pub(super) fn idle(&self) -> usize {
-        usize::from(self.current.lock().as_ref().is_some_and(|current| current.life.is_unused()))
+        self.all.lock().iter().filter(|one| one.life.is_unused()).count()
     }
 }
 

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tower::{ServiceBuilder, ServiceExt as _};
 
-use super::{Arrived, upgrade};
+use super::{Arrived, elapsed, upgrade};
 use crate::{
     config::routes::{self, Action, Forward},
     layer::{
@@ -21,6 +21,7 @@ use crate::{
         body::{self, Body, boxed},
         failure::Failure,
         message,
+        meters::Meters,
         route::{self, Way},
         trace,
         world::{Base, Upstream, World},
@@ -61,7 +62,15 @@ impl Outbound {
         let world = self.world.load_full();
         let way = route::choose(&world, self.listener.as_deref(), &request, authority, rand::random())?;
         let mut response = match (&way.route.action, &way.upstream) {
-            (Action::Forward(forward), Some(upstream)) => self.forward(request, &way, forward, upstream).await?,
+            (Action::Forward(forward), Some(upstream)) => {
+                let meters = upstream
+                    .meters
+                    .of(&way.route.name, |route| Meters::new(upstream.cluster.name.clone(), route.clone()));
+                let began = self.clock().now();
+                let answer = self.forward(request, &way, forward, upstream).await;
+                meters.answered(&answer, elapsed(self.clock(), began));
+                answer?
+            }
             (action, _) => local(action, &way, request.uri().query()),
         };
         routes::edit(response.headers_mut(), &way.route.response_headers);
@@ -106,7 +115,7 @@ impl Outbound {
             clock: self.clock(),
             settings: upstream.cluster.settings.hedge?,
             repeatable: forward.retry.as_ref().is_some_and(|policy| policy.repeatable),
-            latencies: upstream.hedging.of(&way.route.name),
+            latencies: upstream.hedging.of(&way.route.name, |_| Mutex::default()),
             budget: upstream.budget.clone(),
         })
     }
@@ -124,7 +133,13 @@ impl Outbound {
         let stack = ServiceBuilder::new()
             .layer(DeadlineLayer { clock, route: forward.timeout.clone() })
             .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
-            .layer(RetryLayer { clock, policy, retriable_headers: None, budget: upstream.budget.clone() })
+            .layer(RetryLayer {
+                clock,
+                policy,
+                retriable_headers: None,
+                budget: upstream.budget.clone(),
+                cluster: upstream.cluster.name.clone(),
+            })
             .option_layer(hedge)
             .layer(QueueLayer { queue: upstream.queue.clone() })
             .service(Balance { upstream: upstream.clone() });

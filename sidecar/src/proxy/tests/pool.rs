@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::Notify,
+    sync::{Notify, Semaphore},
     task::JoinSet,
 };
 use tokio_util::task::TaskTracker;
@@ -244,6 +247,72 @@ where
         }
     });
     (http2_to(address), serving)
+}
+
+/// An HTTP/2 server that takes two requests at a time over each connection, and answers when it is told; how many are under way with it, and
+/// over how many connections they have come.
+async fn taking_two_at_a_time() -> (SocketAddr, Arc<[AtomicUsize; 2]>, Arc<Semaphore>, JoinSet<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (counts, answers) = (Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]), Arc::new(Semaphore::new(0)));
+    let (counted, told) = (counts.clone(), answers.clone());
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            counted[1].fetch_add(1, SeqCst);
+            let (counted, told) = (counted.clone(), told.clone());
+            let service = hyper::service::service_fn(move |_| {
+                counted[0].fetch_add(1, SeqCst);
+                let (counted, told) = (counted.clone(), told.clone());
+                async move {
+                    told.acquire().await.unwrap().forget();
+                    counted[0].fetch_sub(1, SeqCst);
+                    Ok::<_, Infallible>(Response::new(body::full("ok")))
+                }
+            });
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            builder.max_concurrent_streams(2);
+            connections.spawn(builder.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, counts, answers, serving)
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_more_on_a_connection_is_sent_them_on_another() {
+    for (max_connections, connections) in [(10, 3), (2, 2)] {
+        let (address, counts, answers, _serving) = taking_two_at_a_time().await;
+        let settings = PoolSettings { connect_timeout: DEADLINE, idle_timeout: Duration::ZERO, max_connections };
+        let connector = Connector { target: Target::Address(address), tls: None };
+        let pool = Pool::new(connector, Protocol::Http2, settings, Patience(DEADLINE), TaskTracker::new());
+        let pool = Arc::new(pool);
+        answers.add_permits(1);
+        // From the first answer on it is known how many it takes.
+        pool.send(over_http2("GET", body::empty())).await.unwrap().into_body().collect().await.unwrap();
+        let mut requests = JoinSet::new();
+        for _ in 0..5 {
+            let pool = pool.clone();
+            requests.spawn(async move {
+                let response = pool.send(over_http2("GET", body::empty())).await.unwrap();
+                response.into_body().collect().await.unwrap().to_bytes()
+            });
+        }
+        let expected = (5.min(2 * connections), connections);
+        let seen = || (counts[0].load(SeqCst), counts[1].load(SeqCst));
+        let waited = tokio::time::timeout(DEADLINE, async {
+            while seen() != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("{:?}, not {expected:?}", seen()));
+        answers.add_permits(5);
+        assert!(requests.join_all().await.iter().all(|answer| answer == "ok"));
+        assert_eq!(pool.idle(), connections);
+        pool.sweep();
+        assert_eq!(pool.idle(), 0);
+    }
 }
 
 #[tokio::test]
