@@ -35,7 +35,10 @@ const MEASURED: Duration = Duration::from_secs(40);
 const OF_SCRAPES: [&str; 2] = ["instance", "job"];
 
 /// Metrics that have no series before something happens that does not happen here, with the labels they have then.
-const ONLY_WHEN: [(&str, &[&str]); 4] = [
+const ONLY_WHEN: [(&str, &[&str]); 7] = [
+    ("chancery_sidecar_retries_not_made_total", &["cluster", "reason"]),
+    ("chancery_sidecar_retries_total", &["cluster", "reason"]),
+    ("chancery_sidecar_route_requests_total", &["cluster", "outcome", "route"]),
     ("chancery_sidecar_tcp_connections_open", &["cluster"]),
     ("chancery_sidecar_tcp_failures_total", &["cluster", "reason"]),
     ("chancery_sidecar_tcp_bytes_total", &["cluster", "direction"]),

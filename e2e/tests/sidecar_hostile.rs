@@ -89,6 +89,9 @@ async fn what_can_be_read_in_two_ways_is_answered_and_passed_to_nobody() -> Resu
             ensure!(answer.matches("HTTP/1.1 ").count() == 1, "{port}: {what}: {answer}");
         }
         ensure!(scene.requests() == before, "{port}: {} requests reached a service", scene.requests() - before);
+    }
+    // The heads of these are fine, so that they may still be on their way to a service when they have been answered.
+    for (port, door) in scene.doors() {
         // A head of two minds is answered as chunks alone, and nothing after it is read (RFC 9112, 6.1).
         for both in
             ["content-length: 3\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 3"]
