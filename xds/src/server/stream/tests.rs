@@ -59,7 +59,7 @@ fn ack_of(response: &Response<<Delta as Subscription>::Reply>) -> DeltaDiscovery
 fn apply(cache: &Cache, sequence: u64, types: &[&str]) -> Arc<Tables> {
     let mut update = Update::default();
     for type_url in types {
-        update.upsert(*type_url, Resource::new(*type_url, "name", sequence.to_string().as_bytes()));
+        update.upsert(*type_url, Resource::new(type_url, "name", sequence.to_string().as_bytes()));
     }
     cache.apply(sequence, update);
     cache.snapshot()
