@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service, ServiceExt};
 
-use super::{BoxError, BoxFuture, Clock, Failed};
+use super::{BoxError, BoxFuture, Clock, Failed, at};
 use crate::policy::deadline::{self, Deadline, RouteTimeout, Timeouts};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -83,14 +83,6 @@ where
                 () = at(ends) => Err(Failed::Deadline),
             }
         })
-    }
-}
-
-/// That moment; never, if there is none.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 

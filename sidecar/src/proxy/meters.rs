@@ -5,11 +5,19 @@ use std::{
     time::Duration,
 };
 
-use http::Response;
+use http::{Response, StatusCode};
 use metrics::{Counter, Histogram, SharedString};
 
 use super::failure::Failure;
 use crate::metrics as m;
+
+/// Classes of status, as labels have them.
+pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Which of [`CLASSES`] a status is of.
+pub(super) fn class(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, 5) - 1
+}
 
 /// Of one route to one cluster: looked up once, since that takes longer than to count.
 pub struct Meters {
@@ -33,8 +41,7 @@ impl Meters {
         self.durations.record(took.as_secs_f64());
         match answer {
             Ok(response) => {
-                const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-                let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
+                let class = class(response.status());
                 self.answered[class].get_or_init(|| self.counter(CLASSES[class])).increment(1);
             }
             Err(failure) => self.counter(failure.reason()).increment(1),

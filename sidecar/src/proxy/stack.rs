@@ -12,7 +12,12 @@ use std::{sync::LazyLock, time::Duration};
 use http::Response;
 use metrics::{Counter, Histogram};
 
-use super::{body::Body, failure::Failure, trace::Open};
+use super::{
+    body::Body,
+    failure::Failure,
+    meters::{CLASSES, class},
+    trace::Open,
+};
 use crate::{layer::Clock, metrics as m};
 
 /// Where requests of a direction are counted: looked up once, since that takes longer than to count.
@@ -31,8 +36,7 @@ impl Meters {
     }
 
     fn new(direction: &'static str) -> Self {
-        let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"]
-            .map(|class| metrics::counter!(m::REQUESTS, "direction" => direction, "status" => class));
+        let requests = CLASSES.map(|class| metrics::counter!(m::REQUESTS, "direction" => direction, "status" => class));
         Self { requests, durations: metrics::histogram!(m::DURATIONS, "direction" => direction) }
     }
 }
@@ -68,8 +72,7 @@ impl Arrived {
             failure.answer(self.grpc)
         });
         let meters = Meters::of(direction);
-        let class = usize::from(response.status().as_u16() / 100).clamp(1, 5);
-        meters.requests[class - 1].increment(1);
+        meters.requests[class(response.status())].increment(1);
         meters.durations.record(elapsed(self.clock, self.began).as_secs_f64());
         match self.span {
             Some(span) => span.follow(response),

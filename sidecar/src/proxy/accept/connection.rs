@@ -38,6 +38,7 @@ use tower::Service;
 use super::{AcceptLimits, Carries, Opaque, Peer};
 use crate::{
     config::tcp::IDLE,
+    layer::at,
     metrics as m,
     proxy::{
         body::Body,
@@ -250,14 +251,6 @@ impl<'a> Lookout<'a> {
                 }
             }
         }
-    }
-}
-
-/// That moment; never, if there is none.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 
