@@ -247,8 +247,12 @@ impl Ticket {
 
     /// Says what came of it; the first time counts. `asked`: for how long the endpoint would be left alone.
     pub fn judge(&mut self, outcome: Outcome, asked: Option<Duration>) -> Change {
-        let Some(admission) = self.admission.take() else { return Change::None };
         let now = self.endpoints.clock.now();
+        self.judge_now(outcome, asked, now)
+    }
+
+    fn judge_now(&mut self, outcome: Outcome, asked: Option<Duration>, now: Duration) -> Change {
+        let Some(admission) = self.admission.take() else { return Change::None };
         let took = self.took.unwrap_or_else(|| now.saturating_sub(self.began));
         let verdict = match outcome {
             Outcome::Fault(_) if self.client_broke() => Verdict::Ignored,
@@ -297,12 +301,13 @@ impl Ticket {
     pub fn met<B: Body>(mut self, met: Result<Response<B>, Failed>) -> Result<Response<Watched<B>>, Failed> {
         match met {
             Ok(response) => {
-                self.took = Some(self.endpoints.clock.now().saturating_sub(self.began));
+                let now = self.endpoints.clock.now();
+                self.took = Some(now.saturating_sub(self.began));
                 let (status, headers) = (response.status().as_u16(), response.headers());
                 let grpc = grpc::status(headers);
                 let undecided = status == 200 && grpc.is_none() && grpc::is_grpc(headers);
                 if !undecided {
-                    self.judge(Outcome::Response { status, grpc }, grpc::pushback(headers).after());
+                    self.judge_now(Outcome::Response { status, grpc }, grpc::pushback(headers).after(), now);
                 }
                 Ok(response.map(|body| {
                     let mut watched = Watched { body, ticket: Some(self), undecided, began: false };

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use parking_lot::Mutex;
-use tower::{Layer, Service, ServiceExt, util::Oneshot};
+use tower::{Layer, Service};
 
 use super::{Clock, Failed, Overload, held::Held};
 use crate::policy::{
@@ -80,29 +80,36 @@ impl UnderWay {
 
 impl<S, B, RB> Service<Request<B>> for Limited<S>
 where
-    S: Service<Request<B>, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
-    S::Future: Send + Unpin,
-    B: Send + 'static,
+    S: Service<Request<B>, Response = Response<RB>, Error = Failed>,
+    S::Future: Unpin,
     RB: Body<Data = Bytes>,
 {
     type Response = Response<Held<RB, Option<UnderWay>>>;
     type Error = Failed;
-    type Future = Admission<Oneshot<S, Request<B>>>;
+    type Future = Admission<S::Future>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        Admission { under_way: UnderWay::began(&self.layer), inner: self.inner.clone().oneshot(request) }
+        let Some(under_way) = UnderWay::began(&self.layer) else { return Admission::Refused };
+        Admission::Granted { under_way: Some(under_way), inner: self.inner.call(request) }
     }
 }
 
-/// A request on its way in; `None`: it is turned away.
+/// A request on its way in.
 #[derive(Debug)]
-pub struct Admission<F> {
-    under_way: Option<UnderWay>,
-    inner: F,
+pub enum Admission<F> {
+    /// It is turned away.
+    Refused,
+    /// It is not.
+    Granted {
+        /// Until there is an answer, which takes it along.
+        under_way: Option<UnderWay>,
+        /// What goes on.
+        inner: F,
+    },
 }
 
 impl<F, RB> Future for Admission<F>
@@ -113,17 +120,20 @@ where
     type Output = Result<Response<Held<RB, Option<UnderWay>>>, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { under_way, inner } = &mut *self;
-        let Some(noted) = under_way else { return Poll::Ready(Err(Failed::Overloaded(Overload::Concurrency))) };
+        let Self::Granted { under_way, inner } = &mut *self else {
+            return Poll::Ready(Err(Failed::Overloaded(Overload::Concurrency)));
+        };
         let answer = ready!(Pin::new(inner).poll(cx));
-        noted.note(match &answer {
-            Ok(response) => {
-                let grpc = super::grpc::status(response.headers());
-                Outcome::Response { status: response.status().as_u16(), grpc }
-            }
-            Err(failed) => failed.outcome(),
-        });
-        let under_way = under_way.take();
+        let mut under_way = under_way.take();
+        if let Some(under_way) = &mut under_way {
+            under_way.note(match &answer {
+                Ok(response) => {
+                    let grpc = super::grpc::status(response.headers());
+                    Outcome::Response { status: response.status().as_u16(), grpc }
+                }
+                Err(failed) => failed.outcome(),
+            });
+        }
         Poll::Ready(answer.map(|response| response.map(|body| Held::new(body, under_way))))
     }
 }
@@ -131,6 +141,7 @@ where
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use tower::ServiceExt as _;
 
     use super::*;
     use crate::{

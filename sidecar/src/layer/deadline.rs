@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service};
 
 use super::{BoxError, BoxFuture, Clock, Failed, at};
 use crate::policy::deadline::{self, Deadline, RouteTimeout, Timeouts};
@@ -49,16 +49,15 @@ pub struct WithDeadline<S> {
 
 impl<S, B, RB> Service<Request<B>> for WithDeadline<S>
 where
-    S: Service<Request<B>, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
-    S::Future: Send,
-    B: Send + 'static,
+    S: Service<Request<B>, Response = Response<RB>, Error = Failed>,
+    S::Future: Send + Unpin + 'static,
 {
     type Response = Response<Timed<RB>>;
     type Error = Failed;
     type Future = BoxFuture<Result<Self::Response, Failed>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
@@ -74,12 +73,13 @@ where
             Some(route) => say(request.headers_mut(), route.after(), route.said()),
             None => pass_on(request.headers_mut(), remaining),
         }
-        let inner = self.inner.clone();
+        let ends = remaining.map(|remaining| self.layer.clock.at(now + remaining));
+        let mut response = self.inner.call(request);
         Box::pin(async move {
-            let ends = remaining.map(|remaining| Instant::now() + remaining);
             tokio::select! {
                 biased;
-                response = inner.oneshot(request) => Ok(response?.map(|body| Timed { body, ends, timer: None })),
+                // Borrowed, since it would be kept twice otherwise.
+                response = &mut response => Ok(response?.map(|body| Timed { body, ends, timer: None })),
                 () = at(ends) => Err(Failed::Deadline),
             }
         })
@@ -152,6 +152,7 @@ where
 mod tests {
     use http_body_util::{BodyExt, Empty, StreamBody};
     use tokio::time::sleep;
+    use tower::ServiceExt as _;
 
     use super::*;
     use crate::layer::testing::{Mock, answer};
@@ -214,8 +215,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_drips_ends_at_the_deadline() {
         let started = Instant::now();
-        let drips = tower::service_fn(|_: Request<()>| async {
-            Ok::<_, Failed>(Response::new(StreamBody::new(drip(Duration::from_millis(30)))))
+        let drips = tower::service_fn(|_: Request<()>| {
+            std::future::ready(Ok::<_, Failed>(Response::new(StreamBody::new(drip(Duration::from_millis(30))))))
         });
         let layer = DeadlineLayer { clock: Clock::start(), route: Some(RouteTimeout::new(Duration::from_millis(100))) };
         let mut body = layer.layer(drips).oneshot(Request::new(())).await.unwrap().into_body();

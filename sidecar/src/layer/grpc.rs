@@ -1,6 +1,6 @@
 //! What the layers know of gRPC: which messages are, where its status is, and when to come again.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header::RETRY_AFTER};
 
 use super::unix_time;
 use crate::policy::{
@@ -10,16 +10,19 @@ use crate::policy::{
 
 pub use crate::policy::grpc::is_grpc;
 
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
 /// The status in headers or trailers.
 pub fn status(headers: &HeaderMap) -> Option<GrpcStatus> {
-    Some(GrpcStatus::parse(headers.get("grpc-status")?.as_bytes()))
+    Some(GrpcStatus::parse(headers.get(STATUS)?.as_bytes()))
 }
 
 /// What headers or trailers say of when to come again: gRPC's word before HTTP's.
 pub fn pushback(headers: &HeaderMap) -> Pushback {
-    if let Some(value) = headers.get("grpc-retry-pushback-ms") {
+    if let Some(value) = headers.get(PUSHBACK) {
         pushback::parse_grpc_pushback(value.as_bytes())
-    } else if let Some(value) = headers.get(http::header::RETRY_AFTER) {
+    } else if let Some(value) = headers.get(RETRY_AFTER) {
         pushback::parse_retry_after(value.as_bytes(), unix_time())
     } else {
         Pushback::Unsaid

@@ -52,6 +52,11 @@ impl Clock {
     pub fn now(self) -> Duration {
         self.0.elapsed()
     }
+
+    /// The moment of that time.
+    pub fn at(self, time: Duration) -> Instant {
+        self.0 + time
+    }
 }
 
 /// That moment; never, if there is none.

@@ -21,7 +21,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
-use tower::{Layer, Service, ServiceExt, util::Oneshot};
+use tower::{Layer, Service, ServiceExt};
 
 use super::{BoxFuture, Failed, Overload, held::Held};
 
@@ -144,21 +144,20 @@ where
 {
     type Response = Response<Held<RB, Option<OwnedSemaphorePermit>>>;
     type Error = Failed;
-    type Future = Turn<Oneshot<S, Request<B>>, Self::Response>;
+    type Future = Turn<S::Future, Self::Response>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let inner = self.inner.clone().oneshot(request);
         if let Some(place) = self.queue.enter() {
-            return Turn::Now { place: Some(place), inner };
+            return Turn::Now { place: Some(place), inner: self.inner.call(request) };
         }
-        let queue = Arc::clone(&self.queue);
+        let (queue, inner) = (Arc::clone(&self.queue), self.inner.clone());
         Turn::Later(Box::pin(async move {
             let place = queue.wait().await.map_err(Failed::Overloaded)?;
-            Ok(inner.await?.map(|body| Held::new(body, Some(place))))
+            Ok(inner.oneshot(request).await?.map(|body| Held::new(body, Some(place))))
         }))
     }
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, request::Parts};
+use http::{HeaderMap, HeaderName, Method, Request, Response, request::Parts};
 use http_body::Body;
 use metrics::SharedString;
 use parking_lot::Mutex;
@@ -40,6 +40,9 @@ use crate::{
         retry_budget::RetryBudget,
     },
 };
+
+const RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
 /// Says whether a response's headers are among those that a route lists for retries.
 pub type HeaderTest = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
@@ -127,8 +130,8 @@ where
                     remaining: deadline.remaining(now),
                     pushback: end.pushback,
                     retriable_header: layer.lists_a_header_of(&result),
-                    ratelimited: has_header(&result, "x-envoy-ratelimited"),
-                    overloaded: has_header(&result, "x-envoy-overloaded"),
+                    ratelimited: has_header(&result, &RATELIMITED),
+                    overloaded: has_header(&result, &OVERLOADED),
                 };
                 let decision = layer.policy.decide(&ended, &mut layer.budget.lock(), now, chance());
                 match decision {
@@ -200,7 +203,7 @@ async fn one_try<R>(within: Option<Duration>, response: impl Future<Output = Res
     }
 }
 
-fn has_header<B>(result: &Result<Response<B>, Failed>, name: &str) -> bool {
+fn has_header<B>(result: &Result<Response<B>, Failed>, name: &HeaderName) -> bool {
     result.as_ref().is_ok_and(|response| response.headers().contains_key(name))
 }
 

@@ -25,14 +25,20 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 /// # Errors
 /// Says what is wrong.
 pub fn check<B>(request: &Request<B>) -> Result<Authority, Failure> {
-    let headers = request.headers();
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+    // One look at each is less than a search for each of these.
+    let (mut codings, mut lengths, mut hosts) = (0, 0, 0);
+    for (name, _) in request.headers() {
+        codings += usize::from(name == TRANSFER_ENCODING);
+        lengths += usize::from(name == CONTENT_LENGTH);
+        hosts += usize::from(name == HOST);
+    }
+    if codings > 0 && lengths > 0 {
         return Err(Failure::BadRequest("both transfer-encoding and content-length"));
     }
-    if headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+    if lengths > 1 {
         return Err(Failure::BadRequest("more than one content-length"));
     }
-    if headers.get_all(HOST).iter().count() > 1 {
+    if hosts > 1 {
         return Err(Failure::BadRequest("more than one host"));
     }
     if request.method() == Method::CONNECT {
@@ -66,6 +72,10 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// Takes away what is of one connection only.
 pub fn strip(headers: &mut HeaderMap) {
+    // Most messages have nothing of the kind.
+    if !headers.keys().any(|name| *name == TE || HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = tokens(headers).filter_map(|token| token.parse().ok()).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         // Framing is not for `connection` to name; and a host that it names away would make another request of this.
@@ -121,11 +131,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
         headers.insert(COOKIE, whole);
     }
-}
-
-/// Whether repeating a request does what making it once does (RFC 9110, 9.2.2).
-pub fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE)
 }
 
 #[cfg(test)]

@@ -9,13 +9,12 @@
 //! An HTTP/2 server that ends says which requests it has not looked at: these go to another connection, too, as far as nothing of
 //! their bodies is gone.
 
+mod driven;
 mod exchange;
 mod http1;
 mod http2;
 
 use std::{
-    fmt::Display,
-    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -25,17 +24,15 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio_util::task::TaskTracker;
 
 pub(super) use self::http1::Place;
 use self::{
-    exchange::Download,
-    http1::{Http1, Lease},
+    http1::Http1,
     http2::{Http2, UnderWay},
 };
 use super::{
-    body::{Body, BoxError, Watched},
+    body::{Body, BoxError},
     connect::{Connector, Stream},
     stall::{self, Patience},
 };
@@ -151,9 +148,9 @@ impl Pool {
 /// The body of a response.
 pub enum Received {
     /// Over HTTP/1.1; the connection is used again after it.
-    Http1(Watched<Incoming, Lease>),
+    Http1(http1::Download),
     /// Over HTTP/2.
-    Http2(Held<Download, UnderWay>),
+    Http2(Held<exchange::Download, UnderWay>),
     /// As it is.
     Other(Body),
 }
@@ -199,33 +196,12 @@ impl Shared {
     async fn connect(&self) -> Result<Stream, Failed> {
         self.connector.connect(self.settings.connect_timeout).await.map_err(no_connection)
     }
-
-    /// Runs a connection to its end, which whoever waits for a response on it hears of too.
-    fn drive<F, E>(&self, connection: F)
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Display,
-    {
-        self.tasks.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to an endpoint ended");
-            }
-        });
-    }
 }
 
 /// What an error of hyper's means, for a request of which something was sent.
 fn failed(error: hyper::Error) -> Failed {
     let fault = if error.is_parse() { Fault::Malformed } else { Fault::Reset };
     Failed::Upstream { fault, source: Some(error.into()) }
-}
-
-/// The request, if nothing of it was sent; what went wrong otherwise.
-fn unsent(mut error: TrySendError<Request<Body>>) -> Result<Sent, Failed> {
-    match error.take_message() {
-        Some(request) => Ok(Sent::Not(Box::new(request))),
-        None => Err(failed(error.into_error())),
-    }
 }
 
 fn no_connection(error: impl Into<BoxError>) -> Failed {

@@ -177,7 +177,12 @@ impl Http2 {
             .max_header_list_size(MAX_HEAD as u32);
         let (sender, connection) = builder.handshake(stream).await.map_err(no_connection)?;
         let life = Arc::<Life>::default();
-        shared.drive(drive(connection, life.clone()));
+        let driven = drive(connection, life.clone());
+        shared.tasks.spawn(async {
+            if let Err(error) = driven.await {
+                tracing::debug!(%error, "connection to an endpoint ended");
+            }
+        });
         let mut open = Open { sender, life, last_used: Instant::now() };
         let taken = open.sender();
         self.all.lock().push(open);

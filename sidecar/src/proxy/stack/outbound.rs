@@ -1,6 +1,6 @@
 //! From the application to others.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response, header::LOCATION};
@@ -53,11 +53,11 @@ impl Outbound {
         let grpc = is_grpc(request.headers());
         let span = trace::received(&self.base, "outbound", "http", &mut request);
         let arrived = Arrived::new(self.clock(), "outbound", grpc, span);
-        let answer = self.answer(request).await;
+        let answer = self.answer(request, arrived.began).await;
         Ok(arrived.answered(answer))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+    async fn answer(&self, request: Request<Incoming>, began: Duration) -> Result<Response<Body>, Failure> {
         let authority = message::check(&request)?;
         let world = self.world.load_full();
         let way = route::choose(&world, self.listener.as_deref(), &request, authority, rand::random())?;
@@ -66,7 +66,6 @@ impl Outbound {
                 let meters = upstream
                     .meters
                     .of(&way.route.name, |route| Meters::new(upstream.cluster.name.clone(), route.clone()));
-                let began = self.clock().now();
                 let answer = self.forward(request, &way, forward, upstream).await;
                 meters.answered(&answer, elapsed(self.clock(), began));
                 answer?

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use h2::{Reason, server::SendResponse};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_LENGTH};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -110,24 +110,113 @@ fn answering_twice() -> (SocketAddr, Arc<Mutex<Vec<TcpStream>>>) {
 
 #[tokio::test]
 async fn a_request_that_meets_a_dead_connection_goes_over_another() {
+    let close = |stream: &TcpStream| stream.shutdown(Shutdown::Both);
+    let say_so_first = |mut stream: &TcpStream| stream.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n");
+    for end in [close as fn(&TcpStream) -> std::io::Result<()>, say_so_first] {
+        let (address, streams) = answering_twice();
+        let pool = http1_to(address);
+        let post = || request("POST", "/", "body").map(boxed);
+        let first = pool.send(post()).await.unwrap();
+        assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "ok");
+        // Nothing here has had a chance to notice when it is used again: there is one thread, and it does not wait in between.
+        end(&streams.lock()[0]).unwrap();
+        assert_eq!(pool.idle(), 1);
+        // Neither the method nor the lack of a retry policy matters: nothing was sent.
+        assert_eq!(pool.send(post()).await.unwrap().status(), 200);
+        assert_eq!(streams.lock().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_its_server_has_closed_is_not_kept() {
     let (address, streams) = answering_twice();
-    let connector = Connector { target: Target::Address(address), tls: None };
-    let settings = PoolSettings {
-        connect_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_secs(50),
-        max_connections: 10,
-    };
-    let pool = Pool::new(connector, Protocol::Http1, settings, Patience(DEADLINE), TaskTracker::new());
-    let post = || request("POST", "/", "body").map(boxed);
-    let first = pool.send(post()).await.unwrap();
-    assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "ok");
-    // The server closes it, and nothing here has had a chance to notice when it is used again: there is one thread, and it
-    // does not wait in between.
-    streams.lock()[0].shutdown(Shutdown::Both).unwrap();
+    let pool = http1_to(address);
+    let answer = pool.send(request("GET", "/", "").map(boxed)).await.unwrap();
+    answer.into_body().collect().await.unwrap();
     assert_eq!(pool.idle(), 1);
-    // Neither the method nor the lack of a retry policy matters: nothing was sent.
-    assert_eq!(pool.send(post()).await.unwrap().status(), 200);
-    assert_eq!(streams.lock().len(), 2);
+    streams.lock()[0].shutdown(Shutdown::Both).unwrap();
+    let swept = async {
+        while pool.idle() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            pool.sweep();
+        }
+    };
+    tokio::time::timeout(DEADLINE, swept).await.unwrap();
+}
+
+/// An HTTP/1.1 server of one request, which has its connection once the head is read.
+async fn speaking<F>(then: impl FnOnce(tokio::net::TcpStream) -> F + Send + 'static) -> (Pool, JoinSet<()>)
+where
+    F: Future<Output = ()> + Send,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pool = http1_to(listener.local_addr().unwrap());
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        then(stream).await;
+    });
+    (pool, serving)
+}
+
+#[tokio::test]
+async fn an_answer_over_http1_may_come_before_the_end_of_its_request() {
+    let (pool, mut serving) = speaking(async |mut stream| {
+        stream.write_all(b"HTTP/1.1 413 Too Much\r\ncontent-length: 8\r\n\r\ntoo much").await.unwrap();
+        // Until nobody sends any more.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let first = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")))]);
+    let endless = StreamBody::new(first.chain(futures_util::stream::pending()));
+    let response = pool.send(request("POST", "/", "").map(|_| boxed(endless))).await.unwrap();
+    assert_eq!(response.status(), 413);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "too much");
+    assert_eq!(pool.idle(), 0, "what follows would be taken for the rest");
+    tokio::time::timeout(DEADLINE, serving.join_next()).await.expect("it is closed");
+}
+
+#[tokio::test]
+async fn a_request_over_http1_goes_on_while_nobody_reads_its_answer() {
+    const SIZE: usize = 8 << 20;
+    let received = Arc::new(Notify::new());
+    let told = received.clone();
+    let (pool, _serving) = speaking(async move |stream| {
+        let (mut from, mut to) = stream.into_split();
+        let answer = tokio::spawn(async move {
+            // More than there is room for on the way.
+            to.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n").as_bytes()).await.unwrap();
+            to.write_all(&vec![0; SIZE]).await.unwrap();
+        });
+        from.read_exact(&mut vec![0; SIZE]).await.unwrap();
+        told.notify_one();
+        answer.await.unwrap();
+    })
+    .await;
+    let pieces = futures_util::stream::iter((0..SIZE / 1024).map(|_| Bytes::from(vec![0; 1024]))).then(async |piece| {
+        tokio::task::yield_now().await;
+        Ok::<_, Infallible>(Frame::data(piece))
+    });
+    let mut request = request("POST", "/", "").map(|_| boxed(StreamBody::new(Box::pin(pieces))));
+    request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(SIZE));
+    let unread = pool.send(request).await.unwrap();
+    tokio::time::timeout(DEADLINE, received.notified()).await.expect("all of it arrives");
+    assert_eq!(unread.into_body().collect().await.unwrap().to_bytes().len(), SIZE);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_not_asked_for() {
+    let (pool, mut serving) = speaking(async |mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let asked = tokio::time::timeout(Duration::from_millis(100), pool.send(request("GET", "/", "").map(boxed)));
+    assert!(asked.await.is_err());
+    tokio::time::timeout(DEADLINE, serving.join_next()).await.expect("it is closed");
 }
 
 /// An HTTP/2 server that ends its first connection with the first request on it, which it has not looked at, and answers on the next.
@@ -219,11 +308,19 @@ async fn what_a_route_adds_may_be_of_one_connection_only() {
     assert_eq!(Client::connect(sidecar.address).await.get("/").await.status, 200);
 }
 
+fn http1_to(address: SocketAddr) -> Pool {
+    pool_to(address, Protocol::Http1)
+}
+
 fn http2_to(address: SocketAddr) -> Pool {
+    pool_to(address, Protocol::Http2)
+}
+
+fn pool_to(address: SocketAddr, protocol: Protocol) -> Pool {
     let settings =
         PoolSettings { connect_timeout: DEADLINE, idle_timeout: Duration::from_secs(50), max_connections: 10 };
     let connector = Connector { target: Target::Address(address), tls: None };
-    Pool::new(connector, Protocol::Http2, settings, Patience(DEADLINE), TaskTracker::new())
+    Pool::new(connector, protocol, settings, Patience(DEADLINE), TaskTracker::new())
 }
 
 fn over_http2(method: &str, body: Body) -> Request<Body> {
