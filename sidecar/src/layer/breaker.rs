@@ -70,7 +70,7 @@ pub struct Host {
     pub healthy: bool,
 }
 
-/// The endpoints that one request has been sent to. Travels in the extensions of its tries, which share it.
+/// The endpoints that one request has been sent to. Its tries share it.
 #[derive(Clone, Debug)]
 pub struct Tried(Option<Arc<Mutex<Vec<EndpointId>>>>);
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 use parking_lot::Mutex;
 use tower::{Layer, Service};
@@ -78,9 +78,9 @@ impl UnderWay {
     }
 }
 
-impl<S, B, RB> Service<Request<B>> for Limited<S>
+impl<S, R, RB> Service<R> for Limited<S>
 where
-    S: Service<Request<B>, Response = Response<RB>, Error = Failed>,
+    S: Service<R, Response = Response<RB>, Error = Failed>,
     S::Future: Unpin,
     RB: Body<Data = Bytes>,
 {
@@ -92,7 +92,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: R) -> Self::Future {
         let Some(under_way) = UnderWay::began(&self.layer) else { return Admission::Refused };
         Admission::Granted { under_way: Some(under_way), inner: self.inner.call(request) }
     }
@@ -140,6 +140,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
     use http_body_util::BodyExt;
     use tower::ServiceExt as _;
 

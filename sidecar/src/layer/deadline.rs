@@ -1,6 +1,6 @@
 //! Holds a request to its [`Deadline`]: the shortest of what the route, `grpc-timeout` and `x-envoy-expected-rq-timeout-ms` say.
 //!
-//! A request whose time has passed on arrival is answered at once. Otherwise the deadline goes along in the request's extensions,
+//! A request whose time has passed on arrival is answered at once. Otherwise the deadline [goes along](Asked),
 //! for those further in who wait or try again, and what remains goes to the endpoint in the headers. It holds to the end
 //! of the response's body, which fails when it has passed.
 
@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service};
 
-use super::{BoxError, BoxFuture, Clock, Failed, at};
+use super::{Asked, BoxError, BoxFuture, Clock, Failed, at, breaker::Tried};
 use crate::policy::deadline::{self, Deadline, RouteTimeout, Timeouts};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -49,7 +49,7 @@ pub struct WithDeadline<S> {
 
 impl<S, B, RB> Service<Request<B>> for WithDeadline<S>
 where
-    S: Service<Request<B>, Response = Response<RB>, Error = Failed>,
+    S: Service<Asked<B>, Response = Response<RB>, Error = Failed>,
     S::Future: Send + Unpin + 'static,
 {
     type Response = Response<Timed<RB>>;
@@ -68,13 +68,12 @@ where
         if remaining == Some(Duration::ZERO) {
             return Box::pin(async { Err(Failed::Deadline) });
         }
-        request.extensions_mut().insert(deadline);
         match route.filter(|route| Some(route.after()) == remaining) {
             Some(route) => say(request.headers_mut(), route.after(), route.said()),
             None => pass_on(request.headers_mut(), remaining),
         }
         let ends = remaining.map(|remaining| self.layer.clock.at(now + remaining));
-        let mut response = self.inner.call(request);
+        let mut response = self.inner.call(Asked { request, deadline, tried: Tried::once() });
         Box::pin(async move {
             tokio::select! {
                 biased;
@@ -215,7 +214,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_drips_ends_at_the_deadline() {
         let started = Instant::now();
-        let drips = tower::service_fn(|_: Request<()>| {
+        let drips = tower::service_fn(|_: Asked<()>| {
             std::future::ready(Ok::<_, Failed>(Response::new(StreamBody::new(drip(Duration::from_millis(30))))))
         });
         let layer = DeadlineLayer { clock: Clock::start(), route: Some(RouteTimeout::new(Duration::from_millis(100))) };

@@ -16,12 +16,11 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 use tower::{Layer, Service, ServiceExt};
 
-use super::{BoxFuture, Clock, Failed, grpc, replay::Replay, retry::is_idempotent};
+use super::{Asked, BoxFuture, Clock, Failed, grpc, replay::Replay, retry::is_idempotent};
 use crate::{
     metrics as m,
     policy::{
         classify::{Outcome, Verdict},
-        deadline::Deadline,
         hedge::{Latencies, Settings},
         retry_budget::RetryBudget,
     },
@@ -57,9 +56,9 @@ pub struct Hedge<S> {
     inner: S,
 }
 
-impl<S, B, RB> Service<Request<Replay<B>>> for Hedge<S>
+impl<S, B, RB> Service<Asked<Replay<B>>> for Hedge<S>
 where
-    S: Service<Request<Replay<B>>, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
+    S: Service<Asked<Replay<B>>, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     RB: Send + 'static,
@@ -72,11 +71,11 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Replay<B>>) -> Self::Future {
+    fn call(&mut self, asked: Asked<Replay<B>>) -> Self::Future {
         let (layer, inner) = (self.layer.clone(), self.inner.clone());
         Box::pin(async move {
             let began = layer.clock.now();
-            let result = layer.first_good(inner, request).await;
+            let result = layer.first_good(inner, asked).await;
             if is_good(&result) {
                 layer.latencies.lock().record(layer.clock.now().saturating_sub(began));
             }
@@ -86,20 +85,21 @@ where
 }
 
 impl HedgeLayer {
-    async fn first_good<S, B, RB>(&self, inner: S, request: Request<Replay<B>>) -> Result<Response<RB>, Failed>
+    async fn first_good<S, B, RB>(&self, inner: S, asked: Asked<Replay<B>>) -> Result<Response<RB>, Failed>
     where
-        S: Service<Request<Replay<B>>, Response = Response<RB>, Error = Failed> + Clone,
+        S: Service<Asked<Replay<B>>, Response = Response<RB>, Error = Failed> + Clone,
         B: Body<Data = Bytes>,
     {
-        let deadline = request.extensions().get().copied().unwrap_or(Deadline::NEVER);
-        let remaining = deadline.remaining(self.clock.now());
-        let repeatable = self.repeatable || is_idempotent(request.method());
+        let remaining = asked.deadline.remaining(self.clock.now());
+        let repeatable = self.repeatable || is_idempotent(asked.request.method());
         let delay = repeatable.then(|| self.settings.delay(&self.latencies.lock(), remaining)).flatten();
-        let Some(delay) = delay else { return inner.oneshot(request).await };
+        let Some(delay) = delay else { return inner.oneshot(asked).await };
 
+        let Asked { request, deadline, tried } = asked;
         let (parts, body) = request.into_parts();
         let kept = body.handle();
-        let first = inner.clone().oneshot(Request::from_parts(parts.clone(), body));
+        let asked = |parts, body| Asked { request: Request::from_parts(parts, body), deadline, tried: tried.clone() };
+        let first = inner.clone().oneshot(asked(parts.clone(), body));
         tokio::pin!(first);
         tokio::select! {
             biased;
@@ -113,7 +113,7 @@ impl HedgeLayer {
             count("unpaid");
         }
         let Some(body) = beside.filter(|_| hedge) else { return first.await };
-        let second = inner.oneshot(Request::from_parts(parts, body));
+        let second = inner.oneshot(asked(parts, body));
         tokio::pin!(second);
         // Of two that are not good, the one that came first is as good as the other.
         let (won, result) = tokio::select! {
@@ -180,7 +180,7 @@ mod tests {
         let started = Instant::now();
         let body = Replay::new(Full::new(Bytes::from("body")));
         let request = Request::builder().method(method).body(body).unwrap();
-        let result: Result<Response<Frames>, Failed> = layer.layer(mock.clone()).oneshot(request).await;
+        let result: Result<Response<Frames>, Failed> = layer.layer(mock.clone()).oneshot(Asked::from(request)).await;
         let bodies = mock.seen.lock().iter().map(|seen| seen.body.clone()).collect();
         (result.ok().map(|response| response.status().as_u16()), started.elapsed().as_millis(), bodies)
     }
@@ -221,7 +221,7 @@ mod tests {
     async fn no_hedge_while_the_client_still_sends() {
         let mock = Mock::new([answer(200).after(100).unread()]);
         let request = Request::new(Replay::new(Full::new(Bytes::from("body"))));
-        let _ = layer(1).layer(mock.clone()).oneshot(request).await;
+        let _ = layer(1).layer(mock.clone()).oneshot(Asked::from(request)).await;
         assert_eq!(mock.calls(), 1);
     }
 }

@@ -3,6 +3,7 @@
 //! Common to all:
 //! - What a layer takes it gives back when the future or the body that holds it is dropped, whatever the reason. So a caller
 //!   that goes away leaves nothing behind: no place in a queue, no probe, no request under way.
+//! - They are ready at any time: what has to be waited for, the request waits for.
 //! - They fail with [`Failed`], which says what it means for the endpoint and for the client.
 //! - State is shared by whoever has the same `Arc`, so that it outlives a configuration; locks are held for a decision, never across
 //!   an await.
@@ -18,6 +19,7 @@ use std::{
 
 use tokio::time::Instant;
 
+mod asked;
 pub mod breaker;
 pub mod concurrency;
 pub mod deadline;
@@ -30,6 +32,7 @@ pub mod queue;
 pub mod replay;
 pub mod retry;
 
+pub use asked::Asked;
 pub use failed::{Failed, Overload};
 
 /// What a service of ours returns.

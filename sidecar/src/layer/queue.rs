@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -135,11 +135,11 @@ pub struct Queued<S> {
     inner: S,
 }
 
-impl<S, B, RB> Service<Request<B>> for Queued<S>
+impl<S, R, RB> Service<R> for Queued<S>
 where
-    S: Service<Request<B>, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
+    S: Service<R, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
     S::Future: Send + Unpin,
-    B: Send + 'static,
+    R: Send + 'static,
     RB: Body<Data = Bytes>,
 {
     type Response = Response<Held<RB, Option<OwnedSemaphorePermit>>>;
@@ -150,7 +150,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: R) -> Self::Future {
         if let Some(place) = self.queue.enter() {
             return Turn::Now { place: Some(place), inner: self.inner.call(request) };
         }
@@ -196,6 +196,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
     use tokio::time::Instant;
 
     use super::*;

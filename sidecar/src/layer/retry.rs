@@ -1,6 +1,6 @@
 //! Tries again what failed, as a [`RetryPolicy`] decides.
 //!
-//! The body is [kept](super::replay) while it is sent. Each try carries in its extensions its own
+//! The body is [kept](super::replay) while it is sent. Each try [carries along](Asked) its own
 //! [`Deadline`], which is the request's or that of the try, and the endpoints that were [`Tried`], which all tries share. A try that takes
 //! longer than one may is dropped; the request as a whole is dropped by whoever holds it to its deadline.
 //!
@@ -9,7 +9,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -21,10 +21,10 @@ use http_body::Body;
 use metrics::SharedString;
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service};
 
 use super::{
-    BoxError, BoxFuture, Clock, Failed,
+    Asked, BoxError, BoxFuture, Clock, Failed,
     breaker::Tried,
     chance, deadline, grpc,
     peek::{Beginning, Peeked},
@@ -83,9 +83,9 @@ pub struct Retry<S> {
     inner: S,
 }
 
-impl<S, B, RB> Service<Request<B>> for Retry<S>
+impl<S, B, RB> Service<Asked<B>> for Retry<S>
 where
-    S: Service<Request<Replay<B>>, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
+    S: Service<Asked<Replay<B>>, Response = Response<RB>, Error = Failed> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BoxError>,
@@ -100,19 +100,22 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (layer, inner) = (self.layer.clone(), self.inner.clone());
+    fn call(&mut self, asked: Asked<B>) -> Self::Future {
+        let (layer, mut inner) = (self.layer.clone(), self.inner.clone());
         layer.budget.lock().deposit(layer.clock.now());
         Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            parts.extensions.insert(Tried::default());
-            let deadline = parts.extensions.get().copied().unwrap_or(Deadline::NEVER);
+            let Asked { request, deadline, .. } = asked;
+            let (parts, body) = request.into_parts();
+            let tried = Tried::default();
             let mut body = Replay::new(body);
             let mut tries = 0;
             loop {
                 tries += 1;
-                let (head, within) = layer.head_of_try(&parts, deadline, tries);
-                let response = inner.clone().oneshot(Request::from_parts(head, body.handle()));
+                poll_fn(|cx| inner.poll_ready(cx)).await?;
+                let (head, of_try) = layer.head_of_try(&parts, deadline, tries);
+                let within = (of_try != deadline).then(|| of_try.remaining(layer.clock.now())).flatten();
+                let request = Request::from_parts(head, body.handle());
+                let response = inner.call(Asked { request, deadline: of_try, tried: tried.clone() });
                 let mut result = one_try(within, response).await.map(|response| response.map(Peeked::new));
                 let may_follow = tries <= layer.policy.retries && body.is_complete();
                 let end = match &mut result {
@@ -153,18 +156,17 @@ where
 }
 
 impl RetryLayer {
-    /// What one try carries along; and how long it may take, if that is less than what the whole request may.
-    fn head_of_try(&self, parts: &Parts, deadline: Deadline, number: u32) -> (Parts, Option<Duration>) {
+    /// How one try begins, and when it has to be answered.
+    fn head_of_try(&self, parts: &Parts, deadline: Deadline, number: u32) -> (Parts, Deadline) {
         let mut head = parts.clone();
         if number == 1 && self.policy.per_try.is_none() {
             // The request itself says what remains: it has just begun.
-            return (head, None);
+            return (head, deadline);
         }
         let now = self.clock.now();
         let of_try = deadline.of_try(now, self.policy.per_try);
-        head.extensions.insert(of_try);
         deadline::pass_on(&mut head.headers, of_try.remaining(now));
-        (head, of_try.remaining(now).filter(|_| of_try != deadline))
+        (head, of_try)
     }
 
     fn count_retry<R>(&self, result: &Result<R, Failed>, outcome: Outcome) {

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tower::Service;
 
 use super::{
-    BoxFuture, Failed,
+    Asked, BoxFuture, Failed,
     breaker::{Ticket, Watched},
 };
 
@@ -149,6 +149,24 @@ where
             tokio::time::sleep(answer.after).await;
             answer.with
         })
+    }
+}
+
+impl<B> Service<Asked<B>> for Mock
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: std::fmt::Debug,
+{
+    type Response = Response<Frames>;
+    type Error = Failed;
+    type Future = BoxFuture<Result<Response<Frames>, Failed>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, asked: Asked<B>) -> Self::Future {
+        self.call(asked.request)
     }
 }
 

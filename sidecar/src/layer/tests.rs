@@ -50,7 +50,7 @@ struct Balance {
     tries: Arc<Mutex<BTreeMap<EndpointId, u32>>>,
 }
 
-impl Service<Request<Replay<Full<Bytes>>>> for Balance {
+impl Service<Asked<Replay<Full<Bytes>>>> for Balance {
     type Response = Response<Watched<Frames>>;
     type Error = Failed;
     type Future = BoxFuture<Result<Self::Response, Failed>>;
@@ -59,9 +59,8 @@ impl Service<Request<Replay<Full<Bytes>>>> for Balance {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Replay<Full<Bytes>>>) -> Self::Future {
-        let tried = request.extensions().get::<Tried>().cloned().unwrap_or_default();
-        let deadline = request.extensions().get().copied().unwrap_or(Deadline::NEVER);
+    fn call(&mut self, asked: Asked<Replay<Full<Bytes>>>) -> Self::Future {
+        let Asked { request, deadline, tried } = asked;
         let Some(mut ticket) = self.endpoints.choose(&self.hosts, &tried, deadline) else {
             return Box::pin(async { Err(Failed::NoEndpoint) });
         };

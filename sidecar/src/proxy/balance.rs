@@ -6,18 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body as HttpBody;
 use tower::Service;
 
 use super::{pool::Received, trace, world::Upstream};
-use crate::{
-    layer::{
-        BoxError, BoxFuture, Failed,
-        breaker::{Tried, Watched},
-    },
-    policy::deadline::Deadline,
-};
+use crate::layer::{Asked, BoxError, BoxFuture, Failed, breaker::Watched};
 
 /// Sends tries to the endpoints of a cluster: each to the one of two that costs less, of those that may be asked.
 #[derive(Clone)]
@@ -26,7 +20,7 @@ pub struct Balance {
     pub upstream: Arc<Upstream>,
 }
 
-impl<B> Service<Request<B>> for Balance
+impl<B> Service<Asked<B>> for Balance
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -39,16 +33,14 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, asked: Asked<B>) -> Self::Future {
         let upstream = self.upstream.clone();
         Box::pin(async move {
-            let extensions = request.extensions();
-            let tried: Tried = extensions.get().cloned().unwrap_or_else(Tried::once);
-            let deadline = extensions.get().copied().unwrap_or(Deadline::NEVER);
+            let Asked { mut request, deadline, tried } = asked;
             let ticket = upstream.endpoints.choose(&upstream.hosts, &tried, deadline).ok_or(Failed::NoEndpoint)?;
             let member = upstream.members.iter().find(|member| member.id == ticket.endpoint());
             let member = member.ok_or(Failed::NoEndpoint)?;
-            let span = trace::tried(&mut request, &upstream, &member.at);
+            let span = trace::tried(&mut request, &upstream, &member.at, deadline);
             // Nothing here takes a future as an argument: it would be kept twice.
             let answer = member.pool.send(request).await;
             ticket.met(trace::followed(span, answer))

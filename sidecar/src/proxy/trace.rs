@@ -94,7 +94,7 @@ pub fn received<B>(
 }
 
 /// Begins the span of a try, below that of its request, and makes the headers of the try say so.
-pub fn tried<B>(request: &mut Request<B>, upstream: &Upstream, at: &Target) -> Option<Box<Open>> {
+pub fn tried<B>(request: &mut Request<B>, upstream: &Upstream, at: &Target, deadline: Deadline) -> Option<Box<Open>> {
     let Tries(shared) = request.extensions().get::<Tries>()?.clone();
     let mut span = shared.traces.below(name(request.method()), SpanKind::Client, &shared.above)?;
     shared.formats.write(span.span_context(), shared.above.span_id(), request.headers_mut());
@@ -111,7 +111,7 @@ pub fn tried<B>(request: &mut Request<B>, upstream: &Upstream, at: &Target) -> O
     if before > 0 {
         span.set_attribute(KeyValue::new("http.request.resend_count", i64::from(before)));
     }
-    let until = request.extensions().get().copied().map(|deadline| (shared.clock, deadline));
+    let until = Some((shared.clock, deadline));
     Some(Box::new(Open::new(span, SpanKind::Client, request.method(), until)))
 }
 

@@ -2,6 +2,7 @@
 
 use http_body_util::{BodyExt, StreamBody};
 use tokio::time::Instant;
+use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
@@ -27,11 +28,15 @@ fn get() -> Request<Frames> {
     Request::new(Frames::of(&["he", "llo"]))
 }
 
-async fn send(layer: &RetryLayer, mock: &Mock, request: Request<Frames>) -> Result<Response<Peeked<Frames>>, Failed> {
-    layer.layer(mock.clone()).oneshot(request).await
+async fn send(
+    layer: &RetryLayer,
+    mock: &Mock,
+    request: impl Into<Asked<Frames>>,
+) -> Result<Response<Peeked<Frames>>, Failed> {
+    layer.layer(mock.clone()).oneshot(request.into()).await
 }
 
-async fn status(layer: &RetryLayer, mock: &Mock, request: Request<Frames>) -> Option<u16> {
+async fn status(layer: &RetryLayer, mock: &Mock, request: impl Into<Asked<Frames>>) -> Option<u16> {
     send(layer, mock, request).await.ok().map(|response| response.status().as_u16())
 }
 
@@ -82,6 +87,12 @@ async fn only_what_never_was_seen_is_repeated_of_a_post() {
     }
 }
 
+/// A request that has so many milliseconds.
+fn within(layer: &RetryLayer, milliseconds: u64) -> Asked<Frames> {
+    let route = Some(Duration::from_millis(milliseconds));
+    Asked { deadline: Deadline::new(layer.clock.now(), Timeouts { route, ..Timeouts::default() }), ..get().into() }
+}
+
 #[tokio::test(start_paused = true)]
 async fn waits_are_taken_and_the_deadline_is_kept() {
     let pushed_back = || Mock::new([answer(503).headers(&[("retry-after", "2")]), answer(200)]);
@@ -90,9 +101,7 @@ async fn waits_are_taken_and_the_deadline_is_kept() {
     assert!((2_000..=2_026).contains(&started.elapsed().as_millis()));
 
     let layer = layer(on("5xx", 1));
-    let mut request = get();
-    let route = Some(Duration::from_millis(1_900));
-    request.extensions_mut().insert(Deadline::new(layer.clock.now(), Timeouts { route, ..Timeouts::default() }));
+    let request = within(&layer, 1_900);
     let started = Instant::now();
     assert_eq!(status(&layer, &pushed_back(), request).await, Some(503));
     assert_eq!(started.elapsed().as_millis(), 0, "there is no use in waiting");
@@ -103,9 +112,7 @@ async fn one_try_may_take_less_than_all() {
     let policy = RetryPolicy { per_try: Some(Duration::from_millis(100)), ..on("5xx", 1) };
     let mock = Mock::new([answer(200).after(500), answer(200).after(50)]);
     let layer = layer(policy);
-    let mut request = get();
-    let route = Some(Duration::from_secs(15));
-    request.extensions_mut().insert(Deadline::new(layer.clock.now(), Timeouts { route, ..Timeouts::default() }));
+    let request = within(&layer, 15_000);
     let started = Instant::now();
     assert_eq!(status(&layer, &mock, request).await, Some(200));
     assert!((150..=176).contains(&started.elapsed().as_millis()));
@@ -172,12 +179,12 @@ async fn a_grpc_server_can_forbid_another_try() {
 #[tokio::test(start_paused = true)]
 async fn the_head_of_a_response_does_not_wait_for_a_client_that_waits_for_it() {
     // The service answers with a head and nothing else until it has read all, and the client sends the rest after the head.
-    let silent = tower::service_fn(|_: Request<Replay<_>>| async {
+    let silent = tower::service_fn(|_: Asked<Replay<_>>| async {
         let body = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, BoxError>>());
         Ok::<_, Failed>(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
     });
     let endless = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, BoxError>>());
-    let response = layer(on("unavailable", 1)).layer(silent).oneshot(Request::new(endless));
+    let response = layer(on("unavailable", 1)).layer(silent).oneshot(Request::new(endless).into());
     assert!(timeout(Duration::from_secs(1), response).await.unwrap().is_ok());
 }
 
@@ -219,11 +226,11 @@ async fn a_task_that_still_reads_for_a_try_that_failed_does_not_hold_up_the_next
         ..on("5xx", 1)
     });
     let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
-    let service = tower::service_fn(move |request: Request<Replay<Slow>>| {
+    let service = tower::service_fn(move |Asked { request, .. }: Asked<Replay<Slow>>| {
         service(calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0, request.into_body())
     });
     let started = Instant::now();
-    let response = timeout(Duration::from_secs(1), layer.layer(service).oneshot(Request::new(slow))).await;
+    let response = timeout(Duration::from_secs(1), layer.layer(service).oneshot(Request::new(slow).into())).await;
     assert_eq!(response.unwrap().unwrap().status(), 200);
     assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
 }

@@ -84,7 +84,7 @@ impl Driven {
     /// Speaks HTTP/1.1 over `stream`, with heads of at most so many bytes.
     ///
     /// # Errors
-    /// None that hyper has a reason for.
+    /// Those of hyper, which has none today.
     pub(super) async fn begin(stream: Stream, head_bytes: usize) -> hyper::Result<Box<Self>> {
         let line = Arc::<Line>::default();
         let io = Io { stream: TokioIo::new(stream), line: line.clone() };

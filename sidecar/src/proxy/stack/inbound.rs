@@ -7,12 +7,12 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{HeaderName, HeaderValue, Request, Response, uri::PathAndQuery};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tower::{ServiceBuilder, ServiceExt as _};
+use tower::{Service as _, ServiceBuilder};
 
 use super::{Arrived, upgrade};
 use crate::{
     config::snapshot::{Protocol, Target},
-    layer::{Clock, Failed, concurrency::ConcurrencyLayer, deadline::DeadlineLayer},
+    layer::{Asked, Clock, concurrency::ConcurrencyLayer, deadline::DeadlineLayer},
     policy::{concurrency::Concurrency, grpc::is_grpc},
     proxy::{
         accept::Peer,
@@ -145,16 +145,15 @@ impl Inbound {
         // Who is turned away here has cost nothing; a request that has expired takes nothing from the others.
         let limited = ServiceBuilder::new()
             .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
-            .service_fn(move |request: Request<Incoming>| {
+            .service_fn(move |asked: Asked<Incoming>| {
                 let pool = pool.clone();
-                Box::pin(async move { pool.send(request).await })
+                Box::pin(async move { pool.send(asked.request).await })
             });
-        let stack = ServiceBuilder::new().layer(DeadlineLayer { clock, route: None }).service(limited);
+        let mut stack = ServiceBuilder::new().layer(DeadlineLayer { clock, route: None }).service(limited);
         if self.limiter.as_ref().is_some_and(|limiter| limiter.check().is_err()) {
             return Err(Failure::RateLimited);
         }
-        let response: Result<_, Failed> = stack.oneshot(request).await;
-        Ok(response?.map(boxed))
+        Ok(stack.call(request).await?.map(boxed))
     }
 
     /// Closes connections that have been idle for too long. To be called every second or so.

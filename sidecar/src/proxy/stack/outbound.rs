@@ -6,13 +6,13 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response, header::LOCATION};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tower::{ServiceBuilder, ServiceExt as _};
+use tower::{Service as _, ServiceBuilder};
 
 use super::{Arrived, elapsed, upgrade};
 use crate::{
     config::routes::{self, Action, Forward},
     layer::{
-        Clock, concurrency::ConcurrencyLayer, deadline::DeadlineLayer, hedge::HedgeLayer, queue::QueueLayer,
+        Clock, Failed, concurrency::ConcurrencyLayer, deadline::DeadlineLayer, hedge::HedgeLayer, queue::QueueLayer,
         retry::RetryLayer,
     },
     policy::{concurrency::Concurrency, grpc::is_grpc, retry::RetryPolicy},
@@ -119,17 +119,17 @@ impl Outbound {
         })
     }
 
-    /// The stack, from the outside in.
-    async fn repeated(
+    /// The stack, from the outside in. No async function: those copy their arguments, and a request is large.
+    fn repeated(
         &self,
         request: Request<Incoming>,
         forward: &Forward,
         policy: Arc<RetryPolicy>,
         hedge: Option<HedgeLayer>,
         upstream: &Arc<Upstream>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> impl Future<Output = Result<Response<Body>, Failed>> + use<> {
         let clock = self.clock();
-        let stack = ServiceBuilder::new()
+        let mut stack = ServiceBuilder::new()
             .layer(DeadlineLayer { clock, route: forward.timeout.clone() })
             .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
             .layer(RetryLayer {
@@ -142,23 +142,25 @@ impl Outbound {
             .option_layer(hedge)
             .layer(QueueLayer { queue: upstream.queue.clone() })
             .service(Balance { upstream: upstream.clone() });
-        Ok(stack.oneshot(request).await?.map(boxed))
+        let answer = stack.call(request);
+        async { Ok(answer.await?.map(boxed)) }
     }
 
     /// The same without retries and hedges, and so without a copy of the body.
-    async fn once(
+    fn once(
         &self,
         request: Request<Incoming>,
         forward: &Forward,
         upstream: &Arc<Upstream>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> impl Future<Output = Result<Response<Body>, Failed>> + use<> {
         let clock = self.clock();
-        let stack = ServiceBuilder::new()
+        let mut stack = ServiceBuilder::new()
             .layer(DeadlineLayer { clock, route: forward.timeout.clone() })
             .layer(ConcurrencyLayer { clock, concurrency: self.concurrency.clone() })
             .layer(QueueLayer { queue: upstream.queue.clone() })
             .service(Balance { upstream: upstream.clone() });
-        Ok(stack.oneshot(request).await?.map(boxed))
+        let answer = stack.call(request);
+        async { Ok(answer.await?.map(boxed)) }
     }
 }
 
