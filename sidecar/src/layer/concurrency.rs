@@ -146,7 +146,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        layer::testing::{Frames, Mock, answer, failed},
+        layer::{
+            Asked,
+            testing::{Frames, Mock, answer, failed},
+        },
         policy::concurrency::{Aimd, Settings},
     };
 
@@ -155,8 +158,8 @@ mod tests {
         ConcurrencyLayer { clock, concurrency: Arc::new(Mutex::new(Concurrency::new(settings, clock.now()))) }
     }
 
-    fn request() -> Request<Frames> {
-        Request::new(Frames::default())
+    fn request() -> Asked<Frames> {
+        Request::new(Frames::default()).into()
     }
 
     #[tokio::test(start_paused = true)]

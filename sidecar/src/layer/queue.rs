@@ -200,7 +200,10 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::layer::testing::{Frames, Mock, answer};
+    use crate::layer::{
+        Asked,
+        testing::{Frames, Mock, answer},
+    };
 
     fn queue(requests: usize, pending: usize) -> QueueLayer {
         let wait = Duration::from_millis(100);
@@ -210,7 +213,9 @@ mod tests {
     type Answered = Result<Response<Held<Frames, Option<OwnedSemaphorePermit>>>, Failed>;
 
     fn ask(layer: &QueueLayer, takes: u64) -> tokio::task::JoinHandle<Answered> {
-        tokio::spawn(layer.layer(Mock::new([answer(200).after(takes)])).oneshot(Request::new(Frames::default())))
+        tokio::spawn(
+            layer.layer(Mock::new([answer(200).after(takes)])).oneshot(Asked::from(Request::new(Frames::default()))),
+        )
     }
 
     fn overload(answered: &Answered) -> Option<Overload> {
@@ -262,8 +267,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_is_read_keeps_its_place() {
         let layer = queue(1, 0);
-        let response =
-            layer.layer(Mock::new([answer(200).body(Frames::of(&["x"]))])).oneshot(Request::new(Frames::default()));
+        let response = layer
+            .layer(Mock::new([answer(200).body(Frames::of(&["x"]))]))
+            .oneshot(Asked::from(Request::new(Frames::default())));
         let response = response.await.unwrap();
         assert_eq!(overload(&ask(&layer, 1).await.unwrap()), Some(Overload::QueueFull));
         drop(response);

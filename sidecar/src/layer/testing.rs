@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -115,7 +115,7 @@ impl Mock {
     }
 }
 
-impl<B> Service<Request<B>> for Mock
+impl<B> Service<Asked<B>> for Mock
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: std::fmt::Debug,
@@ -128,9 +128,9 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, asked: Asked<B>) -> Self::Future {
         let answer = self.answers.lock().pop_front().unwrap_or_else(|| answer(200));
-        let (parts, mut body) = request.into_parts();
+        let (parts, mut body) = asked.request.into_parts();
         let index = {
             let mut seen = self.seen.lock();
             seen.push(Seen { headers: parts.headers, body: String::new() });
@@ -149,24 +149,6 @@ where
             tokio::time::sleep(answer.after).await;
             answer.with
         })
-    }
-}
-
-impl<B> Service<Asked<B>> for Mock
-where
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: std::fmt::Debug,
-{
-    type Response = Response<Frames>;
-    type Error = Failed;
-    type Future = BoxFuture<Result<Response<Frames>, Failed>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, asked: Asked<B>) -> Self::Future {
-        self.call(asked.request)
     }
 }
 

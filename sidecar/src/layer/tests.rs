@@ -67,7 +67,7 @@ impl Service<Asked<Replay<Full<Bytes>>>> for Balance {
         *self.tries.lock().entry(ticket.endpoint()).or_default() += 1;
         let endpoint = Mock::new([self.behaviours[&ticket.endpoint()]()]);
         let request = request.map(|body| ticket.upload(body));
-        Box::pin(watch(ticket, endpoint.oneshot(request)))
+        Box::pin(watch(ticket, endpoint.oneshot(Asked::from(request))))
     }
 }
 
