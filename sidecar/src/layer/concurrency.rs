@@ -93,24 +93,13 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let Some(under_way) = UnderWay::began(&self.layer) else { return Admission::Refused };
-        Admission::Granted { under_way: Some(under_way), inner: self.inner.call(request) }
+        Admission(UnderWay::began(&self.layer).map(|under_way| (under_way, self.inner.call(request))))
     }
 }
 
-/// A request on its way in.
+/// A request on its way in, with what goes on; `None`: it is turned away.
 #[derive(Debug)]
-pub enum Admission<F> {
-    /// It is turned away.
-    Refused,
-    /// It is not.
-    Granted {
-        /// Until there is an answer, which takes it along.
-        under_way: Option<UnderWay>,
-        /// What goes on.
-        inner: F,
-    },
-}
+pub struct Admission<F>(Option<(UnderWay, F)>);
 
 impl<F, RB> Future for Admission<F>
 where
@@ -120,20 +109,18 @@ where
     type Output = Result<Response<Held<RB, Option<UnderWay>>>, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self::Granted { under_way, inner } = &mut *self else {
+        let Some((under_way, inner)) = &mut self.0 else {
             return Poll::Ready(Err(Failed::Overloaded(Overload::Concurrency)));
         };
         let answer = ready!(Pin::new(inner).poll(cx));
-        let mut under_way = under_way.take();
-        if let Some(under_way) = &mut under_way {
-            under_way.note(match &answer {
-                Ok(response) => {
-                    let grpc = super::grpc::status(response.headers());
-                    Outcome::Response { status: response.status().as_u16(), grpc }
-                }
-                Err(failed) => failed.outcome(),
-            });
-        }
+        under_way.note(match &answer {
+            Ok(response) => {
+                let grpc = super::grpc::status(response.headers());
+                Outcome::Response { status: response.status().as_u16(), grpc }
+            }
+            Err(failed) => failed.outcome(),
+        });
+        let under_way = self.0.take().map(|(under_way, _)| under_way);
         Poll::Ready(answer.map(|response| response.map(|body| Held::new(body, under_way))))
     }
 }

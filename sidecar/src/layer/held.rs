@@ -21,6 +21,11 @@ impl<B: Body, G> Held<B, G> {
         let guard = (!body.is_end_stream()).then_some(guard);
         Self { body, guard }
     }
+
+    /// The body alone.
+    pub fn into_inner(self) -> B {
+        self.body
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin, G: Unpin> Body for Held<B, G> {

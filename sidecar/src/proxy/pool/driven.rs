@@ -18,10 +18,8 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{
     body::Incoming,
     client::conn::http1::{self, SendRequest},
@@ -32,11 +30,8 @@ use socket2::SockRef;
 use tokio_util::either::Either;
 
 use crate::{
-    layer::BoxFuture,
-    proxy::{
-        body::{Body, BoxError},
-        connect::Stream,
-    },
+    layer::{BoxFuture, held::Held},
+    proxy::{body::Body, connect::Stream},
 };
 
 /// How often a connection may go on at once before others get their turn.
@@ -128,13 +123,13 @@ impl Driven {
     /// # Errors
     /// There is none; with the request, if nothing of it was sent.
     pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Unanswered> {
-        let request = request.map(|body| Sending::new(body, &self.line));
+        let request = request.map(|body| Held::new(body, UnderWay::new(&self.line)));
         let mut answer = pin!(self.sender.try_send_request(request));
         // One that is new waits for nothing yet.
         self.line.woken.store(true, SeqCst);
         let answer = poll_fn(|cx| self.drive(cx, |quiet| answer.as_mut().poll(quiet))).await;
         answer.map_err(|mut error| match error.take_message() {
-            Some(request) => Unanswered::Unsent(Box::new(request.map(|sending| sending.body))),
+            Some(request) => Unanswered::Unsent(Box::new(request.map(Held::into_inner))),
             None => Unanswered::Failed(error.into_error()),
         })
     }
@@ -203,41 +198,21 @@ pub(super) enum Unanswered {
 }
 
 /// The body of a request that is being sent.
-struct Sending {
-    body: Body,
-    _until_dropped: UnderWay,
-}
+type Sending = Held<Body, UnderWay>;
 
-/// Says that a body is being sent, until it is dropped, which hyper does when it is at its end.
+/// Says that a body is being sent, until it is at its end.
 struct UnderWay(Arc<Line>);
+
+impl UnderWay {
+    fn new(on: &Arc<Line>) -> Self {
+        on.sending.store(true, SeqCst);
+        Self(on.clone())
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.sending.store(false, SeqCst);
-    }
-}
-
-impl Sending {
-    fn new(body: Body, on: &Arc<Line>) -> Self {
-        on.sending.store(true, SeqCst);
-        Self { body, _until_dropped: UnderWay(on.clone()) }
-    }
-}
-
-impl HttpBody for Sending {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
