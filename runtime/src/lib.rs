@@ -4,6 +4,7 @@
 //! Nothing here knows a resource, a store or a proxy; the programs import this, never the reverse.
 
 pub mod admin;
+mod bell;
 pub mod drain;
 pub mod fetch;
 pub mod file;
@@ -17,6 +18,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod traces;
 
+pub use bell::Bell;
 pub use drain::Shutdown;
 pub use running::Running;
 pub use secret::{Secret, SecretString};

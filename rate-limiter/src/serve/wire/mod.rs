@@ -9,7 +9,6 @@
 //! unread or replayed, to the tonic services (`other`), so that both ways give the same answers by construction. What tonic's
 //! server gives such calls besides is given here too: deadlines, keepalive, an orderly end.
 
-mod bell;
 mod call;
 mod keepalive;
 mod other;

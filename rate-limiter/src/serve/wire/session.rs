@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use chancery_runtime::Bell;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
@@ -26,7 +27,6 @@ use super::{
         invalid, refusal,
     },
     MAX_STREAMS,
-    bell::Bell,
     call::{Call, Event, Read, Slow},
     keepalive::{Keepalive, Verdict as Alive},
     other::{self, Budget},

@@ -2,7 +2,8 @@
 //!
 //! `h2` wakes the connection's task whenever a frame is queued, and it cannot know that the task itself queued it
 //! and is about to flush. Every batch of answers would be followed by one poll for nothing. So `h2` gets this
-//! waker: while held, it only remembers that it was rung.
+//! waker: while held, it only remembers that it was rung. A task of several parts that gives each a bell of its own
+//! knows which of them to poll.
 
 use std::{
     sync::{
@@ -16,7 +17,7 @@ use futures_util::task::AtomicWaker;
 
 /// The waker's inside.
 #[derive(Default)]
-pub(super) struct Bell {
+pub struct Bell {
     task: AtomicWaker,
     held: AtomicBool,
     rung: AtomicBool,
@@ -24,21 +25,26 @@ pub(super) struct Bell {
 
 impl Bell {
     /// From now on rings wake `task`, but not before [`release`](Self::release).
-    pub(super) fn hold(&self, task: &Waker) {
+    pub fn hold(&self, task: &Waker) {
         self.task.register(task);
         self.held.store(true, SeqCst);
     }
 
-    /// Forgets rings: what they were about is seen to next.
-    pub(super) fn forget(&self) {
-        self.rung.store(false, SeqCst);
+    /// Forgets rings, as what they were about is seen to next. Whether there were any, while the task ran or before.
+    pub fn forget(&self) -> bool {
+        self.rung.swap(false, SeqCst)
+    }
+
+    /// Whether it was rung, and that is not forgotten.
+    pub fn is_rung(&self) -> bool {
+        self.rung.load(SeqCst)
     }
 
     /// Lets rings through again, and the one that was not forgotten.
-    pub(super) fn release(&self) {
-        // In this order a ring from another thread is either remembered here or goes through.
+    pub fn release(&self) {
+        // In this order a ring from another thread is either seen here or goes through.
         self.held.store(false, SeqCst);
-        if self.rung.swap(false, SeqCst) {
+        if self.is_rung() {
             self.task.wake();
         }
     }
@@ -52,7 +58,6 @@ impl Wake for Bell {
     fn wake_by_ref(self: &Arc<Self>) {
         self.rung.store(true, SeqCst);
         if !self.held.load(SeqCst) {
-            self.rung.store(false, SeqCst);
             self.task.wake();
         }
     }
@@ -92,10 +97,12 @@ mod tests {
         bell.release();
         assert_eq!(woken(), 1);
 
-        // A task is registered until it is woken.
+        // A task is registered until it is woken, and finds why it was.
         bell.hold(&waker);
+        bell.forget();
         bell.release();
         ring.wake_by_ref();
-        assert_eq!(woken(), 1);
+        ring.wake_by_ref();
+        assert_eq!((woken(), bell.is_rung(), bell.forget(), bell.forget()), (1, true, true, false));
     }
 }
