@@ -67,6 +67,8 @@ pub struct Table {
     fingerprint: u64,
     /// What `fingerprint` was, and the sequence that made it so; the newest last.
     past: Vector<(u64, u64)>,
+    /// The sequence of the newest: every stream looks at it with every change of any type.
+    changed_at: u64,
     /// What clients have asked for by name.
     asked_for: Arc<NameSets>,
 }
@@ -285,25 +287,16 @@ impl Table {
         &self.asked_for
     }
 
-    /// Whether there was a resource called `name` at `sequence`. Where that is not remembered, it says yes.
-    pub(crate) fn had(&self, name: &str, sequence: u64) -> bool {
-        let gone = self.tombstones.get(name);
-        if gone.is_some_and(|entry| sequence >= entry.at) {
-            return false;
-        }
-        let Some(entry) = self.live.get(name).or(gone) else { return false };
+    /// Whether there was a resource called `name` at `sequence`; none if that is not remembered.
+    pub(crate) fn had(&self, name: &str, sequence: u64) -> Option<bool> {
+        let gone = || self.tombstones.get(name).filter(|entry| sequence < entry.at);
+        let Some(entry) = self.live.get(name).or_else(gone) else { return Some(false) };
         match entry.before {
-            _ if sequence >= entry.since => true,
-            Some((from, until)) => sequence < from || sequence < until,
-            None => false,
+            _ if sequence >= entry.since => Some(true),
+            Some((from, _)) if sequence < from => None,
+            Some((_, until)) => Some(sequence < until),
+            None => Some(false),
         }
-    }
-
-    /// Whether there was a resource called `name` at `sequence`. Where that is not remembered, it says no.
-    pub(crate) fn surely_had(&self, name: &str, sequence: u64) -> bool {
-        let entry = self.live.get(name).or_else(|| self.tombstones.get(name));
-        let forgotten = entry.and_then(|entry| entry.before).is_some_and(|(from, _)| sequence < from);
-        !forgotten && self.had(name, sequence)
     }
 
     /// The newest sequence at which the fingerprints of all resources had this sum, if it is remembered.
@@ -336,7 +329,7 @@ impl Table {
 
     /// The sequence of the last change; 0 if there was none.
     pub(crate) fn changed_at(&self) -> u64 {
-        self.past.back().map_or(0, |(_, at)| *at)
+        self.changed_at
     }
 
     /// Whether it never had a resource.
@@ -416,6 +409,7 @@ impl Table {
 
     fn become_version(&mut self, at: u64, fingerprint: u64) {
         self.fingerprint = fingerprint;
+        self.changed_at = at;
         match self.past.back_mut() {
             Some(last) if last.1 == at => last.0 = fingerprint,
             _ => self.past.push_back((fingerprint, at)),

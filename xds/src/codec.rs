@@ -47,9 +47,12 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// Pieces that start with `header`.
-    pub(crate) fn new(header: &[u8]) -> Self {
-        Self { ready: VecDeque::new(), open: BytesMut::from(header) }
+    /// Pieces of a message of `len` bytes, with `header` before it.
+    pub(crate) fn new(header: &[u8], len: usize) -> Self {
+        // What a longer one is made of is shared for the most part.
+        let mut open = BytesMut::with_capacity(header.len() + len.min(SHARED));
+        open.extend_from_slice(header);
+        Self { ready: VecDeque::new(), open }
     }
 
     /// The next piece to be sent.
@@ -192,7 +195,7 @@ mod tests {
     fn what_is_large_is_not_copied() {
         let resources = resources();
         let large = resources[1].delta_bytes();
-        let mut pieces = Pieces::new(b"header");
+        let mut pieces = Pieces::new(b"header", 0);
         response(DeltaReply { upserts: resources, removed: Vec::new() }).encode(&mut pieces);
         let pieces: Vec<Bytes> = std::iter::from_fn(|| pieces.pop()).collect();
         assert!(pieces[0].starts_with(b"header"));

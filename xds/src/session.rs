@@ -174,13 +174,18 @@ impl<S: Subscription> Session<S> {
             }
             ordered = newest.clone();
         }
-        let look_again = self.types.iter().flat_map(|typed| {
-            let answer = typed.subscription.progress().outstanding().map(|sent| sent.at + patience);
-            typed.held.relents(patience).chain(answer)
-        });
-        let settled = self.settled_through().into_iter().min();
-        let kept_back = self.types.iter().filter_map(|typed| typed.subscription.progress().kept_back()).max();
-        Ok(Turn { replies, look_again: look_again.filter(|at| *at > now).min(), settled, kept_back })
+        let mut turn = Turn { replies, look_again: None, settled: None, kept_back: None };
+        for typed in &self.types {
+            let progress = typed.subscription.progress();
+            let answer = progress.outstanding().map(|sent| sent.at + patience);
+            for at in typed.held.relents(patience).chain(answer).filter(|at| *at > now) {
+                turn.look_again = Some(turn.look_again.map_or(at, |earlier| earlier.min(at)));
+            }
+            let settled = progress.settled_through();
+            turn.settled = Some(turn.settled.map_or(settled, |lower| lower.min(settled)));
+            turn.kept_back = turn.kept_back.max(progress.kept_back());
+        }
+        Ok(turn)
     }
 
     /// How the client stands with all that it asked for, as `newest` is.
@@ -194,12 +199,15 @@ impl<S: Subscription> Session<S> {
     }
 
     fn make_all_replies(&mut self, view: View<'_>, now: Instant, replies: &mut Vec<(TypeUrl, Sent, S::Reply)>) {
-        let before = replies.len();
         loop {
+            if self.types.iter().all(|typed| typed.subscription.progress().is_idle()) {
+                self.types.iter_mut().for_each(|typed| typed.held = Held::default());
+                return;
+            }
             // A removal that cannot be said settles without a reply, and may let go of an earlier type.
-            let settled = self.settled_through();
+            let (before, settled) = (replies.len(), self.settled_through());
             self.make_replies(view, now, replies);
-            if replies.len() > before || self.settled_through() == settled {
+            if replies.len() == before && self.settled_through() == settled {
                 return;
             }
         }

@@ -72,9 +72,9 @@ pub struct TypeStatus {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stamp {
     /// Version of the whole.
-    pub version: String,
+    pub version: Arc<str>,
     /// Its nonce.
-    pub nonce: String,
+    pub nonce: Arc<str>,
     /// The sequence of the cache it stands for.
     pub sequence: u64,
     /// When it was sent, or answered.
@@ -173,13 +173,13 @@ impl StreamStatus {
     }
 
     pub(crate) fn on_sent(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
-        let stamp = Stamp { after: Duration::ZERO, ..stamp(sent, now) };
+        let stamp = stamp(sent, now, Duration::ZERO);
         self.with(type_url, |status| status.sent = Some(stamp.clone()));
         self.tell(StreamEvent::Sent(type_url, &stamp));
     }
 
     pub(crate) fn on_acknowledged(&self, type_url: &TypeUrl, sent: &Sent, now: SystemTime) {
-        let stamp = stamp(sent, now);
+        let stamp = stamp(sent, now, sent.at.elapsed());
         self.with(type_url, |status| status.acknowledged = Some(stamp.clone()));
         self.tell(StreamEvent::Acknowledged(type_url, &stamp, &sent.set));
     }
@@ -217,13 +217,12 @@ impl StreamStatus {
 /// Which of the resources of a rejected response its message is about.
 pub(crate) fn rejection(sent: &Sent, message: String, now: SystemTime) -> Rejection {
     let named: Vec<Name> = sent.names.iter().filter(|name| mentions(&message, name)).cloned().collect();
-    let response = stamp(sent, now);
+    let response = stamp(sent, now, sent.at.elapsed());
     Rejection { response, message, resources: if named.is_empty() { sent.names.to_vec() } else { named } }
 }
 
-fn stamp(sent: &Sent, at: SystemTime) -> Stamp {
-    let after = sent.at.elapsed();
-    Stamp { version: sent.version.to_string(), nonce: sent.nonce.to_string(), sequence: sent.sequence, at, after }
+fn stamp(sent: &Sent, at: SystemTime, after: Duration) -> Stamp {
+    Stamp { version: sent.version.clone(), nonce: sent.nonce.clone(), sequence: sent.sequence, at, after }
 }
 
 /// A status shared by a stream and its readers.

@@ -77,7 +77,7 @@ fn resource(
             failed_configuration,
             last_update_attempt: Some(timestamp(rejection.response.at)),
             details: rejection.message.clone(),
-            version_info: rejection.response.version.clone(),
+            version_info: rejection.response.version.to_string(),
         }),
         is_static_resource: false,
     }

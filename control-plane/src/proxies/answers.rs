@@ -56,7 +56,7 @@ impl Answers {
                 KeyValue::new("chancery.fleet", proxy.fleet().to_owned()),
                 KeyValue::new("chancery.type", bounded(short_name(type_url)).to_owned()),
                 KeyValue::new("chancery.version", shown_version(stamp)),
-                KeyValue::new("chancery.nonce", stamp.nonce.clone()),
+                KeyValue::new("chancery.nonce", stamp.nonce.to_string()),
             ]
         });
     }
@@ -90,7 +90,7 @@ mod tests {
 
     fn stamp(revision: u64) -> Stamp {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
-        let (version, nonce, sequence) = ("v".to_owned(), "n".to_owned(), sequence_of(revision) + 1);
+        let (version, nonce, sequence) = ("v".into(), "n".into(), sequence_of(revision) + 1);
         Stamp { version, nonce, sequence, at, after: Duration::from_secs(3) }
     }
 

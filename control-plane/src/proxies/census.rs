@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn stamp(nonce: &str, at: SystemTime) -> Stamp {
-        Stamp { version: "1".to_owned(), nonce: nonce.to_owned(), sequence: 1, at, after: Duration::ZERO }
+        Stamp { version: "1".into(), nonce: nonce.into(), sequence: 1, at, after: Duration::ZERO }
     }
 
     #[test]

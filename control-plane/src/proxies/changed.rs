@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -17,7 +20,22 @@ const CAN_WAIT: u64 = 1 << 63;
 
 /// The proxies that have changed.
 #[derive(Debug, Default)]
-pub(super) struct Changed(Mutex<Inner>);
+pub(super) struct Changed {
+    inner: Mutex<Inner>,
+    /// How often something was taken out.
+    takes: AtomicU64,
+}
+
+/// When one proxy was marked last: until something is taken out, it is still marked, and the lock that all share
+/// need not be asked.
+#[derive(Debug)]
+pub(super) struct Marked(AtomicU64);
+
+impl Default for Marked {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -27,9 +45,18 @@ struct Inner {
 }
 
 impl Changed {
+    /// `proxy`, which was marked last when `marked` says, has changed.
+    pub(super) fn mark_unless(&self, marked: &Marked, proxy: &Arc<ProxyId>) {
+        // Whoever takes it out counts that first and looks at the proxy afterwards, so finds this change as well.
+        let takes = self.takes.load(Ordering::Acquire);
+        if marked.0.swap(takes, Ordering::Relaxed) != takes {
+            self.mark(proxy);
+        }
+    }
+
     /// `proxy` has changed.
     pub(super) fn mark(&self, proxy: &Arc<ProxyId>) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if !inner.places.contains_key(proxy) {
             inner.place(proxy, CAN_WAIT);
         }
@@ -37,7 +64,7 @@ impl Changed {
 
     /// `proxy` has changed in a way that is to be told before others.
     pub(super) fn mark_first(&self, proxy: &Arc<ProxyId>) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         match inner.places.get(proxy).copied() {
             Some(place) if place < CAN_WAIT => return,
             Some(place) => drop(inner.order.remove(&place)),
@@ -48,7 +75,8 @@ impl Changed {
 
     /// Nothing is to be told of `proxy` any more.
     pub(super) fn forget(&self, proxy: &ProxyId) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
+        self.takes.fetch_add(1, Ordering::AcqRel);
         if let Some(place) = inner.places.remove(proxy) {
             inner.order.remove(&place);
         }
@@ -56,7 +84,8 @@ impl Changed {
 
     /// Takes out those whose turn it is, `most` of them.
     pub(super) fn take(&self, most: usize) -> Vec<Arc<ProxyId>> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
+        self.takes.fetch_add(1, Ordering::AcqRel);
         let Inner { places, order, .. } = &mut *inner;
         let taken: Vec<_> = std::iter::from_fn(|| order.pop_first()).take(most).map(|(_, proxy)| proxy).collect();
         for proxy in &taken {
@@ -94,5 +123,20 @@ mod tests {
         changed.mark(&proxy("a"));
         assert_eq!(take(9), ["d", "a"]);
         assert!(take(1).is_empty());
+    }
+
+    #[test]
+    fn who_is_marked_is_marked_again_once_it_was_taken_or_forgotten() {
+        let (changed, marked) = (Changed::default(), Marked::default());
+        let proxy = Arc::new(ProxyId { fleet: None, id: "a".parse().unwrap() });
+        for _ in 0..2 {
+            changed.mark_unless(&marked, &proxy);
+            changed.mark_unless(&marked, &proxy);
+            assert_eq!(changed.take(9).len(), 1);
+        }
+        changed.mark_unless(&marked, &proxy);
+        changed.forget(&proxy);
+        changed.mark_unless(&marked, &proxy);
+        assert_eq!(changed.take(9).len(), 1);
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     Answers, Proxies, ProxyId,
+    changed::Marked,
     status::{shown_names, shown_version},
 };
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
 pub struct Observer {
     proxy: Arc<ProxyId>,
     proxies: Arc<Proxies>,
+    marked: Marked,
     judged: Option<Judged>,
     answers: Option<Answers>,
 }
@@ -48,7 +50,7 @@ pub struct Judged {
 impl Observer {
     /// Hears on behalf of `proxies` what happens on a stream of `proxy`, and of `judged` what it says of that.
     pub fn new(proxy: Arc<ProxyId>, proxies: Arc<Proxies>, judged: Option<Judged>) -> Self {
-        Self { proxy, proxies, judged, answers: None }
+        Self { proxy, proxies, marked: Marked::default(), judged, answers: None }
     }
 
     /// The same, and `answers` hears of it too.
@@ -127,7 +129,13 @@ impl Judged {
 
 impl Observe for Observer {
     fn on(&self, event: StreamEvent<'_>) {
-        self.proxies.note(&self.proxy, event);
+        let changed = &self.proxies.changed;
+        match event {
+            StreamEvent::Rejected(..) => changed.mark_first(&self.proxy),
+            StreamEvent::Sent(..) | StreamEvent::Acknowledged(..) | StreamEvent::Settled(_) => {
+                changed.mark_unless(&self.marked, &self.proxy);
+            }
+        }
         self.proxies.feed_on(&self.proxy, event);
         if let Some(judged) = &self.judged {
             judged.hear(&self.proxy, event);
@@ -139,14 +147,6 @@ impl Observe for Observer {
 }
 
 impl Proxies {
-    /// Others will be told of `proxy`.
-    fn note(&self, proxy: &Arc<ProxyId>, event: StreamEvent<'_>) {
-        match event {
-            StreamEvent::Rejected(..) => self.changed.mark_first(proxy),
-            StreamEvent::Sent(..) | StreamEvent::Acknowledged(..) | StreamEvent::Settled(_) => self.changed.mark(proxy),
-        }
-    }
-
     /// Who listens hears of it.
     fn feed_on(&self, proxy: &ProxyId, event: StreamEvent<'_>) {
         let id = || proxy.id.to_string();
@@ -208,7 +208,7 @@ mod tests {
         }
 
         fn stamp(&self) -> Stamp {
-            let (version, nonce, sequence) = (String::new(), String::new(), self.shelf.cache().head());
+            let (version, nonce, sequence) = ("".into(), "".into(), self.shelf.cache().head());
             Stamp { version, nonce, sequence, at: SystemTime::now(), after: std::time::Duration::ZERO }
         }
 

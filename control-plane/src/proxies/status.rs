@@ -204,8 +204,8 @@ pub(super) fn shown_names(names: &[Name]) -> Vec<String> {
 /// revision, and after a full stop the step within it, if there was one.
 pub(super) fn shown_version(stamp: &Stamp) -> String {
     let Stamp { version, sequence, .. } = stamp;
-    if *version != sequence.to_string() {
-        return version.clone();
+    if **version != sequence.to_string() {
+        return version.to_string();
     }
     match sequence - sequence_of(revision_at(*sequence)) {
         0 => revision_at(*sequence).to_string(),
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_version_is_shown_as_revision_and_step() {
         let shown = |version: &str, sequence| {
-            let (version, nonce) = (version.to_owned(), "1".to_owned());
+            let (version, nonce) = (version.into(), "1".into());
             shown_version(&Stamp { version, nonce, sequence, at: SystemTime::UNIX_EPOCH, after: Duration::ZERO })
         };
         let seven = sequence_of(7);

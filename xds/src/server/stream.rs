@@ -173,6 +173,8 @@ struct Stream<S: Variant> {
     session: Session<S>,
     /// The types that were asked for.
     meters: Vec<Meters>,
+    /// Up to where the client is known to have everything.
+    settled: u64,
     /// Replies that the connection has not taken yet, at most one per type.
     queue: VecDeque<Response<S::Reply>>,
     /// Since when it has taken none of them.
@@ -202,6 +204,7 @@ where
             node,
             session: Session::new(rules, Instant::now()),
             meters: Vec::new(),
+            settled: 0,
             queue: VecDeque::new(),
             full_since: None,
             patience: context.settings.order_timeout,
@@ -328,7 +331,7 @@ where
                     proxy = self.node.0,
                     fleet = self.node.1,
                     r#type = short,
-                    version = rejection.response.version,
+                    version = &*rejection.response.version,
                     resources = ?rejection.resources,
                     reason = rejection.message,
                     "configuration rejected by the proxy"
@@ -341,43 +344,51 @@ where
     /// Makes the replies that are due and hands over what the connection takes. Returns when to look again
     /// even if nothing happens.
     fn pump(&mut self, responses: &mpsc::Sender<Outgoing<S>>) -> Result<Option<Instant>, Status> {
-        loop {
-            while !self.queue.is_empty() {
-                // What changes meanwhile is looked at when the connection has taken what there is.
-                let Ok(permit) = responses.try_reserve() else { return Ok(self.stay_full(Instant::now())) };
-                self.hand_over(permit);
-            }
-            // In this order: what is applied after the look marks the head as changed again.
-            self.head.mark_unchanged();
-            let turn = self.session.turn(&self.cache.snapshot(), Instant::now());
-            let Turn { replies, look_again, settled, kept_back } =
-                turn.map_err(|error| Status::aborted(error.to_string()))?;
-            self.status.on_kept_back(kept_back);
-            if let Some(settled) = settled {
-                self.status.on_settled(settled);
-            }
-            if replies.is_empty() {
-                return Ok(look_again);
-            }
-            for (type_url, sent, reply) in replies {
-                let response = Response { type_url, nonce: sent.nonce.clone(), version: sent.version.clone(), reply };
-                let meters = self.meters(&response.type_url);
-                if let Some(meters) = meters {
-                    meters.bytes.increment(response.encoded_len() as u64);
-                    meters.responses.increment(1);
-                }
-                tracing::debug!(
-                    proxy = self.node.0,
-                    r#type = meters.map(|meters| meters.label.as_str()),
-                    nonce = &*sent.nonce,
-                    version = &*sent.version,
-                    count = sent.names.len(),
-                    "response"
-                );
-                self.status.on_sent(&response.type_url, &sent, SystemTime::now());
-                self.queue.push_back(response);
-            }
+        // What changes meanwhile is looked at when the connection has taken what there is.
+        if !self.hand_over_all(responses) {
+            return Ok(self.stay_full(Instant::now()));
         }
+        // In this order: what is applied after the look marks the head as changed again.
+        self.head.mark_unchanged();
+        let turn = self.session.turn(&self.cache.snapshot(), Instant::now());
+        let Turn { replies, look_again, settled, kept_back } =
+            turn.map_err(|error| Status::aborted(error.to_string()))?;
+        self.status.on_kept_back(kept_back);
+        if let Some(settled) = settled.filter(|settled| *settled > self.settled) {
+            self.settled = settled;
+            self.status.on_settled(settled);
+        }
+        for (type_url, sent, reply) in replies {
+            let response = Response { type_url, nonce: sent.nonce.clone(), version: sent.version.clone(), reply };
+            let meters = self.meters(&response.type_url);
+            if let Some(meters) = meters {
+                meters.bytes.increment(response.encoded_len() as u64);
+                meters.responses.increment(1);
+            }
+            tracing::debug!(
+                proxy = self.node.0,
+                r#type = meters.map(|meters| meters.label.as_str()),
+                nonce = &*sent.nonce,
+                version = &*sent.version,
+                count = sent.names.len(),
+                "response"
+            );
+            self.status.on_sent(&response.type_url, &sent, SystemTime::now());
+            self.queue.push_back(response);
+        }
+        match self.hand_over_all(responses) {
+            true => Ok(look_again),
+            false => Ok(self.stay_full(Instant::now())),
+        }
+    }
+
+    /// Hands over as much as the connection takes. Whether that is all.
+    fn hand_over_all(&mut self, responses: &mpsc::Sender<Outgoing<S>>) -> bool {
+        while !self.queue.is_empty() {
+            let Ok(permit) = responses.try_reserve() else { return false };
+            self.hand_over(permit);
+        }
+        true
     }
 
     fn hand_over(&mut self, permit: mpsc::Permit<'_, Outgoing<S>>) {

@@ -151,7 +151,7 @@ fn framed(response: &impl EncodeResponse) -> Result<Pieces, Status> {
     };
     let mut header = [0; HEADER];
     header[1..].copy_from_slice(&prefix.to_be_bytes());
-    let mut pieces = Pieces::new(&header);
+    let mut pieces = Pieces::new(&header, len);
     response.encode(&mut pieces);
     Ok(pieces)
 }

@@ -4,7 +4,7 @@
 //! its verdict on a response depends on the nonce. A name that is subscribed again is sent again: the
 //! client may have dropped its copy.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use chancery_proto::envoy::discovery::DeltaDiscoveryRequest;
 
@@ -62,7 +62,12 @@ impl Subscription for Delta {
             return None;
         }
         let mut names = progress.take_dirty();
-        names.append(&mut progress.take_doomed(gate));
+        let doomed = progress.take_doomed(gate);
+        if !doomed.is_empty() {
+            names.extend(doomed);
+            names.sort_unstable();
+            names.dedup();
+        }
         if names.is_empty() && !progress.owed {
             return None;
         }
@@ -79,8 +84,12 @@ impl Subscription for Delta {
             }
         }
         let version = progress.seen().to_string();
-        let set = reply.upserts.iter().map(|resource| resource.name().clone()).collect();
-        let sent = progress.send(version, names.into_iter().collect(), set, now);
+        let names: Arc<[_]> = names.into();
+        let set = match reply.removed.is_empty() {
+            true => names.clone(),
+            false => reply.upserts.iter().map(|resource| resource.name().clone()).collect(),
+        };
+        let sent = progress.send(version, names, set, now);
         Some((sent, reply))
     }
 

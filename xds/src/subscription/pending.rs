@@ -22,7 +22,8 @@ impl Want {
 
     /// For a client that had what there was at `sequence`.
     pub(super) fn since(table: &Table, name: &str, sequence: u64) -> Self {
-        Self { held: table.had(name, sequence), sure: table.surely_had(name, sequence), due: false }
+        let had = table.had(name, sequence);
+        Self { held: had != Some(false), sure: had == Some(true), due: false }
     }
 }
 

@@ -17,7 +17,8 @@ mod reach;
 mod standing;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Instant,
 };
 
@@ -91,7 +92,7 @@ impl Progress {
             // several since then, the first of which made others wait.
             let since = self.seen + 1;
             let seen = self.seen;
-            let held = || table.had(name, seen);
+            let held = || table.had(name, seen) != Some(false);
             match kept {
                 Kept::Live => {
                     let unmarked = self.marked(name).is_none();
@@ -330,8 +331,8 @@ impl Progress {
         self.kept_back.remove(name);
     }
 
-    /// What has to be sent, which is about to be.
-    pub(super) fn take_dirty(&mut self) -> BTreeSet<Name> {
+    /// What has to be sent, which is about to be; in order.
+    pub(super) fn take_dirty(&mut self) -> Vec<Name> {
         self.taken = if self.has_unsent_additions() { self.dirty_span } else { Span::default() };
         let dirty = std::mem::take(&mut self.dirty);
         let new = dirty.iter().filter(|(_, want)| self.rules.piecewise && !want.sure);
@@ -339,9 +340,9 @@ impl Progress {
         dirty.into_keys().collect()
     }
 
-    /// What has to be removed and may be, which is about to be, together with what was taken before.
-    pub(super) fn take_doomed(&mut self, gate: Gate) -> BTreeSet<Name> {
-        let Gate::Through(sequence) = gate else { return BTreeSet::new() };
+    /// What has to be removed and may be, which is about to be, together with what was taken before; in order.
+    pub(super) fn take_doomed(&mut self, gate: Gate) -> Vec<Name> {
+        let Gate::Through(sequence) = gate else { return Vec::new() };
         let taken: BTreeMap<_, _> = self.doomed.extract_if(.., |_, span| span.newest <= sequence).collect();
         for (name, span) in &taken {
             // What it has rejected it may have until it has taken the removal.
@@ -396,14 +397,14 @@ impl Progress {
 
     /// Notes a response made of everything that may be sent now. `set` are the resources in it that
     /// are new or changed, `names` all that are in it, set or removed.
-    pub(super) fn send(&mut self, version: String, names: Vec<Name>, set: Vec<Name>, now: Instant) -> Sent {
+    pub(super) fn send(&mut self, version: String, names: Arc<[Name]>, set: Arc<[Name]>, now: Instant) -> Sent {
         self.nonce += 1;
         let sent = Sent {
             nonce: self.nonce.to_string().into(),
             version: version.into(),
             sequence: self.seen,
-            names: names.into(),
-            set: set.into(),
+            names,
+            set,
             complete: !self.has_unsent_additions() && self.doomed.is_empty(),
             at: now,
         };

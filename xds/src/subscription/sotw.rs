@@ -7,7 +7,7 @@
 //! For LDS and CDS a response carries every resource, and what is not in it is deleted; a resource whose
 //! removal has to wait stays in it until then. Other types send what changed, and have no removal.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use chancery_proto::envoy::discovery::DiscoveryRequest;
 
@@ -82,7 +82,7 @@ impl Subscription for Sotw {
         };
         progress.owed = false;
         let names = resources.iter().map(|resource| resource.name().clone()).collect();
-        let sent = progress.send(version, names, set, now);
+        let sent = progress.send(version, names, set.into(), now);
         self.last_nonce.clone_from(&sent.nonce);
         Some((sent, SotwReply { resources }))
     }
@@ -140,7 +140,7 @@ impl Sotw {
         let Some(at) = at else { return };
         // What it holds and was removed since goes when nothing refers to it any more.
         for (name, kept) in table.changes_since(at).into_iter().flatten() {
-            if kept == Kept::Removed && progress.interest.covers(name) && table.had(name, at) {
+            if kept == Kept::Removed && progress.interest.covers(name) && table.had(name, at) != Some(false) {
                 progress.doom(name.clone(), head);
             }
         }
@@ -152,7 +152,7 @@ type Content = (Vec<Resource>, Vec<Name>, String);
 
 /// Everything, if anything has changed; what is absent is deleted.
 fn full_reply(progress: &mut Progress, table: &Table, gate: Gate) -> Option<Content> {
-    let mut set = progress.take_dirty();
+    let mut set = BTreeSet::from_iter(progress.take_dirty());
     let removes = !progress.take_doomed(gate).is_empty();
     if set.is_empty() && !removes && !progress.owed {
         return None;

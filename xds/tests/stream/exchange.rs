@@ -85,7 +85,7 @@ async fn the_status_follows_what_is_sent_and_acknowledged() {
     client.subscribe(T, &["*"]).await;
     let empty = client.expect(T, &[], &[]).await;
     let status = served.type_status(T);
-    assert_eq!(status.sent.as_ref().map(|sent| sent.nonce.clone()), Some(empty.nonce.clone()));
+    assert_eq!(status.sent.as_ref().map(|sent| &*sent.nonce), Some(&*empty.nonce));
     assert_eq!((status.acknowledged, status.rejected), (None, None));
     client.ack(&empty).await;
 
@@ -94,7 +94,7 @@ async fn the_status_follows_what_is_sent_and_acknowledged() {
     let sent = served.type_status(T).sent.unwrap();
     assert_eq!(
         (sent.sequence, sent.version, sent.nonce),
-        (sequence, response.system_version_info.clone(), response.nonce.clone())
+        (sequence, (&*response.system_version_info).into(), (&*response.nonce).into())
     );
     assert!(served.status().settled() < sequence);
 
@@ -102,7 +102,7 @@ async fn the_status_follows_what_is_sent_and_acknowledged() {
     let mut settled = served.status().watch_settled();
     crate::support::soon(settled.wait_for(|settled| *settled == sequence)).await.unwrap();
     let acknowledged = served.type_status(T).acknowledged.unwrap();
-    assert_eq!((acknowledged.sequence, acknowledged.nonce), (sequence, response.nonce));
+    assert_eq!((acknowledged.sequence, &*acknowledged.nonce), (sequence, &*response.nonce));
     assert!(served.status().rejections_since(0).is_empty());
 }
 

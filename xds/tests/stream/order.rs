@@ -217,7 +217,7 @@ async fn routes_are_held_back_no_longer_than_the_patience_lasts() {
     client.expect_and_ack(CLUSTER, &[], &["a"]).await;
     client.expect_and_ack(ENDPOINT, &[], &["a"]).await;
     client.expect_nothing().await;
-    assert!(served.type_status(CLUSTER).acknowledged.is_some_and(|stamp| stamp.nonce != clusters.nonce));
+    assert!(served.type_status(CLUSTER).acknowledged.is_some_and(|stamp| *stamp.nonce != *clusters.nonce));
     until("settled", || served.status().settled() == sequence).await;
 }
 

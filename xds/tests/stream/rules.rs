@@ -78,7 +78,7 @@ async fn it_is_the_error_that_makes_a_rejection_and_not_the_version() {
     };
     client.send(answer(&first.version_info, &second.nonce, None)).await;
     client.expect_nothing().await;
-    assert_eq!(served.type_status(T).acknowledged.unwrap().nonce, second.nonce);
+    assert_eq!(*served.type_status(T).acknowledged.unwrap().nonce, *second.nonce);
 
     served.set(T, "a", "3");
     let third = client.expect(T, &["3"]).await;
@@ -86,8 +86,8 @@ async fn it_is_the_error_that_makes_a_rejection_and_not_the_version() {
     client.send(answer(&third.version_info, &third.nonce, Some(rpc::Status::default()))).await;
     client.expect_nothing().await;
     let status = served.type_status(T);
-    assert_eq!(status.rejected.unwrap().response.nonce, third.nonce);
-    assert_eq!(status.acknowledged.unwrap().nonce, second.nonce);
+    assert_eq!(*status.rejected.unwrap().response.nonce, *third.nonce);
+    assert_eq!(*status.acknowledged.unwrap().nonce, *second.nonce);
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_delta_subscription_counts_though_its_nonce_is_stale() {
     let second = client.expect(T, &["a"], &[]).await;
     change(&client, &first.nonce, &["b"], &[]).await;
     client.expect_nothing().await;
-    assert_eq!(served.type_status(T).acknowledged.unwrap().nonce, first.nonce, "what is stale answers nothing");
+    assert_eq!(*served.type_status(T).acknowledged.unwrap().nonce, *first.nonce, "what is stale answers nothing");
     // One that rides on an acknowledgement does as well.
     change(&client, &second.nonce, &["c"], &[]).await;
     client.expect_and_ack(T, &["b", "c"], &[]).await;

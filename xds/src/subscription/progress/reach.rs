@@ -23,6 +23,9 @@ impl Progress {
 
     /// The sequence up to which everything was sent and answered.
     pub fn settled_through(&self) -> u64 {
+        if self.doomed.is_empty() && self.unanswered.is_empty() {
+            return self.sent_through();
+        }
         let removals = self.doomed.values().map(|span| span.oldest);
         let pending = removals.chain(self.unanswered.iter().map(|unanswered| unanswered.oldest)).min();
         self.sent_through().min(pending.unwrap_or(u64::MAX).saturating_sub(1))

@@ -57,7 +57,7 @@ impl Progress {
             for name in &*unanswered.sent.names {
                 in_flight
                     .entry(&**name)
-                    .or_insert((false, table.surely_had(name, before) && !unanswered.new.contains(name)));
+                    .or_insert((false, table.had(name, before) == Some(true) && !unanswered.new.contains(name)));
             }
             for name in &*unanswered.sent.set {
                 in_flight.entry(&**name).and_modify(|(set, _)| *set = true);
@@ -72,7 +72,7 @@ impl Progress {
             let (state, had) = match (kept_back, dirty) {
                 (Some(want), _) => (State::KeptBack, want.sure),
                 (None, Some(want)) => (State::Unsent, want.sure),
-                _ if changed(name) => (State::Unsent, table.surely_had(name, self.seen)),
+                _ if changed(name) => (State::Unsent, table.had(name, self.seen) == Some(true)),
                 _ if flying.is_some_and(|(set, _)| *set) => (State::Unanswered, true),
                 _ if lacks.is_some() => (State::Rejected, true),
                 _ => (State::Current, true),
