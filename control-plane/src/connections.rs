@@ -6,17 +6,20 @@
 //!
 //! Not tonic's server: it ends connections at one age for all, and leaves streams that do not end by themselves open.
 
-use std::{convert::Infallible, future::ready, time::Duration};
+mod whole;
+
+use std::{convert::Infallible, future::ready, sync::Arc, time::Duration};
 
 use chancery_runtime::tls::{TlsConnection, TlsListener};
-use chancery_xds::Retire;
+use chancery_xds::{Retire, RunStream};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::whole::{Beside, Whole};
 use crate::services::Services;
 
 /// HTTP/2 keepalive: a dead peer is noticed after the sum of both.
@@ -31,7 +34,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Streams of one connection. A proxy needs one or one per type, and one for its load.
 const STREAMS: u32 = 128;
 
-/// Serves the connections that come in, each for about `age`, until `stop`. Connections are tasks of `tasks`.
+/// Serves the connections that come in, each for about `age`, until `stop`. Each is a task of `tasks`, with all its streams.
 pub async fn serve(
     services: Services,
     mut incoming: TlsListener,
@@ -57,17 +60,20 @@ fn spread(age: Duration, draw: f64) -> Duration {
 }
 
 async fn serve_one(services: Services, connection: TlsConnection, age: Duration, stop: CancellationToken) {
-    let (peer, retire) = (connection.peer().clone(), Retire::default());
+    let (peer, retire, beside) = (connection.peer().clone(), Retire::default(), Beside::default());
     let service = {
-        let (peer, retire) = (peer.clone(), retire.clone());
+        let (peer, retire, beside) = (peer.clone(), retire.clone(), beside.clone());
+        let run = RunStream(Arc::new(move |stream| beside.run(stream)));
         service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            request.extensions_mut().insert(retire.clone());
+            let extensions = request.extensions_mut();
+            extensions.insert(peer.clone());
+            extensions.insert(retire.clone());
+            extensions.insert(run.clone());
             ready(Ok::<_, Infallible>(services.call(request)))
         })
     };
-    let serving = protocol(KEEPALIVE).serve_connection(TokioIo::new(connection), service);
-    tokio::pin!(serving);
+    let serving = protocol(KEEPALIVE, beside.clone()).serve_connection(TokioIo::new(connection), service);
+    let mut serving = Whole::new(serving, beside);
     let old_enough = async {
         tokio::select! {
             () = sleep(age) => {}
@@ -77,21 +83,27 @@ async fn serve_one(services: Services, connection: TlsConnection, age: Duration,
     };
     // With a waker of its own, as in a stream: it is not polled with each message.
     let mut old_enough = FuturesUnordered::from_iter([Box::pin(old_enough)]);
-    tokio::select! {
-        result = serving.as_mut() => return ended(result, &peer),
-        _ = old_enough.next() => {}
+    let result = tokio::select! {
+        result = &mut serving => Some(result),
+        _ = old_enough.next() => None,
+    };
+    match result {
+        Some(result) => ended(result, &peer),
+        None => {
+            retire.0.cancel();
+            serving.connection().graceful_shutdown();
+            match timeout(GRACE, &mut serving).await {
+                Ok(result) => ended(result, &peer),
+                Err(_) => tracing::debug!(peer = %peer.address, "xDS connection cut off, its streams did not end"),
+            }
+        }
     }
-    retire.0.cancel();
-    serving.as_mut().graceful_shutdown();
-    match timeout(GRACE, serving).await {
-        Ok(result) => ended(result, &peer),
-        Err(_) => tracing::debug!(peer = %peer.address, "xDS connection cut off, its streams did not end"),
-    }
+    serving.end().await;
 }
 
 /// HTTP/2 as it is spoken with everybody; `keepalive` is how often a peer is asked, and how long it has for the answer.
-fn protocol(keepalive: (Duration, Duration)) -> http2::Builder<TokioExecutor> {
-    let mut protocol = http2::Builder::new(TokioExecutor::new());
+fn protocol(keepalive: (Duration, Duration), beside: Beside) -> http2::Builder<Beside> {
+    let mut protocol = http2::Builder::new(beside);
     protocol
         .timer(TokioTimer::new())
         .keep_alive_interval(keepalive.0)
@@ -125,7 +137,9 @@ mod tests {
         let (ours, mut peer) = duplex(1 << 16);
         let service = service_fn(|_: Request<Incoming>| pending::<Result<Response<Body>, Infallible>>());
         let keepalive = (Duration::from_millis(20), Duration::from_millis(20));
-        let serving = protocol(keepalive).serve_connection(TokioIo::new(ours), service);
+        let beside = Beside::default();
+        let serving = protocol(keepalive, beside.clone()).serve_connection(TokioIo::new(ours), service);
+        let serving = Whole::new(serving, beside);
         // The preface and empty settings; then nothing any more.
         peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
         let error = timeout(DEADLINE, serving).await.unwrap().unwrap_err();

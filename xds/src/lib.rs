@@ -95,5 +95,5 @@ pub mod subscription;
 pub use cache::{Cache, Update};
 pub use inspection::Inspection;
 pub use resource::{Name, Resource, TypeUrl, Version};
-pub use server::{Admission, Admit, Call, Hello, Protocol, Retire, StreamSettings, XdsServer};
+pub use server::{Admission, Admit, Call, Hello, Protocol, Retire, RunStream, StreamSettings, XdsServer};
 pub use status::{Observe, Rejection, SharedStatus, Stamp, StreamEvent, StreamStatus, TypeStatus};

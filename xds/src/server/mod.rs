@@ -1,4 +1,4 @@
-//! The serving end: a tonic service, one task per stream; and calls of services beside it, framed alike.
+//! The serving end: a tonic service, one task per stream, or per connection; and calls of services beside it, framed alike.
 
 mod call;
 mod service;
@@ -9,6 +9,7 @@ mod wire;
 use std::{any::Any, sync::Arc, time::Duration};
 
 use chancery_proto::envoy::core::Node;
+use futures_util::future::BoxFuture;
 
 pub use call::Call;
 pub use service::XdsServer;
@@ -52,6 +53,14 @@ pub struct Hello<'a> {
 /// A server that ends its connections after a while needs it: streams do not end by themselves.
 #[derive(Clone, Debug, Default)]
 pub struct Retire(pub CancellationToken);
+
+/// Put into the extensions of the requests of a connection: its streams are handed to this, which runs each to its end. Without it
+/// each is a task of its own.
+///
+/// A stream has to do with nothing but its connection. In the same task as that they wake each other for less, and share what
+/// they have in the cache of a core.
+#[derive(Clone)]
+pub struct RunStream(pub Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>);
 
 /// What an admitted stream is given.
 pub struct Admission {

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 
 use super::{
-    Admit, Protocol, StreamSettings,
+    Admit, Protocol, RunStream, StreamSettings,
     stream::{Context, serve},
     variant::Variant,
     wire::{Requests, respond},
@@ -27,7 +27,7 @@ use crate::{
 
 /// The xDS services, to be added to a tonic server or an axum router.
 ///
-/// Every stream is a task of the tracker given to [`XdsServer::new`], and ends when the token is cancelled.
+/// Every stream is tracked by the tracker given to [`XdsServer::new`], and ends when the token is cancelled.
 pub struct XdsServer<A> {
     admit: Arc<A>,
     settings: StreamSettings,
@@ -162,7 +162,12 @@ impl<A: Admit> XdsServer<A> {
             Context { admit: self.admit.clone(), settings: self.settings, shutdown: self.shutdown.clone(), only };
         let requests = Requests::new(body, self.settings.max_request_bytes);
         let (response, outlet) = respond();
-        self.tasks.spawn(serve::<S, A>(context, parts.extensions, requests, outlet));
+        let run = parts.extensions.get::<RunStream>().cloned();
+        let serving = self.tasks.track_future(serve::<S, A>(context, parts.extensions, requests, outlet));
+        match run {
+            Some(RunStream(run)) => run(Box::pin(serving)),
+            None => drop(tokio::spawn(serving)),
+        }
         response
     }
 }
