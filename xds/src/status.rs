@@ -191,6 +191,10 @@ impl StreamStatus {
 
     /// Everything up to `sequence` was sent and answered. A stream says so; who has no stream, for tests, may as well.
     pub fn on_settled(&self, sequence: u64) {
+        // Most often it is where it was: those who wait for it need not be locked out.
+        if sequence <= self.settled() {
+            return;
+        }
         let moved = |settled: &mut u64| sequence > *settled && std::mem::replace(settled, sequence) < sequence;
         if self.settled.send_if_modified(moved) {
             self.tell(StreamEvent::Settled(sequence));

@@ -8,7 +8,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Wake as _, Waker, ready},
 };
 
 use chancery_runtime::Bell;
@@ -34,7 +34,7 @@ impl Beside {
     /// Has it run in the task of the connection.
     pub(super) fn run(&self, future: BoxFuture<'static, ()>) {
         self.0.new.lock().push(future);
-        Waker::from(self.0.bell.clone()).wake();
+        self.0.bell.wake_by_ref();
     }
 }
 
@@ -58,16 +58,16 @@ impl<C: Future> Whole<C> {
     /// `connection` hands what belongs to it to `beside`.
     pub(super) fn new(connection: C, beside: Beside) -> Self {
         let bell = Arc::<Bell>::default();
-        let waker = Waker::from(bell.clone());
         // Nothing has been polled yet.
-        waker.wake_by_ref();
+        bell.wake_by_ref();
+        let waker = Waker::from(bell.clone());
         let beside_waker = Waker::from(beside.0.bell.clone());
         Self { connection: Box::pin(connection), bell, waker, beside, beside_waker, running: FuturesUnordered::new() }
     }
 
     /// The connection, which is polled next.
     pub(super) fn connection(&mut self) -> Pin<&mut C> {
-        self.waker.wake_by_ref();
+        self.bell.wake_by_ref();
         self.connection.as_mut()
     }
 

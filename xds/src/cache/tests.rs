@@ -1,3 +1,5 @@
+//! What a cache remembers of its resources, and what it tells those who have seen less.
+
 use super::*;
 use crate::resource::Version;
 

@@ -173,8 +173,6 @@ struct Stream<S: Variant> {
     session: Session<S>,
     /// The types that were asked for.
     meters: Vec<Meters>,
-    /// Up to where the client is known to have everything.
-    settled: u64,
     /// Replies that the connection has not taken yet, at most one per type.
     queue: VecDeque<Response<S::Reply>>,
     /// Since when it has taken none of them.
@@ -204,7 +202,6 @@ where
             node,
             session: Session::new(rules, Instant::now()),
             meters: Vec::new(),
-            settled: 0,
             queue: VecDeque::new(),
             full_since: None,
             patience: context.settings.order_timeout,
@@ -354,8 +351,7 @@ where
         let Turn { replies, look_again, settled, kept_back } =
             turn.map_err(|error| Status::aborted(error.to_string()))?;
         self.status.on_kept_back(kept_back);
-        if let Some(settled) = settled.filter(|settled| *settled > self.settled) {
-            self.settled = settled;
+        if let Some(settled) = settled {
             self.status.on_settled(settled);
         }
         for (type_url, sent, reply) in replies {
