@@ -3,7 +3,8 @@
 //! For each fault a control plane of its own with a fleet that behaves, over mTLS. A route is edited again and again at a
 //! steady pace: for a while in peace, then while clients misbehave, then in peace again. What the fault costs is how much later
 //! the proxies have an edit than in the two times of peace around it, so that a machine that grows slower does not look like one. Memory
-//! and CPU are the server's. All clients share the machine with the server, so delays are theirs as well.
+//! and CPU are the server's. All clients share the machine with the server, so delays are theirs as well; those who misbehave get what
+//! the others leave of its cores, as in reality they have cores of their own.
 
 use std::{
     path::Path,
@@ -13,10 +14,11 @@ use std::{
 use anyhow::{Result, ensure};
 use chancery_e2e::{
     faults::{Fault, Misbehaving, stage::Stage},
-    process::allow_files,
+    process::{allow_files, yield_to_others},
 };
 use clap::Args;
 use serde::Serialize;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     machine::Machine,
@@ -132,7 +134,8 @@ async fn measure(fault: Fault, options: &Options) -> Result<Measured> {
     tokio::time::sleep(QUIET).await;
     let before = stage.memory()?;
 
-    let clients = stage.misbehave(pause(fault, options));
+    let aside = Aside::new()?;
+    let clients = stage.misbehave_on(&aside.handle, pause(fault, options));
     let rounds = match fault {
         Fault::Reconnects | Fault::Refused => options.reconnects.into(),
         _ => fault.clients() as u64,
@@ -149,6 +152,29 @@ async fn measure(fault: Fault, options: &Options) -> Result<Measured> {
     peace.edit(&mut stage, whole / 2, every, None).await?;
     let memory = [before, fault_on.most_memory, after];
     Ok(Measured { fault: fault.to_string(), clients: fault.clients(), rounds, peace, fault_on, memory })
+}
+
+/// Threads for clients that misbehave, which make way for all others.
+struct Aside {
+    handle: Handle,
+    threads: Option<Runtime>,
+}
+
+impl Aside {
+    fn new() -> Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let threads = builder.worker_threads(2).on_thread_start(yield_to_others).enable_all().build()?;
+        Ok(Self { handle: threads.handle().clone(), threads: Some(threads) })
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // A task may not wait for threads.
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
 }
 
 /// How long a client waits from one round to the next, where it would otherwise keep the machine busy with nothing but

@@ -165,6 +165,13 @@ pub fn allow_files(wanted: usize) -> Result<()> {
     Ok(())
 }
 
+/// This thread gets what the others leave of the cores.
+#[expect(unsafe_code, reason = "std has no priorities")]
+pub fn yield_to_others() {
+    // SAFETY: it touches no memory. Lowering one's own priority is always allowed.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+}
+
 /// Lets the system kill the child when the thread that starts it ends, even by SIGKILL.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "only code between fork and exec can ask for this")]

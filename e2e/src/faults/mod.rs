@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{runtime::Handle, task::JoinSet, time::timeout};
 
 use crate::{
     certificates::Authority,
@@ -139,12 +139,18 @@ impl Culprits {
         }))
     }
 
-    /// Lets them misbehave towards the server at `xds`, each at most once in `pause`.
-    pub fn start(self: &Arc<Self>, fault: Fault, pause: Option<Duration>, xds: SocketAddr) -> Misbehaving {
+    /// Lets them misbehave towards the server at `xds`, each at most once in `pause`, as tasks of `runtime`.
+    pub fn start(
+        self: &Arc<Self>,
+        fault: Fault,
+        pause: Option<Duration>,
+        xds: SocketAddr,
+        runtime: &Handle,
+    ) -> Misbehaving {
         let (mut tasks, record, clients) = (JoinSet::new(), Arc::<Record>::default(), fault.clients());
         for client in 0..clients {
             let (culprits, record) = (self.clone(), record.clone());
-            tasks.spawn(async move {
+            let misbehaves = async move {
                 // Each goes through identities of its own.
                 let mut number = client % culprits.own.len();
                 let mut ticks = pause.map(tokio::time::interval);
@@ -163,7 +169,8 @@ impl Culprits {
                         number = (number + clients) % culprits.own.len();
                     }
                 }
-            });
+            };
+            tasks.spawn_on(misbehaves, runtime);
         }
         Misbehaving { record, _tasks: tasks }
     }

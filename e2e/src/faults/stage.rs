@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 
 use super::{Culprits, Fault, Misbehaving};
 use crate::{
@@ -69,7 +70,12 @@ impl Stage {
 
     /// Lets clients misbehave, each at most once in `pause`, for as long as what is returned lives.
     pub fn misbehave(&self, pause: Option<Duration>) -> Misbehaving {
-        self.culprits.start(self.fault, pause, self.control_plane.xds)
+        self.misbehave_on(&Handle::current(), pause)
+    }
+
+    /// The same, as tasks of another runtime.
+    pub fn misbehave_on(&self, runtime: &Handle, pause: Option<Duration>) -> Misbehaving {
+        self.culprits.start(self.fault, pause, self.control_plane.xds, runtime)
     }
 
     /// Makes an edit. Returns how long after that was begun each proxy that behaves had it, when all have it.
