@@ -4,9 +4,9 @@
 //! times include theirs. Memory is the server's resident set, CPU the server's alone. The same resources are served to the same
 //! scripts, in the same run, by a bare service on tonic (`floor.rs`) and, where there is Go, by go-control-plane.
 //!
-//! Per server and size of the fleet: connections without a stream (what TLS and HTTP/2 keep), then the streams
-//! and all they ask for; changes of one endpoint, one after the other; then the server is killed and the fleet comes
-//! back, once with nothing and once saying what it holds.
+//! Per server and size of the fleet: connections without a stream, which have carried one request that was refused (what TLS and
+//! HTTP/2 keep when they are in use), then the streams and all they ask for; changes of one endpoint, one after the other; then the
+//! server is killed and the fleet comes back, once with nothing and once saying what it holds.
 
 mod floor;
 mod results;
@@ -148,7 +148,7 @@ async fn measure(
     tokio::time::sleep(QUIET).await;
     let before = usage::memory(server.pid())?;
     let round = Arc::new(fleet.renewed());
-    let mut running = round.connect_all(server.xds()).await?;
+    let mut running = round.connect_all(server.xds(), &cold).await?;
     tokio::time::sleep(QUIET).await;
     let connected = usage::memory(server.pid())?;
     round.open_all(&mut running, &cold);

@@ -75,10 +75,10 @@ impl Report {
         let aims = ["aim", "proxies", "wanted", "measured", "verdict"];
         format!(
             "# xds-fleet\n\n{}\n\n{} services with an endpoint each, as many routes on one listener; delta ADS over mTLS on loopback, \
-             the scripted proxies on the same machine.\nPer proxy: `conn` connected without a stream, `stream` with all it asked for, \
-             `own` the difference, `after` {} changes of one endpoint.\np50 to max: from the request of a change until a proxy \
-             has it. CPU: of the server, per change and proxy. `cold`, `returning`: until the\nwhole fleet is served after a \
-             restart of the server, handshakes included, with nothing and with known versions; KB received per proxy.\n\n{}\n{}{}",
+             the scripted proxies on the same machine.\nPer proxy: `conn` connected, after a refused request as large as the largest, \
+             `stream` with all it asked for, `own` the difference, `after` {} changes of one endpoint.\np50 to max: from the request \
+             of a change until a proxy has it. CPU: of the server, per change and proxy. `cold`, `returning`: until the\nwhole fleet is \
+             served after a restart of the server, handshakes included, with nothing and with known versions; KB received per proxy.\n\n{}\n{}{}",
             self.machine,
             self.services,
             self.changes,

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     script::{Catalog, Envelope, Script, TYPES, acknowledge, ask, node, place, read},
-    stream::{Connection, Credentials, Stream, WINDOW, shake_hands},
+    stream::{Connection, Credentials, Stream, WINDOW, be_refused, shake_hands},
 };
 use crate::certificates::Authority;
 
@@ -141,8 +141,10 @@ impl Fleet {
         shake_hands(self.credentials.connect(address, Some(number)).await?, WINDOW).await
     }
 
-    /// Connects them all, without a stream yet.
-    pub async fn connect_all(self: &Arc<Self>, address: SocketAddr) -> Result<Running> {
+    /// Connects them all, without a stream yet. Each connection has carried the largest request of `script`, to a service that
+    /// there is not: what TLS and HTTP/2 keep is in use from then on.
+    pub async fn connect_all(self: &Arc<Self>, address: SocketAddr, script: &Script) -> Result<Running> {
+        let largest = script.largest();
         let (sender, mut connected) = mpsc::channel(CONNECTING);
         let (mut tasks, limit) = (JoinSet::new(), Arc::new(Semaphore::new(CONNECTING)));
         for number in 0..self.scout() {
@@ -150,9 +152,13 @@ impl Fleet {
             tasks.spawn(async move {
                 let opened = async {
                     let permit = limit.acquire_owned().await?;
-                    let opened = fleet.connect(address, number).await?;
+                    let (requests, mut connection) = fleet.connect(address, number).await?;
+                    tokio::select! {
+                        refused = be_refused(requests.clone(), largest) => refused?,
+                        ended = &mut connection => bail!("the connection ended: {ended:?}"),
+                    }
                     drop(permit);
-                    anyhow::Ok(opened)
+                    anyhow::Ok((requests, connection))
                 };
                 match opened.await {
                     Ok((requests, connection)) => {

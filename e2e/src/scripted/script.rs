@@ -164,6 +164,11 @@ impl Script {
         let node = node.map(|request| request.encode_to_vec()).unwrap_or_default();
         frame(&[&node, &self.requests[at]])
     }
+
+    /// Bytes of the largest request.
+    pub fn largest(&self) -> usize {
+        self.requests.iter().map(Bytes::len).max().unwrap_or(0)
+    }
 }
 
 /// An Envoy of fleet `edge`.

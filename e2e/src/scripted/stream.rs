@@ -105,6 +105,21 @@ pub async fn shake_hands(stream: TlsStream<TcpStream>, window: u32) -> Result<Co
     Ok(builder.handshake(stream).await?)
 }
 
+/// Sends as many bytes to a service that there is not, and hears so.
+pub async fn be_refused(requests: SendRequest<Bytes>, bytes: usize) -> Result<()> {
+    let request = Request::post("https://localhost/nothing.Nothing/Say")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())?;
+    let (response, mut send) = requests.ready().await?.send_request(request, false)?;
+    send.send_data(vec![0; bytes].into(), true)?;
+    let mut body = response.await?.into_body();
+    while let Some(data) = body.data().await.transpose()? {
+        body.flow_control().release_capacity(data.len())?;
+    }
+    Ok(())
+}
+
 /// One stream of delta ADS.
 pub struct Stream {
     send: SendStream<Bytes>,
