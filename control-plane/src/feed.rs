@@ -229,9 +229,11 @@ impl Feed {
     fn tell_at(&self, now: Instant, event: impl FnOnce() -> Event) {
         let mut past = self.past.lock();
         past.count += 1;
+        // Who listens has said so first.
+        let Some(heard) = past.heard else { return };
         if self.sender.receiver_count() > 0 {
             past.heard = Some(now);
-        } else if past.heard.is_none_or(|heard| now.saturating_duration_since(heard) > KEPT_FOR) {
+        } else if now.saturating_duration_since(heard) > KEPT_FOR {
             past.heard = None;
             past.kept = VecDeque::new();
             return;

@@ -69,7 +69,7 @@ impl Judged {
     fn hear(&self, proxy: &ProxyId, event: StreamEvent<'_>) {
         let changed = match event {
             StreamEvent::Acknowledged(type_url, stamp, set) => {
-                self.doubted.lock().remove(type_url);
+                self.believe(type_url);
                 self.shelf.acknowledged(type_url, stamp.sequence, set, Instant::now())
             }
             StreamEvent::Rejected(type_url, rejection, set) => self.take_back(proxy, type_url, rejection, set),
@@ -89,6 +89,13 @@ impl Judged {
             (Some(_), _) => {}
             (None, _) if changed => self.changed.notify_one(),
             (None, _) => {}
+        }
+    }
+
+    fn believe(&self, type_url: &TypeUrl) {
+        let mut doubted = self.doubted.lock();
+        if !doubted.is_empty() {
+            doubted.remove(type_url);
         }
     }
 
