@@ -84,7 +84,7 @@ struct State {
     /// How many streams there were, and how many went away.
     next: u64,
     /// Each with its streams, the newest last: one that reconnects may have two for a moment.
-    connected: BTreeMap<Arc<ProxyId>, BTreeMap<u64, Connection>>,
+    connected: BTreeMap<Arc<ProxyId>, Vec<(u64, Connection)>>,
     away: HashMap<Arc<ProxyId>, (u64, ProxyStatus)>,
     /// Who is away, by when it went.
     went: BTreeMap<u64, Arc<ProxyId>>,
@@ -137,7 +137,11 @@ impl Proxies {
         }
         let (address, version) = (connection.address, connection.version.clone());
         let streams = state.connected.entry(proxy.clone()).or_default();
-        streams.insert(stream, connection);
+        if streams.is_empty() {
+            // Hardly ever is there another.
+            streams.reserve_exact(1);
+        }
+        streams.push((stream, connection));
         if streams.len() == 1 {
             // Under the lock: nobody is to hear of it in another order than it happened.
             self.feed.tell(|| Event::Connected {
@@ -158,7 +162,7 @@ impl Proxies {
             let state = self.state.lock();
             let connected = state.connected.iter().filter(|(proxy, _)| wanted(proxy));
             let connected: Vec<_> =
-                connected.filter_map(|(_, streams)| streams.values().next_back().cloned()).collect();
+                connected.filter_map(|(_, streams)| streams.last().map(|(_, newest)| newest.clone())).collect();
             let away = state.away.iter().filter(|(proxy, _)| wanted(proxy));
             (connected, away.map(|(_, (_, status))| status.clone()).collect::<Vec<_>>())
         };
@@ -178,20 +182,22 @@ impl Proxies {
 
     /// The stream of a proxy that is connected to this replica, the newest.
     pub fn connection(&self, proxy: &ProxyId) -> Option<Connection> {
-        self.state.lock().connected.get(proxy)?.values().next_back().cloned()
+        self.state.lock().connected.get(proxy)?.last().map(|(_, newest)| newest.clone())
     }
 
     /// The streams that are open and `wanted`, by proxy.
     pub fn connections(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Connection> {
         let state = self.state.lock();
-        state.connected.values().flat_map(BTreeMap::values).filter(|connection| wanted(connection)).cloned().collect()
+        let connections = state.connected.values().flatten().map(|(_, connection)| connection);
+        connections.filter(|connection| wanted(connection)).cloned().collect()
     }
 
     fn disconnect(&self, proxy: &Arc<ProxyId>, stream: u64) {
         let mut state = self.state.lock();
         let State { next, connected, away, went } = &mut *state;
         let Some(streams) = connected.get_mut(proxy) else { return };
-        let Some(connection) = streams.remove(&stream) else { return };
+        let Some(at) = streams.iter().position(|(open, _)| *open == stream) else { return };
+        let (_, connection) = streams.remove(at);
         if !streams.is_empty() {
             return;
         }

@@ -18,12 +18,15 @@
 //!
 //! Invariant: sequences only grow, and all changes of one [`Cache::apply`] become visible at once.
 
+mod watch;
+
 use std::{collections::HashMap, ops::Bound, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, Vector};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
 
+pub(crate) use self::watch::Watch;
+use self::watch::Watches;
 use crate::{
     names::NameSets,
     order::Place,
@@ -37,12 +40,12 @@ const MAX_TOMBSTONES: usize = 4096;
 const MAX_PAST: usize = 1024;
 
 /// The resources of one group of clients.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cache {
     tables: RwLock<Arc<Tables>>,
     /// Held by the one who makes the next tables.
     applying: Mutex<()>,
-    head: watch::Sender<u64>,
+    watches: Watches,
 }
 
 /// All types of a cache, at one sequence.
@@ -144,12 +147,6 @@ impl Update {
     }
 }
 
-impl Default for Cache {
-    fn default() -> Self {
-        Self { tables: RwLock::default(), applying: Mutex::default(), head: watch::Sender::new(0) }
-    }
-}
-
 impl Cache {
     /// An empty cache at sequence 0.
     pub fn new() -> Self {
@@ -159,8 +156,7 @@ impl Cache {
     /// Another cache that begins as this one is, and goes its own way from here.
     #[must_use]
     pub fn fork(&self) -> Self {
-        let tables = self.snapshot();
-        Self { head: watch::Sender::new(tables.head), tables: RwLock::new(tables), applying: Mutex::default() }
+        Self { tables: RwLock::new(self.snapshot()), ..Self::default() }
     }
 
     /// Applies `update` as `sequence`, which must be above every earlier one that changed something.
@@ -181,19 +177,19 @@ impl Cache {
         }
         assert!(sequence > before.head, "sequence {sequence} does not follow {}", before.head);
         *self.tables.write() = Arc::new(tables);
-        self.head.send_replace(sequence);
+        self.watches.tell();
         drop(applying);
         true
     }
 
     /// The sequence of the last change.
     pub fn head(&self) -> u64 {
-        *self.head.borrow()
+        self.tables.read().head
     }
 
-    /// Marked changed with every sequence that is applied.
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.head.subscribe()
+    /// Hears of every sequence that is applied from now on.
+    pub(crate) fn watch(&self) -> Watch {
+        self.watches.add()
     }
 
     /// All tables as they are now. They stay as they are, however long they are held.

@@ -130,15 +130,22 @@ impl<S: Subscription> Session<S> {
             None => {
                 let at = self.types.partition_point(|typed| typed.place <= place);
                 let subscription = S::new(rules(type_url));
+                // There are few, and thousands of streams.
+                self.types.reserve_exact(1);
                 self.types.insert(at, Typed { type_url: type_url.clone(), place, subscription, held: Held::default() });
                 at
             }
         };
         let ordered = self.pinned.as_deref().unwrap_or(newest);
         let tables = View { ordered, newest }.of(place);
+        let named = |typed: &Typed<S>| typed.subscription.progress().interest().named();
+        let before = named(&self.types[at]);
         let verdict = self.types[at].subscription.on_request(request, tables.table(type_url), tables.head());
-        let names: usize = self.types.iter().map(|typed| typed.subscription.progress().interest().named()).sum();
-        if names > self.rules.max_names { Err(TooMany::Names) } else { Ok(verdict) }
+        let more = named(&self.types[at]) > before;
+        if more && self.types.iter().map(named).sum::<usize>() > self.rules.max_names {
+            return Err(TooMany::Names);
+        }
+        Ok(verdict)
     }
 
     /// Lets go of the state that the stream was working through: what is sent next is the newest, however long it

@@ -64,8 +64,8 @@ pub struct TypeStatus {
     pub sent: Option<Stamp>,
     /// The last response that was applied.
     pub acknowledged: Option<Stamp>,
-    /// The last response that was rejected.
-    pub rejected: Option<Rejection>,
+    /// The last response that was rejected: few ever are.
+    pub rejected: Option<Box<Rejection>>,
 }
 
 /// One response.
@@ -145,7 +145,8 @@ impl StreamStatus {
     /// The rejections of responses at or after `sequence`, and those because of which such changes are kept back.
     pub fn rejections_since(&self, sequence: u64) -> Vec<(TypeUrl, Rejection)> {
         let types = self.types.lock();
-        let rejected = types.iter().filter_map(|(type_url, status)| Some((type_url.clone(), status.rejected.clone()?)));
+        let rejected =
+            types.iter().filter_map(|(of, status)| Some((of.clone(), Rejection::clone(status.rejected.as_ref()?))));
         let keeps_back =
             |type_url: &str| type_url == type_url::CLUSTER && self.kept_back.load(Ordering::Acquire) >= sequence;
         let since = |(type_url, rejection): &(TypeUrl, Rejection)| {
@@ -185,7 +186,7 @@ impl StreamStatus {
     }
 
     pub(crate) fn on_rejected(&self, type_url: &TypeUrl, rejection: &Rejection, set: &[Name]) {
-        self.with(type_url, |status| status.rejected = Some(rejection.clone()));
+        self.with(type_url, |status| status.rejected = Some(Box::new(rejection.clone())));
         self.tell(StreamEvent::Rejected(type_url, rejection, set));
     }
 
@@ -204,6 +205,7 @@ impl StreamStatus {
     fn with(&self, type_url: &TypeUrl, change: impl FnOnce(&mut TypeStatus)) {
         let mut types = self.types.lock();
         let at = types.iter().position(|(known, _)| known == type_url).unwrap_or_else(|| {
+            types.reserve_exact(1);
             types.push((type_url.clone(), TypeStatus::default()));
             types.len() - 1
         });

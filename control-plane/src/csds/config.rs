@@ -110,11 +110,11 @@ mod tests {
         TypeStatus {
             sent: Some(stamp(WHEN)),
             acknowledged: Some(stamp(WHEN + 1)),
-            rejected: Some(Rejection {
+            rejected: Some(Box::new(Rejection {
                 response: stamp(WHEN + 2),
                 message: "bad port".into(),
                 resources: vec!["x".into()],
-            }),
+            })),
         }
     }
 

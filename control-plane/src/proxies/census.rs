@@ -56,7 +56,7 @@ impl Proxies {
         let mut census: BTreeMap<String, [u32; Standing::ALL.len()]> = BTreeMap::new();
         let state = self.state.lock();
         for (proxy, streams) in &state.connected {
-            let Some(connection) = streams.values().next_back() else { continue };
+            let Some((_, connection)) = streams.last() else { continue };
             let counts = match census.get_mut(proxy.fleet()) {
                 Some(counts) => counts,
                 None => census.entry(proxy.fleet().to_owned()).or_default(),
@@ -97,7 +97,7 @@ mod tests {
         let taken = TypeStatus { acknowledged: Some(stamp("2", lately)), ..sent("2", long_ago) };
         assert_eq!(Standing::of(&taken, now), Standing::Synced);
         let response = stamp("2", lately);
-        let rejected = Some(Rejection { response, message: "no".to_owned(), resources: Vec::new() });
+        let rejected = Some(Box::new(Rejection { response, message: "no".to_owned(), resources: Vec::new() }));
         assert_eq!(Standing::of(&TypeStatus { rejected, ..sent("2", lately) }, now), Standing::Error);
     }
 }

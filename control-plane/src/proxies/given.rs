@@ -10,7 +10,7 @@ use chancery_proto::{
     type_url::short_name,
 };
 use chancery_xds::{
-    Inspection, Resource, TypeUrl,
+    Inspection, Rejection, Resource, TypeUrl,
     subscription::{Standing, State},
 };
 use serde::Serialize;
@@ -143,8 +143,8 @@ impl Reasons {
     fn of(connection: &Connection) -> Self {
         let types = connection.status.types().into_iter();
         let rejections = types.filter_map(|(type_url, status)| {
-            let rejection = status.rejected?;
-            Some((type_url, rejection.resources, rejection.message))
+            let Rejection { resources, message, .. } = *status.rejected?;
+            Some((type_url, resources, message))
         });
         Self(rejections.collect())
     }

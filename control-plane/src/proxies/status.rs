@@ -177,7 +177,7 @@ pub(super) fn connected(connection: &Connection, replica: &str, now: SystemTime)
             .reduce(f64::max),
         last_rejection: types
             .values()
-            .filter_map(|status| status.rejected.as_ref())
+            .filter_map(|status| status.rejected.as_deref())
             .max_by_key(|rejection| rejection.response.at)
             .map(shown_rejection),
         types: shown,
@@ -233,7 +233,7 @@ fn shown_type(status: &TypeStatus, now: SystemTime) -> ProxyTypeStatus {
         acked_at: status.acknowledged.as_ref().map(|stamp| stamp.at.into()),
         lag_ms: status.acknowledged.as_ref().map(|stamp| stamp.after.as_secs_f64() * 1000.0),
         warming_ms: waiting.map(|sent| now.duration_since(sent.at).unwrap_or_default().as_secs_f64() * 1000.0),
-        last_rejection: status.rejected.as_ref().map(shown_rejection),
+        last_rejection: status.rejected.as_deref().map(shown_rejection),
     }
 }
 

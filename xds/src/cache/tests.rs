@@ -1,5 +1,7 @@
 //! What a cache remembers of its resources, and what it tells those who have seen less.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::resource::Version;
 
@@ -49,10 +51,10 @@ fn what_is_set_and_removed_at_once_is_set() {
 fn the_same_content_changes_nothing_and_wakes_nobody() {
     let cache = Cache::new();
     assert!(cache.apply(1, upsert("a", "1")));
-    let watch = cache.watch();
+    let mut watch = cache.watch();
     assert!(!cache.apply(2, upsert("a", "1")));
     assert!(!cache.apply(2, remove("b")));
-    assert!(!watch.has_changed().unwrap());
+    assert!(watch.changed().now_or_never().is_none());
     assert_eq!(cache.head(), 1);
 }
 

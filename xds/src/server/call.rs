@@ -1,7 +1,7 @@
 //! A call of a service beside those of resources, such as load reports or client status.
 //!
 //! It is framed as these are (`wire.rs`), for the same reason: it may be open for hours, and nothing is kept of a
-//! message that is done with. What the messages mean is the business of whoever serves the call, in a task of its own.
+//! message that is done with. What the messages mean is the business of whoever serves the call.
 
 use std::{future::Future, time::Duration};
 
@@ -10,8 +10,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 
 use super::{
-    Retire,
-    wire::{Outlet, Requests, respond},
+    Retire, RunStream,
+    slot::Outlet,
+    start,
+    wire::{Requests, respond},
 };
 use crate::codec::{EncodeResponse, Pieces};
 
@@ -72,8 +74,9 @@ impl<Q: Message + Default, R: Message + 'static> Call<Q, R> {
             Ok(opened) => opened,
             Err(refusal) => return refusal.into_http(),
         };
+        let run = call.extensions.get::<RunStream>().cloned();
         let serving = serve(call);
-        tasks.spawn(async move {
+        start(run, tasks, async move {
             let (call, ended) = serving.await;
             call.end(ended.err().unwrap_or_else(|| Status::ok("")));
         });
@@ -113,7 +116,7 @@ impl<Q: Message + Default, R: Message + 'static> Call<Q, R> {
 
     /// Sends an answer as soon as the connection has taken the one before. Returns whether there is still a client.
     pub async fn send(&mut self, answer: R) -> bool {
-        self.outlet.responses().send(Whole(answer)).await.is_ok()
+        self.outlet.room().await && self.outlet.try_send(Whole(answer)).is_ok()
     }
 
     /// Ends the call, after the answers that were sent.
@@ -124,9 +127,13 @@ impl<Q: Message + Default, R: Message + 'static> Call<Q, R> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::{BufMut as _, Bytes, BytesMut};
     use chancery_proto::envoy::load_stats::{LoadStatsRequest, LoadStatsResponse};
+    use futures_util::future::BoxFuture;
     use http_body_util::{BodyExt as _, Full};
+    use parking_lot::Mutex;
 
     use super::*;
 
@@ -152,6 +159,23 @@ mod tests {
         let sent = response.into_body().collect().await.unwrap();
         assert_eq!(sent.trailers().and_then(|trailers| trailers.get("grpc-message")).unwrap(), "enough");
         assert_eq!(sent.to_bytes(), framed(&answer));
+    }
+
+    #[tokio::test]
+    async fn it_runs_where_its_connection_says() {
+        let handed: Arc<Mutex<Vec<BoxFuture<'static, ()>>>> = Arc::default();
+        let run = handed.clone();
+        let mut request = http::Request::new(Full::new(framed(&LoadStatsRequest::default())));
+        request.extensions_mut().insert(RunStream(Arc::new(move |call| run.lock().push(call))));
+        let tasks = TaskTracker::new();
+        let enough = |call: Reports| std::future::ready((call, Err(Status::aborted("enough"))));
+        let response = Reports::serve(request, 100, &tasks, enough);
+        assert_eq!((handed.lock().len(), tasks.len()), (1, 1));
+        let call = handed.lock().pop().unwrap();
+        call.await;
+        let sent = response.into_body().collect().await.unwrap();
+        assert_eq!(sent.trailers().and_then(|trailers| trailers.get("grpc-message")).unwrap(), "enough");
+        assert!(tasks.is_empty());
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod call;
 mod service;
+mod slot;
 mod stream;
 mod variant;
 mod wire;
@@ -13,7 +14,7 @@ use futures_util::future::BoxFuture;
 
 pub use call::Call;
 pub use service::XdsServer;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{cache::Cache, status::SharedStatus};
 
@@ -54,13 +55,22 @@ pub struct Hello<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Retire(pub CancellationToken);
 
-/// Put into the extensions of the requests of a connection: its streams are handed to this, which runs each to its end. Without it
-/// each is a task of its own.
+/// Put into the extensions of the requests of a connection: its streams and [calls](Call) are handed to this, which runs each to its
+/// end. Without it each is a task of its own.
 ///
 /// A stream has to do with nothing but its connection. In the same task as that they wake each other for less, and share what
 /// they have in the cache of a core.
 #[derive(Clone)]
 pub struct RunStream(pub Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>);
+
+/// Has `stream` run, counted by `tasks`, where `run` says.
+fn start(run: Option<RunStream>, tasks: &TaskTracker, stream: impl Future<Output = ()> + Send + 'static) {
+    let stream = tasks.track_future(stream);
+    match run {
+        Some(RunStream(run)) => run(Box::pin(stream)),
+        None => drop(tokio::spawn(stream)),
+    }
+}
 
 /// What an admitted stream is given.
 pub struct Admission {

@@ -15,8 +15,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 
 use super::{
-    Admit, Protocol, RunStream, StreamSettings,
-    stream::{Context, serve},
+    Admit, Protocol, RunStream, StreamSettings, start,
+    stream::{AllMeters, Context, serve},
     variant::Variant,
     wire::{Requests, respond},
 };
@@ -33,6 +33,7 @@ pub struct XdsServer<A> {
     settings: StreamSettings,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    meters: Arc<AllMeters>,
 }
 
 impl<A> Clone for XdsServer<A> {
@@ -42,6 +43,7 @@ impl<A> Clone for XdsServer<A> {
             settings: self.settings,
             shutdown: self.shutdown.clone(),
             tasks: self.tasks.clone(),
+            meters: self.meters.clone(),
         }
     }
 }
@@ -135,7 +137,7 @@ fn method(path: &str) -> Option<(Protocol, Option<&'static str>)> {
 impl<A: Admit> XdsServer<A> {
     /// Serves the streams that `admit` admits, as tasks of `tasks`, until `shutdown`.
     pub fn new(admit: Arc<A>, settings: StreamSettings, shutdown: CancellationToken, tasks: TaskTracker) -> Self {
-        Self { admit, settings, shutdown, tasks }
+        Self { admit, settings, shutdown, tasks, meters: Arc::default() }
     }
 
     /// The services as routes of a tonic server.
@@ -158,16 +160,17 @@ impl<A: Admit> XdsServer<A> {
         if parts.headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
             return Status::unimplemented("compressed requests are not understood").into_http();
         }
-        let context =
-            Context { admit: self.admit.clone(), settings: self.settings, shutdown: self.shutdown.clone(), only };
+        let context = Context {
+            admit: self.admit.clone(),
+            settings: self.settings,
+            shutdown: self.shutdown.clone(),
+            only,
+            meters: self.meters.clone(),
+        };
         let requests = Requests::new(body, self.settings.max_request_bytes);
         let (response, outlet) = respond();
         let run = parts.extensions.get::<RunStream>().cloned();
-        let serving = self.tasks.track_future(serve::<S, A>(context, parts.extensions, requests, outlet));
-        match run {
-            Some(RunStream(run)) => run(Box::pin(serving)),
-            None => drop(tokio::spawn(serving)),
-        }
+        start(run, &self.tasks, serve::<S, A>(context, parts.extensions, requests, outlet));
         response
     }
 }

@@ -4,7 +4,7 @@
 //! response per type, and what changes meanwhile is folded into the next.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -12,17 +12,18 @@ use std::{
 
 use chancery_proto::type_url;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::sync::{mpsc, watch};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
     Admission, Admit, Hello, Retire, StreamSettings,
+    slot::Outlet,
     variant::{RequestHead as _, Variant},
-    wire::{Outlet, Requests},
+    wire::Requests,
 };
 use crate::{
-    cache::{Cache, Tables},
+    cache::{Cache, Tables, Watch},
     codec::{EncodeResponse, Response},
     inspection::Inspection,
     metrics as m,
@@ -45,6 +46,7 @@ pub(crate) struct Context<A> {
     pub(crate) shutdown: CancellationToken,
     /// The only type of a separate service; `None` on the aggregated one.
     pub(crate) only: Option<&'static str>,
+    pub(crate) meters: Arc<AllMeters>,
 }
 
 /// Serves one stream until either end closes it.
@@ -59,7 +61,8 @@ pub(crate) async fn serve<S, A>(
     A: Admit,
     Response<S::Reply>: EncodeResponse,
 {
-    let hello = async {
+    // Apart from the stream, which is to be small: what is said to begin with is not kept for hours.
+    let hello = Box::pin(async {
         let first = tokio::select! {
             () = context.shutdown.cancelled() => return Err(shutting_down()),
             first = tokio::time::timeout(context.settings.hello_timeout, requests.message()) => first,
@@ -73,7 +76,7 @@ pub(crate) async fn serve<S, A>(
         let admission = context.admit.admit(Hello { node, extensions: &extensions, protocol: S::PROTOCOL })?;
         let (id, cluster) = (node.id.clone(), node.cluster.clone());
         Ok((first, admission, id, cluster))
-    };
+    });
     let (first, Admission { cache, status, ended, guard }, id, cluster) = match hello.await {
         Ok(hello) => hello,
         Err(refusal) => {
@@ -92,7 +95,10 @@ pub(crate) async fn serve<S, A>(
     gauge.increment(1.0);
     tracing::info!(proxy = id, fleet = cluster, protocol = S::PROTOCOL.as_str(), "stream opened");
     let mut stream = Stream::<S>::new(cache, status, &context, (id, cluster));
-    let result = stream.run(first, &mut requests, outlet.responses(), &ends).await;
+    let result = match stream.on_request(first) {
+        Ok(()) => stream.run(&mut requests, &outlet, &ends).await,
+        Err(status) => Err(status),
+    };
     stream.status.questions().end();
     match &result {
         Ok(()) => tracing::info!(proxy = stream.node.0, fleet = stream.node.1, "stream closed"),
@@ -138,9 +144,24 @@ impl Ends {
     }
 }
 
-/// What is counted of one type, looked up once.
+/// What is counted, by type: looked up once, for all streams.
+#[derive(Default)]
+pub(crate) struct AllMeters(Mutex<HashMap<TypeUrl, Arc<Meters>>>);
+
+impl AllMeters {
+    fn of(&self, type_url: &TypeUrl, tables: &Tables) -> Arc<Meters> {
+        // A client may ask for any string: those that mean nothing share one name, or metrics would grow without bound.
+        let known = tables.has(type_url) || type_url::ALL.iter().any(|(known, _)| **known == **type_url);
+        if !known {
+            return Arc::new(Meters::new("other"));
+        }
+        let meters = || Arc::new(Meters::new(type_url::short_name(type_url)));
+        self.0.lock().entry(type_url.clone()).or_insert_with(meters).clone()
+    }
+}
+
+/// What is counted of one type.
 struct Meters {
-    type_url: TypeUrl,
     /// How the type is called in logs and metrics.
     label: String,
     responses: metrics::Counter,
@@ -150,10 +171,9 @@ struct Meters {
 }
 
 impl Meters {
-    fn new(type_url: TypeUrl, tables: &Tables) -> Self {
-        let label = label(&type_url, tables);
+    fn new(label: &str) -> Self {
+        let label = label.to_owned();
         Self {
-            type_url,
             responses: metrics::counter!(m::RESPONSES, "type" => label.clone()),
             bytes: metrics::counter!(m::RESPONSE_BYTES, "type" => label.clone()),
             rejections: metrics::counter!(m::REJECTIONS, "type" => label.clone()),
@@ -165,14 +185,15 @@ impl Meters {
 
 struct Stream<S: Variant> {
     cache: Arc<Cache>,
-    head: watch::Receiver<u64>,
+    head: Watch,
     status: SharedStatus,
     only: Option<&'static str>,
     /// Id and cluster of the node; neither may change.
     node: (String, String),
     session: Session<S>,
-    /// The types that were asked for.
-    meters: Vec<Meters>,
+    /// The types that were asked for. Their names are its own: a count of clones that all streams share would be fought over.
+    types: Vec<(TypeUrl, Arc<Meters>)>,
+    all_meters: Arc<AllMeters>,
     /// Replies that the connection has not taken yet, at most one per type.
     queue: VecDeque<Response<S::Reply>>,
     /// Since when it has taken none of them.
@@ -201,7 +222,8 @@ where
             only: context.only,
             node,
             session: Session::new(rules, Instant::now()),
-            meters: Vec::new(),
+            types: Vec::new(),
+            all_meters: context.meters.clone(),
             queue: VecDeque::new(),
             full_since: None,
             patience: context.settings.order_timeout,
@@ -210,17 +232,15 @@ where
 
     async fn run(
         &mut self,
-        first: S::Request,
         requests: &mut Requests<S::Request>,
-        responses: &mpsc::Sender<Outgoing<S>>,
+        outlet: &Outlet<Outgoing<S>>,
         ends: &Ends,
     ) -> Result<(), Status> {
-        self.on_request(first)?;
         let status = self.status.clone();
         let interruption = async || {
             tokio::select! {
                 ended = ends.ended() => Interruption::Ended(ended),
-                () = responses.closed() => Interruption::Closed,
+                () = outlet.closed() => Interruption::Closed,
                 () = status.questions().asked() => Interruption::Asked,
             }
         };
@@ -230,7 +250,7 @@ where
         let (mut alarm, mut armed) = (pin!(tokio::time::sleep(Duration::ZERO)), false);
         loop {
             // It may be too early, as what it was for may have come; then it is set anew.
-            let next_look = self.pump(responses)?.map(tokio::time::Instant::from);
+            let next_look = self.pump(outlet)?.map(tokio::time::Instant::from);
             if let Some(at) = next_look.filter(|at| !armed || *at < alarm.deadline()) {
                 alarm.as_mut().reset(at);
                 armed = true;
@@ -257,10 +277,10 @@ where
                     }
                     None => return Ok(()),
                 },
-                _ = self.head.changed() => {}
-                permit = responses.reserve(), if blocked => match permit {
-                    Ok(permit) => self.hand_over(permit),
-                    Err(_) => return Ok(()),
+                () = self.head.changed() => {}
+                open = outlet.room(), if blocked => match open {
+                    true => {}
+                    false => return Ok(()),
                 },
                 () = &mut alarm, if armed => armed = false,
             }
@@ -279,7 +299,8 @@ where
             let verdict = self.session.on_request(&type_url, request, &tables);
             let verdict = verdict.map_err(|error| Status::resource_exhausted(error.to_string()))?;
             if self.meters(&type_url).is_none() {
-                self.meters.push(Meters::new(type_url.clone(), &tables));
+                self.types.reserve_exact(1);
+                self.types.push((type_url.clone(), self.all_meters.of(&type_url, &tables)));
                 self.status.on_subscribed(&type_url);
             }
             verdict
@@ -302,15 +323,16 @@ where
             (given, Some(only)) if given != only => {
                 Err(Status::invalid_argument(format!("this service serves {only}, not {given}")))
             }
-            (given, _) => {
-                let known = self.meters(given).map(|meters| meters.type_url.clone());
-                Ok(known.unwrap_or_else(|| TypeUrl::from(given)))
-            }
+            (given, _) => Ok(self.known(given).map_or_else(|| TypeUrl::from(given), |(known, _)| known.clone())),
         }
     }
 
+    fn known(&self, type_url: &str) -> Option<&(TypeUrl, Arc<Meters>)> {
+        self.types.iter().find(|(known, _)| **known == *type_url)
+    }
+
     fn meters(&self, type_url: &str) -> Option<&Meters> {
-        self.meters.iter().find(|meters| &*meters.type_url == type_url)
+        self.known(type_url).map(|(_, meters)| &**meters)
     }
 
     fn on_verdict(&self, type_url: &TypeUrl, verdict: Verdict) {
@@ -340,9 +362,9 @@ where
 
     /// Makes the replies that are due and hands over what the connection takes. Returns when to look again
     /// even if nothing happens.
-    fn pump(&mut self, responses: &mpsc::Sender<Outgoing<S>>) -> Result<Option<Instant>, Status> {
+    fn pump(&mut self, outlet: &Outlet<Outgoing<S>>) -> Result<Option<Instant>, Status> {
         // What changes meanwhile is looked at when the connection has taken what there is.
-        if !self.hand_over_all(responses) {
+        if !self.hand_over(outlet) {
             return Ok(self.stay_full(Instant::now()));
         }
         // In this order: what is applied after the look marks the head as changed again.
@@ -372,26 +394,22 @@ where
             self.status.on_sent(&response.type_url, &sent, SystemTime::now());
             self.queue.push_back(response);
         }
-        match self.hand_over_all(responses) {
+        match self.hand_over(outlet) {
             true => Ok(look_again),
             false => Ok(self.stay_full(Instant::now())),
         }
     }
 
     /// Hands over as much as the connection takes. Whether that is all.
-    fn hand_over_all(&mut self, responses: &mpsc::Sender<Outgoing<S>>) -> bool {
-        while !self.queue.is_empty() {
-            let Ok(permit) = responses.try_reserve() else { return false };
-            self.hand_over(permit);
+    fn hand_over(&mut self, outlet: &Outlet<Outgoing<S>>) -> bool {
+        while let Some(response) = self.queue.pop_front() {
+            if let Err(response) = outlet.try_send(response) {
+                self.queue.push_front(response);
+                return false;
+            }
+            self.full_since = None;
         }
         true
-    }
-
-    fn hand_over(&mut self, permit: mpsc::Permit<'_, Outgoing<S>>) {
-        self.full_since = None;
-        if let Some(response) = self.queue.pop_front() {
-            permit.send(response);
-        }
     }
 
     /// The connection takes nothing, which it may for a moment: it takes one response at a time. A client that does not read may not
@@ -403,13 +421,6 @@ where
         }
         Some(until).filter(|until| *until > now)
     }
-}
-
-/// How a type is called in logs and metrics. A client may ask for any string; those that mean nothing
-/// share one name, or metrics would grow without bound.
-fn label(type_url: &str, tables: &Tables) -> String {
-    let known = tables.has(type_url) || type_url::ALL.iter().any(|(known, _)| *known == type_url);
-    if known { type_url::short_name(type_url).to_owned() } else { "other".to_owned() }
 }
 
 fn shutting_down() -> Status {

@@ -12,9 +12,9 @@ use std::{
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status};
 
+use super::slot::{Inlet, Outlet, slot};
 use crate::codec::{EncodeResponse, Pieces};
 
 /// A flag, compressed or not, and the length of the message as four bytes.
@@ -77,43 +77,22 @@ impl<Q: prost::Message + Default> Requests<Q> {
     }
 }
 
-/// The sending end of a stream: at most one response that the connection has not taken.
-pub(crate) struct Outlet<R> {
-    responses: mpsc::Sender<R>,
-    end: oneshot::Sender<Status>,
-}
-
-impl<R> Outlet<R> {
-    /// Where responses go.
-    pub(crate) fn responses(&self) -> &mpsc::Sender<R> {
-        &self.responses
-    }
-
-    /// Ends the stream with `status`, after the responses it was given. Does not wait for these.
-    pub(crate) fn end(self, status: Status) {
-        // The client may be gone; there is nobody else to tell.
-        let _ = self.end.send(status);
-    }
-}
-
 /// The responses of a stream as the body of its HTTP response.
 struct Responses<R> {
-    responses: mpsc::Receiver<R>,
+    inlet: Inlet<R>,
     /// What is left of the response that is being sent.
     sending: Pieces,
-    end: oneshot::Receiver<Status>,
     ended: bool,
 }
 
 /// An HTTP response, and where to put what it is to send.
-pub(crate) fn respond<R: EncodeResponse>() -> (http::Response<tonic::body::Body>, Outlet<R>) {
-    let (responses, receiver) = mpsc::channel(1);
-    let (end, ended) = oneshot::channel();
-    let body = Responses { responses: receiver, sending: Pieces::default(), end: ended, ended: false };
+pub(super) fn respond<R: EncodeResponse>() -> (http::Response<tonic::body::Body>, Outlet<R>) {
+    let (outlet, inlet) = slot();
+    let body = Responses { inlet, sending: Pieces::default(), ended: false };
     let mut response = http::Response::new(tonic::body::Body::new(body));
     let content_type = http::HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
-    (response, Outlet { responses, end })
+    (response, outlet)
 }
 
 impl<R: EncodeResponse> Body for Responses<R> {
@@ -127,8 +106,8 @@ impl<R: EncodeResponse> Body for Responses<R> {
         if let Some(piece) = self.sending.pop() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        let status = match ready!(self.responses.poll_recv(cx)) {
-            Some(response) => match framed(&response) {
+        let status = match ready!(self.inlet.poll_next(cx)) {
+            Ok(response) => match framed(&response) {
                 Ok(mut pieces) => {
                     let first = pieces.pop().unwrap_or_default();
                     self.sending = pieces;
@@ -136,7 +115,7 @@ impl<R: EncodeResponse> Body for Responses<R> {
                 }
                 Err(status) => status,
             },
-            None => self.end.try_recv().unwrap_or_else(|_| Status::ok("")),
+            Err(status) => status,
         };
         self.ended = true;
         let mut trailers = HeaderMap::new();

@@ -417,6 +417,8 @@ impl Progress {
             oldest = oldest.min(forgotten.oldest);
             new.extend(forgotten.new);
         }
+        // Hardly ever is there more than one.
+        self.unanswered.reserve_exact(1);
         self.unanswered.push_back(Unanswered { oldest, new, sent: sent.clone() });
         self.waiting = true;
         sent

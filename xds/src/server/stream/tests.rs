@@ -1,8 +1,12 @@
 //! What the tests over TCP meet only by chance.
 
 use chancery_proto::envoy::discovery::DeltaDiscoveryRequest;
+use futures_util::FutureExt as _;
 
-use super::*;
+use super::{
+    super::slot::{Inlet, slot},
+    *,
+};
 use crate::{Resource, Update, subscription::delta::Delta};
 
 struct Nobody;
@@ -19,8 +23,13 @@ fn stream(cache: &Arc<Cache>) -> Stream<Delta> {
         settings: StreamSettings::default(),
         shutdown: CancellationToken::new(),
         only: None,
+        meters: Arc::default(),
     };
     Stream::new(cache.clone(), SharedStatus::default(), &context, ("id".into(), "fleet".into()))
+}
+
+async fn next(taken: &mut Inlet<Outgoing<Delta>>) -> Outgoing<Delta> {
+    std::future::poll_fn(|context| taken.poll_next(context)).await.unwrap()
 }
 
 fn all_of(type_url: &str) -> DeltaDiscoveryRequest {
@@ -32,10 +41,10 @@ fn all_of(type_url: &str) -> DeltaDiscoveryRequest {
 async fn a_change_that_comes_while_the_connection_takes_the_last_reply_is_looked_at() {
     let cache = Arc::new(Cache::new());
     let mut stream = stream(&cache);
-    let (responses, mut taken) = mpsc::channel(1);
+    let (responses, mut taken) = slot();
     stream.on_request(all_of("c")).unwrap();
     stream.pump(&responses).unwrap();
-    let first = taken.recv().await.unwrap();
+    let first = next(&mut taken).await;
     stream.on_request(ack_of(&first)).unwrap();
 
     stream.on_request(all_of("a")).unwrap();
@@ -45,9 +54,9 @@ async fn a_change_that_comes_while_the_connection_takes_the_last_reply_is_looked
     let mut update = Update::default();
     update.upsert("c", Resource::new("c", "name", b"body"));
     cache.apply(1, update);
-    assert_eq!(&*taken.recv().await.unwrap().type_url, "a");
+    assert_eq!(&*next(&mut taken).await.type_url, "a");
     stream.pump(&responses).unwrap();
-    assert_eq!(&*taken.recv().await.unwrap().type_url, "b");
+    assert_eq!(&*next(&mut taken).await.type_url, "b");
     assert_eq!(stream.queue.iter().map(|response| &*response.type_url).collect::<Vec<_>>(), ["c"]);
 }
 
@@ -72,14 +81,14 @@ async fn a_connection_that_takes_one_reply_at_a_time_holds_up_no_route() {
     let mut sequence = 1;
     apply(&cache, sequence, &ALL);
     let mut stream = stream(&cache);
-    let (responses, mut taken) = mpsc::channel(1);
+    let (responses, mut taken) = slot();
     for type_url in ALL {
         stream.on_request(all_of(type_url)).unwrap();
     }
     let mut types = Vec::new();
     while !types.ends_with(&[type_url::ROUTE]) {
         stream.pump(&responses).unwrap();
-        let response = taken.try_recv().unwrap();
+        let response = next(&mut taken).now_or_never().unwrap();
         // Each finds another state.
         sequence += 1;
         apply(&cache, sequence, &ALL);
@@ -96,7 +105,7 @@ async fn a_connection_that_takes_nothing_for_long_keeps_no_state_of_the_past() {
     let first = apply(1);
     let mut stream = stream(&cache);
     stream.patience = Duration::ZERO;
-    let (responses, mut taken) = mpsc::channel(1);
+    let (responses, mut taken) = slot();
     for type_url in [type_url::CLUSTER, type_url::ROUTE] {
         stream.on_request(all_of(type_url)).unwrap();
     }
@@ -106,7 +115,7 @@ async fn a_connection_that_takes_nothing_for_long_keeps_no_state_of_the_past() {
     stream.on_request(all_of("other")).unwrap();
     assert_eq!(stream.pump(&responses).unwrap(), None);
     assert_eq!((stream.queue.len(), Arc::strong_count(&first)), (1, 1));
-    assert_eq!(&*taken.recv().await.unwrap().type_url, type_url::CLUSTER);
+    assert_eq!(&*next(&mut taken).await.type_url, type_url::CLUSTER);
     drop(second);
 }
 
@@ -116,7 +125,7 @@ async fn a_connection_that_takes_nothing_for_a_moment_keeps_the_state_of_what_it
     let apply = |sequence| apply(&cache, sequence, &[type_url::CLUSTER, type_url::ROUTE, "other"]);
     let first = apply(1);
     let mut stream = stream(&cache);
-    let (responses, _taken) = mpsc::channel(1);
+    let (responses, _taken) = slot();
     for type_url in [type_url::CLUSTER, type_url::ROUTE] {
         stream.on_request(all_of(type_url)).unwrap();
     }
@@ -135,6 +144,8 @@ fn a_client_cannot_make_up_labels() {
     update.upsert("type.googleapis.com/ours", Resource::new("type.googleapis.com/ours", "name", b"body"));
     cache.apply(1, update);
     let tables = cache.snapshot();
-    let label = |type_url| label(type_url, &tables);
+    let all = AllMeters::default();
+    let label = |type_url: &str| all.of(&type_url.into(), &tables).label.clone();
     assert_eq!([type_url::CLUSTER, "type.googleapis.com/ours", "anything"].map(label), ["cluster", "ours", "other"]);
+    assert_eq!(all.0.lock().len(), 2, "what it makes up is not remembered");
 }
