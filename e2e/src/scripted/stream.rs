@@ -105,13 +105,15 @@ pub async fn shake_hands(stream: TlsStream<TcpStream>, window: u32) -> Result<Co
     Ok(builder.handshake(stream).await?)
 }
 
+/// The head of a call of gRPC.
+fn call(method: &str) -> Result<Request<()>> {
+    let request = Request::post(format!("https://localhost{method}"));
+    Ok(request.header("content-type", "application/grpc").header("te", "trailers").body(())?)
+}
+
 /// Sends as many bytes to a service that there is not, and hears so.
 pub async fn be_refused(requests: SendRequest<Bytes>, bytes: usize) -> Result<()> {
-    let request = Request::post("https://localhost/nothing.Nothing/Say")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())?;
-    let (response, mut send) = requests.ready().await?.send_request(request, false)?;
+    let (response, mut send) = requests.ready().await?.send_request(call("/nothing.Nothing/Say")?, false)?;
     send.send_data(vec![0; bytes].into(), true)?;
     let mut body = response.await?.into_body();
     while let Some(data) = body.data().await.transpose()? {
@@ -132,11 +134,7 @@ pub struct Stream {
 impl Stream {
     /// Opens one.
     pub async fn open(requests: SendRequest<Bytes>) -> Result<Self> {
-        let request = Request::post(format!("https://localhost{METHOD}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())?;
-        let (response, send) = requests.ready().await?.send_request(request, false)?;
+        let (response, send) = requests.ready().await?.send_request(call(METHOD)?, false)?;
         Ok(Self { send, response: Some(response), receive: None, inbox: BytesMut::new() })
     }
 
