@@ -44,7 +44,7 @@ const MOST_QUESTION: usize = 64 << 10;
 /// Calls that are open at once, of operators and of clients each: an answer may be large, and who asks may read slowly.
 const AT_ONCE: usize = 8;
 
-/// Answers what clients have. Every call is a task of its own.
+/// Answers what clients have. Every call runs where its connection does.
 #[derive(Clone)]
 pub struct ClientStatuses(Arc<Shared>);
 

@@ -35,7 +35,7 @@ const MOST_BYTES: usize = 8 << 20;
 /// Who has not reported for so many intervals is cut off, and its numbers are forgotten; it may open another stream.
 const PATIENCE: u32 = 3;
 
-/// Takes load reports. Every stream is a task of its own.
+/// Takes load reports. Every stream runs where its connection does.
 #[derive(Clone)]
 pub struct LoadReports(Arc<Shared>);
 

@@ -27,7 +27,7 @@ const HELLO: Duration = Duration::from_secs(10);
 /// The largest message. Envoy sends what it has as soon as that is 16 KiB, and an entry with its path is hardly more.
 const MOST_BYTES: usize = 1 << 20;
 
-/// Takes what proxies log. Every stream is a task of its own.
+/// Takes what proxies log. Every stream runs where its connection does.
 #[derive(Clone)]
 pub struct SeenTraffic(Arc<Shared>);
 

@@ -57,7 +57,8 @@ impl<Q: Message + Default, R: Message + 'static> Call<Q, R> {
         Ok((Self { extensions: parts.extensions, requests, outlet }, response))
     }
 
-    /// Serves the call that `request` makes, with requests of at most `max_bytes`, as one of `tasks`; answers with what it will send.
+    /// Serves the call that `request` makes, with requests of at most `max_bytes`, where its connection says ([`RunStream`]) and counted
+    /// by `tasks`; answers with what it will send.
     /// `serve` gives the call back with why it ends, if not because all is said.
     pub fn serve<B, S>(
         request: http::Request<B>,
