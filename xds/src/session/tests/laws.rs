@@ -267,8 +267,8 @@ impl<D: Dialect<Request: std::fmt::Debug>> World<D> {
                 self.say("waits");
                 true
             }
-            // A state-of-the-world client cannot say that it holds more than the version it names.
-            Step::Reconnect if D::FULL && self.proxy.lingering => false,
+            // A state-of-the-world client cannot say that it holds other than the version it names.
+            Step::Reconnect if D::FULL && self.proxy.is_lingering() => false,
             Step::Reconnect => {
                 self.say("reconnects");
                 self.responses.clear();

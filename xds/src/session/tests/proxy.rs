@@ -151,6 +151,8 @@ struct Typed {
     nonce: String,
     version: String,
     held: Held,
+    /// Whether it holds other than what the version says: some was only kept for a while, or some was rejected.
+    lingering: bool,
 }
 
 /// An Envoy.
@@ -166,9 +168,6 @@ pub(super) struct Proxy<D: Dialect> {
     withheld: bool,
     /// What is wrong with the last response of each type.
     errors: BTreeMap<&'static str, String>,
-    /// Whether it has other clusters than those of the last version it took: some were only kept for a while, or
-    /// some were rejected.
-    pub(super) lingering: bool,
     /// How many responses it has rejected.
     pub(super) rejected: usize,
     pub(super) says: VecDeque<(&'static str, D::Request)>,
@@ -185,7 +184,6 @@ impl<D: Dialect> Proxy<D> {
             empty: BTreeSet::new(),
             withheld: false,
             errors: BTreeMap::new(),
-            lingering: false,
             rejected: 0,
             says: VecDeque::new(),
         };
@@ -199,6 +197,11 @@ impl<D: Dialect> Proxy<D> {
 
     pub(super) fn has_asked(&self, type_url: &str) -> bool {
         self.types[type_url].asked
+    }
+
+    /// Whether it holds other clusters or listeners than the last versions say that it took.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.types.iter().any(|(type_url, typed)| is_wildcard(type_url) && typed.lingering)
     }
 
     /// Routes that send to a cluster that is not in use.
@@ -252,12 +255,12 @@ impl<D: Dialect> Proxy<D> {
             typed.held.retain(|name, _| typed.names.contains(name));
         }
         typed.nonce = sent.nonce.to_string();
+        typed.lingering = !sent.complete || !bad.is_empty();
         if bad.is_empty() {
             typed.version = sent.version.to_string();
         }
         match type_url {
             type_url::CLUSTER => {
-                self.lingering = !sent.complete || !bad.is_empty();
                 self.warming.extend(changed);
                 let held = &self.types[type_url].held;
                 self.warming.retain(|name| held.contains_key(name));
