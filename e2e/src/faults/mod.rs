@@ -139,7 +139,7 @@ impl Culprits {
         }))
     }
 
-    /// Lets them misbehave towards the server at `xds`, each at most once in `pause`, as tasks of `runtime`.
+    /// Lets them misbehave towards the server at `xds`, each at most once in `pause` and one after the other, as tasks of `runtime`.
     pub fn start(
         self: &Arc<Self>,
         fault: Fault,
@@ -148,12 +148,15 @@ impl Culprits {
         runtime: &Handle,
     ) -> Misbehaving {
         let (mut tasks, record, clients) = (JoinSet::new(), Arc::<Record>::default(), fault.clients());
+        let apart = pause.unwrap_or_default() / u32::try_from(clients).unwrap_or(u32::MAX).max(1);
+        let mut first = tokio::time::Instant::now();
         for client in 0..clients {
-            let (culprits, record) = (self.clone(), record.clone());
+            let (culprits, record, begins) = (self.clone(), record.clone(), first);
+            first += apart;
             let misbehaves = async move {
                 // Each goes through identities of its own.
                 let mut number = client % culprits.own.len();
-                let mut ticks = pause.map(tokio::time::interval);
+                let mut ticks = pause.map(|pause| tokio::time::interval_at(begins, pause));
                 loop {
                     if let Some(ticks) = &mut ticks {
                         ticks.tick().await;
