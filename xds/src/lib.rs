@@ -23,7 +23,7 @@
 //! 3. **Admission.** [`Admit`] is asked once per stream, with the node and what the transport knows of the
 //!    client, and answers with its cache. Limits on connections and on their age are the transport's.
 //! 4. **Status.** The [`StreamStatus`] that you gave to a stream says what was sent, acknowledged and
-//!    rejected; [`StreamStatus::watch_settled`] waits until a sequence has arrived.
+//!    rejected; [`StreamStatus::settled_at`] waits until a sequence has arrived.
 //!
 //! ```
 //! use std::sync::Arc;

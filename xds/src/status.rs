@@ -1,6 +1,6 @@
 //! What one stream has been sent and what it said about it, readable while the stream goes on.
 //!
-//! The stream writes, others read: a short lock around plain data, and a watch for those who wait until a
+//! The stream writes, others read: a short lock around plain data, and a word to those who wait until a
 //! sequence has been applied. Nothing is queued. Who must hear of every answer, and not only of the last, gives the
 //! status an [`Observe`].
 
@@ -17,7 +17,7 @@ use std::{
 use chancery_proto::type_url;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::{
     inspection::{Inspection, Questions},
@@ -32,7 +32,9 @@ pub struct StreamStatus {
     observer: Option<Box<dyn Observe>>,
     /// There are few; in the order in which they were asked for.
     types: Mutex<Vec<(TypeUrl, TypeStatus)>>,
-    settled: watch::Sender<u64>,
+    settled: AtomicU64,
+    /// Wakes who waits for `settled` to move.
+    moved: Notify,
     /// The newest change that is kept back because a cluster was rejected; 0 if none is.
     kept_back: AtomicU64,
     questions: Questions,
@@ -99,7 +101,8 @@ impl Default for StreamStatus {
         Self {
             observer: None,
             types: Mutex::default(),
-            settled: watch::Sender::new(0),
+            settled: AtomicU64::new(0),
+            moved: Notify::new(),
             kept_back: AtomicU64::new(0),
             questions: Questions::default(),
         }
@@ -108,10 +111,13 @@ impl Default for StreamStatus {
 
 impl fmt::Debug for StreamStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { observer: _, types, settled, kept_back, questions: _ } = self;
-        let (types, settled) = (&*types.lock(), *settled.borrow());
+        let Self { observer: _, types, settled, moved: _, kept_back, questions: _ } = self;
         let mut shown = f.debug_struct("StreamStatus");
-        shown.field("types", types).field("settled", &settled).field("kept_back", kept_back).finish_non_exhaustive()
+        shown
+            .field("types", &*types.lock())
+            .field("settled", settled)
+            .field("kept_back", kept_back)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,12 +140,19 @@ impl StreamStatus {
     /// The sequence up to which everything the client asked for was sent and answered, or is kept back because of
     /// a rejection. It only grows.
     pub fn settled(&self) -> u64 {
-        *self.settled.borrow()
+        self.settled.load(Ordering::Acquire)
     }
 
-    /// Marked changed when [`StreamStatus::settled`] moves.
-    pub fn watch_settled(&self) -> watch::Receiver<u64> {
-        self.settled.subscribe()
+    /// Waits until [`StreamStatus::settled`] has come to `sequence`. It never does if the stream ends before.
+    pub async fn settled_at(&self, sequence: u64) {
+        loop {
+            // In this order: what moves after the look wakes it.
+            let moved = self.moved.notified();
+            if self.settled() >= sequence {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// The rejections of responses at or after `sequence`, and those because of which such changes are kept back.
@@ -192,14 +205,12 @@ impl StreamStatus {
 
     /// Everything up to `sequence` was sent and answered. A stream says so; who has no stream, for tests, may as well.
     pub fn on_settled(&self, sequence: u64) {
-        // Most often it is where it was: those who wait for it need not be locked out.
-        if sequence <= self.settled() {
+        // Most often it is where it was.
+        if sequence <= self.settled() || self.settled.fetch_max(sequence, Ordering::AcqRel) >= sequence {
             return;
         }
-        let moved = |settled: &mut u64| sequence > *settled && std::mem::replace(settled, sequence) < sequence;
-        if self.settled.send_if_modified(moved) {
-            self.tell(StreamEvent::Settled(sequence));
-        }
+        self.moved.notify_waiters();
+        self.tell(StreamEvent::Settled(sequence));
     }
 
     fn with(&self, type_url: &TypeUrl, change: impl FnOnce(&mut TypeStatus)) {
@@ -236,6 +247,9 @@ pub type SharedStatus = Arc<StreamStatus>;
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::{task::yield_now, time::timeout};
+
     use super::*;
 
     #[test]
@@ -252,6 +266,22 @@ mod tests {
         let words = "Error adding/updating listener(s) web-2: bad port";
         assert_eq!(rejection(&sent, words.into(), SystemTime::now()).resources, [Name::from("web-2")]);
         assert_eq!(rejection(&sent, "bad".into(), SystemTime::now()).resources.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_sequence_is_woken_when_it_is_reached_or_passed() {
+        let status = Arc::<StreamStatus>::default();
+        let waiting = tokio::spawn({
+            let status = status.clone();
+            async move { status.settled_at(3).await }
+        });
+        yield_now().await;
+        status.on_settled(2);
+        yield_now().await;
+        assert!(!waiting.is_finished());
+        status.on_settled(5);
+        timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+        assert_eq!(status.settled_at(4).now_or_never(), Some(()));
     }
 
     #[test]

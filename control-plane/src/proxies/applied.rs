@@ -98,9 +98,8 @@ impl Proxies {
 }
 
 async fn arrived(connection: &Connection, revision: u64, deadline: Instant) -> bool {
-    let mut settled = connection.status.watch_settled();
-    let arrived = settled.wait_for(|sequence| *sequence >= sequence_of(revision));
-    matches!(tokio::time::timeout_at(deadline.into(), arrived).await, Ok(Ok(_)))
+    let arrived = connection.status.settled_at(sequence_of(revision));
+    tokio::time::timeout_at(deadline.into(), arrived).await.is_ok()
 }
 
 fn refusal(proxy: &ProxyId, type_url: &str, rejection: Rejection) -> Refusal {

@@ -99,8 +99,8 @@ async fn the_status_follows_what_is_sent_and_acknowledged() {
     assert!(served.status().settled() < sequence);
 
     client.ack(&response).await;
-    let mut settled = served.status().watch_settled();
-    crate::support::soon(settled.wait_for(|settled| *settled == sequence)).await.unwrap();
+    crate::support::soon(served.status().settled_at(sequence)).await;
+    assert_eq!(served.status().settled(), sequence);
     let acknowledged = served.type_status(T).acknowledged.unwrap();
     assert_eq!((acknowledged.sequence, &*acknowledged.nonce), (sequence, &*response.nonce));
     assert!(served.status().rejections_since(0).is_empty());
