@@ -143,7 +143,7 @@ async fn shake(
     // Responses are small and awaited; holding them back to fill a segment only delays them.
     stream.set_nodelay(true).map_err(|error| Refusal::Other(error.to_string()))?;
     let acceptor = TlsAcceptor::from(tls.config());
-    match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
+    match tokio::time::timeout(deadline, acceptor.accept(Socket(stream))).await {
         Ok(Ok(stream)) => Ok(TlsConnection::new(stream, peer)),
         Ok(Err(error)) => Err(Refusal::of(&error)),
         Err(_) => Err(Refusal::TooSlow),
@@ -175,12 +175,12 @@ pub struct PeerInfo {
 /// An accepted connection.
 #[derive(Debug)]
 pub struct TlsConnection {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     peer: PeerInfo,
 }
 
 impl TlsConnection {
-    fn new(stream: TlsStream<TcpStream>, address: SocketAddr) -> Self {
+    fn new(stream: TlsStream<Socket>, address: SocketAddr) -> Self {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default().into();
         Self { stream, peer: PeerInfo { address, certificates } }
     }
@@ -237,5 +237,49 @@ impl AsyncWrite for TlsConnection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A socket that writes one slice with the system call for one: rustls always writes a list of them, hardly ever of more than one
+/// record, and `writev` costs a tenth more than `send`.
+#[derive(Debug)]
+struct Socket(TcpStream);
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match slices {
+            [one] => Pin::new(&mut self.0).poll_write(context, one),
+            several => Pin::new(&mut self.0).poll_write_vectored(context, several),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
