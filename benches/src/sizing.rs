@@ -88,10 +88,16 @@ struct Fleet {
     subject: String,
     proxies: f64,
     stream_kb: f64,
+    single: Changes,
+    cold_ms: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Changes {
     /// p50, p99, longest.
     reach_ms: [f64; 3],
     cpu_per_delivery_us: f64,
-    cold_ms: f64,
 }
 
 /// `ratelimit`, as far as it is needed.
@@ -186,8 +192,8 @@ impl Costs {
             cpu_per_edit_ms: most(&mut catalogs.iter().map(|catalog| catalog.cpu_per_edit_ms)),
             stored_bytes_per_edit: most(&mut catalogs.iter().map(|catalog| catalog.stored_bytes_per_edit)),
             stream_kb: most(&mut ours.iter().map(|fleet| fleet.stream_kb)),
-            cpu_per_delivery_us: most(&mut ours.iter().map(|fleet| fleet.cpu_per_delivery_us)),
-            reach: ours.iter().map(|fleet| [fleet.proxies, fleet.reach_ms[1]]).collect(),
+            cpu_per_delivery_us: most(&mut ours.iter().map(|fleet| fleet.single.cpu_per_delivery_us)),
+            reach: ours.iter().map(|fleet| [fleet.proxies, fleet.single.reach_ms[1]]).collect(),
             cold_ms_per_proxy: most(&mut ours.iter().map(|fleet| fleet.cold_ms / fleet.proxies)),
             decisions_per_core: least(&mut leased.iter().map(|round| round.per_second)),
             redis_cpu_micros: most(&mut leased.iter().filter_map(|round| round.redis_cpu_micros)),

@@ -1,7 +1,7 @@
 // An xDS server on go-control-plane, as its documentation builds one, for `chancery-bench xds-fleet`.
 //
 // It serves what Chancery serves: the resources come in a file, per type one encoded DeltaDiscoveryResponse with
-// its length before it. `POST /edit?name=…&port=…` on the control address changes the port of one endpoint.
+// its length before it. `POST /edit?names=a,b&port=…` on the control address changes the port of endpoints, all at once.
 package main
 
 import (
@@ -15,7 +15,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -47,10 +49,10 @@ type byCluster struct{}
 
 func (byCluster) ID(node *core.Node) string { return node.GetCluster() }
 
-// What is served, and how one endpoint of it is changed.
+// What is served, and how endpoints of it are changed: by the names of their clusters.
 type catalog interface {
 	cache() cache.Cache
-	set(assignment *endpoint.ClusterLoadAssignment) error
+	set(assignments map[string]types.Resource) error
 }
 
 type snapshots struct {
@@ -70,11 +72,11 @@ func (s *snapshots) publish() error {
 	return s.inner.SetSnapshot(context.Background(), "edge", snapshot)
 }
 
-func (s *snapshots) set(assignment *endpoint.ClusterLoadAssignment) error {
+func (s *snapshots) set(assignments map[string]types.Resource) error {
 	// Those that are served now are left as they are.
 	endpoints := append([]types.Resource(nil), s.byType[resource.EndpointType]...)
 	for at, one := range endpoints {
-		if one.(*endpoint.ClusterLoadAssignment).GetClusterName() == assignment.GetClusterName() {
+		if assignment, changed := assignments[cache.GetResourceName(one)]; changed {
 			endpoints[at] = assignment
 		}
 	}
@@ -89,8 +91,8 @@ type linears struct {
 
 func (l *linears) cache() cache.Cache { return l.mux }
 
-func (l *linears) set(assignment *endpoint.ClusterLoadAssignment) error {
-	return l.byType[resource.EndpointType].UpdateResource(assignment.GetClusterName(), assignment)
+func (l *linears) set(assignments map[string]types.Resource) error {
+	return l.byType[resource.EndpointType].UpdateResources(assignments, nil)
 }
 
 func main() {
@@ -129,14 +131,19 @@ func edits(served catalog, endpoints []types.Resource) http.HandlerFunc {
 		lock.Lock()
 		defer lock.Unlock()
 		port, err := strconv.ParseUint(request.FormValue("port"), 10, 16)
-		if err == nil {
-			err = fmt.Errorf("no endpoints of %q", request.FormValue("name"))
-			for _, one := range endpoints {
-				old := one.(*endpoint.ClusterLoadAssignment)
-				if old.GetClusterName() == request.FormValue("name") {
-					err = served.set(moved(old, uint32(port)))
-				}
+		names := strings.Split(request.FormValue("names"), ",")
+		assignments := map[string]types.Resource{}
+		for _, one := range endpoints {
+			if name := cache.GetResourceName(one); slices.Contains(names, name) {
+				assignments[name] = moved(one.(*endpoint.ClusterLoadAssignment), uint32(port))
 			}
+		}
+		switch {
+		case err != nil:
+		case len(assignments) < len(names):
+			err = fmt.Errorf("only %d of the endpoints of %q", len(assignments), names)
+		default:
+			err = served.set(assignments)
 		}
 		if err != nil {
 			http.Error(answer, err.Error(), http.StatusBadRequest)

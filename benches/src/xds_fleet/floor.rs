@@ -79,11 +79,11 @@ pub(crate) async fn serve(options: &Options) -> Result<()> {
     }
 }
 
-/// Changes the port of a service's endpoint, as `name=…&port=…` says.
+/// Changes the ports of services' endpoints, as `names=a,b&port=…` says.
 fn edit(state: &watch::Sender<State>, query: &str) -> Result<()> {
     let value = |key: &str| query.split('&').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
-    let (name, port) = (value("name").context("no name")?, value("port").context("no port")?.parse()?);
-    let next = state.borrow().moved(name, port)?;
+    let (names, port) = (value("names").context("no names")?, value("port").context("no port")?.parse()?);
+    let next = state.borrow().moved(names.split(','), port)?;
     state.send_replace(next);
     Ok(())
 }
@@ -94,7 +94,7 @@ struct State {
     responses: Arc<[DeltaDiscoveryResponse]>,
     /// The same, encoded.
     encoded: Arc<[Bytes]>,
-    /// The last change of an endpoint.
+    /// The last change of endpoints.
     change: Option<Bytes>,
 }
 
@@ -117,20 +117,24 @@ impl State {
         Self { responses: responses.into(), encoded, change }
     }
 
-    fn moved(&self, name: &str, to: u32) -> Result<Self> {
+    fn moved<'n>(&self, names: impl Iterator<Item = &'n str>, to: u32) -> Result<Self> {
         let mut responses = self.responses.to_vec();
         let endpoints = responses.iter_mut().find(|response| response.type_url == type_url::ENDPOINT);
         let endpoints = endpoints.context("no endpoints")?;
-        let changed = endpoints.resources.iter_mut().find(|resource| resource.name == name);
-        let changed = changed.with_context(|| format!("no endpoints of {name:?}"))?;
-        let any = changed.resource.as_mut().context("no content")?;
-        let mut assignment = ClusterLoadAssignment::decode(&*any.value)?;
-        *port_of(&mut assignment).context("no port")? = PortSpecifier::PortValue(to);
-        any.value = assignment.encode_to_vec();
-        changed.version = to.to_string();
+        let mut moved = Vec::new();
+        for name in names {
+            let changed = endpoints.resources.iter_mut().find(|resource| resource.name == name);
+            let changed = changed.with_context(|| format!("no endpoints of {name:?}"))?;
+            let any = changed.resource.as_mut().context("no content")?;
+            let mut assignment = ClusterLoadAssignment::decode(&*any.value)?;
+            *port_of(&mut assignment).context("no port")? = PortSpecifier::PortValue(to);
+            any.value = assignment.encode_to_vec();
+            changed.version = to.to_string();
+            moved.push(changed.clone());
+        }
         let change = DeltaDiscoveryResponse {
             type_url: type_url::ENDPOINT.to_owned(),
-            resources: vec![changed.clone()],
+            resources: moved,
             nonce: to.to_string(),
             ..DeltaDiscoveryResponse::default()
         };

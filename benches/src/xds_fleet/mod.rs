@@ -5,8 +5,9 @@
 //! scripts, in the same run, by a bare service on tonic (`floor.rs`) and, where there is Go, by go-control-plane.
 //!
 //! Per server and size of the fleet: connections without a stream, which have carried one request that was refused (what TLS and
-//! HTTP/2 keep when they are in use), then the streams and all they ask for; changes of one endpoint, one after the other; then the
-//! server is killed and the fleet comes back, once with nothing and once saying what it holds.
+//! HTTP/2 keep when they are in use), then the streams and all they ask for; changes of one endpoint, one after the other; changes of
+//! many endpoints at once, as a rollout of their services makes them; then the server is killed and the fleet comes back, once with
+//! nothing and once saying what it holds.
 
 mod floor;
 mod results;
@@ -14,6 +15,7 @@ mod subject;
 
 use std::{
     fs,
+    ops::Range,
     path::Path,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -33,8 +35,8 @@ use clap::Args;
 
 pub(crate) use self::floor::{Options as FloorServer, serve};
 use self::{
-    results::{Measured, Report},
-    subject::{CHANGED, PeerCommand, Server, Subject, program},
+    results::{Changes, Measured, Report},
+    subject::{CHANGED, PORT, PeerCommand, Server, Subject, called, program},
 };
 use crate::{
     machine::Machine,
@@ -46,6 +48,9 @@ const LOST: Duration = Duration::from_secs(300);
 
 /// How long a server is left alone before its memory is read, and its CPU after the last answer.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// How many endpoints are changed at once, if there are as many services.
+const TOGETHER: usize = 100;
 
 /// File descriptors beside those of the proxies.
 const OTHER_FILES: usize = 200;
@@ -59,9 +64,9 @@ pub(crate) struct Options {
     /// Services, and as many routes
     #[arg(long, default_value_t = 1_000)]
     services: usize,
-    /// Changes of an endpoint per server and size
-    #[arg(long, default_value_t = 20)]
-    changes: usize,
+    /// Changes per server and size, of one endpoint and of many at once
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    changes: u16,
     /// A first look: 300 proxies, 100 services, 10 changes
     #[arg(long)]
     quick: bool,
@@ -81,7 +86,7 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
     let quick = Options { proxies: vec![300], services: 100, changes: 10, ..Options::default() };
     let Options { proxies, services, changes, .. } = if options.quick { &quick } else { options };
     let most = proxies.iter().max().copied().context("no size of a fleet is given")?;
-    ensure!(*services > 0 && *changes > 0 && !proxies.contains(&0), "nothing to measure");
+    ensure!(*services > 0 && !proxies.contains(&0), "nothing to measure");
     allow_files(most + OTHER_FILES)?;
     let mut others = vec![Subject::Floor];
     if !options.alone && program(Subject::Snapshot).is_some() {
@@ -90,7 +95,9 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
         eprintln!("xds-fleet: WITHOUT go-control-plane: `scripts/setup bench` builds it where there is Go");
     }
     let (mut measured, mut gave_up) = (Vec::new(), Vec::new());
+    let together = TOGETHER.min(*services);
     for &count in proxies {
+        let size = Round { count, changes: *changes, together };
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path(), "authority")?;
         eprintln!("xds-fleet: {count} proxies, {services} services: certificates");
@@ -99,7 +106,7 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
         let catalog = fleet.explore(server.xds()).await?;
         let resources = folder.path().join("resources");
         fs::write(&resources, catalog.encode())?;
-        measured.push(measure(Subject::Chancery, &mut server, &fleet, &catalog, count, *changes).await?);
+        measured.push(measure(Subject::Chancery, &mut server, &fleet, &catalog, size).await?);
         drop(server);
         for &subject in &others {
             let program = program(subject).context("the program is gone")?;
@@ -114,7 +121,7 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
             .await?;
             // Its versions are its own; and both have served one proxy before memory is read.
             let catalog = fleet.explore(server.xds()).await?;
-            match measure(subject, &mut server, &fleet, &catalog, count, *changes).await {
+            match measure(subject, &mut server, &fleet, &catalog, size).await {
                 Ok(one) => measured.push(one),
                 // A peer may be out of its depth; that says something too.
                 Err(error) => {
@@ -127,8 +134,19 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
         }
     }
     let machine = Machine::describe(None);
-    let report = Report { machine, services: *services, changes: *changes, measured, gave_up };
+    let report = Report { machine, services: *services, changes: *changes, together, measured, gave_up };
     publish(out, "xds-fleet", &report, &report.markdown())
+}
+
+/// How much is measured of one server.
+#[derive(Clone, Copy)]
+struct Round {
+    /// Proxies.
+    count: usize,
+    /// Changes of one endpoint, and of many.
+    changes: u16,
+    /// Endpoints that are changed together.
+    together: usize,
 }
 
 async fn measure(
@@ -136,13 +154,9 @@ async fn measure(
     server: &mut Server,
     fleet: &Fleet,
     catalog: &Catalog,
-    count: usize,
-    changes: usize,
+    Round { count, changes, together }: Round,
 ) -> Result<Measured> {
     eprintln!("xds-fleet: {count} proxies on {subject}");
-    let deliveries = changes * count;
-    let mut ports = 9_000..;
-    let mut next_port = || ports.next().unwrap_or(9_000);
     let cold = Script::cold(catalog, Envelope::endpoints);
 
     tokio::time::sleep(QUIET).await;
@@ -154,24 +168,19 @@ async fn measure(
     round.open_all(&mut running, &cold);
     round.tally.all_synced(count, LOST).await?;
     tokio::time::sleep(QUIET).await;
-    let synced = usage::memory(server.pid())?;
+    let served = usage::memory(server.pid())?;
 
-    let cpu = usage::cpu(server.pid())?;
-    let mut reach = Samples::default();
-    for _ in 0..changes {
-        round.tally.begin_change(0);
-        server.edit(next_port()).await?;
-        round.tally.change_reached(count, LOST).await?.into_iter().for_each(|time| reach.push(time));
-    }
-    tokio::time::sleep(QUIET).await;
-    let cpu = usage::cpu(server.pid())? - cpu;
+    let single = change(server, &round, CHANGED..CHANGED + 1, changes, count).await?;
     let changed = usage::memory(server.pid())?;
+    let many = change(server, &round, 0..together, changes, count).await?;
     drop(running);
 
-    // The endpoint that is changed once more is the one that those who return hold an old version of.
+    // All are as they were, but for the one that those who return hold an old version of.
+    server.edit(0..together, PORT).await?;
+    server.edit(CHANGED..CHANGED + 1, PORT + 1).await?;
     let mut returned = [Duration::ZERO; 2];
     let (mut bytes, mut put_off) = ([0; 2], [0; 2]);
-    for (at, script) in [cold, Script::returning(catalog, CHANGED)].iter().enumerate() {
+    for (at, script) in [cold, Script::returning(catalog, &called(CHANGED))].iter().enumerate() {
         server.restart().await?;
         let (round, begun) = (Arc::new(fleet.renewed()), Instant::now());
         let running = round.start_all(server.xds(), script);
@@ -183,21 +192,42 @@ async fn measure(
     }
     #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
     let per_proxy = |memory: u64| (memory.saturating_sub(before) as f64 / count as f64 / 102.4).round() / 10.0;
-    #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
-    let cpu_per_delivery_us = (cpu.as_secs_f64() * 1e7 / deliveries as f64).round() / 10.0;
     let [cold_ms, returning_ms] = returned.map(milliseconds);
     Ok(Measured {
         subject,
         proxies: count,
         idle_kb: before / 1024,
         connection_kb: per_proxy(connected),
-        stream_kb: per_proxy(synced),
-        changed_kb: per_proxy(changed),
-        reach_ms: [0.5, 0.99, 1.0].map(|share| milliseconds(reach.quantile(share))),
-        cpu_per_delivery_us,
+        served_kb: per_proxy(served),
+        stream_kb: per_proxy(changed),
+        single,
+        many,
         cold_ms,
         returning_ms,
         bytes,
         put_off,
     })
+}
+
+/// Moves the endpoints of `services` to another port, together, and so many times: each as soon as all proxies have the one before.
+async fn change(
+    server: &mut Server,
+    round: &Fleet,
+    services: Range<usize>,
+    changes: u16,
+    count: usize,
+) -> Result<Changes> {
+    let before = usage::cpu(server.pid())?;
+    let mut reach = Samples::default();
+    for port in PORT + 1..=PORT + changes {
+        round.tally.begin_change(0);
+        server.edit(services.clone(), port).await?;
+        round.tally.change_reached(count, LOST).await?.into_iter().for_each(|time| reach.push(time));
+    }
+    tokio::time::sleep(QUIET).await;
+    let cpu = usage::cpu(server.pid())? - before;
+    #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+    let deliveries = (usize::from(changes) * count) as f64;
+    let cpu_per_delivery_us = (cpu.as_secs_f64() * 1e7 / deliveries).round() / 10.0;
+    Ok(Changes { reach_ms: [0.5, 0.99, 1.0].map(|share| milliseconds(reach.quantile(share))), cpu_per_delivery_us })
 }

@@ -3,6 +3,7 @@
 use std::{
     env, fmt, fs,
     net::SocketAddr,
+    ops::Range,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -23,8 +24,16 @@ use serde::Serialize;
 /// How long the peer may take to start.
 const START: Duration = Duration::from_secs(60);
 
-/// The service whose endpoint is changed.
-pub(super) const CHANGED: &str = "s0";
+/// The service whose endpoint is changed by itself.
+pub(super) const CHANGED: usize = 0;
+
+/// The port of all endpoints to begin with.
+pub(super) const PORT: u16 = 8080;
+
+/// A service of the catalog.
+pub(super) fn called(number: usize) -> String {
+    format!("s{number}")
+}
 
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -60,8 +69,8 @@ pub(super) struct Peer {
     command: PeerCommand,
     xds: SocketAddr,
     control: SocketAddr,
-    /// Its port, which an edit before its restart has set.
-    port: Option<u16>,
+    /// The last edit before its restart: what to change, as it is told.
+    edited: Option<String>,
 }
 
 /// How the peer is started.
@@ -104,13 +113,15 @@ impl Server {
         }
     }
 
-    /// Moves the endpoint of one service to another port.
-    pub(super) async fn edit(&mut self, port: u16) -> Result<()> {
+    /// Moves the endpoints of services to another port, all in one edit.
+    pub(super) async fn edit(&mut self, services: Range<usize>, port: u16) -> Result<()> {
+        let names: Vec<String> = services.map(called).collect();
         match self {
             Self::Ours(control_plane) => {
-                control_plane.caller().put(&service(CHANGED, &[endpoint(port)])).await.map(drop)
+                let moved: Vec<_> = names.iter().map(|name| service(name, &[endpoint(port)])).collect();
+                control_plane.caller().apply(&moved).await.map(drop)
             }
-            Self::Peer(peer) => peer.edit(port).await,
+            Self::Peer(peer) => peer.edit(format!("names={}&port={port}", names.join(","))).await,
         }
     }
 
@@ -123,11 +134,11 @@ impl Server {
             }
             Self::Peer(peer) => {
                 peer.process.kill();
-                let port = peer.port;
+                let edited = peer.edited.take();
                 *peer = peer.command.clone().start(peer.xds).await?;
                 // It has no database.
-                match port {
-                    Some(port) => peer.edit(port).await,
+                match edited {
+                    Some(edited) => peer.edit(edited).await,
                     None => Ok(()),
                 }
             }
@@ -136,12 +147,10 @@ impl Server {
 }
 
 impl Peer {
-    async fn edit(&mut self, port: u16) -> Result<()> {
-        let answer =
-            fetch(self.control, request(Method::POST, "peer", &format!("/edit?name={CHANGED}&port={port}"), &[]))
-                .await?;
+    async fn edit(&mut self, query: String) -> Result<()> {
+        let answer = fetch(self.control, request(Method::POST, "peer", &format!("/edit?{query}"), &[])).await?;
         ensure!(answer.status == 200, "the peer answers {} {}", answer.status, answer.text());
-        self.port = Some(port);
+        self.edited = Some(query);
         Ok(())
     }
 }
@@ -167,7 +176,7 @@ impl PeerCommand {
         let mut process = Process::spawn("peer", command, &self.folder)?;
         let ready = process.ready(START).await?;
         let address = |part: &str| ready[part].as_str().and_then(|text| text.parse().ok()).context("no address");
-        Ok(Peer { xds: address("xds")?, control: address("control")?, process, command: self, port: None })
+        Ok(Peer { xds: address("xds")?, control: address("control")?, process, command: self, edited: None })
     }
 }
 
