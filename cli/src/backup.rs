@@ -1,9 +1,9 @@
 //! Everything in one encrypted file, and back.
 //!
 //! The only commands that go to the database and not to a control plane: they have to work when none does. Which database, and which
-//! data folder, is said as it is to the control plane: by flags, `CHANCERY_…` and the settings file.
+//! data folder, is said as it is to the control plane: by flags, `CHANCERY_…` and the settings file with the environment beside it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use chancery_control_plane::{
     backup::{
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::{
     failure::Failure,
+    host,
     output::{self, OutputArgs},
 };
 
@@ -52,7 +53,8 @@ struct StateArgs {
     /// Data folder of the control plane, with certificates and the admin's token [default: as the settings have it]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Settings file of the control plane, TOML
+    /// Settings file of the control plane; what the environment does not say is looked for in FILE with .env for .toml, too [default:
+    /// /etc/chancery/control-plane.toml, if there is one and neither flags nor environment say what is meant]
     #[arg(long, value_name = "FILE", env = "CHANCERY_CONFIG")]
     #[serde(skip)]
     config: Option<PathBuf>,
@@ -139,6 +141,9 @@ struct RestoreArgs {
 #[serde(rename_all = "camelCase")]
 struct Told<'a> {
     file: String,
+    /// What was backed up or restored, without user and password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<String>,
     made_at: String,
     revision: u64,
     #[serde(flatten)]
@@ -183,7 +188,8 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
     let settings = state.settings()?;
     let folder = state.folder(&settings).filter(|folder| folder.is_dir());
     let destination = if in_folder { Destination::Folder(to.clone()) } else { Destination::File(to.clone()) };
-    let plan = Plan { database: settings.database_url(), folder, lock, key, to: destination };
+    let database = settings.database_url();
+    let plan = Plan { database: database.clone(), folder, lock, key, to: destination };
     let made = backup::create(plan, OffsetDateTime::now_utc()).await?;
     // One that is not whole is no reason to let go of others.
     let retention = Retention { keep, keep_for };
@@ -196,6 +202,7 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
     let Created { path, header, counts, bytes, sha256, left_out, verified, findings } = made;
     let shown = |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect();
     let told = Told {
+        database: Some(place(&database)),
         bytes: Some(bytes),
         verified: Some(verified),
         left_out: shown(left_out),
@@ -224,10 +231,11 @@ async fn restore(args: RestoreArgs) -> Result<(), Failure> {
     let begun = Instant::now();
     let RestoreArgs { file, key, replace_revision, accept_findings, state, output } = args;
     let settings = state.settings()?;
+    let database = settings.database_url();
     let restoration = Restoration {
         path: file.clone(),
         key: key.key()?,
-        database: settings.database_url(),
+        database: database.clone(),
         folder: state.folder(&settings),
         expected: replace_revision.map_or(Expected::Empty, Expected::Revision),
         accept_findings,
@@ -237,12 +245,47 @@ async fn restore(args: RestoreArgs) -> Result<(), Failure> {
     for finding in &findings {
         eprintln!("chancery: {finding}");
     }
-    Told::of(file.display().to_string(), &header, &counts, &sha256, begun).tell(output)
+    let told = Told::of(file.display().to_string(), &header, &counts, &sha256, begun);
+    Told { database: Some(place(&database)), ..told }.tell(output)
+}
+
+/// Where a database is, without who is let in.
+fn place(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| *scheme != "sqlite") else {
+        return url.to_owned();
+    };
+    let rest = rest.split_once('?').map_or(rest, |(place, _)| place);
+    format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, place)| place))
 }
 
 impl StateArgs {
     fn settings(&self) -> Result<Settings, Failure> {
-        let settings = chancery_runtime::settings::load(self, std::env::vars(), self.config.as_deref());
+        self.settings_among(std::env::vars().collect(), || host::usual_settings("control-plane"))
+    }
+
+    /// The settings, in an environment and on a host that has `usual` ones.
+    fn settings_among(
+        &self,
+        mut environment: BTreeMap<String, String>,
+        usual: impl FnOnce() -> Option<PathBuf>,
+    ) -> Result<Settings, Failure> {
+        let says = |name: &str| environment.contains_key(name);
+        let says_which = self.database.is_some() || says("CHANCERY_DATABASE");
+        let is_meant = says_which || self.data_dir.is_some() || says("CHANCERY_DATA_DIR");
+        let file = self.config.clone().or_else(|| if is_meant { None } else { usual() });
+        if let Some(file) = &file {
+            match host::environment_beside(file) {
+                Ok(beside) => beside.into_iter().for_each(|(name, value)| {
+                    environment.entry(name).or_insert(value);
+                }),
+                // It may say which database is meant, and another is not to be taken for that.
+                Err(source) if !says_which => {
+                    return Err(Failure::Io { what: file.with_extension("env").display().to_string(), source });
+                }
+                Err(_) => {}
+            }
+        }
+        let settings = chancery_runtime::settings::load(self, environment, file.as_deref());
         settings.map_err(|error| Failure::Usage(chancery_runtime::telemetry::chain(&error)))
     }
 
@@ -264,6 +307,7 @@ impl<'a> Told<'a> {
     fn of(file: String, header: &Header, counts: &'a Counts, sha256: &'a str, begun: Instant) -> Self {
         Self {
             file,
+            database: None,
             made_at: header.made_at.format(&Rfc3339).unwrap_or_default(),
             revision: header.contents.revision,
             counts,
@@ -285,8 +329,12 @@ impl<'a> Told<'a> {
     }
 
     fn for_people(&self) -> String {
-        let mut rows = vec![["file".to_owned(), self.file.clone()], ["made at".to_owned(), self.made_at.clone()]];
+        let mut rows = vec![["file".to_owned(), self.file.clone()]];
         let mut say = |what: &str, value: String| rows.push([what.to_owned(), value]);
+        if let Some(database) = &self.database {
+            say("database", database.clone());
+        }
+        say("made at", self.made_at.clone());
         say("revision", self.revision.to_string());
         for table in ["resources", "changes", "tokens", "audit", "endpoints"] {
             say(table, self.counts.rows.get(table).copied().unwrap_or(0).to_string());
@@ -327,5 +375,64 @@ impl From<BackupError> for Failure {
             BackupError::Io { path, source } => Self::Io { what: path.display().to_string(), source },
             error => Self::Failed(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(database: Option<&str>, config: Option<&std::path::Path>) -> StateArgs {
+        let (database, config) = (database.map(str::to_owned), config.map(Into::into));
+        StateArgs { database, data_dir: None, config, no_files: false }
+    }
+
+    fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_database_is_the_one_that_the_control_plane_of_the_host_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("control-plane.toml");
+        std::fs::write(&file, "data_dir = \"/there\"\n").unwrap();
+        std::fs::write(folder.path().join("control-plane.env"), "CHANCERY_DATABASE=postgres://u:p@h/beside\n").unwrap();
+        let usual = || Some(file.clone());
+        let asked = |args: &StateArgs, variables: &[(&str, &str)]| {
+            let settings = args.settings_among(environment(variables), usual).unwrap();
+            (settings.database_url(), settings.data_dir)
+        };
+        let (beside, there) = ("postgres://u:p@h/beside".to_owned(), PathBuf::from("/there"));
+        assert_eq!(asked(&args(None, None), &[]), (beside.clone(), there.clone()), "nothing is said");
+        assert_eq!(asked(&args(None, Some(&file)), &[]), (beside, there.clone()), "the file is named");
+        let said = asked(&args(None, Some(&file)), &[("CHANCERY_DATABASE", "postgres://h/said")]);
+        assert_eq!(said, ("postgres://h/said".to_owned(), there), "the environment goes first");
+        let flagged = asked(&args(Some("sqlite://own.db"), None), &[]);
+        assert_eq!(flagged.0, "sqlite://own.db");
+        assert_ne!(flagged.1, PathBuf::from("/there"), "what is meant is not the host's control plane");
+        let elsewhere = asked(&args(None, None), &[("CHANCERY_DATA_DIR", "/own")]);
+        assert_eq!(elsewhere, ("sqlite:///own/chancery.db".to_owned(), PathBuf::from("/own")));
+    }
+
+    #[test]
+    fn an_environment_that_cannot_be_read_is_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("control-plane.toml");
+        std::fs::write(&file, "").unwrap();
+        std::fs::create_dir(folder.path().join("control-plane.env")).unwrap();
+        let asked = |database| args(database, Some(&file)).settings_among(BTreeMap::new(), || None);
+        let error = asked(None).unwrap_err().to_string();
+        assert!(error.contains("control-plane.env"), "{error}");
+        assert_eq!(asked(Some("sqlite://own.db")).unwrap().database_url(), "sqlite://own.db");
+    }
+
+    #[test]
+    fn a_place_has_no_password() {
+        assert_eq!(
+            place("postgres://chancery:p@ss@db.internal:5432/chancery?password=p"),
+            "postgres://db.internal:5432/chancery"
+        );
+        assert_eq!(place("postgres:///chancery?host=/run"), "postgres:///chancery");
+        assert_eq!(place("sqlite:///data/a@b.db"), "sqlite:///data/a@b.db");
     }
 }

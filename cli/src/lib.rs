@@ -29,6 +29,7 @@ mod fleet;
 mod foreign;
 mod health;
 mod history;
+mod host;
 mod kind;
 mod limits;
 mod load;

@@ -30,11 +30,9 @@ use crate::{
     client::{Call, Client},
     connection::ConnectionArgs,
     failure::Failure,
+    host,
     sign_in::session::Credentials,
 };
-
-/// Where units expect settings.
-const FOLDER: &str = "/etc/chancery";
 
 /// Where the programs of this host have their settings.
 #[derive(Debug, Args)]
@@ -259,25 +257,12 @@ where
     S: Default + Serialize + DeserializeOwned,
     F: Serialize,
 {
-    let usual = || Some(Path::new(FOLDER).join(format!("{name}.toml"))).filter(|path| path.exists());
-    let file = file.clone().or_else(usual)?;
-    let beside = std::fs::read_to_string(file.with_extension("env")).unwrap_or_default();
-    let environment = std::env::vars().chain(variables(&beside)).collect::<BTreeMap<_, _>>();
+    let file = file.clone().or_else(|| host::usual_settings(name))?;
+    // Who may not read it looks at what the settings say without.
+    let beside = host::environment_beside(&file).unwrap_or_default();
+    let environment = std::env::vars().chain(beside).collect::<BTreeMap<_, _>>();
     let settings = settings::load(flags, environment, Some(&file)).map_err(|error| chain(&error));
     Some(Program { source: file.display().to_string(), settings })
-}
-
-/// The variables of a file as systemd's `EnvironmentFile` has it, without its escapes.
-fn variables(text: &str) -> Vec<(String, String)> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-    let unquoted = |value: &str| {
-        let inner = ['"', '\''].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote));
-        inner.unwrap_or(value).to_owned()
-    };
-    lines
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.trim().to_owned(), unquoted(value.trim())))
-        .collect()
 }
 
 impl ConnectionArgs {
