@@ -97,7 +97,7 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
     let (mut measured, mut gave_up) = (Vec::new(), Vec::new());
     let together = TOGETHER.min(*services);
     for &count in proxies {
-        let size = Round { count, changes: *changes, together };
+        let size = Size { count, changes: *changes, together };
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path(), "authority")?;
         eprintln!("xds-fleet: {count} proxies, {services} services: certificates");
@@ -140,7 +140,7 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
 
 /// How much is measured of one server.
 #[derive(Clone, Copy)]
-struct Round {
+struct Size {
     /// Proxies.
     count: usize,
     /// Changes of one endpoint, and of many.
@@ -154,7 +154,7 @@ async fn measure(
     server: &mut Server,
     fleet: &Fleet,
     catalog: &Catalog,
-    Round { count, changes, together }: Round,
+    Size { count, changes, together }: Size,
 ) -> Result<Measured> {
     eprintln!("xds-fleet: {count} proxies on {subject}");
     let cold = Script::cold(catalog, Envelope::endpoints);
