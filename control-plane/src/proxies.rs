@@ -161,8 +161,7 @@ impl Proxies {
         let (connected, mut proxies) = {
             let state = self.state.lock();
             let connected = state.connected.iter().filter(|(proxy, _)| wanted(proxy));
-            let connected: Vec<_> =
-                connected.filter_map(|(_, streams)| streams.last().map(|(_, newest)| newest.clone())).collect();
+            let connected: Vec<_> = connected.filter_map(|(_, streams)| newest(streams).cloned()).collect();
             let away = state.away.iter().filter(|(proxy, _)| wanted(proxy));
             (connected, away.map(|(_, (_, status))| status.clone()).collect::<Vec<_>>())
         };
@@ -182,7 +181,7 @@ impl Proxies {
 
     /// The stream of a proxy that is connected to this replica, the newest.
     pub fn connection(&self, proxy: &ProxyId) -> Option<Connection> {
-        self.state.lock().connected.get(proxy)?.last().map(|(_, newest)| newest.clone())
+        newest(self.state.lock().connected.get(proxy)?).cloned()
     }
 
     /// The streams that are open and `wanted`, by proxy.
@@ -215,6 +214,11 @@ impl Proxies {
         self.feed.tell(|| Event::Disconnected { proxy: proxy.id.to_string(), fleet: proxy.fleet().to_owned() });
         self.changed.mark_first(proxy);
     }
+}
+
+/// The newest of a proxy's streams: what the proxy says there counts.
+fn newest(streams: &[(u64, Connection)]) -> Option<&Connection> {
+    streams.last().map(|(_, connection)| connection)
 }
 
 /// A registered stream; dropping it takes the stream off the register.

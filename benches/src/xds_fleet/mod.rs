@@ -26,7 +26,7 @@ use chancery_e2e::{
     certificates::Authority,
     process::allow_files,
     scripted::{
-        Fleet,
+        Fleet, PORT, called,
         script::{Catalog, Envelope, Script},
     },
     usage,
@@ -36,7 +36,7 @@ use clap::Args;
 pub(crate) use self::floor::{Options as FloorServer, serve};
 use self::{
     results::{Changes, Measured, Report},
-    subject::{CHANGED, PORT, PeerCommand, Server, Subject, called, program},
+    subject::{CHANGED, PeerCommand, Server, Subject, program},
 };
 use crate::{
     machine::Machine,

@@ -14,9 +14,8 @@ use chancery_e2e::{
     certificates::Authority,
     client::{fetch, request},
     control_plane::ControlPlane,
-    document::service,
     process::Process,
-    scripted::fill,
+    scripted::{called, fill, filled},
 };
 use http::Method;
 use serde::Serialize;
@@ -26,14 +25,6 @@ const START: Duration = Duration::from_secs(60);
 
 /// The service whose endpoint is changed by itself.
 pub(super) const CHANGED: usize = 0;
-
-/// The port of all endpoints to begin with.
-pub(super) const PORT: u16 = 8080;
-
-/// A service of the catalog.
-pub(super) fn called(number: usize) -> String {
-    format!("s{number}")
-}
 
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -115,13 +106,15 @@ impl Server {
 
     /// Moves the endpoints of services to another port, all in one edit.
     pub(super) async fn edit(&mut self, services: Range<usize>, port: u16) -> Result<()> {
-        let names: Vec<String> = services.map(called).collect();
         match self {
             Self::Ours(control_plane) => {
-                let moved: Vec<_> = names.iter().map(|name| service(name, &[endpoint(port)])).collect();
+                let moved: Vec<_> = services.map(|number| filled(number, port)).collect();
                 control_plane.caller().apply(&moved).await.map(drop)
             }
-            Self::Peer(peer) => peer.edit(format!("names={}&port={port}", names.join(","))).await,
+            Self::Peer(peer) => {
+                let names: Vec<String> = services.map(called).collect();
+                peer.edit(format!("names={}&port={port}", names.join(","))).await
+            }
         }
     }
 
@@ -178,10 +171,6 @@ impl PeerCommand {
         let address = |part: &str| ready[part].as_str().and_then(|text| text.parse().ok()).context("no address");
         Ok(Peer { xds: address("xds")?, control: address("control")?, process, command: self, edited: None })
     }
-}
-
-fn endpoint(port: u16) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1], port))
 }
 
 /// The program that serves as `subject`, if it is there: the floor is in this one, the peer where `scripts/setup bench`

@@ -7,7 +7,7 @@ use std::{
 
 use chancery_xds::TypeStatus;
 
-use super::{Connection, Proxies};
+use super::{Connection, Proxies, newest};
 
 /// How long an answer may be out before a proxy counts as stale: far longer than any healthy one takes.
 const STALE_AFTER: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ impl Proxies {
         let mut census: BTreeMap<String, [u32; Standing::ALL.len()]> = BTreeMap::new();
         let state = self.state.lock();
         for (proxy, streams) in &state.connected {
-            let Some((_, connection)) = streams.last() else { continue };
+            let Some(connection) = newest(streams) else { continue };
             let counts = match census.get_mut(proxy.fleet()) {
                 Some(counts) => counts,
                 None => census.entry(proxy.fleet().to_owned()).or_default(),

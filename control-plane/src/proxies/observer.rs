@@ -92,6 +92,7 @@ impl Judged {
         }
     }
 
+    /// Nothing of the type is in doubt any more. Hardly ever is anything, and then the name is not hashed.
     fn believe(&self, type_url: &TypeUrl) {
         let mut doubted = self.doubted.lock();
         if !doubted.is_empty() {
