@@ -23,7 +23,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sidecar", &["chancery-proto", "chancery-runtime", "chancery-xds"]),
     ("cli", &["chancery-control-plane", "chancery-rate-limiter", "chancery-runtime", "chancery-sidecar"]),
     ("e2e", &["chancery-control-plane", "chancery-proto", "chancery-rate-limiter", "chancery-xds"]),
-    ("benches", &["chancery-e2e", "chancery-proto", "chancery-rate-limiter"]),
+    ("benches", &["chancery-e2e", "chancery-proto", "chancery-rate-limiter", "chancery-runtime"]),
 ];
 
 /// Names, and which others each may use.

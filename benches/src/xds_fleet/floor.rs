@@ -1,46 +1,46 @@
-//! The floor of `xds-fleet`: `chancery-bench serve-xds …`, an aggregated delta service on tonic and nothing else.
+//! The floors of `xds-fleet`: `chancery-bench serve-xds …`, an aggregated delta service and nothing else.
 //!
 //! It answers the first request for a type with all that there is of it, encoded beforehand, and sends a change of an endpoint to every
-//! stream: what a server on tonic costs before it keeps in mind who has asked for what, who has it, and what has to come first.
+//! stream: what a server costs before it keeps in mind who has asked for what, who has it, and what has to come first. On tonic
+//! (`tonic.rs`), as a service is usually written; and on nothing but TLS and HTTP/2 (`http2.rs`), the least that a stream can cost.
 
-use std::{
-    convert::Infallible,
-    fs,
-    future::IntoFuture as _,
-    net::SocketAddr,
-    path::PathBuf,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+mod http2;
+mod tonic;
+
+use std::{fs, future::IntoFuture as _, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use axum::{Router, extract::RawQuery, routing::post};
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use chancery_proto::{
     Message as _,
     envoy::{
         core::{address::Address, socket_address::PortSpecifier},
-        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+        discovery::DeltaDiscoveryResponse,
         endpoint::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
     },
     type_url,
 };
-use clap::Args;
-use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
-use http::{Request, Response, StatusCode};
+use clap::{Args, ValueEnum};
+use http::StatusCode;
 use tokio::{net::TcpListener, sync::watch};
-use tonic::{
-    Status, Streaming,
-    body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    server::{Grpc, NamedService, StreamingService},
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
-};
+
+/// The service, as its path begins.
+const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+
+/// What a floor stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Base {
+    Tonic,
+    Http2,
+}
 
 /// What to serve, and how.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
+    /// What it stands on
+    #[arg(long)]
+    on: Base,
     /// Where xDS is served
     #[arg(long)]
     xds_addr: SocketAddr,
@@ -68,13 +68,14 @@ pub(crate) async fn serve(options: &Options) -> Result<()> {
         std::future::ready(edited.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string())))
     });
     let control = axum::serve(control, Router::new().route("/edit", edit)).into_future();
-    let identity = Identity::from_pem(fs::read(&options.tls_cert)?, fs::read(&options.tls_key)?);
-    let authority = Certificate::from_pem(fs::read(&options.client_ca)?);
-    let tls = ServerTlsConfig::new().identity(identity).client_ca_root(authority);
-    let incoming = TcpIncoming::from(xds).with_nodelay(Some(true));
-    let xds = Server::builder().tls_config(tls)?.add_service(Floor { state }).serve_with_incoming(incoming);
+    let xds = async {
+        match options.on {
+            Base::Tonic => tonic::serve(options, xds, state).await,
+            Base::Http2 => http2::serve(options, xds, state).await,
+        }
+    };
     tokio::select! {
-        ended = xds => Ok(ended?),
+        ended = xds => ended,
         ended = control => Ok(ended?),
     }
 }
@@ -152,114 +153,4 @@ fn port_of(assignment: &mut ClusterLoadAssignment) -> Option<&mut PortSpecifier>
     let Some(HostIdentifier::Endpoint(endpoint)) = &mut endpoint.host_identifier else { return None };
     let Some(Address::SocketAddress(address)) = &mut endpoint.address.as_mut()?.address else { return None };
     address.port_specifier.as_mut()
-}
-
-/// The service.
-#[derive(Clone)]
-struct Floor {
-    state: watch::Receiver<State>,
-}
-
-impl NamedService for Floor {
-    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
-}
-
-impl tower::Service<Request<Body>> for Floor {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let floor = self.clone();
-        Box::pin(async move { Ok(Grpc::new(Encoded).streaming(floor, request).await) })
-    }
-}
-
-impl StreamingService<Bytes> for Floor {
-    type Response = Bytes;
-    type ResponseStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
-    type Future = std::future::Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
-        let mut state = self.state.clone();
-        state.mark_unchanged();
-        let open = Open { requests: request.into_inner(), state, answered: Vec::new() };
-        let responses = stream::unfold(open, async |mut open| Some((open.next().await?, open)));
-        std::future::ready(Ok(tonic::Response::new(responses.boxed())))
-    }
-}
-
-/// A stream.
-struct Open {
-    requests: Streaming<Bytes>,
-    state: watch::Receiver<State>,
-    answered: Vec<String>,
-}
-
-impl Open {
-    /// What is sent next; nothing if the client has gone.
-    async fn next(&mut self) -> Option<Result<Bytes, Status>> {
-        loop {
-            tokio::select! {
-                request = self.requests.message() => {
-                    let request = match request {
-                        Ok(request) => DeltaDiscoveryRequest::decode(request?).ok()?,
-                        Err(status) => return Some(Err(status)),
-                    };
-                    if !self.answered.contains(&request.type_url) {
-                        let all = self.state.borrow().all_of(&request.type_url);
-                        self.answered.push(request.type_url);
-                        if let Some(all) = all {
-                            return Some(Ok(all));
-                        }
-                    }
-                }
-                changed = self.state.changed() => {
-                    changed.ok()?;
-                    return self.state.borrow_and_update().change.clone().map(Ok);
-                }
-            }
-        }
-    }
-}
-
-/// Messages as they are on the wire.
-struct Encoded;
-
-impl Codec for Encoded {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
 }

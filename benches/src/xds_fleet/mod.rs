@@ -2,7 +2,7 @@
 //!
 //! The proxies are scripts that ask as Envoy does and apply nothing; they share the machine with the server, so
 //! times include theirs. Memory is the server's resident set, CPU the server's alone. The same resources are served to the same
-//! scripts, in the same run, by a bare service on tonic (`floor.rs`) and, where there is Go, by go-control-plane.
+//! scripts, in the same run, by bare services that decide nothing (`floor.rs`) and, where there is Go, by go-control-plane.
 //!
 //! Per server and size of the fleet: connections without a stream, which have carried one request that was refused (what TLS and
 //! HTTP/2 keep when they are in use), then the streams and all they ask for; changes of one endpoint, one after the other; changes of
@@ -88,7 +88,7 @@ pub(crate) async fn run(options: &Options, out: &Path) -> Result<()> {
     let most = proxies.iter().max().copied().context("no size of a fleet is given")?;
     ensure!(*services > 0 && !proxies.contains(&0), "nothing to measure");
     allow_files(most + OTHER_FILES)?;
-    let mut others = vec![Subject::Floor];
+    let mut others = vec![Subject::Tonic, Subject::Http2];
     if !options.alone && program(Subject::Snapshot).is_some() {
         others.extend([Subject::Snapshot, Subject::Linear]);
     } else {
@@ -217,7 +217,9 @@ async fn change(
     changes: u16,
     count: usize,
 ) -> Result<Changes> {
-    let before = usage::cpu(server.pid())?;
+    let pid = server.pid();
+    let cpu = || anyhow::Ok([usage::cpu(pid)?, usage::kernel_cpu(pid)?]);
+    let before = cpu()?;
     let mut reach = Samples::default();
     for port in PORT + 1..=PORT + changes {
         round.tally.begin_change(0);
@@ -225,9 +227,13 @@ async fn change(
         round.tally.change_reached(count, LOST).await?.into_iter().for_each(|time| reach.push(time));
     }
     tokio::time::sleep(QUIET).await;
-    let cpu = usage::cpu(server.pid())? - before;
+    let after = cpu()?;
     #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
     let deliveries = (usize::from(changes) * count) as f64;
-    let cpu_per_delivery_us = (cpu.as_secs_f64() * 1e7 / deliveries).round() / 10.0;
-    Ok(Changes { reach_ms: [0.5, 0.99, 1.0].map(|share| milliseconds(reach.quantile(share))), cpu_per_delivery_us })
+    let per_delivery = |at: usize| ((after[at] - before[at]).as_secs_f64() * 1e7 / deliveries).round() / 10.0;
+    Ok(Changes {
+        reach_ms: [0.5, 0.99, 1.0].map(|share| milliseconds(reach.quantile(share))),
+        cpu_per_delivery_us: per_delivery(0),
+        kernel_per_delivery_us: per_delivery(1),
+    })
 }

@@ -55,6 +55,8 @@ pub(super) struct Changes {
     pub(super) reach_ms: [f64; 3],
     /// Of the server, per change and proxy.
     pub(super) cpu_per_delivery_us: f64,
+    /// What of that the kernel took to send, to receive and to wake whoever waits.
+    pub(super) kernel_per_delivery_us: f64,
 }
 
 impl Measured {
@@ -78,6 +80,7 @@ impl Report {
             "p99 ms",
             "max ms",
             "CPU µs",
+            "kernel µs",
             "many p99 ms",
             "many CPU µs",
             "cold s",
@@ -93,8 +96,9 @@ impl Report {
              the scripted proxies on the same machine.\nPer proxy: `conn` connected, after a refused request as large as the largest, \
              `served` just given all it asked for, `stream` after {} changes of one endpoint, when what the rush took for a moment has gone \
              back, `own` that less `conn`.\np50 to max: from the request of a change until a proxy has it. CPU: of the server, per change \
-             and proxy. `many`: {} endpoints changed at once; CPU per endpoint and proxy.\n`cold`, `returning`: until the whole fleet is \
-             served after a restart of the server, handshakes included, with nothing and with known versions; KB received per proxy.\n\n{}\n{}{}",
+             and proxy; `kernel`: what of it the kernel took. `many`: {} endpoints changed at once; CPU per endpoint and proxy.\n`cold`, \
+             `returning`: until the whole fleet is served after a restart of the server, handshakes included, with nothing and with known \
+             versions; KB received per proxy.\n\n{}\n{}{}",
             self.machine,
             self.services,
             self.changes,
@@ -157,6 +161,7 @@ impl Report {
             p99,
             max,
             format!("{:.1}", one.single.cpu_per_delivery_us),
+            format!("{:.1}", one.single.kernel_per_delivery_us),
             format!("{:.0}", one.many.reach_ms[1]),
             format!("{:.2}", self.per_update(&one.many)),
             format!("{:.1}", one.cold_ms / 1e3),

@@ -31,8 +31,9 @@ pub(super) const CHANGED: usize = 0;
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Subject {
     Chancery,
-    /// What a server on tonic costs that decides nothing.
-    Floor,
+    /// What a server costs that decides nothing: on tonic, and on TLS and HTTP/2 alone.
+    Tonic,
+    Http2,
     Snapshot,
     Linear,
 }
@@ -41,7 +42,8 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Chancery => "Chancery",
-            Self::Floor => "bare tonic",
+            Self::Tonic => "bare tonic",
+            Self::Http2 => "bare HTTP/2",
             Self::Snapshot => "go-control-plane, snapshot cache",
             Self::Linear => "go-control-plane, linear cache",
         })
@@ -151,12 +153,14 @@ impl Peer {
 impl PeerCommand {
     async fn start(self, at: SocketAddr) -> Result<Peer> {
         let mut command = Command::new(&self.program);
-        match self.subject {
-            Subject::Linear => command.args(["--cache", "linear"]),
-            Subject::Snapshot => command.args(["--cache", "snapshot"]),
-            Subject::Chancery | Subject::Floor => command.arg("serve-xds"),
+        let how: &[&str] = match self.subject {
+            Subject::Chancery => &[],
+            Subject::Tonic => &["serve-xds", "--on", "tonic"],
+            Subject::Http2 => &["serve-xds", "--on", "http2"],
+            Subject::Snapshot => &["--cache", "snapshot"],
+            Subject::Linear => &["--cache", "linear"],
         };
-        command.args(["--xds-addr", &at.to_string()]);
+        command.args(how).args(["--xds-addr", &at.to_string()]);
         let Self { resources, authority, identity, .. } = &self;
         for (flag, file) in [
             ("--resources", resources),
@@ -173,11 +177,11 @@ impl PeerCommand {
     }
 }
 
-/// The program that serves as `subject`, if it is there: the floor is in this one, the peer where `scripts/setup bench`
+/// The program that serves as `subject`, if it is there: the floors are in this one, the peer where `scripts/setup bench`
 /// leaves it.
 pub(super) fn program(subject: Subject) -> Option<PathBuf> {
     let found = match subject {
-        Subject::Chancery | Subject::Floor => env::current_exe(),
+        Subject::Chancery | Subject::Tonic | Subject::Http2 => env::current_exe(),
         Subject::Snapshot | Subject::Linear => fs::canonicalize(".dev/go-control-plane/xds"),
     };
     found.ok().filter(|program| program.is_file())
