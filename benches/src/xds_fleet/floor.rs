@@ -16,7 +16,7 @@ use chancery_proto::{
     Message as _,
     envoy::{
         core::{address::Address, socket_address::PortSpecifier},
-        discovery::DeltaDiscoveryResponse,
+        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
         endpoint::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
     },
     type_url,
@@ -145,6 +145,22 @@ impl State {
     fn all_of(&self, type_url: &str) -> Option<Bytes> {
         let at = self.responses.iter().position(|response| response.type_url == type_url)?;
         self.encoded.get(at).cloned()
+    }
+}
+
+/// The types that a stream was given.
+#[derive(Default)]
+struct Answered(Vec<String>);
+
+impl Answered {
+    /// What answers `request`: all that there is of a type, the first time.
+    fn answer(&mut self, request: DeltaDiscoveryRequest, state: &watch::Receiver<State>) -> Option<Bytes> {
+        if self.0.contains(&request.type_url) {
+            return None;
+        }
+        let all = state.borrow().all_of(&request.type_url);
+        self.0.push(request.type_url);
+        all
     }
 }
 

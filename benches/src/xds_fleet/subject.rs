@@ -31,8 +31,9 @@ pub(super) const CHANGED: usize = 0;
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Subject {
     Chancery,
-    /// What a server costs that decides nothing: on tonic, and on TLS and HTTP/2 alone.
+    /// What a server on tonic costs that decides nothing.
     Tonic,
+    /// The same on TLS and HTTP/2 alone.
     Http2,
     Snapshot,
     Linear,

@@ -20,8 +20,9 @@ use h2::{RecvStream, SendStream, server};
 use http::{Request, Response, header::CONTENT_TYPE};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::wrappers::WatchStream;
+use tonic::Status;
 
-use super::{Options, SERVICE, State};
+use super::{Answered, Options, SERVICE, State};
 
 /// A flag and the length of the message before it.
 const HEADER: usize = 5;
@@ -113,18 +114,20 @@ struct Stream {
     responses: SendStream<Framed>,
     /// What has come of a request.
     buffer: BytesMut,
-    answered: Vec<String>,
+    answered: Answered,
 }
 
 impl Stream {
     /// A stream, if it is one that is asked for: whatever else is refused.
     fn open(request: Request<RecvStream>, mut respond: server::SendResponse<Framed>) -> Option<Self> {
         let known = request.uri().path() == format!("/{SERVICE}/DeltaAggregatedResources");
-        let response = Response::builder().header(CONTENT_TYPE, "application/grpc");
-        let response = if known { response } else { response.header("grpc-status", "12") };
-        let responses = respond.send_response(response.body(()).ok()?, !known).ok()?;
+        let response = match known {
+            true => Response::builder().header(CONTENT_TYPE, "application/grpc").body(()).ok()?,
+            false => Status::unimplemented("no such method").into_http(),
+        };
+        let responses = respond.send_response(response, !known).ok()?;
         let requests = request.into_body();
-        known.then_some(Self { requests, responses, buffer: BytesMut::new(), answered: Vec::new() })
+        known.then_some(Self { requests, responses, buffer: BytesMut::new(), answered: Answered::default() })
     }
 
     fn read(&mut self, state: &watch::Receiver<State>, context: &mut Context<'_>) {
@@ -133,12 +136,8 @@ impl Stream {
             let _ = self.requests.flow_control().release_capacity(data.len());
             self.buffer.extend_from_slice(&data);
             while let Some(request) = self.next() {
-                if !self.answered.contains(&request.type_url) {
-                    let all = state.borrow().all_of(&request.type_url);
-                    self.answered.push(request.type_url);
-                    if let Some(all) = all {
-                        self.send(&all);
-                    }
+                if let Some(all) = self.answered.answer(request, state) {
+                    self.send(&all);
                 }
             }
         }

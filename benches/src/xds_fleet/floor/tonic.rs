@@ -21,7 +21,7 @@ use tonic::{
     transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
-use super::{Options, SERVICE, State};
+use super::{Answered, Options, SERVICE, State};
 
 pub(super) async fn serve(options: &Options, xds: TcpListener, state: watch::Receiver<State>) -> Result<()> {
     let identity = Identity::from_pem(fs::read(&options.tls_cert)?, fs::read(&options.tls_key)?);
@@ -64,7 +64,7 @@ impl StreamingService<Bytes> for Floor {
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
         let mut state = self.state.clone();
         state.mark_unchanged();
-        let open = Open { requests: request.into_inner(), state, answered: Vec::new() };
+        let open = Open { requests: request.into_inner(), state, answered: Answered::default() };
         let responses = stream::unfold(open, async |mut open| Some((open.next().await?, open)));
         std::future::ready(Ok(tonic::Response::new(responses.boxed())))
     }
@@ -74,7 +74,7 @@ impl StreamingService<Bytes> for Floor {
 struct Open {
     requests: Streaming<Bytes>,
     state: watch::Receiver<State>,
-    answered: Vec<String>,
+    answered: Answered,
 }
 
 impl Open {
@@ -87,12 +87,8 @@ impl Open {
                         Ok(request) => DeltaDiscoveryRequest::decode(request?).ok()?,
                         Err(status) => return Some(Err(status)),
                     };
-                    if !self.answered.contains(&request.type_url) {
-                        let all = self.state.borrow().all_of(&request.type_url);
-                        self.answered.push(request.type_url);
-                        if let Some(all) = all {
-                            return Some(Ok(all));
-                        }
+                    if let Some(all) = self.answered.answer(request, &self.state) {
+                        return Some(Ok(all));
                     }
                 }
                 changed = self.state.changed() => {
